@@ -1,0 +1,50 @@
+"""scikit-learn's callback protocol (1.9 and later), and nothing in its place on older versions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:  # scikit-learn < 1.9 has no callbacks: fit runs the same without them
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Stands in where scikit-learn has no callbacks."""
+
+    def with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:  # type: ignore[no-redef]
+        """Return the method as it is."""
+        return method
+
+
+class PassCallbacks:
+    """Reports the passes of one fit to the estimator's callbacks as subtasks of the fit."""
+
+    def __init__(self, estimator: Any, X: Any, Y: Any, max_iter: int) -> None:
+        self._arguments = {"estimator": estimator, "X": X, "y": Y}
+        make_context = getattr(estimator, "_init_callback_context", None)
+        self._fit = make_context(max_subtasks=max_iter) if make_context else None
+        self._pass: Any = None
+        if self._fit is not None:
+            self._fit.call_on_fit_task_begin(**self._arguments)
+
+    def before_pass(self) -> None:
+        """A pass begins."""
+        if self._fit is not None:
+            self._pass = self._fit.subcontext(task_name="pass")
+            self._pass.call_on_fit_task_begin(**self._arguments)
+
+    def after_pass(self, fitted_attributes: Callable[[], dict[str, Any]]) -> bool:
+        """A pass ended; True when a callback asks to stop."""
+        if self._pass is None:
+            return False
+        return bool(
+            self._pass.call_on_fit_task_end(
+                **self._arguments, reconstruction_attributes=fitted_attributes
+            )
+        )
+
+    def done(self) -> None:
+        """The fit ended."""
+        if self._fit is not None:
+            self._fit.call_on_fit_task_end(**self._arguments)

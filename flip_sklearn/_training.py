@@ -1,0 +1,281 @@
+"""From validated input to fitted attributes: what fit and partial_fit of FLiPExtractor share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.utils import check_random_state
+from tqdm.auto import tqdm
+
+from flip_sklearn import _validation as check
+from flip_sklearn._callbacks import PassCallbacks
+from flip_sklearn.backend.device import Compute, resolve_compute
+from flip_sklearn.backend.problem import Rows
+from flip_sklearn.backend.solver import Options, PassRecord, Solution, Start, solve
+
+# The score of a word that training never saw: finite, and below every score of a word that it did.
+UNSEEN_SCORE = -1e4
+EARLY_STOPPING_ROWS = 1000
+MAX_VALIDATION_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything fit needs, checked before the first number is computed."""
+
+    X: np.ndarray
+    Y: sp.csr_array
+    weights: np.ndarray
+    vocabulary: np.ndarray
+    carrier: Any  # carries n_features_in_ and feature_names_in_
+    options: Options
+    compute: Compute
+    early_stopping: str | None
+    validation_fraction: float
+    random: np.random.RandomState
+    verbose: bool
+
+
+def prepare(estimator: Any, X: Any, Y: Any, sample_weight: Any, *, streaming: bool) -> Prepared:
+    """Check parameters and data; raises before anything of the estimator is changed."""
+    max_iter = check.check_whole("max_iter", estimator.max_iter, 1)
+    fraction = check.check_number(
+        "validation_fraction", estimator.validation_fraction, 0, 1, open_low=True, open_high=True
+    )
+    early_stopping = check.check_choice(
+        "early_stopping", estimator.early_stopping, ("auto", True, False, "accuracy", "likelihood")
+    )
+    check.check_choice("solver", estimator.solver, ("auto", "exact"))
+    check.check_whole("top_k", estimator.top_k, 1)
+    for name in ("use_bias", "warm_start", "sparse_output"):
+        check.check_bool(name, getattr(estimator, name))
+    compute = resolve_compute(estimator.device, estimator.precision)
+    random = check_random_state(estimator.random_state)
+    settings: dict[str, Any] = dict(
+        l1=check.check_number("l1_strength", estimator.l1_strength, 0),
+        l2=check.check_number("l2_strength", estimator.l2_strength, 0),
+        tol=check.check_number("tol", estimator.tol, 0),
+        batch_size=check.check_whole("batch_size", estimator.batch_size, 1),
+        learning_rate=check.check_number(
+            "learning_rate", estimator.learning_rate, 0, open_low=True
+        ),
+        n_iter_no_change=check.check_whole("n_iter_no_change", estimator.n_iter_no_change, 1),
+    )
+    continued = streaming and hasattr(estimator, "bias_")
+    array, carrier = check.check_embeddings(estimator, X, reset=not continued)
+    counts, names = check.check_counts(Y, array.shape[0])
+    weights = check.check_weights(sample_weight, array)
+    rank = check.resolve_rank(estimator.rank, array.shape[1])
+    if continued:
+        if counts.shape[1] != len(estimator.vocabulary_):
+            raise ValueError(
+                f"Y has {counts.shape[1]} columns, the chunks before had "
+                f"{len(estimator.vocabulary_)}; count every chunk with the same vocabulary."
+            )
+        if (rank or array.shape[1]) != estimator.rank_:
+            raise ValueError(
+                f"rank={estimator.rank!r} differs from the rank {estimator.rank_} of the chunks "
+                "before; keep it, or start over with fit."
+            )
+        vocabulary = estimator.vocabulary_
+    else:
+        vocabulary = check.check_vocabulary(estimator.vocabulary, names, counts.shape[1])
+    with_words = int(((np.diff(counts.indptr) > 0) & (weights > 0)).sum())
+    if with_words == 0:
+        raise ValueError(
+            f"Y has no counts in any of its {counts.shape[0]} rows (with weight > 0); at least one "
+            "row needs a word. Check that the vectorizer's vocabulary fits the texts."
+        )
+    stop_on = None
+    if not streaming and early_stopping is not False:
+        if early_stopping == "auto":
+            stop_on = "accuracy" if with_words >= EARLY_STOPPING_ROWS else None
+        else:
+            stop_on = "accuracy" if early_stopping is True else early_stopping
+        if stop_on is not None and with_words < 2:
+            raise ValueError(
+                f"early_stopping={early_stopping!r} needs at least 2 rows with words, X and Y have "
+                f"{with_words}; use early_stopping=False."
+            )
+    options = Options(
+        rank=rank,
+        max_iter=1 if streaming else max_iter,
+        stop_on=stop_on,
+        seed=int(random.randint(np.iinfo(np.int32).max)),
+        **settings,
+    )
+    return Prepared(
+        array, counts, weights, vocabulary, carrier, options, compute, stop_on, fraction, random,
+        bool(estimator.verbose),
+    )  # fmt: skip
+
+
+def train(estimator: Any, prepared: Prepared, *, streaming: bool) -> dict[str, Any]:
+    """Run the solver and return the fitted attributes; the estimator itself is only read."""
+    continued = streaming and hasattr(estimator, "bias_")
+    counts = np.bincount(
+        prepared.Y.indices,
+        weights=np.repeat(prepared.weights, np.diff(prepared.Y.indptr)) * prepared.Y.data,
+        minlength=prepared.Y.shape[1],
+    )
+    past = estimator.word_counts_ if continued else np.zeros_like(counts)
+    seen = np.flatnonzero(counts + past > 0)
+    train_rows, held_out = _split(prepared, seen)
+    start = _start(estimator, prepared, seen, continued=continued)
+
+    def attributes(solution: Solution) -> dict[str, Any]:
+        return _attributes(prepared, solution, seen, counts + past)
+
+    callbacks = PassCallbacks(estimator, prepared.X, prepared.Y, prepared.options.max_iter)
+    with _progress(prepared, len(train_rows)) as (after_step, show):
+
+        def after_pass(record: PassRecord, so_far: Callable[[], Solution]) -> bool:
+            show(record)
+            return callbacks.after_pass(lambda: attributes(so_far()))
+
+        solution = solve(
+            train_rows,
+            held_out,
+            prepared.options,
+            prepared.compute,
+            start=start,
+            past_moments=estimator._moments if continued else None,
+            past_counts=past[seen] if continued else None,
+            before_pass=callbacks.before_pass,
+            after_step=after_step,
+            after_pass=after_pass,
+        )
+    callbacks.done()
+    result = attributes(solution)
+    if continued:  # history of a stream: one entry per chunk
+        result["n_iter_"] += estimator.n_iter_
+        result["best_iter_"] = result["n_iter_"]
+        result["history_"] = {
+            key: estimator.history_[key] + values for key, values in result["history_"].items()
+        }
+    return result
+
+
+def _split(prepared: Prepared, seen: np.ndarray) -> tuple[Rows, Rows | None]:
+    """Training and held-out rows over the columns that have any count."""
+    Y = prepared.Y
+    if len(seen) < Y.shape[1]:
+        column = np.full(Y.shape[1], -1, dtype=np.int64)
+        column[seen] = np.arange(len(seen))
+        Y = sp.csr_array((Y.data, column[Y.indices], Y.indptr), shape=(Y.shape[0], len(seen)))
+
+    def rows(picked: np.ndarray | slice) -> Rows:
+        y = Y if isinstance(picked, slice) else Y[picked]
+        return Rows(
+            prepared.X[picked], y.indptr, y.indices, y.data, prepared.weights[picked], len(seen)
+        )
+
+    if prepared.early_stopping is None:
+        return rows(slice(None)), None
+    informative = np.flatnonzero((np.diff(Y.indptr) > 0) & (prepared.weights > 0))
+    size = math.ceil(prepared.validation_fraction * len(informative))
+    size = min(size, MAX_VALIDATION_ROWS, len(informative) - 1)
+    chosen = np.zeros(Y.shape[0], dtype=bool)
+    chosen[prepared.random.permutation(informative)[:size]] = True
+    return rows(np.flatnonzero(~chosen)), rows(np.flatnonzero(chosen))
+
+
+def _start(
+    estimator: Any, prepared: Prepared, seen: np.ndarray, *, continued: bool
+) -> Start | None:
+    """Parameters to continue from: the chunks before, or with warm_start a fit of the same shape."""
+    if not (continued or (estimator.warm_start and hasattr(estimator, "bias_"))):
+        return None
+    d = prepared.X.shape[1]
+    same = (
+        np.array_equal(estimator.vocabulary_, prepared.vocabulary)
+        and estimator.n_features_in_ == d
+        and estimator.rank_ == (prepared.options.rank or d)
+    )
+    if not same:
+        return None
+    return Start(
+        estimator.word_embeddings_[seen],
+        estimator.projection_,
+        estimator.bias_[seen],
+        estimator.embedding_mean_,
+    )
+
+
+def _attributes(
+    prepared: Prepared, solution: Solution, seen: np.ndarray, counts: np.ndarray
+) -> dict[str, Any]:
+    """Fitted attributes over the whole vocabulary."""
+    n_words = len(prepared.vocabulary)
+    A, b = solution.A, solution.b
+    if len(seen) < n_words:
+        A = np.zeros((n_words, solution.A.shape[1]), dtype=solution.A.dtype)
+        A[seen] = solution.A
+        b = np.full(n_words, UNSEEN_SCORE, dtype=solution.b.dtype)
+        b[seen] = solution.b
+    fitted = {
+        "word_embeddings_": A,
+        "projection_": solution.B,
+        "bias_": b,
+        "embedding_mean_": solution.mean,
+        "vocabulary_": prepared.vocabulary,
+        "word_counts_": counts,
+        "rank_": solution.B.shape[0],
+        "n_iter_": len(solution.history),
+        "best_iter_": solution.best_pass,
+        "history_": {
+            f.name: [getattr(record, f.name) for record in solution.history]
+            for f in fields(PassRecord)
+        },
+        "l1_max_": solution.l1_max,
+        "device_": str(prepared.compute.device),
+        "n_features_in_": prepared.carrier.n_features_in_,
+        "_moments": solution.moments,
+    }
+    if hasattr(prepared.carrier, "feature_names_in_"):
+        fitted["feature_names_in_"] = prepared.carrier.feature_names_in_
+    return fitted
+
+
+@contextmanager
+def _progress(
+    prepared: Prepared, n: int
+) -> Iterator[tuple[Callable[[int], None], Callable[[PassRecord], None]]]:
+    """A bar over the rows of each pass, with the held-out accuracy so far."""
+    options = prepared.options
+    bar = tqdm(
+        total=n,
+        unit="row",
+        disable=not prepared.verbose,
+        desc=f"FLiP pass 1/{options.max_iter}",
+    )
+    passes = 1
+
+    def after_step(rows_done: int) -> None:
+        bar.update(rows_done - bar.n)
+
+    def after_pass(record: PassRecord) -> None:
+        nonlocal passes
+        passes += 1
+        shown = {"loss": f"{record.loss:.3f}"}
+        if not math.isnan(record.validation_accuracy):
+            shown["held-out accuracy"] = f"{record.validation_accuracy:.3f}"
+        bar.set_postfix(shown, refresh=True)
+        if passes <= options.max_iter:
+            bar.set_description(f"FLiP pass {passes}/{options.max_iter}", refresh=False)
+
+    def step_and_restart(rows_done: int) -> None:
+        if rows_done < bar.n:
+            bar.reset()
+        after_step(rows_done)
+
+    try:
+        yield step_and_restart, after_pass
+    finally:
+        bar.close()

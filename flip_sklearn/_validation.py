@@ -1,0 +1,233 @@
+"""What the estimator accepts, and the messages for what it does not: value, allowed range, remedy."""
+
+from __future__ import annotations
+
+import copy
+import math
+import numbers
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.utils.validation import _check_sample_weight, _num_samples, validate_data
+
+MAX_AUTO_RANK = 512
+_CHECK_ELEMENTS = 2**22
+
+
+def is_whole(value: Any) -> bool:
+    """An integer that is not a bool."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_))
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
+
+
+def check_whole(name: str, value: Any, low: int) -> int:
+    """An integer of at least ``low``."""
+    if not is_whole(value) or value < low:
+        raise ValueError(f"{name}={value!r} is not allowed; use an integer >= {low}.")
+    return int(value)
+
+
+def check_number(
+    name: str,
+    value: Any,
+    low: float,
+    high: float = math.inf,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> float:
+    """A finite number within a range whose ends are closed unless said otherwise."""
+    inside = (
+        _is_real(value)
+        and math.isfinite(value)
+        and (value > low if open_low else value >= low)
+        and (value < high if open_high else value <= high)
+    )
+    if not inside:
+        allowed = f"{'>' if open_low else '>='} {low}"
+        if high != math.inf:
+            allowed += f" and {'<' if open_high else '<='} {high}"
+        raise ValueError(f"{name}={value!r} is not allowed; use a finite number {allowed}.")
+    return float(value)
+
+
+def check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
+    """One of the allowed values (True is not 1)."""
+    if not any(value is a or (isinstance(a, str) and value == a) for a in allowed):
+        names = ", ".join(map(repr, allowed))
+        raise ValueError(f"{name}={value!r} is not allowed; use one of {names}.")
+    return value
+
+
+def check_bool(name: str, value: Any) -> bool:
+    """True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name}={value!r} is not allowed; use True or False.")
+    return bool(value)
+
+
+def resolve_rank(rank: Any, d: int) -> int | None:
+    """``"auto"`` -> min(512, d); an int in [1, d]; None stays None (LiP)."""
+    if rank is None:
+        return None
+    if isinstance(rank, str) and rank == "auto":
+        return min(MAX_AUTO_RANK, d)
+    if not is_whole(rank) or not 1 <= rank <= d:
+        raise ValueError(
+            f"rank={rank!r} is not allowed; use an integer from 1 to the embedding dimension {d}, "
+            "'auto', or None for no factorization (LiP)."
+        )
+    return int(rank)
+
+
+def check_embeddings(estimator: Any, X: Any, *, reset: bool) -> tuple[np.ndarray, Any]:
+    """X as a 2-D float array, with the feature bookkeeping of scikit-learn.
+
+    Returns the array (a float16 or memory-mapped one as it is, on its own memory) and the object that
+    carries the feature attributes: with ``reset`` a copy of the estimator, so that a later failure
+    leaves the estimator itself untouched.
+    """
+    if sp.issparse(X):
+        raise ValueError(
+            f"X is a sparse {type(X).__name__}; embeddings are dense. Pass X.toarray(), and if these "
+            "are word counts, pass them as Y. (Sparse input is not supported.)"
+        )
+    if hasattr(X, "detach") and hasattr(X, "cpu"):  # a torch tensor on any device
+        X = X.detach().cpu()
+        # NumPy has no bfloat16
+        X = X.float().numpy() if str(X.dtype) == "torch.bfloat16" else X.numpy()
+    carrier = copy.copy(estimator) if reset else estimator
+    X = validate_data(
+        carrier,
+        X,
+        reset=reset,
+        dtype=[np.float64, np.float32, np.float16],
+        ensure_all_finite=False,  # checked below, in chunks: never a second array of X's size
+    )
+    rows = max(1, _CHECK_ELEMENTS // max(1, X.shape[1]))
+    for first in range(0, X.shape[0], rows):
+        chunk = X[first : first + rows]
+        if not np.isfinite(chunk).all():
+            row, column = np.argwhere(~np.isfinite(chunk))[0]
+            value = chunk[row, column]
+            what = "NaN" if np.isnan(value) else "infinity"
+            raise ValueError(
+                f"Input X contains {what}: X[{first + row}, {column}] = {value}. Embeddings must be "
+                "finite; drop such rows, or find out why the encoder made them."
+            )
+    return X, carrier
+
+
+def check_counts(Y: Any, n_rows: int) -> tuple[sp.csr_array, list[str] | None]:
+    """Y as CSR float32 counts in canonical form, and its column names if it has any."""
+    if Y is None:
+        raise ValueError(
+            "FLiPExtractor requires y to be passed, but the target y is None. Pass Y, the (n, V) word "
+            "counts, for example from CountVectorizer."
+        )
+    names = [str(c) for c in Y.columns] if hasattr(Y, "columns") else None
+    if hasattr(Y, "sparse") and hasattr(Y.sparse, "to_coo"):
+        counts = sp.csr_array(Y.sparse.to_coo())
+    elif sp.issparse(Y):
+        counts = sp.csr_array(Y)
+    else:
+        if hasattr(Y, "detach"):
+            Y = Y.detach().cpu().numpy()
+        array = np.asarray(Y)
+        if array.ndim == 1:
+            array = array[:, None]
+        if array.ndim != 2:
+            raise ValueError(
+                f"Y has {array.ndim} dimensions; pass word counts of shape (n, V), dense or sparse."
+            )
+        if array.dtype.kind not in "buif":
+            try:
+                array = array.astype(np.float64)
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"Y holds values of type {array.dtype}; pass word counts, for example "
+                    "CountVectorizer().fit_transform(texts)."
+                ) from error
+        counts = sp.csr_array(array)
+    if counts.dtype.kind not in "buif":
+        raise ValueError(f"Y holds values of type {counts.dtype}; pass real word counts.")
+    if counts.shape[0] != n_rows:
+        raise ValueError(
+            f"Found input variables with inconsistent numbers of samples: X has {n_rows} rows and Y "
+            f"has {counts.shape[0]}. Pass one row of counts per embedding."
+        )
+    if counts.shape[1] == 0:
+        raise ValueError("Y has no columns; pass counts of at least one word, shape (n, V >= 1).")
+    data = counts.data
+    if data.dtype.kind == "f":
+        _reject(counts, ~np.isfinite(data), "is not finite; counts must be finite numbers >= 0")
+    _reject(counts, data < 0, "is negative; word counts must be >= 0")
+    if data.dtype.kind == "f":
+        _reject(
+            counts,
+            data != np.floor(data),
+            "is not whole; word counts are integers (weigh rows with sample_weight instead)",
+        )
+    counts = sp.csr_array(counts, dtype=np.float32, copy=True)
+    counts.sum_duplicates()
+    counts.eliminate_zeros()
+    return counts, names
+
+
+def _reject(counts: sp.csr_array, bad: np.ndarray, why: str) -> None:
+    if bad.any():
+        at = int(np.argmax(bad))
+        row = int(np.searchsorted(counts.indptr, at, side="right")) - 1
+        raise ValueError(f"Y[{row}, {counts.indices[at]}] = {counts.data[at]} {why}.")
+
+
+def check_weights(sample_weight: Any, X: Any) -> np.ndarray:
+    """Row weights as float64, >= 0, not all zero; ones when None."""
+    if sample_weight is None:
+        return np.ones(_num_samples(X))
+    weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    if (weights < 0).any():
+        row = int(np.argmax(weights < 0))
+        raise ValueError(f"sample_weight[{row}] = {weights[row]} is negative; weights must be >= 0.")
+    if not weights.any():
+        raise ValueError("sample_weight is zero for every row; give at least one row weight > 0.")
+    return weights
+
+
+def check_vocabulary(vocabulary: Any, names: list[str] | None, n_words: int) -> np.ndarray:
+    """The V words in column order, as an object array of str."""
+    if vocabulary is None:
+        words: list[str] = names if names is not None else [f"word{j}" for j in range(n_words)]
+        source = "the column names of Y"
+    elif isinstance(vocabulary, Mapping):
+        source = "vocabulary"
+        columns = list(vocabulary.values())
+        if sorted(columns) != list(range(n_words)):
+            raise ValueError(
+                f"vocabulary maps {len(columns)} words to columns that are not exactly 0 to "
+                f"{n_words - 1}, once each; Y has {n_words} columns. Pass CountVectorizer's "
+                "vocabulary_, or the words in column order."
+            )
+        words = [str(word) for word, _ in sorted(vocabulary.items(), key=lambda item: item[1])]
+    else:
+        source = "vocabulary"
+        if isinstance(vocabulary, str) or not isinstance(vocabulary, Iterable):
+            raise ValueError(
+                f"vocabulary={vocabulary!r} is not a vocabulary; pass a sequence of {n_words} words "
+                "in column order, or a dict of word to column."
+            )
+        words = [str(word) for word in vocabulary]
+    if len(words) != n_words:
+        raise ValueError(
+            f"{source} has {len(words)} words, Y has {n_words} columns; pass one word per column."
+        )
+    if len(set(words)) != n_words:
+        seen: set[str] = set()
+        twice = next(word for word in words if word in seen or seen.add(word))  # type: ignore[func-returns-value]
+        raise ValueError(f"{source} has {twice!r} more than once; every column needs its own word.")
+    return np.array(words, dtype=object)

@@ -1,0 +1,505 @@
+"""FLiPExtractor: validates, calls the backend, holds the fitted NumPy arrays, scores words."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+from tqdm.auto import tqdm
+
+from flip_sklearn import _validation as check
+from flip_sklearn._callbacks import CallbackSupportMixin, with_callbacks
+from flip_sklearn._training import UNSEEN_SCORE, prepare, train
+from flip_sklearn.backend.device import resolve_compute
+from flip_sklearn.backend.topk import Scorer
+from flip_sklearn.metrics import keyword_accuracy
+
+
+class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
+    """Read words off embeddings with a factorized log-linear model.
+
+    Fits, over word embeddings A (V, r), a projection B (r, d) and a bias b (V,), the minimum of
+
+        J = (1/W) sum_n w_n [T_n logsumexp(z_n) - sum_j Y_nj z_nj]
+            + (1/V) sum_j [ l1_strength |a_j|_1 + (l2_strength / 2) |a_j|_2^2 ],
+
+        z_n = b + A B (x_n - mu),   T_n = sum_j Y_nj,   W = sum_n w_n T_n,
+
+    where mu is the mean embedding and every latent B_k (x - mu) is held at unit variance over the
+    training rows (up to a small ridge), so that A_jk is in nats per standard deviation and the penalty
+    cannot be escaped by shrinking A and growing B. The first term is the mean negative log-likelihood
+    per word of theta = softmax(z).
+
+    Parameters
+    ----------
+    rank : int, "auto" or None, default="auto"
+        Rank r of A B, from 1 to d. ``"auto"`` is min(512, d). ``None`` trains the (V, d) matrix without
+        factorization: the paper's LiP baseline, a convex problem.
+    l1_strength : float, default=1e-2
+        Strength of the L1 penalty, >= 0, in nats per word of text for each unit of the mean over the
+        vocabulary of |a_j|_1. At ``l1_max_`` and above, A = 0 is stationary.
+    l2_strength : float, default=0.0
+        Strength of the squared L2 penalty on A, >= 0, same units.
+    use_bias : bool, default=True
+        Score words with b (log-probability: reads like the sentence) or without (lift over the average
+        sentence: stop words drop out and names rise). b is always trained; this may be changed at any
+        time after ``fit``, with no refit.
+    top_k : int, default=10
+        Words per row in ``predict``, ``transform`` and ``extract_keywords``, >= 1; fewer where training
+        saw fewer words.
+    vocabulary : sequence of str or dict of str to int, default=None
+        The V words in column order, or word -> column as in ``CountVectorizer.vocabulary_``. When None,
+        the column names of Y if it is a DataFrame, else ``word0``, ``word1`` and so on.
+    solver : {"auto", "exact"}, default="auto"
+        ``"exact"`` computes the softmax over all words. ``"auto"`` chooses; today that is exact.
+    max_iter : int, default=20
+        Most passes over the training rows, >= 1.
+    tol : float, default=1e-3
+        A pass counts as progress when it improves the held-out score (or, without early stopping, J) by
+        more than this, >= 0.
+    batch_size : int, default=500
+        Rows per step, >= 1.
+    learning_rate : float, default=0.05
+        Step size, > 0. Entries of A move by about ``learning_rate / sqrt(r)`` a step.
+    early_stopping : {"auto", True, False, "accuracy", "likelihood"}, default="auto"
+        Hold out a part of the rows and keep the parameters of the pass that is best on it, by keyword
+        accuracy (True) or by likelihood. ``"auto"`` is True from 1,000 rows with words on.
+    validation_fraction : float, default=0.1
+        Share of the rows with words to hold out, in (0, 1), at most 10,000 rows.
+    n_iter_no_change : int, default=2
+        Stop after this many passes without progress, >= 1.
+    warm_start : bool, default=False
+        Continue from the previous fit when it had the same vocabulary and dimensions.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the split, the start and the order of rows. The same int on the same CPU gives the
+        same bits.
+    verbose : int, default=0
+        Above zero, a progress bar for ``fit`` and for scoring that lasts over two seconds.
+    device : str, default="auto"
+        ``"auto"`` (CUDA when there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"``.
+    precision : {"auto", "float32", "bfloat16", "float64"}, default="auto"
+        Of training. ``"bfloat16"`` lets the large products run in bfloat16 where the chip does so (sums
+        and storage stay float32); ``"auto"`` picks it where it is faster, float32 elsewhere. Scoring
+        uses float32, or float64 with ``"float64"``.
+    sparse_output : bool, default=True
+        Whether ``transform`` gives a csr_array, or a dense array as ``set_output`` needs.
+
+    Attributes
+    ----------
+    word_embeddings_ : ndarray of shape (V, r)
+        A. Rows of words that training never saw are zero.
+    projection_ : ndarray of shape (r, d)
+        B. For ``rank=None`` the fixed whitening map (d, d): LiP's matrix is A B.
+    bias_ : ndarray of shape (V,)
+        b, normalized so that exp(b) is the word distribution at the mean embedding; -1e4 for words that
+        training never saw, which are therefore never extracted, with or without bias.
+    embedding_mean_ : ndarray of shape (d,)
+        mu.
+    vocabulary_ : ndarray of shape (V,) of str
+    word_counts_ : ndarray of shape (V,)
+        Weighted count of every word in Y.
+    rank_ : int
+        r (d for LiP).
+    n_iter_ : int
+        Passes done.
+    best_iter_ : int
+        The pass whose parameters were kept.
+    history_ : dict of str to list of float
+        Per pass: ``loss`` (J), ``validation_nll``, ``validation_accuracy`` (nan without a held-out part),
+        ``sparsity`` (share of exact zeros in A), ``seconds``.
+    l1_max_ : float
+        The smallest ``l1_strength`` at which A = 0 is stationary, whatever B is.
+    device_ : str
+        Where the fit ran.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (d,), only if X had string column names.
+
+    References
+    ----------
+    Kesiraju et al. (2026), "FLiP", arXiv 2604.18109.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flip_sklearn import FLiPExtractor
+    >>> rng = np.random.default_rng(0)
+    >>> Y = rng.poisson(0.3, size=(400, 5))  # counts of five words in 400 sentences
+    >>> X = Y @ rng.normal(size=(5, 12))  # embeddings that are linear in the words
+    >>> flip = FLiPExtractor(rank=5, vocabulary=["red", "green", "blue", "dog", "cat"],
+    ...                      max_iter=200, random_state=0).fit(X, Y)
+    >>> sentence = np.array([[0, 1, 0, 1, 0]]) @ np.linalg.lstsq(Y, X)[0]
+    >>> sorted(flip.extract_keywords(sentence, top_k=2)[0])
+    ['dog', 'green']
+    """
+
+    def __init__(
+        self,
+        rank: int | str | None = "auto",
+        *,
+        l1_strength: float = 1e-2,
+        l2_strength: float = 0.0,
+        use_bias: bool = True,
+        top_k: int = 10,
+        vocabulary: Any = None,
+        solver: str = "auto",
+        max_iter: int = 20,
+        tol: float = 1e-3,
+        batch_size: int = 500,
+        learning_rate: float = 0.05,
+        early_stopping: bool | str = "auto",
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 2,
+        warm_start: bool = False,
+        random_state: Any = None,
+        verbose: int = 0,
+        device: str = "auto",
+        precision: str = "auto",
+        sparse_output: bool = True,
+    ) -> None:
+        self.rank = rank
+        self.l1_strength = l1_strength
+        self.l2_strength = l2_strength
+        self.use_bias = use_bias
+        self.top_k = top_k
+        self.vocabulary = vocabulary
+        self.solver = solver
+        self.max_iter = max_iter
+        self.tol = tol
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+        self.device = device
+        self.precision = precision
+        self.sparse_output = sparse_output
+
+    # ------------------------------------------------------------------ fitting
+
+    @with_callbacks
+    def fit(
+        self, X: Any, Y: Any = None, sample_weight: Any = None, *, y: Any = None
+    ) -> FLiPExtractor:
+        """Fit A, B and b to embeddings and word counts.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Embeddings: NumPy (float16, float32, float64, memory-mapped), DataFrame or torch tensor.
+        Y : {array-like, sparse matrix} of shape (n, V)
+            Word counts, whole numbers >= 0; never densified. 1-D means one column. Rows without words
+            have no weight; columns without words get a score that is never extracted.
+        sample_weight : array-like of shape (n,), default=None
+            Weights of the rows, >= 0. Weight 2 is the same as the row twice.
+        y : {array-like, sparse matrix} of shape (n, V)
+            The same as Y, for callers that use scikit-learn's name as a keyword.
+
+        Returns
+        -------
+        self : FLiPExtractor
+
+        Raises
+        ------
+        ValueError
+            If a parameter, X, Y or a weight is not allowed; nothing is changed then.
+        FloatingPointError
+            If the loss stops being finite.
+        """
+        return self._fit(X, _one_target(Y, y), sample_weight, streaming=False)
+
+    @with_callbacks
+    def partial_fit(
+        self, X: Any, Y: Any = None, sample_weight: Any = None, *, y: Any = None
+    ) -> FLiPExtractor:
+        """One pass over a chunk of rows, continuing from the chunks before.
+
+        Mean, covariance and word counts are updated exactly, as if all chunks had come at once. The
+        vocabulary is fixed by the first chunk's columns; words it lacks may appear later.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+        Y : {array-like, sparse matrix} of shape (n, V)
+        sample_weight : array-like of shape (n,), default=None
+
+        Returns
+        -------
+        self : FLiPExtractor
+
+        Raises
+        ------
+        ValueError
+            As ``fit``; also if the chunk's dimensions differ from the first chunk's.
+        """
+        return self._fit(X, _one_target(Y, y), sample_weight, streaming=True)
+
+    def _fit(self, X: Any, Y: Any, sample_weight: Any, *, streaming: bool) -> FLiPExtractor:
+        prepared = prepare(self, X, Y, sample_weight, streaming=streaming)
+        fitted = train(self, prepared, streaming=streaming)
+        # Only now, with nothing left to fail: names of an earlier fit must not outlive it.
+        self.__dict__.pop("feature_names_in_", None)
+        self.__dict__.update(fitted)
+        return self
+
+    # ------------------------------------------------------------------ scoring
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Scores z of all words: b + A B (x - mu), or without b for ``use_bias=False``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+
+        Returns
+        -------
+        z : ndarray of shape (n, V)
+            In nats; -1e4 for words that training never saw.
+
+        Raises
+        ------
+        ValueError
+            If the result would not fit in memory; ``extract_keywords``, ``predict`` and ``transform``
+            need no such array.
+        """
+        return self._dense(X, "scores")
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Word distributions theta = softmax(z).
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+
+        Returns
+        -------
+        theta : ndarray of shape (n, V)
+            Rows sum to 1.
+
+        Raises
+        ------
+        ValueError
+            If the result would not fit in memory.
+        """
+        return self._dense(X, "softmax")
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Logarithms of the word distributions, without underflow.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+
+        Returns
+        -------
+        log_theta : ndarray of shape (n, V)
+
+        Raises
+        ------
+        ValueError
+            If the result would not fit in memory.
+        """
+        return self._dense(X, "log_softmax")
+
+    def predict(self, X: Any) -> sp.csr_array:
+        """The ``top_k`` words of each row as indicators.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+
+        Returns
+        -------
+        words : csr_array of shape (n, V), int64
+            1 for an extracted word.
+        """
+        indices, _ = self._top(self._check(X), self.top_k)
+        return self._csr(indices, np.ones(indices.shape, dtype=np.int64))
+
+    def transform(self, X: Any) -> Any:
+        """Probabilities theta of the ``top_k`` words of each row, zero elsewhere.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+
+        Returns
+        -------
+        activations : csr_array of shape (n, V), or ndarray with ``sparse_output=False``
+            float64 for float64 input, float32 otherwise.
+        """
+        X = self._check(X)
+        indices, theta = self._top(X, self.top_k, probabilities=True)
+        result = self._csr(indices, theta.astype(self._out_dtype(X), copy=False))
+        if check.check_bool("sparse_output", self.sparse_output):
+            return result
+        self._refuse_too_large(*result.shape, result.dtype.itemsize)
+        return result.toarray()
+
+    def extract_keywords(
+        self, X: Any, top_k: int | None = None, return_scores: bool = False
+    ) -> Any:
+        """Words per row, best first.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+        top_k : int, default=None
+            Words per row, >= 1; the estimator's ``top_k`` when None.
+        return_scores : bool, default=False
+            Also give each word's score z.
+
+        Returns
+        -------
+        keywords : list of n lists of str
+            Or, with ``return_scores``, of (word, score) pairs.
+        """
+        k = self.top_k if top_k is None else top_k
+        indices, scores = self._top(self._check(X), k)
+        words = self.vocabulary_[indices].tolist()
+        if not return_scores:
+            return words
+        return [list(zip(*row, strict=True)) for row in zip(words, scores.tolist(), strict=True)]
+
+    def score(
+        self, X: Any, Y: Any = None, sample_weight: Any = None, *, y: Any = None
+    ) -> float:
+        """Keyword accuracy: share of a row's words among as many extracted ones.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+        Y : {array-like, sparse matrix} of shape (n, V)
+        sample_weight : array-like of shape (n,), default=None
+
+        Returns
+        -------
+        float
+            See :func:`flip_sklearn.metrics.keyword_accuracy`, which also gives the standard error.
+        """
+        X = self._check(X)
+        counts, _ = check.check_counts(_one_target(Y, y), X.shape[0])
+        if counts.shape[1] != len(self.vocabulary_):
+            raise ValueError(
+                f"Y has {counts.shape[1]} columns, the model has {len(self.vocabulary_)} words; count "
+                "with the vocabulary of fit."
+            )
+        k = int(np.diff(counts.indptr).max(initial=0))
+        indices, _ = self._top(X, max(1, k))
+        if indices.shape[1] < k:  # more words in a row than training ever saw
+            indices = np.pad(indices, ((0, 0), (0, k - indices.shape[1])), constant_values=-1)
+        return float(keyword_accuracy(counts, indices, sample_weight=sample_weight))
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """The vocabulary, in column order.
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        ndarray of shape (V,) of str objects
+        """
+        check_is_fitted(self)
+        return self.vocabulary_.copy()
+
+    # ------------------------------------------------------------------ inner workings
+
+    def _check(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        return check.check_embeddings(self, X, reset=False)[0]
+
+    def _out_dtype(self, X: np.ndarray) -> type:
+        return np.float64 if X.dtype == np.float64 else np.float32
+
+    def _scorer(self) -> Scorer:
+        try:
+            compute = resolve_compute(self.device, self.precision)
+        except ValueError:
+            # A model fitted on a GPU opens and scores anywhere.
+            if not self.device_.startswith("cuda") or not str(self.device).startswith("cuda"):
+                raise
+            warnings.warn(
+                f"device={self.device!r} is not available here; scoring on the CPU. Silence this with "
+                "set_params(device='auto').",
+                stacklevel=3,
+            )
+            compute = resolve_compute("cpu", self.precision)
+        if check.check_bool("use_bias", self.use_bias):
+            offset = self.bias_
+        else:
+            unseen = self.word_counts_ <= 0
+            offset = np.where(unseen, UNSEEN_SCORE, 0.0).astype(self.bias_.dtype)
+        return Scorer.from_arrays(
+            self.word_embeddings_, self.projection_, offset, self.embedding_mean_, compute
+        )
+
+    def _top(
+        self, X: np.ndarray, k: Any, *, probabilities: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Best words and scores of each row; never more than there are words seen in training."""
+        k = check.check_whole("top_k", k, 1)
+        k = min(k, int((self.word_counts_ > 0).sum()))
+        with tqdm(
+            total=len(X), unit="row", desc="FLiP scoring", delay=2, disable=not self.verbose
+        ) as bar:
+            return self._scorer().top(X, k, probabilities=probabilities, after_block=bar.update)
+
+    def _csr(self, indices: np.ndarray, values: np.ndarray) -> sp.csr_array:
+        n, k = indices.shape
+        order = np.argsort(indices, axis=1)
+        return sp.csr_array(
+            (
+                np.take_along_axis(values, order, axis=1).ravel(),
+                np.take_along_axis(indices, order, axis=1).ravel(),
+                np.arange(0, n * k + 1, k),
+            ),
+            shape=(n, len(self.vocabulary_)),
+        )
+
+    def _dense(self, X: Any, what: str) -> np.ndarray:
+        X = self._check(X)
+        dtype = self._out_dtype(X)
+        self._refuse_too_large(X.shape[0], len(self.vocabulary_), np.dtype(dtype).itemsize)
+        return self._scorer().dense(X, what).astype(dtype, copy=False)
+
+    @staticmethod
+    def _refuse_too_large(n: int, n_words: int, itemsize: int) -> None:
+        need, free = n * n_words * itemsize, _free_memory()
+        if need > free:
+            raise ValueError(
+                f"a dense ({n}, {n_words}) array takes {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB "
+                "are free; pass fewer rows at a time, or use extract_keywords, predict or transform "
+                "(sparse), which need no such array."
+            )
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.target_tags.multi_output = True
+        tags.target_tags.positive_only = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def _one_target(Y: Any, y: Any) -> Any:
+    """Y, also when it came under scikit-learn's keyword y."""
+    if Y is not None and y is not None:
+        raise TypeError("both Y and y were passed; they are the same argument, pass one.")
+    return y if Y is None else Y
+
+
+def _free_memory() -> int:
+    """Bytes that a new array may take: free memory where the system tells, else 8 GiB."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return 8 * 2**30

@@ -1,0 +1,125 @@
+"""Several views of the same sentences (speech and text, two languages) as one training set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+
+@dataclass(frozen=True)
+class StackedViews:
+    """Rows of all views, one view below the other.
+
+    Attributes
+    ----------
+    X : ndarray of shape (v * n, d)
+        Embeddings of view 1, then of view 2, and so on.
+    Y : csr_array of shape (v * n, V)
+        The sentences' counts, repeated for each view.
+    sample_weight : ndarray of shape (v * n,)
+        Each row's view weight.
+    groups : ndarray of shape (v * n,)
+        The sentence a row belongs to, for ``GroupKFold``: no sentence on both sides of a split.
+    view : ndarray of shape (v * n,)
+        The name of the view a row comes from.
+    """
+
+    X: np.ndarray
+    Y: sp.csr_array
+    sample_weight: np.ndarray
+    groups: np.ndarray
+    view: np.ndarray
+
+
+def stack_views(
+    views: Mapping[str, Any],
+    Y: Any,
+    *,
+    weights: Mapping[str, float] | None = None,
+    groups: Any = None,
+) -> StackedViews:
+    """Stack row-aligned views so that one fit minimizes the weighted sum of their losses.
+
+    With views X1, X2 and weights alpha, 1 - alpha, a fit on the result minimizes
+
+        alpha * NLL(X1, Y) + (1 - alpha) * NLL(X2, Y)  + penalties,
+
+    equation 4 of Kesiraju et al. (2026, arXiv 2604.18109): rows stacked, counts repeated and sample
+    weights alpha and 1 - alpha are the same objective, so every scikit-learn tool works on it.
+
+    Parameters
+    ----------
+    views : mapping of str to array-like of shape (n, d)
+        Row i of every view must embed sentence i, in the same space of d dimensions.
+    Y : {array-like, sparse matrix} of shape (n, V)
+        Word counts of the sentences, shared by all views.
+    weights : mapping of str to float, default=None
+        Weight of each view, >= 0 with a positive sum, rescaled to sum to 1. Equal when None.
+    groups : array-like of shape (n,), default=None
+        Group of each sentence where several rows belong together; the row number when None.
+
+    Returns
+    -------
+    StackedViews
+        ``X``, ``Y``, ``sample_weight``, ``groups`` and ``view``, ready for ``fit`` and ``GroupKFold``.
+
+    Raises
+    ------
+    ValueError
+        If there is no view, views are not aligned, or weights do not fit the views.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flip_sklearn import stack_views
+    >>> text, speech = np.eye(3), np.eye(3) + 0.1
+    >>> stacked = stack_views({"text": text, "speech": speech}, np.eye(3),
+    ...                       weights={"text": 0.7, "speech": 0.3})
+    >>> stacked.X.shape, stacked.groups.tolist()
+    ((6, 3), [0, 1, 2, 0, 1, 2])
+    >>> stacked.sample_weight.tolist()
+    [0.7, 0.7, 0.7, 0.3, 0.3, 0.3]
+    """
+    if not views:
+        raise ValueError("views is empty; pass a mapping of at least one name to an (n, d) array.")
+    names = list(views)
+    arrays = [np.asarray(views[name]) for name in names]
+    for name, array in zip(names, arrays, strict=True):
+        if array.ndim != 2:
+            raise ValueError(
+                f"view {name!r} has {array.ndim} dimension(s); pass an array of shape (n, d)."
+            )
+        if array.shape != arrays[0].shape:
+            raise ValueError(
+                f"view {name!r} has shape {array.shape}, view {names[0]!r} {arrays[0].shape}; views "
+                "must hold the same sentences, row by row, in one embedding space."
+            )
+    n = arrays[0].shape[0]
+    counts = sp.csr_array(Y) if sp.issparse(Y) else sp.csr_array(np.atleast_2d(np.asarray(Y)))
+    if counts.shape[0] != n:
+        raise ValueError(
+            f"Y has {counts.shape[0]} rows, the views have {n}; pass one row of counts per sentence."
+        )
+    by_name = {name: 1.0 for name in names} if weights is None else dict(weights)
+    if set(by_name) != set(names):
+        raise ValueError(
+            f"weights names {sorted(by_name)}, the views are {sorted(names)}; give one weight per view."
+        )
+    alpha = np.array([float(by_name[name]) for name in names])
+    if not np.isfinite(alpha).all() or (alpha < 0).any() or alpha.sum() <= 0:
+        raise ValueError(f"weights are {by_name}; they must be finite, >= 0 and not all zero.")
+    alpha = alpha / alpha.sum()
+    sentence = np.arange(n) if groups is None else np.asarray(groups)
+    if sentence.shape != (n,):
+        raise ValueError(f"groups has shape {sentence.shape}; pass one group per sentence, ({n},).")
+    return StackedViews(
+        X=np.concatenate(arrays),
+        Y=sp.csr_array(sp.vstack([counts] * len(names), format="csr")),
+        sample_weight=np.repeat(alpha, n),
+        groups=np.tile(sentence, len(names)),
+        view=np.repeat(np.array(names), n),
+    )
