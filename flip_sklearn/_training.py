@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from tqdm.auto import tqdm
 
@@ -23,6 +25,7 @@ from flip_sklearn.backend.solver import Options, PassRecord, Solution, Start, so
 UNSEEN_SCORE = -1e4
 EARLY_STOPPING_ROWS = 1000
 MAX_VALIDATION_ROWS = 10_000
+STEPS_PER_PASS, AUTO_BATCH_RANGE = 50, (32, 500)
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,12 @@ def prepare(estimator: Any, X: Any, Y: Any, sample_weight: Any, *, streaming: bo
         check.check_bool(name, getattr(estimator, name))
     compute = resolve_compute(estimator.device, estimator.precision)
     random = check_random_state(estimator.random_state)
+    if estimator.batch_size != "auto":
+        check.check_whole("batch_size", estimator.batch_size, 1)
     settings: dict[str, Any] = dict(
         l1=check.check_number("l1_strength", estimator.l1_strength, 0),
         l2=check.check_number("l2_strength", estimator.l2_strength, 0),
         tol=check.check_number("tol", estimator.tol, 0),
-        batch_size=check.check_whole("batch_size", estimator.batch_size, 1),
         learning_rate=check.check_number(
             "learning_rate", estimator.learning_rate, 0, open_low=True
         ),
@@ -105,6 +109,7 @@ def prepare(estimator: Any, X: Any, Y: Any, sample_weight: Any, *, streaming: bo
             )
     options = Options(
         rank=rank,
+        batch_size=_batch_size(estimator.batch_size, with_words),
         max_iter=1 if streaming else max_iter,
         stop_on=stop_on,
         seed=int(random.randint(np.iinfo(np.int32).max)),
@@ -114,6 +119,13 @@ def prepare(estimator: Any, X: Any, Y: Any, sample_weight: Any, *, streaming: bo
         array, counts, weights, vocabulary, carrier, options, compute, stop_on, fraction, random,
         bool(estimator.verbose),
     )  # fmt: skip
+
+
+def _batch_size(batch_size: Any, n: int) -> int:
+    """``"auto"``: some 50 steps a pass at least, so that a pass means as much on small data."""
+    if batch_size == "auto":
+        return int(np.clip(n // STEPS_PER_PASS, *AUTO_BATCH_RANGE))
+    return int(batch_size)
 
 
 def train(estimator: Any, prepared: Prepared, *, streaming: bool) -> dict[str, Any]:
@@ -152,6 +164,13 @@ def train(estimator: Any, prepared: Prepared, *, streaming: bool) -> dict[str, A
             after_pass=after_pass,
         )
     callbacks.done()
+    if not streaming and not solution.converged:
+        warnings.warn(
+            f"the fit still made progress in its last pass, max_iter={prepared.options.max_iter}; "
+            "raise max_iter, or loosen tol.",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
     result = attributes(solution)
     if continued:  # history of a stream: one entry per chunk
         result["n_iter_"] += estimator.n_iter_
@@ -230,7 +249,7 @@ def _attributes(
         "n_iter_": len(solution.history),
         "best_iter_": solution.best_pass,
         "history_": {
-            f.name: [getattr(record, f.name) for record in solution.history]
+            f.name: [float(getattr(record, f.name)) for record in solution.history]
             for f in fields(PassRecord)
         },
         "l1_max_": solution.l1_max,

@@ -190,10 +190,12 @@ def check_weights(sample_weight: Any, X: Any) -> np.ndarray:
     """Row weights as float64, >= 0, not all zero; ones when None."""
     if sample_weight is None:
         return np.ones(_num_samples(X))
-    weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    weights: np.ndarray = _check_sample_weight(sample_weight, X, dtype=np.float64)
     if (weights < 0).any():
         row = int(np.argmax(weights < 0))
-        raise ValueError(f"sample_weight[{row}] = {weights[row]} is negative; weights must be >= 0.")
+        raise ValueError(
+            f"sample_weight[{row}] = {weights[row]} is negative; weights must be >= 0."
+        )
     if not weights.any():
         raise ValueError("sample_weight is zero for every row; give at least one row weight > 0.")
     return weights

@@ -384,7 +384,7 @@ def load_docstrings(
             f"max_sentences must be an int >= 1, or None for all sentences; got {max_sentences!r}."
         )
     names = () if isinstance(packages, str) else tuple(packages)
-    if not names or not all(isinstance(name, str) and name.isidentifier() for name in names):
+    if not names or not all(str(name).isidentifier() for name in names):
         raise ValueError(
             f"packages must be top-level names as in import, such as ('sklearn',); got {packages!r}."
         )

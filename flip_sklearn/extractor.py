@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
-from tqdm.auto import tqdm
 
+from flip_sklearn import _scoring as scoring
 from flip_sklearn import _validation as check
 from flip_sklearn._callbacks import CallbackSupportMixin, with_callbacks
-from flip_sklearn._training import UNSEEN_SCORE, prepare, train
-from flip_sklearn.backend.device import resolve_compute
-from flip_sklearn.backend.topk import Scorer
+from flip_sklearn._training import prepare, train
 from flip_sklearn.metrics import keyword_accuracy
 
 
@@ -62,8 +58,8 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
     tol : float, default=1e-3
         A pass counts as progress when it improves the held-out score (or, without early stopping, J) by
         more than this, >= 0.
-    batch_size : int, default=500
-        Rows per step, >= 1.
+    batch_size : int or "auto", default="auto"
+        Rows per step, >= 1. ``"auto"`` is a fiftieth of the rows, from 32 to 500.
     learning_rate : float, default=0.05
         Step size, > 0. Entries of A move by about ``learning_rate / sqrt(r)`` a step.
     early_stopping : {"auto", True, False, "accuracy", "likelihood"}, default="auto"
@@ -149,7 +145,7 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         solver: str = "auto",
         max_iter: int = 20,
         tol: float = 1e-3,
-        batch_size: int = 500,
+        batch_size: int | str = "auto",
         learning_rate: float = 0.05,
         early_stopping: bool | str = "auto",
         validation_fraction: float = 0.1,
@@ -269,7 +265,7 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
             If the result would not fit in memory; ``extract_keywords``, ``predict`` and ``transform``
             need no such array.
         """
-        return self._dense(X, "scores")
+        return scoring.dense(self, X, "scores")
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Word distributions theta = softmax(z).
@@ -288,7 +284,7 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         ValueError
             If the result would not fit in memory.
         """
-        return self._dense(X, "softmax")
+        return scoring.dense(self, X, "softmax")
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Logarithms of the word distributions, without underflow.
@@ -306,7 +302,7 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         ValueError
             If the result would not fit in memory.
         """
-        return self._dense(X, "log_softmax")
+        return scoring.dense(self, X, "log_softmax")
 
     def predict(self, X: Any) -> sp.csr_array:
         """The ``top_k`` words of each row as indicators.
@@ -320,8 +316,8 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         words : csr_array of shape (n, V), int64
             1 for an extracted word.
         """
-        indices, _ = self._top(self._check(X), self.top_k)
-        return self._csr(indices, np.ones(indices.shape, dtype=np.int64))
+        indices, _ = scoring.top_words(self, scoring.fitted_input(self, X), self.top_k)
+        return scoring.rows_to_csr(indices, np.ones_like(indices), len(self.vocabulary_))
 
     def transform(self, X: Any) -> Any:
         """Probabilities theta of the ``top_k`` words of each row, zero elsewhere.
@@ -335,13 +331,14 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         activations : csr_array of shape (n, V), or ndarray with ``sparse_output=False``
             float64 for float64 input, float32 otherwise.
         """
-        X = self._check(X)
-        indices, theta = self._top(X, self.top_k, probabilities=True)
-        result = self._csr(indices, theta.astype(self._out_dtype(X), copy=False))
-        if check.check_bool("sparse_output", self.sparse_output):
-            return result
-        self._refuse_too_large(*result.shape, result.dtype.itemsize)
-        return result.toarray()
+        sparse_output = check.check_bool("sparse_output", self.sparse_output)
+        X = scoring.fitted_input(self, X)
+        n_words, dtype = len(self.vocabulary_), scoring.output_dtype(X)
+        if not sparse_output:
+            scoring.refuse_too_large(X.shape[0], n_words, dtype)
+        indices, theta = scoring.top_words(self, X, self.top_k, probabilities=True)
+        result = scoring.rows_to_csr(indices, theta.astype(dtype, copy=False), n_words)
+        return result if sparse_output else result.toarray()
 
     def extract_keywords(
         self, X: Any, top_k: int | None = None, return_scores: bool = False
@@ -362,15 +359,13 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
             Or, with ``return_scores``, of (word, score) pairs.
         """
         k = self.top_k if top_k is None else top_k
-        indices, scores = self._top(self._check(X), k)
+        indices, scores = scoring.top_words(self, scoring.fitted_input(self, X), k)
         words = self.vocabulary_[indices].tolist()
         if not return_scores:
             return words
         return [list(zip(*row, strict=True)) for row in zip(words, scores.tolist(), strict=True)]
 
-    def score(
-        self, X: Any, Y: Any = None, sample_weight: Any = None, *, y: Any = None
-    ) -> float:
+    def score(self, X: Any, Y: Any = None, sample_weight: Any = None, *, y: Any = None) -> float:
         """Keyword accuracy: share of a row's words among as many extracted ones.
 
         Parameters
@@ -384,7 +379,7 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         float
             See :func:`flip_sklearn.metrics.keyword_accuracy`, which also gives the standard error.
         """
-        X = self._check(X)
+        X = scoring.fitted_input(self, X)
         counts, _ = check.check_counts(_one_target(Y, y), X.shape[0])
         if counts.shape[1] != len(self.vocabulary_):
             raise ValueError(
@@ -392,7 +387,7 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
                 "with the vocabulary of fit."
             )
         k = int(np.diff(counts.indptr).max(initial=0))
-        indices, _ = self._top(X, max(1, k))
+        indices, _ = scoring.top_words(self, X, max(1, k))
         if indices.shape[1] < k:  # more words in a row than training ever saw
             indices = np.pad(indices, ((0, 0), (0, k - indices.shape[1])), constant_values=-1)
         return float(keyword_accuracy(counts, indices, sample_weight=sample_weight))
@@ -409,77 +404,8 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         ndarray of shape (V,) of str objects
         """
         check_is_fitted(self)
-        return self.vocabulary_.copy()
-
-    # ------------------------------------------------------------------ inner workings
-
-    def _check(self, X: Any) -> np.ndarray:
-        check_is_fitted(self)
-        return check.check_embeddings(self, X, reset=False)[0]
-
-    def _out_dtype(self, X: np.ndarray) -> type:
-        return np.float64 if X.dtype == np.float64 else np.float32
-
-    def _scorer(self) -> Scorer:
-        try:
-            compute = resolve_compute(self.device, self.precision)
-        except ValueError:
-            # A model fitted on a GPU opens and scores anywhere.
-            if not self.device_.startswith("cuda") or not str(self.device).startswith("cuda"):
-                raise
-            warnings.warn(
-                f"device={self.device!r} is not available here; scoring on the CPU. Silence this with "
-                "set_params(device='auto').",
-                stacklevel=3,
-            )
-            compute = resolve_compute("cpu", self.precision)
-        if check.check_bool("use_bias", self.use_bias):
-            offset = self.bias_
-        else:
-            unseen = self.word_counts_ <= 0
-            offset = np.where(unseen, UNSEEN_SCORE, 0.0).astype(self.bias_.dtype)
-        return Scorer.from_arrays(
-            self.word_embeddings_, self.projection_, offset, self.embedding_mean_, compute
-        )
-
-    def _top(
-        self, X: np.ndarray, k: Any, *, probabilities: bool = False
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Best words and scores of each row; never more than there are words seen in training."""
-        k = check.check_whole("top_k", k, 1)
-        k = min(k, int((self.word_counts_ > 0).sum()))
-        with tqdm(
-            total=len(X), unit="row", desc="FLiP scoring", delay=2, disable=not self.verbose
-        ) as bar:
-            return self._scorer().top(X, k, probabilities=probabilities, after_block=bar.update)
-
-    def _csr(self, indices: np.ndarray, values: np.ndarray) -> sp.csr_array:
-        n, k = indices.shape
-        order = np.argsort(indices, axis=1)
-        return sp.csr_array(
-            (
-                np.take_along_axis(values, order, axis=1).ravel(),
-                np.take_along_axis(indices, order, axis=1).ravel(),
-                np.arange(0, n * k + 1, k),
-            ),
-            shape=(n, len(self.vocabulary_)),
-        )
-
-    def _dense(self, X: Any, what: str) -> np.ndarray:
-        X = self._check(X)
-        dtype = self._out_dtype(X)
-        self._refuse_too_large(X.shape[0], len(self.vocabulary_), np.dtype(dtype).itemsize)
-        return self._scorer().dense(X, what).astype(dtype, copy=False)
-
-    @staticmethod
-    def _refuse_too_large(n: int, n_words: int, itemsize: int) -> None:
-        need, free = n * n_words * itemsize, _free_memory()
-        if need > free:
-            raise ValueError(
-                f"a dense ({n}, {n_words}) array takes {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB "
-                "are free; pass fewer rows at a time, or use extract_keywords, predict or transform "
-                "(sparse), which need no such array."
-            )
+        names: np.ndarray = self.vocabulary_.copy()
+        return names
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -495,11 +421,3 @@ def _one_target(Y: Any, y: Any) -> Any:
     if Y is not None and y is not None:
         raise TypeError("both Y and y were passed; they are the same argument, pass one.")
     return y if Y is None else Y
-
-
-def _free_memory() -> int:
-    """Bytes that a new array may take: free memory where the system tells, else 8 GiB."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return 8 * 2**30

@@ -46,9 +46,7 @@ class KeywordAccuracy:
         )
 
 
-def keyword_accuracy(
-    Y: Any, scores_or_topk: Any, *, sample_weight: Any = None
-) -> KeywordAccuracy:
+def keyword_accuracy(Y: Any, scores_or_topk: Any, *, sample_weight: Any = None) -> KeywordAccuracy:
     """Share of a sentence's words among as many best-scored words.
 
     For row n let S_n = {j : Y_nj > 0} be its distinct in-vocabulary words, k_n = |S_n|, and top_n the
@@ -109,16 +107,16 @@ def keyword_accuracy(
     key = np.arange(n)[:, None] * n_words + top[:, :widest]
     words = np.repeat(np.arange(n), k) * n_words + truth.indices
     at = np.searchsorted(words, key)
-    found = words[np.minimum(at, max(len(words) - 1, 0))] == key if len(words) else np.zeros_like(key)
+    found = (
+        words[np.minimum(at, max(len(words) - 1, 0))] == key if len(words) else np.zeros_like(key)
+    )
     counted = (np.arange(top[:, :widest].shape[1]) < k[:, None]) & (top[:, :widest] >= 0)
     hits = (found & counted).sum(axis=1)
     per_row = np.where(k > 0, hits / np.maximum(k, 1), np.nan)
     return _weighted_mean(per_row, sample_weight)
 
 
-def keyword_accuracy_scorer(
-    estimator: Any, X: Any, Y: Any, sample_weight: Any = None
-) -> float:
+def keyword_accuracy_scorer(estimator: Any, X: Any, Y: Any, sample_weight: Any = None) -> float:
     """Keyword accuracy as a scorer: ``GridSearchCV(..., scoring=keyword_accuracy_scorer)``.
 
     Works with every estimator that has ``decision_function`` or ``predict_proba`` over the columns of
@@ -140,7 +138,9 @@ def keyword_accuracy_scorer(
     truth = _binary_csr(Y)
     n, n_words = truth.shape
     if _num_samples(X) != n:
-        raise ValueError(f"X has {_num_samples(X)} rows, Y has {n}; pass one row of counts per row.")
+        raise ValueError(
+            f"X has {_num_samples(X)} rows, Y has {n}; pass one row of counts per row."
+        )
     score = getattr(estimator, "decision_function", None) or estimator.predict_proba
     widest = int(np.diff(truth.indptr).max(initial=0))
     top = np.empty((n, widest), dtype=np.int64)
@@ -223,7 +223,9 @@ def _top_of_sparse(scores: Any, shape: tuple[int, int], widest: int) -> np.ndarr
     """Indices of the largest stored entries of each row, best first, padded with -1."""
     ranked = sp.csr_array(scores)
     if ranked.shape != shape:
-        raise ValueError(f"sparse scores have shape {ranked.shape}, Y has {shape}; they must agree.")
+        raise ValueError(
+            f"sparse scores have shape {ranked.shape}, Y has {shape}; they must agree."
+        )
     if not ranked.has_canonical_format:
         ranked = ranked.copy()
         ranked.sum_duplicates()

@@ -104,7 +104,7 @@ def stack_views(
         raise ValueError(
             f"Y has {counts.shape[0]} rows, the views have {n}; pass one row of counts per sentence."
         )
-    by_name = {name: 1.0 for name in names} if weights is None else dict(weights)
+    by_name = dict.fromkeys(names, 1.0) if weights is None else dict(weights)
     if set(by_name) != set(names):
         raise ValueError(
             f"weights names {sorted(by_name)}, the views are {sorted(names)}; give one weight per view."

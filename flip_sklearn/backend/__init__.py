@@ -1,0 +1,1 @@
+"""The optimizer, torch only: data fit, penalty, solver; it knows no estimator."""

@@ -14,6 +14,7 @@ Each costs one matrix product of 2 m V r operations: 6 m V r for a batch of m ro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -112,7 +113,8 @@ def loss_and_gradients(
     """
     loss = torch.zeros((), dtype=torch.float64, device=h.device)
     grad_b.zero_()
-    step = work.block_rows
+    # Blocks of nearly equal size: a small last block would waste the products.
+    step = math.ceil(h.shape[0] / math.ceil(h.shape[0] / work.block_rows))
     with product_precision(compute):
         for first in range(0, h.shape[0], step):
             last = min(first + step, h.shape[0])

@@ -69,11 +69,12 @@ class Rows:
         self._where: torch.device | None = None
 
     def __len__(self) -> int:
-        return self.X.shape[0]
+        return int(self.X.shape[0])
 
     @property
     def d(self) -> int:
-        return self.X.shape[1]
+        """Embedding dimensions."""
+        return int(self.X.shape[1])
 
     def word_counts(self) -> np.ndarray:
         """Weighted count of every word, float64 (V,)."""
@@ -112,9 +113,7 @@ class Rows:
         col = pick(indices, entry).to(torch.int64)
         return x, Targets(row_device, col, count.to(compute.dtype), total, start)
 
-    def chunks(
-        self, size: int, compute: Compute
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def chunks(self, size: int, compute: Compute) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """(x, weights) in row order: what the streaming moments read."""
         x_all, _, _, weights = self._on(compute.device)
         for first in range(0, len(self), size):

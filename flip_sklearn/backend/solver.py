@@ -17,26 +17,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
 from flip_sklearn.backend.device import Compute, to_numpy
 from flip_sklearn.backend.likelihood import Workspace, loss_and_gradients, loss_only
-from flip_sklearn.backend.problem import Rows
-from flip_sklearn.backend.proximal import adam_threshold, l1_max, soft_threshold_
+from flip_sklearn.backend.optimizer import Optimizer, Parameters
+from flip_sklearn.backend.problem import Rows, Targets
+from flip_sklearn.backend.proximal import l1_max
 from flip_sklearn.backend.topk import hits_at_k
 from flip_sklearn.backend.whitening import Moments, Whitening, streaming_moments
 
-BETA1, BETA2, EPS = 0.9, 0.999, 1e-10
-AVERAGE_DECAY = 0.99
-WARM_UP_STEPS = 20
-# Step sizes relative to `learning_rate`: a step on all entries of a row of A moves its scores by about
-# sqrt(r) times the entry step, hence A's 1 / sqrt(r) (and B~'s 1 / sqrt(d), its entries' own size). B~
-# and b were best when slower: docs/solver.md has the table.
-B_RATE, BIAS_RATE = 0.2, 0.02
 MOMENT_CHUNK_ROWS, GRADIENT_CHUNK_ROWS = 8192, 1024
 
 
@@ -89,83 +84,7 @@ class Solution:
     l1_max: float
     history: tuple[PassRecord, ...]
     best_pass: int
-
-
-class _State:
-    """Parameters, gradients, optimizer and running average of one fit."""
-
-    def __init__(
-        self, A: torch.Tensor, B: torch.Tensor | None, b: torch.Tensor, options: Options, d: int
-    ) -> None:
-        self.A, self.B, self.b, self.options = A, B, b, options
-        self.parameters = [A, b] if B is None else [A, b, B]
-        rates = [
-            options.learning_rate / math.sqrt(A.shape[1]),
-            options.learning_rate * BIAS_RATE,
-            options.learning_rate * B_RATE / math.sqrt(d),
-        ]
-        for p in self.parameters:
-            p.grad = torch.zeros_like(p)
-        groups = [
-            {"params": [p], "lr": rate, "base": rate}
-            for p, rate in zip(self.parameters, rates, strict=False)
-        ]
-        self.adam = torch.optim.Adam(groups, betas=(BETA1, BETA2), eps=EPS, fused=True)
-        self.average = [p.clone() for p in self.parameters]
-        self.threshold = torch.empty_like(A) if options.l1 else None
-        self.step_count = 0
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """One Adam step on the gradients in place, proximal step, pin, average."""
-        self.step_count += 1
-        options, n_words = self.options, self.A.shape[0]
-        warm = min(1.0, self.step_count / WARM_UP_STEPS)
-        for group in self.adam.param_groups:
-            group["lr"] = group["base"] * warm
-        if options.l2:
-            self.A.grad.add_(self.A, alpha=options.l2 / n_words)
-        if self.B is not None:
-            self.B.grad.sub_((self.B.grad * self.B).sum(dim=1, keepdim=True) * self.B)
-        self.adam.step()
-        if self.threshold is not None:
-            adam_threshold(
-                self.adam.state[self.A]["exp_avg_sq"],
-                l1=options.l1 / n_words,
-                learning_rate=self.adam.param_groups[0]["lr"],
-                beta2=BETA2,
-                eps=EPS,
-                step=self.step_count,
-                out=self.threshold,
-            )
-            soft_threshold_(self.A, self.threshold)
-        if self.B is not None:
-            normalize_rows_(self.B)
-        decay = min(AVERAGE_DECAY, (1 + self.step_count) / (10 + self.step_count))
-        for mean, p in zip(self.average, self.parameters, strict=True):
-            mean.lerp_(p, 1 - decay)
-
-    def averaged(self) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-        """A, B~, b averaged, pinned, with the exact zeros of the last iterate's A.
-
-        An average of iterates that are zero now and then is never zero; the support is the proximal
-        iterate's, the values are the average's.
-        """
-        A, b = self.average[0].clone(), self.average[1].clone()
-        if self.threshold is not None:
-            A.masked_fill_(self.A == 0, 0.0)
-        if self.B is None:
-            return A, None, b
-        B = self.average[2].clone()
-        A *= normalize_rows_(B).T
-        return A, B, b
-
-
-def normalize_rows_(B: torch.Tensor) -> torch.Tensor:
-    """Scale rows to unit norm in place; returns the former norms (r, 1). A zero row stays zero."""
-    norms = torch.linalg.vector_norm(B, dim=1, keepdim=True)
-    B.div_(norms.clamp_min(torch.finfo(B.dtype).tiny))
-    return norms
+    converged: bool  # whether the last pass brought no progress any more
 
 
 def _initial(
@@ -176,49 +95,70 @@ def _initial(
     start: Start | None,
     generator: torch.Generator,
     compute: Compute,
-) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+) -> Parameters:
     """A = 0, B~ orthonormal at random, b = log word frequencies; or the start, in whitened coordinates."""
     d, n_words = rows.d, rows.n_words
     log_frequency = np.log(np.maximum(counts, 0.5) / max(counts.sum(), 0.5))
 
     def tensor(array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(compute.device, compute.dtype, copy=True)
+        return torch.from_numpy(np.ascontiguousarray(array)).to(
+            compute.device, compute.dtype, copy=True
+        )
 
     if start is None:
         rank = d if options.rank is None else options.rank
         A = torch.zeros(n_words, rank, device=compute.device, dtype=compute.dtype)
         if options.rank is None:
-            return A, None, tensor(log_frequency)
-        gauss = torch.randn(d, rank, generator=generator, dtype=torch.float64)
-        return A, tensor(torch.linalg.qr(gauss)[0].T.numpy()), tensor(log_frequency)
+            return Parameters(A, None, tensor(log_frequency))
+        gauss = torch.randn(d, rank, generator=generator, dtype=torch.float64, device="cpu")
+        orthonormal = torch.linalg.qr(gauss)[0].T.numpy()
+        return Parameters(A, tensor(orthonormal), tensor(log_frequency))
     A_raw, B_raw = start.A.astype(np.float64), start.B.astype(np.float64)
     # z = b + A B (x - old) = [b + A B (new - old)] + A B (x - new), and x - new = x~ Q^-1.
     b = start.b + A_raw @ (B_raw @ (whitening.mean - start.mean))
     b = np.where((A_raw == 0).all(axis=1), log_frequency, b)  # words that were not seen before
     B = B_raw @ whitening.inverse.T
     if options.rank is None:
-        return tensor(A_raw @ B), None, tensor(b)
+        return Parameters(tensor(A_raw @ B), None, tensor(b))
     norms = np.linalg.norm(B, axis=1)
-    return tensor(A_raw * norms), tensor(B / np.where(norms > 0, norms, 1.0)[:, None]), tensor(b)
+    unit = B / np.where(norms > 0, norms, 1.0)[:, None]
+    return Parameters(tensor(A_raw * norms), tensor(unit), tensor(b))
 
 
-def _gradient_at_zero(
-    rows: Rows, counts: np.ndarray, mean: torch.Tensor, Q: torch.Tensor, compute: Compute
-) -> torch.Tensor:
-    """Gradient (V, d) of the likelihood part of J at A = 0, b = log frequencies: what `l1_max` needs."""
-    total = counts.sum()
-    gradient = torch.zeros(rows.n_words, rows.d, device=compute.device, dtype=compute.dtype)
-    expected = torch.zeros(rows.d, device=compute.device, dtype=compute.dtype)
-    for first in range(0, len(rows), GRADIENT_CHUNK_ROWS):
-        x, targets = rows.batch(np.arange(first, min(first + GRADIENT_CHUNK_ROWS, len(rows))), compute)
-        latent = (x - mean) @ Q
+@dataclass(frozen=True)
+class WhitenedRows:
+    """Batches of rows in whitened coordinates: x~ = (x - mu) Q."""
+
+    rows: Rows
+    mean: torch.Tensor
+    Q: torch.Tensor
+    compute: Compute
+
+    def batch(self, picked: np.ndarray) -> tuple[torch.Tensor, Targets]:
+        """Whitened embeddings (m, d) and targets."""
+        x, targets = self.rows.batch(picked, self.compute)
+        return (x - self.mean) @ self.Q, targets
+
+    def blocks(self, size: int) -> Iterator[tuple[np.ndarray, torch.Tensor, Targets]]:
+        """All rows in order: (row numbers, x~, targets)."""
+        for first in range(0, len(self.rows), size):
+            picked = np.arange(first, min(first + size, len(self.rows)))
+            yield picked, *self.batch(picked)
+
+
+def _gradient_at_zero(data: WhitenedRows, counts: np.ndarray) -> torch.Tensor:
+    """Gradient (V, d) of the likelihood part of J at A = 0, b = log frequencies."""
+    compute, total = data.compute, max(counts.sum(), 0.5)
+    shape = data.rows.n_words, data.rows.d
+    gradient = torch.zeros(shape, device=compute.device, dtype=compute.dtype)
+    expected = torch.zeros(shape[1], device=compute.device, dtype=compute.dtype)
+    for _, latent, targets in data.blocks(GRADIENT_CHUNK_ROWS):
         expected += targets.total @ latent
-        gradient.index_add_(
-            0, targets.col, latent.index_select(0, targets.row).mul_(-targets.count[:, None])
-        )
-    theta = torch.from_numpy(counts / max(total, 0.5)).to(compute.device, compute.dtype)
+        of_words = latent.index_select(0, targets.row).mul_(targets.count[:, None])
+        gradient.index_add_(0, targets.col, of_words, alpha=-1)
+    theta = torch.from_numpy(counts / total).to(compute.device, compute.dtype)
     gradient += theta[:, None] * expected
-    return gradient.div_(max(total, 0.5))
+    return gradient.div_(total)
 
 
 @torch.no_grad()
@@ -241,153 +181,138 @@ def solve(
     gets the rows done so far in this pass; ``after_pass`` the record and a function that makes the
     solution as of now, and returns True to stop.
     """
-    generator = torch.Generator().manual_seed(options.seed)
+    generator = torch.Generator(device="cpu").manual_seed(options.seed)
     moments = streaming_moments(train.chunks(MOMENT_CHUNK_ROWS, compute), train.d)
     if past_moments is not None:
         moments = past_moments.merge(moments)
     whitening = Whitening.from_moments(moments)
     mean = torch.from_numpy(whitening.mean).to(compute.device, compute.dtype)
     Q = torch.from_numpy(whitening.forward).to(compute.device, compute.dtype)
+    data = WhitenedRows(train, mean, Q, compute)
 
     counts = train.word_counts()
-    words_in_pass = max(counts.sum(), 0.5)  # W
-    strongest_l1 = (
-        l1_max(_gradient_at_zero(train, counts, mean, Q, compute), options.rank is not None)
-        * train.n_words
-    )
+    # pen(A) is a mean over the vocabulary: V times the strength that one entry feels.
+    strongest_l1 = train.n_words * l1_max(_gradient_at_zero(data, counts), options.rank is not None)
     all_counts = counts if past_counts is None else counts + past_counts
-    A, B, b = _initial(train, all_counts, whitening, options, start, generator, compute)
-    state = _State(A, B, b, options, train.d)
+    optimizer = Optimizer(
+        _initial(train, all_counts, whitening, options, start, generator, compute),
+        l1=options.l1,
+        l2=options.l2,
+        learning_rate=options.learning_rate,
+    )
     work = Workspace(train.n_words, options.batch_size, compute)
     history: list[PassRecord] = []
-    best: tuple[float, int, tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]] | None = None
-    without_progress = 0
 
-    def solution(parameters: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor], at: int) -> Solution:
-        A, B, b = parameters
-        raw_B = Q.T if B is None else B @ Q.T
+    def solution(parameters: Parameters, at: int) -> Solution:
+        raw_B = Q.T if parameters.B is None else parameters.B @ Q.T
         return Solution(
-            A=to_numpy(A),
+            A=to_numpy(parameters.A),
             B=np.ascontiguousarray(to_numpy(raw_B)),
-            b=to_numpy(torch.log_softmax(b, dim=0)),
+            b=to_numpy(torch.log_softmax(parameters.b, dim=0)),
             mean=to_numpy(mean),
             moments=moments,
             l1_max=strongest_l1,
             history=tuple(history),
             best_pass=at,
+            converged=without_progress > 0,
         )
 
+    best, lowest_nll = -math.inf, math.inf
+    kept = optimizer.averaged(), 0
+    without_progress = 0
     for number in range(1, options.max_iter + 1):
         if before_pass is not None:
             before_pass()
         began = time.perf_counter()
-        nll = _one_pass(train, state, mean, Q, words_in_pass, compute, work, generator, after_step)
-        current = state.averaged()
-        penalty = _penalty(current[0], options)
-        held_out = (math.nan, math.nan)
-        if validation is not None:
-            held_out = evaluate(validation, mean, Q, current, compute, work)
-        seconds = time.perf_counter() - began
-        history.append(
-            PassRecord(
-                loss=nll + penalty,
-                validation_nll=held_out[0],
-                validation_accuracy=held_out[1],
-                sparsity=float((current[0] == 0).double().mean()),
-                seconds=seconds,
-            )
+        nll = _one_pass(
+            data, optimizer, options.batch_size, counts.sum(), work, generator, after_step
         )
         if not math.isfinite(nll):
             raise FloatingPointError(
                 f"the training loss became {nll} in pass {number}; lower learning_rate "
                 f"(now {options.learning_rate}), or use precision='float32' or 'float64'."
             )
+        current = optimizer.averaged()
+        held_out = math.nan, math.nan
+        if validation is not None:
+            held_out = evaluate(WhitenedRows(validation, mean, Q, compute), current, work)
+        record = PassRecord(
+            loss=nll + optimizer.penalty(current.A),
+            validation_nll=held_out[0],
+            validation_accuracy=held_out[1],
+            sparsity=float((current.A == 0).double().mean()),
+            seconds=time.perf_counter() - began,
+        )
+        history.append(record)
         criterion = {
-            None: -history[-1].loss,
-            "accuracy": history[-1].validation_accuracy,
-            "likelihood": -history[-1].validation_nll,
+            None: -record.loss,
+            "accuracy": record.validation_accuracy,
+            "likelihood": -record.validation_nll,
         }[options.stop_on]
-        enough = best is None or criterion > best[0] + options.tol
-        without_progress = 0 if enough else without_progress + 1
-        if best is None or criterion > best[0] or options.stop_on is None:
-            best = (criterion if best is None else max(best[0], criterion), number, current)
+        # A falling held-out loss is progress too: early on it falls while the ranking still stands.
+        progress = criterion > best + options.tol or held_out[0] < lowest_nll - options.tol
+        without_progress = 0 if progress else without_progress + 1
+        # Without a held-out part the last parameters are kept: the loss of a pass lags behind them.
+        if criterion > best or options.stop_on is None:
+            kept = current, number
+        best, lowest_nll = max(best, criterion), min(lowest_nll, held_out[0])
         stop = without_progress >= options.n_iter_no_change
         if after_pass is not None:
-            stop |= after_pass(history[-1], lambda p=current, n=number: solution(p, n))  # type: ignore[misc]
+            stop |= after_pass(record, partial(solution, current, number))
         if stop:
             break
-    if best is None:
-        raise ValueError(f"max_iter={options.max_iter} allows no pass; use max_iter >= 1.")
-    return solution(best[2], best[1])
+    return solution(*kept)
 
 
 def _one_pass(
-    train: Rows,
-    state: _State,
-    mean: torch.Tensor,
-    Q: torch.Tensor,
-    words_in_pass: float,
-    compute: Compute,
+    data: WhitenedRows,
+    optimizer: Optimizer,
+    batch_size: int,
+    words: float,
     work: Workspace,
     generator: torch.Generator,
     after_step: Callable[[int], None] | None,
 ) -> float:
     """One shuffled pass of steps; the mean negative log-likelihood per word on the way."""
-    n, size = len(train), state.options.batch_size
-    order = torch.randperm(n, generator=generator).numpy()
-    total = torch.zeros((), dtype=torch.float64, device=compute.device)
-    for first in range(0, n, size):
-        rows = order[first : first + size]
-        x, targets = train.batch(rows, compute)
-        latent = (x - mean) @ Q
-        h = latent if state.B is None else latent @ state.B.T
-        grad_h = None if state.B is None else torch.empty_like(h)
+    n, A, B = len(data.rows), optimizer.A, optimizer.B
+    order = torch.randperm(n, generator=generator, device="cpu").numpy()
+    total = torch.zeros((), dtype=torch.float64, device=data.compute.device)
+    for first in range(0, n, batch_size):
+        picked = order[first : first + batch_size]
+        latent, targets = data.batch(picked)
+        h = latent if B is None else latent @ B.T
+        grad_h = None if B is None else torch.empty_like(h)
         total += loss_and_gradients(
-            h, state.A, state.b, targets, compute, work,
-            grad_A=state.A.grad, grad_b=state.b.grad, grad_h=grad_h,
-        )  # fmt: skip
-        # n / m / W times the batch's sum has J's gradient as its mean over batches.
-        scale = n / len(rows) / words_in_pass
-        if state.B is not None:
-            torch.mm(grad_h.T, latent, out=state.B.grad)
-        for p in state.parameters:
-            p.grad.mul_(scale)
-        state.step()
+            h,
+            A,
+            optimizer.b,
+            targets,
+            data.compute,
+            work,
+            grad_A=optimizer.grad_A,
+            grad_b=optimizer.grad_b,
+            grad_h=grad_h,
+        )
+        # n / m / W times the sum over a batch has the gradient of J as its mean over batches.
+        scale = n / len(picked) / words
+        optimizer.grad_A.mul_(scale)
+        optimizer.grad_b.mul_(scale)
+        if grad_h is not None and optimizer.grad_B is not None:
+            torch.mm(grad_h.T, latent, out=optimizer.grad_B).mul_(scale)
+        optimizer.step()
         if after_step is not None:
-            after_step(first + len(rows))
-    return float(total) / words_in_pass
+            after_step(first + len(picked))
+    return float(total) / words
 
 
-def _penalty(A: torch.Tensor, options: Options) -> float:
-    """The penalty terms of J."""
-    value = 0.0
-    if options.l1:
-        value += options.l1 * float(A.abs().sum(dtype=torch.float64)) / A.shape[0]
-    if options.l2:
-        value += 0.5 * options.l2 * float(A.square().sum(dtype=torch.float64)) / A.shape[0]
-    return value
-
-
-def evaluate(
-    rows: Rows,
-    mean: torch.Tensor,
-    Q: torch.Tensor,
-    parameters: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor],
-    compute: Compute,
-    work: Workspace,
-) -> tuple[float, float]:
+def evaluate(data: WhitenedRows, parameters: Parameters, work: Workspace) -> tuple[float, float]:
     """Negative log-likelihood per word and keyword accuracy (both weighted) of held-out rows."""
     A, B, b = parameters
-    loss, hits, mass = 0.0, 0.0, 0.0
-    for first in range(0, len(rows), work.block_rows):
-        picked = np.arange(first, min(first + work.block_rows, len(rows)))
-        x, targets = rows.batch(picked, compute)
-        h = (x - mean) @ Q
-        h = h if B is None else h @ B.T
-        block_loss, scores = loss_only(h, A, b, targets, compute, work)
+    rows = data.rows
+    loss, hits = 0.0, 0.0
+    for picked, latent, targets in data.blocks(work.block_rows):
+        h = latent if B is None else latent @ B.T
+        block_loss, scores = loss_only(h, A, b, targets, data.compute, work)
         loss += block_loss
-        weights = rows.weights[picked]
-        hits += float(weights @ hits_at_k(scores, targets))
-        mass += float(weights.sum())
-    words = float(rows.word_mass.sum())
-    return loss / max(words, 0.5), hits / max(mass, np.finfo(float).tiny)
+        hits += float(rows.weights[picked] @ hits_at_k(scores, targets))
+    return loss / float(rows.word_mass.sum()), hits / float(rows.weights.sum())

@@ -30,8 +30,11 @@ class Scorer:
         cls, A: np.ndarray, B: np.ndarray, offset: np.ndarray, mean: np.ndarray, compute: Compute
     ) -> Scorer:
         """NumPy factors -> device (shared memory on a CPU)."""
-        parts = [as_shared_tensor(a).to(compute.device, compute.dtype) for a in (A, B, offset, mean)]
-        return cls(*parts, compute)
+
+        def place(array: np.ndarray) -> torch.Tensor:
+            return as_shared_tensor(array).to(compute.device, compute.dtype)
+
+        return cls(place(A), place(B), place(offset), place(mean), compute)
 
     def blocks(self, X: np.ndarray) -> Iterator[tuple[int, torch.Tensor]]:
         """(first row, scores (m, V)) for consecutive blocks; the scores' memory is reused."""

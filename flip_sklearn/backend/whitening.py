@@ -17,9 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-# Relative to the mean eigenvalue. Directions with less variance than this are noise of the encoder's
-# float format (or absent, as when n < d): they are shrunk instead of blown up.
-RIDGE = 1e-4
+# The ridge, relative to the mean eigenvalue, is RIDGE_PER_ROW d / (sum of weights) within these bounds.
+# With few rows for d dimensions the small sample eigenvalues are noise (zero, when n <= d), and
+# dividing by them would blow it up; with many rows the ridge only guards against the float format.
+RIDGE_RANGE = (1e-4, 0.3)
+RIDGE_PER_ROW = 0.2
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,12 @@ class Whitening:
     inverse: np.ndarray  # Q^-1 (d, d): x - mu = x~ Q^-1
 
     @classmethod
-    def from_moments(cls, moments: Moments, ridge: float = RIDGE) -> Whitening:
+    def from_moments(cls, moments: Moments, ridge: float | None = None) -> Whitening:
         """The whitening transform of the rows that the moments describe."""
         d = moments.mean.shape[0]
+        if ridge is None:
+            scarce = RIDGE_PER_ROW * d / max(moments.weight, np.finfo(float).tiny)
+            ridge = float(np.clip(scarce, *RIDGE_RANGE))
         covariance = moments.scatter / max(moments.weight, np.finfo(float).tiny)
         values, vectors = np.linalg.eigh(covariance)
         level = values.clip(min=0).mean()
@@ -86,8 +91,3 @@ class Whitening:
         vectors = vectors * np.where(signs == 0, 1.0, signs)
         scale = np.sqrt(values.clip(min=0) + ridge * level)
         return cls(moments.mean, vectors / scale, (vectors * scale).T)
-
-    @classmethod
-    def identity(cls, d: int) -> Whitening:
-        """No transform: for experiments and for tests that compare against whitening."""
-        return cls(np.zeros(d), np.eye(d), np.eye(d))

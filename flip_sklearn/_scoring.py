@@ -1,0 +1,111 @@
+"""From fitted attributes to scores, top words and sparse results: what FLiPExtractor's verbs share."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.utils.validation import check_is_fitted
+from tqdm.auto import tqdm
+
+from flip_sklearn import _validation as check
+from flip_sklearn._training import UNSEEN_SCORE
+from flip_sklearn.backend.device import resolve_compute
+from flip_sklearn.backend.topk import Scorer
+
+
+def fitted_input(estimator: Any, X: Any) -> np.ndarray:
+    """X checked against the fit."""
+    check_is_fitted(estimator)
+    return check.check_embeddings(estimator, X, reset=False)[0]
+
+
+def output_dtype(X: np.ndarray) -> np.dtype:
+    """float64 for float64 embeddings, float32 for all others."""
+    return np.dtype(np.float64 if X.dtype == np.float64 else np.float32)
+
+
+def make_scorer(estimator: Any) -> Scorer:
+    """The fitted factors on the estimator's device, with the offset that ``use_bias`` asks for."""
+    try:
+        compute = resolve_compute(estimator.device, estimator.precision)
+    except ValueError:
+        # A model fitted on a GPU opens and scores anywhere.
+        asked, ran = str(estimator.device), estimator.device_
+        if not (asked.startswith("cuda") and ran.startswith("cuda")):
+            raise
+        warnings.warn(
+            f"device={asked!r} is not available here; scoring on the CPU. Silence this with "
+            "set_params(device='auto').",
+            stacklevel=4,
+        )
+        compute = resolve_compute("cpu", estimator.precision)
+    offset = estimator.bias_
+    if not check.check_bool("use_bias", estimator.use_bias):
+        unseen = estimator.word_counts_ <= 0
+        offset = np.where(unseen, UNSEEN_SCORE, 0.0).astype(offset.dtype)
+    return Scorer.from_arrays(
+        estimator.word_embeddings_,
+        estimator.projection_,
+        offset,
+        estimator.embedding_mean_,
+        compute,
+    )
+
+
+def top_words(
+    estimator: Any, X: np.ndarray, k: Any, *, probabilities: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Best words and scores of each row, best first; never words that training did not see."""
+    k = check.check_whole("top_k", k, 1)
+    k = min(k, int((estimator.word_counts_ > 0).sum()))
+    scorer = make_scorer(estimator)
+    with tqdm(
+        total=len(X), unit="row", desc="FLiP scoring", delay=2, disable=not estimator.verbose
+    ) as bar:
+        return scorer.top(X, k, probabilities=probabilities, after_block=bar.update)
+
+
+def rows_to_csr(indices: np.ndarray, values: np.ndarray, n_words: int) -> sp.csr_array:
+    """(n, k) words and their values as a canonical csr_array (n, V)."""
+    n, k = indices.shape
+    order = np.argsort(indices, axis=1)
+    columns = np.take_along_axis(indices, order, axis=1).ravel()
+    data = np.take_along_axis(values, order, axis=1).ravel()
+    return sp.csr_array((data, columns, np.arange(0, n * k + 1, k)), shape=(n, n_words))
+
+
+def dense(estimator: Any, X: Any, what: str) -> np.ndarray:
+    """ "scores", "softmax" or "log_softmax" of all words (n, V)."""
+    X = fitted_input(estimator, X)
+    dtype = output_dtype(X)
+    refuse_too_large(X.shape[0], len(estimator.vocabulary_), dtype)
+    return make_scorer(estimator).dense(X, what).astype(dtype, copy=False)
+
+
+def refuse_too_large(n: int, n_words: int, dtype: np.dtype) -> None:
+    """Raise where a dense (n, V) array would not fit."""
+    need, free = n * n_words * dtype.itemsize, free_memory()
+    if need > free:
+        raise ValueError(
+            f"a dense ({n}, {n_words}) array takes {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB "
+            "are free; pass fewer rows at a time, or use extract_keywords, predict or transform "
+            "(sparse), which need no such array."
+        )
+
+
+def free_memory() -> int:
+    """Bytes that a new array may take: what Linux calls available, else half of the memory."""
+    try:
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, OSError, ValueError):
+        return 8 * 2**30
