@@ -25,11 +25,12 @@ PACKAGE = Path(flip_sklearn.__file__).parent
 ROOT = PACKAGE.parent
 NAME = PACKAGE.name
 
-ESTIMATOR_PARTS = {"_validation", "_training", "_callbacks", "backend", "metrics"}
+ESTIMATOR_PARTS = {"_validation", "_training", "_scoring", "_callbacks", "backend", "metrics"}
 # module -> what of ours it may import; "backend" stands for everything in that folder
 MAY_IMPORT: dict[str, set[str]] = {
     "extractor": ESTIMATOR_PARTS,
     "_training": {"_validation", "_callbacks", "backend"},
+    "_scoring": {"_validation", "_training", "backend"},
     "splice": ESTIMATOR_PARTS,
     "persistence": {"extractor", "backend", "_validation"},
     "_validation": set(),

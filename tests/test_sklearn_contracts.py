@@ -8,6 +8,7 @@ import pickle
 import pickletools
 import subprocess
 import sys
+import tracemalloc
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,9 +34,9 @@ from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 from sklearn.utils.validation import check_is_fitted
 
-from flip_sklearn import FLiPExtractor, extractor, keyword_accuracy, keyword_accuracy_scorer
+from flip_sklearn import FLiPExtractor, _scoring, keyword_accuracy, keyword_accuracy_scorer
 
-ROOT = Path(extractor.__file__).parents[1]
+ROOT = Path(_scoring.__file__).parents[1]
 KEYWORDS = ["red", "green", "blue", "dog", "cat", "tree", "house", "river", "sky", "book"]
 
 
@@ -370,6 +371,7 @@ def test_model_fitted_on_cuda_scores_without_one(
         assert len(messages) == 2
         for part in (asked, "CPU", "device='auto'"):
             assert part in messages[0]
+        assert {w.filename for w in caught} == {__file__}  # they point at the caller
         # Training is another matter: nobody wants to wait for a CPU unknowingly.
         with pytest.raises(ValueError, match=r"CUDA device.*use device='auto' or 'cpu'"):
             opened.fit(X, Y)
@@ -582,6 +584,24 @@ def test_memory_map_is_its_array(
     np.testing.assert_array_equal(model.decision_function(mapped), model.decision_function(X))
     np.testing.assert_array_equal(model.transform(mapped).toarray(), model.transform(X).toarray())
     assert (tmp_path / "X.npy").read_bytes() == before
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_memory_map_is_not_read_into_memory(tmp_path: Path, early_stopping: bool) -> None:
+    """Embeddings larger than memory are the reason to map them; "auto" holds rows out, too."""
+    n, d = 20_000, 256
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "X.npy", rng.normal(size=(n, d)).astype(np.float16))
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    Y = sp.csr_array((np.ones(n), rng.integers(3, size=n), np.arange(n + 1)), shape=(n, 3))
+    model = FLiPExtractor(2, max_iter=1, batch_size=5000, early_stopping=early_stopping)
+    tracemalloc.start()
+    try:
+        model.fit(mapped, Y)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 0.6 * mapped.nbytes
 
 
 @pytest.mark.parametrize(
@@ -847,18 +867,18 @@ def test_refuses_what_does_not_fit_in_memory(
     X, Y = data
     model = make_model(sparse_output=False).fit(X, Y)
     need = len(X) * 10 * 4
-    monkeypatch.setattr(extractor, "_free_memory", lambda: need)
+    monkeypatch.setattr(_scoring, "free_memory", lambda: need)
     getattr(model, method)(X)  # just fits
-    monkeypatch.setattr(extractor, "_free_memory", lambda: need - 1)
+    monkeypatch.setattr(_scoring, "free_memory", lambda: need - 1)
     with pytest.raises(ValueError, match="GiB") as caught:
         getattr(model, method)(X)
     for part in (f"({len(X)}, 10)", "fewer rows", "extract_keywords"):
         assert part in str(caught.value)
     # float64 takes twice as much, a sparse answer no such array
-    monkeypatch.setattr(extractor, "_free_memory", lambda: 2 * need - 1)
+    monkeypatch.setattr(_scoring, "free_memory", lambda: 2 * need - 1)
     with pytest.raises(ValueError, match="GiB"):
         getattr(model, method)(X.astype(np.float64))
-    monkeypatch.setattr(extractor, "_free_memory", lambda: 0)
+    monkeypatch.setattr(_scoring, "free_memory", lambda: 0)
     model.set_params(sparse_output=True)
     model.transform(X)
     model.predict(X)
@@ -869,7 +889,7 @@ def test_refuses_what_does_not_fit_in_memory(
 def test_message_of_a_refusal_has_the_size(
     fitted: FLiPExtractor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extractor, "_free_memory", lambda: 2**27)
+    monkeypatch.setattr(_scoring, "free_memory", lambda: 2**27)
     many = np.broadcast_to(np.float32(0), (10_000_000, 8))
     with pytest.raises(ValueError, match=r"\(10000000, 10\) array takes 0\.4 GiB, 0\.1 GiB are"):
         fitted.decision_function(many)

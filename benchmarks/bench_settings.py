@@ -1,0 +1,78 @@
+"""What rank, l1_strength and use_bias do: accuracy, zeros and seconds, as a Markdown table.
+
+    python benchmarks/bench_settings.py                      # the captions, as in docs/index.md
+    python benchmarks/bench_settings.py --rows 3000          # a quick look
+
+Reads captions.{train,dev}.en.{txt.gz,npy} from --data, counts words with
+CountVectorizer(strip_accents="ascii") fitted on the training part, and scores on all dev rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_extraction.text import CountVectorizer
+from tqdm import tqdm
+
+from flip_sklearn import FLiPExtractor
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+SETTINGS: list[dict[str, Any]] = [
+    {"rank": 384},
+    {"rank": 384, "l1_strength": 0.0},
+    {"rank": 384, "l1_strength": 0.1},
+    {"rank": 384, "l1_strength": 1.0},
+    {"rank": 384, "l2_strength": 1.0},
+    {"rank": 128},
+    {"rank": 128, "learning_rate": 0.1},
+    {"rank": 32, "learning_rate": 0.1},
+    {"rank": None},
+]
+
+
+def read(folder: Path, part: str) -> tuple[np.ndarray, list[str]]:
+    """Embeddings and sentences of one part."""
+    with gzip.open(folder / f"captions.{part}.en.txt.gz", "rt", encoding="utf8") as file:
+        return np.load(folder / f"captions.{part}.en.npy"), file.read().splitlines()
+
+
+def main() -> None:
+    """Fit each setting once and print its row."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--rows", type=int, default=None, help="first training rows only")
+    args = parser.parse_args()
+    X, texts = read(args.data, "train")
+    X_dev, dev_texts = read(args.data, "dev")
+    X, texts = X[: args.rows], texts[: args.rows]
+    vectorizer = CountVectorizer(strip_accents="ascii", dtype=np.float32)
+    Y, Y_dev = vectorizer.fit_transform(texts), vectorizer.transform(dev_texts)
+    print(f"n = {len(X):,}, V = {Y.shape[1]:,}, d = {X.shape[1]}, {len(X_dev):,} dev rows\n")
+    print("| setting | accuracy | without bias | zeros in A | best pass of | seconds |")
+    print("|---|---|---|---|---|---|", flush=True)
+    for setting in tqdm(SETTINGS, unit="fit"):
+        began = time.perf_counter()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            flip = FLiPExtractor(**setting, random_state=0).fit(X, Y)
+        seconds = time.perf_counter() - began
+        accuracy = flip.score(X_dev, Y_dev)
+        without = flip.set_params(use_bias=False).score(X_dev, Y_dev)
+        zeros = float((flip.word_embeddings_ == 0).mean())
+        name = ", ".join(f"{k}={v}" for k, v in setting.items())
+        print(
+            f"| `{name}` | {accuracy:.3f} | {without:.3f} | {zeros:.0%} "
+            f"| {flip.best_iter_} of {flip.n_iter_} | {seconds:.0f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
