@@ -22,8 +22,9 @@ except ImportError:  # scikit-learn < 1.9 has no callbacks: fit runs the same wi
 class PassCallbacks:
     """Reports the passes of one fit to the estimator's callbacks as subtasks of the fit."""
 
-    def __init__(self, estimator: Any, X: Any, Y: Any, max_iter: int) -> None:
-        self._arguments = {"estimator": estimator, "X": X, "y": Y}
+    def __init__(self, estimator: Any, X: Any, Y: Any, sample_weight: Any, max_iter: int) -> None:
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        self._arguments = {"estimator": estimator, "X": X, "y": Y, "metadata": metadata}
         make_context = getattr(estimator, "_init_callback_context", None)
         self._fit = make_context(max_subtasks=max_iter) if make_context else None
         self._pass: Any = None
@@ -46,7 +47,9 @@ class PassCallbacks:
             )
         )
 
-    def done(self) -> None:
+    def done(self, fitted_attributes: Callable[[], dict[str, Any]]) -> None:
         """The fit ended."""
         if self._fit is not None:
-            self._fit.call_on_fit_task_end(**self._arguments)
+            self._fit.call_on_fit_task_end(
+                **self._arguments, reconstruction_attributes=fitted_attributes
+            )

@@ -45,8 +45,8 @@ def make_scorer(estimator: Any) -> Scorer:
         )
         compute = resolve_compute("cpu", estimator.precision)
     offset = estimator.bias_
+    unseen = estimator.word_counts_ <= 0
     if not check.check_bool("use_bias", estimator.use_bias):
-        unseen = estimator.word_counts_ <= 0
         offset = np.where(unseen, UNSEEN_SCORE, 0.0).astype(offset.dtype)
     return Scorer.from_arrays(
         estimator.word_embeddings_,
@@ -54,6 +54,7 @@ def make_scorer(estimator: Any) -> Scorer:
         offset,
         estimator.embedding_mean_,
         compute,
+        np.flatnonzero(unseen),
     )
 
 

@@ -35,6 +35,7 @@ class Prepared:
     X: np.ndarray
     Y: sp.csr_array
     weights: np.ndarray
+    sample_weight: np.ndarray | None  # as given; None means ones
     vocabulary: np.ndarray
     carrier: Any  # carries n_features_in_ and feature_names_in_
     options: Options
@@ -60,8 +61,8 @@ def prepare(estimator: Any, X: Any, Y: Any, sample_weight: Any, *, streaming: bo
         check.check_bool(name, getattr(estimator, name))
     compute = resolve_compute(estimator.device, estimator.precision)
     random = check_random_state(estimator.random_state)
-    if estimator.batch_size != "auto":
-        check.check_whole("batch_size", estimator.batch_size, 1)
+    if not (isinstance(estimator.batch_size, str) and estimator.batch_size == "auto"):
+        check.check_whole("batch_size", estimator.batch_size, 1, or_else="'auto'")
     settings: dict[str, Any] = dict(
         l1=check.check_number("l1_strength", estimator.l1_strength, 0),
         l2=check.check_number("l2_strength", estimator.l2_strength, 0),
@@ -87,6 +88,8 @@ def prepare(estimator: Any, X: Any, Y: Any, sample_weight: Any, *, streaming: bo
                 f"rank={estimator.rank!r} differs from the rank {estimator.rank_} of the chunks "
                 "before; keep it, or start over with fit."
             )
+        if names is not None and estimator.vocabulary is None:
+            check.check_same_columns(names, estimator.vocabulary_)
         vocabulary = estimator.vocabulary_
     else:
         vocabulary = check.check_vocabulary(estimator.vocabulary, names, counts.shape[1])
@@ -116,7 +119,8 @@ def prepare(estimator: Any, X: Any, Y: Any, sample_weight: Any, *, streaming: bo
         **settings,
     )
     return Prepared(
-        array, counts, weights, vocabulary, carrier, options, compute, stop_on, fraction, random,
+        array, counts, weights, None if sample_weight is None else weights, vocabulary, carrier,
+        options, compute, stop_on, fraction, random,
         bool(estimator.verbose),
     )  # fmt: skip
 
@@ -144,7 +148,9 @@ def train(estimator: Any, prepared: Prepared, *, streaming: bool) -> dict[str, A
     def attributes(solution: Solution) -> dict[str, Any]:
         return _attributes(prepared, solution, seen, counts + past)
 
-    callbacks = PassCallbacks(estimator, prepared.X, prepared.Y, prepared.options.max_iter)
+    callbacks = PassCallbacks(
+        estimator, prepared.X, prepared.Y, prepared.sample_weight, prepared.options.max_iter
+    )
     with _progress(prepared, len(train_rows)) as (after_step, show):
 
         def after_pass(record: PassRecord, so_far: Callable[[], Solution]) -> bool:
@@ -163,8 +169,12 @@ def train(estimator: Any, prepared: Prepared, *, streaming: bool) -> dict[str, A
             after_step=after_step,
             after_pass=after_pass,
         )
-    callbacks.done()
-    if not streaming and not solution.converged:
+    callbacks.done(lambda: attributes(solution))
+    if (
+        not streaming
+        and not solution.converged
+        and len(solution.history) == prepared.options.max_iter
+    ):
         warnings.warn(
             f"the fit still made progress in its last pass, max_iter={prepared.options.max_iter}; "
             "raise max_iter, or loosen tol.",
@@ -184,6 +194,11 @@ def train(estimator: Any, prepared: Prepared, *, streaming: bool) -> dict[str, A
 def _split(prepared: Prepared, seen: np.ndarray) -> tuple[Rows, Rows | None]:
     """Training and held-out rows over the columns that have any count."""
     Y = prepared.Y
+    silent = np.repeat(prepared.weights == 0, np.diff(Y.indptr))
+    if silent.any():  # rows of no weight say nothing: their words may be in no other row
+        Y = Y.copy()
+        Y.data[silent] = 0
+        Y.eliminate_zeros()
     if len(seen) < Y.shape[1]:
         column = np.full(Y.shape[1], -1, dtype=np.int64)
         column[seen] = np.arange(len(seen))
@@ -191,9 +206,9 @@ def _split(prepared: Prepared, seen: np.ndarray) -> tuple[Rows, Rows | None]:
 
     def rows(picked: np.ndarray | slice) -> Rows:
         y = Y if isinstance(picked, slice) else Y[picked]
-        return Rows(
-            prepared.X[picked], y.indptr, y.indices, y.data, prepared.weights[picked], len(seen)
-        )
+        weights = prepared.weights[picked]
+        take = None if isinstance(picked, slice) else picked
+        return Rows(prepared.X, y.indptr, y.indices, y.data, weights, len(seen), take=take)
 
     if prepared.early_stopping is None:
         return rows(slice(None)), None

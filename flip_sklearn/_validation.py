@@ -25,10 +25,11 @@ def _is_real(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
 
 
-def check_whole(name: str, value: Any, low: int) -> int:
+def check_whole(name: str, value: Any, low: int, *, or_else: str = "") -> int:
     """An integer of at least ``low``."""
     if not is_whole(value) or value < low:
-        raise ValueError(f"{name}={value!r} is not allowed; use an integer >= {low}.")
+        allowed = f"an integer >= {low}" + (f" or {or_else}" if or_else else "")
+        raise ValueError(f"{name}={value!r} is not allowed; use {allowed}.")
     return int(value)
 
 
@@ -97,18 +98,27 @@ def check_embeddings(estimator: Any, X: Any, *, reset: bool) -> tuple[np.ndarray
             f"X is a sparse {type(X).__name__}; embeddings are dense. Pass X.toarray(), and if these "
             "are word counts, pass them as Y. (Sparse input is not supported.)"
         )
+    if hasattr(X, "layout") and "strided" not in str(X.layout):
+        raise ValueError(
+            f"X is a sparse tensor ({X.layout}); embeddings are dense. Pass X.to_dense()."
+        )
     if hasattr(X, "detach") and hasattr(X, "cpu"):  # a torch tensor on any device
         X = X.detach().cpu()
         # NumPy has no bfloat16
         X = X.float().numpy() if str(X.dtype) == "torch.bfloat16" else X.numpy()
     carrier = copy.copy(estimator) if reset else estimator
-    X = validate_data(
-        carrier,
-        X,
-        reset=reset,
-        dtype=[np.float64, np.float32, np.float16],
-        ensure_all_finite=False,  # checked below, in chunks: never a second array of X's size
-    )
+    try:
+        X = validate_data(
+            carrier,
+            X,
+            reset=reset,
+            dtype=[np.float64, np.float32, np.float16],
+            ensure_all_finite=False,  # checked below, in chunks: never a second array of X's size
+        )
+    except ValueError as error:
+        if "features as input" not in str(error):
+            raise
+        raise ValueError(f"{error} Use the encoder that made the training embeddings.") from error
     rows = max(1, _CHECK_ELEMENTS // max(1, X.shape[1]))
     for first in range(0, X.shape[0], rows):
         chunk = X[first : first + rows]
@@ -138,14 +148,19 @@ def check_counts(Y: Any, n_rows: int) -> tuple[sp.csr_array, list[str] | None]:
     else:
         if hasattr(Y, "detach"):
             Y = Y.detach().cpu().numpy()
-        array = np.asarray(Y)
+        try:
+            array = np.asarray(Y)
+        except ValueError as error:
+            raise ValueError(
+                "Y has rows of different lengths; pass word counts of shape (n, V)."
+            ) from error
         if array.ndim == 1:
             array = array[:, None]
         if array.ndim != 2:
             raise ValueError(
                 f"Y has {array.ndim} dimensions; pass word counts of shape (n, V), dense or sparse."
             )
-        if array.dtype.kind not in "buif":
+        if array.dtype.kind not in "buifc":
             try:
                 array = array.astype(np.float64)
             except (TypeError, ValueError) as error:
@@ -155,7 +170,9 @@ def check_counts(Y: Any, n_rows: int) -> tuple[sp.csr_array, list[str] | None]:
                 ) from error
         counts = sp.csr_array(array)
     if counts.dtype.kind not in "buif":
-        raise ValueError(f"Y holds values of type {counts.dtype}; pass real word counts.")
+        raise ValueError(
+            f"Y holds values of type {counts.dtype}; pass word counts, which are real."
+        )
     if counts.shape[0] != n_rows:
         raise ValueError(
             f"Found input variables with inconsistent numbers of samples: X has {n_rows} rows and Y "
@@ -173,6 +190,8 @@ def check_counts(Y: Any, n_rows: int) -> tuple[sp.csr_array, list[str] | None]:
             data != np.floor(data),
             "is not whole; word counts are integers (weigh rows with sample_weight instead)",
         )
+    too_many = np.finfo(np.float32).max
+    _reject(counts, data > too_many, f"is too large; counts must stay below {too_many:.1g}")
     counts = sp.csr_array(counts, dtype=np.float32, copy=True)
     counts.sum_duplicates()
     counts.eliminate_zeros()
@@ -209,7 +228,7 @@ def check_vocabulary(vocabulary: Any, names: list[str] | None, n_words: int) -> 
     elif isinstance(vocabulary, Mapping):
         source = "vocabulary"
         columns = list(vocabulary.values())
-        if sorted(columns) != list(range(n_words)):
+        if not all(map(is_whole, columns)) or sorted(columns) != list(range(n_words)):
             raise ValueError(
                 f"vocabulary maps {len(columns)} words to columns that are not exactly 0 to "
                 f"{n_words - 1}, once each; Y has {n_words} columns. Pass CountVectorizer's "
@@ -218,7 +237,8 @@ def check_vocabulary(vocabulary: Any, names: list[str] | None, n_words: int) -> 
         words = [str(word) for word, _ in sorted(vocabulary.items(), key=lambda item: item[1])]
     else:
         source = "vocabulary"
-        if isinstance(vocabulary, str) or not isinstance(vocabulary, Iterable):
+        ordered = isinstance(vocabulary, Iterable) and getattr(vocabulary, "ndim", 1) == 1
+        if not ordered or isinstance(vocabulary, (str, bytes, set, frozenset)):
             raise ValueError(
                 f"vocabulary={vocabulary!r} is not a vocabulary; pass a sequence of {n_words} words "
                 "in column order, or a dict of word to column."
@@ -233,3 +253,14 @@ def check_vocabulary(vocabulary: Any, names: list[str] | None, n_words: int) -> 
         twice = next(word for word in words if word in seen or seen.add(word))  # type: ignore[func-returns-value]
         raise ValueError(f"{source} has {twice!r} more than once; every column needs its own word.")
     return np.array(words, dtype=object)
+
+
+def check_same_columns(names: list[str], vocabulary: np.ndarray) -> None:
+    """The columns of a later chunk are those of the first one, in their order."""
+    different = [j for j, (a, b) in enumerate(zip(names, vocabulary, strict=True)) if a != b]
+    if different:
+        j = different[0]
+        raise ValueError(
+            f"column {j} of Y is {names[j]!r}, in the chunks before it was {vocabulary[j]!r}; give "
+            "every chunk the same columns in the same order."
+        )

@@ -194,7 +194,8 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
             Word counts, whole numbers >= 0; never densified. 1-D means one column. Rows without words
             have no weight; columns without words get a score that is never extracted.
         sample_weight : array-like of shape (n,), default=None
-            Weights of the rows, >= 0. Weight 2 is the same as the row twice.
+            Weights of the rows, >= 0. Weight 2 is the same as the row twice, so weights count as rows
+            (the ridge of the whitening looks at their sum): keep them around 1.
         y : {array-like, sparse matrix} of shape (n, V)
             The same as Y, for callers that use scikit-learn's name as a keyword.
 
@@ -225,6 +226,8 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         X : array-like of shape (n, d)
         Y : {array-like, sparse matrix} of shape (n, V)
         sample_weight : array-like of shape (n,), default=None
+        y : {array-like, sparse matrix} of shape (n, V)
+            The same as Y.
 
         Returns
         -------
@@ -373,6 +376,8 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         X : array-like of shape (n, d)
         Y : {array-like, sparse matrix} of shape (n, V)
         sample_weight : array-like of shape (n,), default=None
+        y : {array-like, sparse matrix} of shape (n, V)
+            The same as Y.
 
         Returns
         -------

@@ -100,6 +100,13 @@ def keyword_accuracy(Y: Any, scores_or_topk: Any, *, sample_weight: Any = None) 
                 f"scores_or_topk has shape {given.shape}; Y has {n} rows, so pass scores ({n}, "
                 f"{n_words}) or word indices ({n}, K)."
             )
+        if given.dtype.kind not in "buif":
+            raise ValueError(
+                f"scores_or_topk holds values of type {given.dtype}; pass float scores or integer "
+                "word indices."
+            )
+        if given.dtype.kind == "b":
+            given = given.astype(np.float32)
         if np.issubdtype(given.dtype, np.integer):
             top = _checked_indices(given, n_words, widest)
         else:
@@ -147,7 +154,10 @@ def keyword_accuracy_scorer(estimator: Any, X: Any, Y: Any, sample_weight: Any =
     step = max(1, _BLOCK_ELEMENTS // max(1, n_words))
     for first in range(0, n, step):
         rows = np.arange(first, min(first + step, n))
-        block = np.asarray(score(_safe_indexing(X, rows)))
+        block = score(_safe_indexing(X, rows))
+        if isinstance(block, list):  # multi-output classifiers: one (n, classes) array per word
+            block = np.column_stack([p[:, -1] for p in block])
+        block = np.asarray(block)
         top[rows] = _top_of_scores(block.reshape(len(rows), -1), n_words, widest)
     return float(keyword_accuracy(truth, top, sample_weight=sample_weight))
 
@@ -158,12 +168,16 @@ def _binary_csr(Y: Any) -> sp.csr_array:
         counts = sp.csr_array(Y)
     else:
         array = np.asarray(Y)
+        if array.ndim not in (1, 2) or array.dtype.kind not in "buif":
+            raise ValueError(
+                f"Y has {array.ndim} dimensions of type {array.dtype}; pass word counts (n, V)."
+            )
         counts = sp.csr_array(array[:, None] if array.ndim == 1 else array)
+    if (counts.data < 0).any():
+        raise ValueError(f"Y holds the negative count {counts.data.min()}; counts are >= 0.")
     if counts is Y or not counts.has_canonical_format or (counts.data <= 0).any():
         counts = counts.copy()
         counts.sum_duplicates()
-        if (counts.data < 0).any():
-            raise ValueError(f"Y holds the negative count {counts.data.min()}; counts are >= 0.")
         counts.eliminate_zeros()
     if np.isnan(counts.data).any():
         raise ValueError("Y holds NaN; counts are numbers >= 0.")
@@ -181,7 +195,16 @@ def _checked_indices(given: np.ndarray, n_words: int, widest: int) -> np.ndarray
             f"{given.shape[1]} words per row were given, but a row of Y has {widest} distinct words; "
             f"rank at least {widest} words (pad with -1 where there are fewer)."
         )
-    return given.astype(np.int64, copy=False)
+    given = given.astype(np.int64, copy=False)
+    ordered = np.sort(given, axis=1)
+    twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
+    if twice.any():
+        row, place = np.argwhere(twice)[0]
+        raise ValueError(
+            f"word {ordered[row, place]} stands more than once in row {row} of the word indices; "
+            "rank every word once. Pass scores, indicators too, as floats."
+        )
+    return given
 
 
 def _top_of_scores(scores: np.ndarray, n_words: int, widest: int) -> np.ndarray:
@@ -207,15 +230,17 @@ def _stable_top(block: np.ndarray, widest: int) -> np.ndarray:
     n_words = block.shape[1]
     if widest >= n_words:
         return np.argsort(-block, axis=1, kind="stable")
-    # argpartition splits ties at the boundary arbitrarily: take all above the boundary value, then
-    # the first ones equal to it.
-    boundary = -np.partition(-block, widest - 1, axis=1)[:, widest - 1 : widest]
-    above = block > boundary
-    equal = block == boundary
-    room = widest - above.sum(axis=1, keepdims=True)
-    chosen = above | (equal & (np.cumsum(equal, axis=1) <= room))
-    columns = np.nonzero(chosen)[1].reshape(len(block), widest)
-    order = np.argsort(-np.take_along_axis(block, columns, axis=1), axis=1, kind="stable")
+    lowest_first = -block
+    some = np.argpartition(lowest_first, widest - 1, axis=1)[:, :widest]
+    columns = np.sort(some, axis=1)
+    boundary = np.take_along_axis(lowest_first, some, axis=1).max(axis=1, keepdims=True)
+    # argpartition splits ties at the boundary arbitrarily: such rows are sorted whole.
+    tied = np.count_nonzero(lowest_first <= boundary, axis=1) > widest
+    if tied.any():
+        columns[tied] = np.sort(
+            np.argsort(lowest_first[tied], axis=1, kind="stable")[:, :widest], axis=1
+        )
+    order = np.argsort(np.take_along_axis(lowest_first, columns, axis=1), axis=1, kind="stable")
     return np.take_along_axis(columns, order, axis=1)
 
 
@@ -232,7 +257,8 @@ def _top_of_sparse(scores: Any, shape: tuple[int, int], widest: int) -> np.ndarr
     if np.isnan(ranked.data).any():
         raise ValueError("scores contain NaN; a ranking needs every score to be a number.")
     row = np.repeat(np.arange(shape[0]), np.diff(ranked.indptr))
-    order = np.lexsort((ranked.indices, -ranked.data, row))
+    values = ranked.data.astype(np.float64) if ranked.data.dtype.kind in "bu" else ranked.data
+    order = np.lexsort((ranked.indices, -values, row))
     place = np.arange(len(order)) - ranked.indptr[row]
     keep = place < widest
     top = np.full((shape[0], widest), -1, dtype=np.int64)

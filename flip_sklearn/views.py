@@ -86,8 +86,12 @@ def stack_views(
     """
     if not views:
         raise ValueError("views is empty; pass a mapping of at least one name to an (n, d) array.")
+    if not isinstance(views, Mapping):
+        raise ValueError(
+            f"views is a {type(views).__name__}; pass a mapping of names to (n, d) arrays."
+        )
     names = list(views)
-    arrays = [np.asarray(views[name]) for name in names]
+    arrays = [_as_array(name, views[name]) for name in names]
     for name, array in zip(names, arrays, strict=True):
         if array.ndim != 2:
             raise ValueError(
@@ -99,17 +103,22 @@ def stack_views(
                 "must hold the same sentences, row by row, in one embedding space."
             )
     n = arrays[0].shape[0]
-    counts = sp.csr_array(Y) if sp.issparse(Y) else sp.csr_array(np.atleast_2d(np.asarray(Y)))
+    counts = sp.csr_array(Y) if sp.issparse(Y) else sp.csr_array(_as_columns(np.asarray(Y)))
     if counts.shape[0] != n:
         raise ValueError(
             f"Y has {counts.shape[0]} rows, the views have {n}; pass one row of counts per sentence."
         )
+    if weights is not None and not isinstance(weights, Mapping):
+        raise ValueError(f"weights is {weights!r}; pass a mapping with one weight per view.")
     by_name = dict.fromkeys(names, 1.0) if weights is None else dict(weights)
     if set(by_name) != set(names):
         raise ValueError(
             f"weights names {sorted(by_name)}, the views are {sorted(names)}; give one weight per view."
         )
-    alpha = np.array([float(by_name[name]) for name in names])
+    try:
+        alpha = np.array([float(by_name[name]) for name in names])
+    except (TypeError, ValueError):
+        alpha = np.array([np.nan])
     if not np.isfinite(alpha).all() or (alpha < 0).any() or alpha.sum() <= 0:
         raise ValueError(f"weights are {by_name}; they must be finite, >= 0 and not all zero.")
     alpha = alpha / alpha.sum()
@@ -123,3 +132,17 @@ def stack_views(
         groups=np.tile(sentence, len(names)),
         view=np.repeat(np.array(names), n),
     )
+
+
+def _as_array(name: str, view: Any) -> np.ndarray:
+    if sp.issparse(view):
+        raise ValueError(f"view {name!r} is sparse; embeddings are dense, pass view.toarray().")
+    if hasattr(view, "detach") and hasattr(view, "cpu"):  # a torch tensor on any device
+        view = view.detach().cpu()
+        view = view.float() if str(view.dtype) == "torch.bfloat16" else view
+        return np.asarray(view.numpy())
+    return np.asarray(view)
+
+
+def _as_columns(Y: np.ndarray) -> np.ndarray:
+    return Y[:, None] if Y.ndim == 1 else Y

@@ -52,8 +52,11 @@ class Rows:
         counts: np.ndarray,
         weights: np.ndarray,
         n_words: int,
+        *,
+        take: np.ndarray | None = None,
     ) -> None:
         self.X = X
+        self.take = take  # rows of X that are ours, all when None: X itself is never copied
         self.indptr = np.asarray(indptr, dtype=np.int64)
         self.indices = indices
         self.counts = counts
@@ -69,7 +72,7 @@ class Rows:
         self._where: torch.device | None = None
 
     def __len__(self) -> int:
-        return int(self.X.shape[0])
+        return len(self.weights)
 
     @property
     def d(self) -> int:
@@ -105,7 +108,7 @@ class Rows:
             picked = source.index_select(0, torch.from_numpy(index).to(source.device))
             return picked.to(compute.device, non_blocking=True)
 
-        x = pick(x_all, rows).to(compute.dtype)
+        x = pick(x_all, rows if self.take is None else self.take[rows]).to(compute.dtype)
         row_device = torch.from_numpy(row).to(compute.device)
         w = pick(weights, rows)
         count = pick(counts, entry).to(w.dtype) * w.index_select(0, row_device)
@@ -117,5 +120,10 @@ class Rows:
         """(x, weights) in row order: what the streaming moments read."""
         x_all, _, _, weights = self._on(compute.device)
         for first in range(0, len(self), size):
-            x = x_all[first : first + size].to(compute.device)
-            yield x, weights[first : first + size].to(compute.device)
+            last = min(first + size, len(self))
+            if self.take is None:
+                x = x_all[first:last]
+            else:
+                index = torch.from_numpy(self.take[first:last]).to(x_all.device)
+                x = x_all.index_select(0, index)
+            yield x.to(compute.device), weights[first:last].to(compute.device)

@@ -98,7 +98,8 @@ def _initial(
 ) -> Parameters:
     """A = 0, B~ orthonormal at random, b = log word frequencies; or the start, in whitened coordinates."""
     d, n_words = rows.d, rows.n_words
-    log_frequency = np.log(np.maximum(counts, 0.5) / max(counts.sum(), 0.5))
+    # Words that only held-out rows have count as half of the rarest one.
+    log_frequency = np.log(np.maximum(counts, 0.5 * counts[counts > 0].min()) / counts.sum())
 
     def tensor(array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(
@@ -148,7 +149,7 @@ class WhitenedRows:
 
 def _gradient_at_zero(data: WhitenedRows, counts: np.ndarray) -> torch.Tensor:
     """Gradient (V, d) of the likelihood part of J at A = 0, b = log frequencies."""
-    compute, total = data.compute, max(counts.sum(), 0.5)
+    compute, total = data.compute, counts.sum()
     shape = data.rows.n_words, data.rows.d
     gradient = torch.zeros(shape, device=compute.device, dtype=compute.dtype)
     expected = torch.zeros(shape[1], device=compute.device, dtype=compute.dtype)
@@ -233,6 +234,11 @@ def solve(
                 f"(now {options.learning_rate}), or use precision='float32' or 'float64'."
             )
         current = optimizer.averaged()
+        if not all(bool(torch.isfinite(p).all()) for p in current if p is not None):
+            raise FloatingPointError(
+                f"parameters became nan or infinite in pass {number}; lower learning_rate "
+                f"(now {options.learning_rate}), or use precision='float32' or 'float64'."
+            )
         held_out = math.nan, math.nan
         if validation is not None:
             held_out = evaluate(WhitenedRows(validation, mean, Q, compute), current, work)

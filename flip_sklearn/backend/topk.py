@@ -24,17 +24,29 @@ class Scorer:
     offset: torch.Tensor  # (V,)
     mean: torch.Tensor  # (d,)
     compute: Compute
+    unseen: torch.Tensor | None = None  # columns that must stay below all others
 
     @classmethod
     def from_arrays(
-        cls, A: np.ndarray, B: np.ndarray, offset: np.ndarray, mean: np.ndarray, compute: Compute
+        cls,
+        A: np.ndarray,
+        B: np.ndarray,
+        offset: np.ndarray,
+        mean: np.ndarray,
+        compute: Compute,
+        unseen: np.ndarray | None = None,
     ) -> Scorer:
         """NumPy factors -> device (shared memory on a CPU)."""
 
         def place(array: np.ndarray) -> torch.Tensor:
             return as_shared_tensor(array).to(compute.device, compute.dtype)
 
-        return cls(place(A), place(B), place(offset), place(mean), compute)
+        columns = (
+            None
+            if unseen is None or not len(unseen)
+            else torch.from_numpy(unseen).to(compute.device)
+        )
+        return cls(place(A), place(B), place(offset), place(mean), compute, columns)
 
     def blocks(self, X: np.ndarray) -> Iterator[tuple[int, torch.Tensor]]:
         """(first row, scores (m, V)) for consecutive blocks; the scores' memory is reused."""
@@ -48,6 +60,13 @@ class Scorer:
                 scores = buffer[: len(x)]
                 torch.mm((x - self.mean) @ self.B.T, self.A.T, out=scores)
                 scores += self.offset
+                if self.unseen is not None:
+                    # Far from the data seen words fall below any fixed score: stay under them.
+                    lowest = scores.amin(dim=1, keepdim=True)
+                    under = torch.where(
+                        lowest < self.offset.min(), 1.01 * lowest, self.offset.min()
+                    )
+                    scores[:, self.unseen] = under
                 yield first, scores
 
     def top(

@@ -82,6 +82,11 @@ class Whitening:
             scarce = RIDGE_PER_ROW * d / max(moments.weight, np.finfo(float).tiny)
             ridge = float(np.clip(scarce, *RIDGE_RANGE))
         covariance = moments.scatter / max(moments.weight, np.finfo(float).tiny)
+        if not np.isfinite(covariance).all():
+            raise ValueError(
+                "the covariance of X overflows float64: its values are finite but too large to "
+                "square; scale X, for example to rows of unit norm."
+            )
         values, vectors = np.linalg.eigh(covariance)
         level = values.clip(min=0).mean()
         if level <= 0:  # constant embeddings: nothing to whiten
