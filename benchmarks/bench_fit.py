@@ -70,6 +70,9 @@ SYNTHETIC_ROWS, SYNTHETIC_DEV_ROWS, SYNTHETIC_WORDS_PER_ROW = 20_000, 2_000, 10
 ScoreRows = Callable[[slice], torch.Tensor]
 
 
+PROBE_ROWS = 500  # rows of the products that measure the machine
+
+
 @dataclass(frozen=True)
 class Data:
     """Embeddings and word counts of the training and dev rows."""
@@ -456,7 +459,9 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def describe_setting(data: Data, rank: int, batch: int, args: argparse.Namespace) -> dict[str, Any]:
+def describe_setting(
+    data: Data, rank: int, batch: int | str, args: argparse.Namespace
+) -> dict[str, Any]:
     """Gather what the figures depend on."""
     compute = resolve_compute(args.device, args.precision)
     on_cuda = compute.device.type == "cuda"
@@ -502,10 +507,10 @@ def print_setting(setting: dict[str, Any]) -> None:
     )
 
 
-def print_cost(ours: OurRun, rates: Sequence[ProductRate], floor: float, batch: int) -> None:
+def print_cost(ours: OurRun, rates: Sequence[ProductRate], floor: float) -> None:
     """Print matrix-product rates and what a pass costs beside its three products."""
     measured = " / ".join(f"{rate.median:.0f} (best {rate.best:.0f})" for rate in rates)
-    print(f"\nfloat32 products of {batch} rows, GFLOP/s before / between / after: {measured}")
+    print(f"\nfloat32 products of {PROBE_ROWS} rows, GFLOP/s before / between / after: {measured}")
     print(
         f"ours: {ours.preparation_seconds:.2f} s of preparation; {ours.pass_seconds:.2f} s a pass "
         f"over {ours.trained_rows:,} rows, held-out scoring included\n"
@@ -764,7 +769,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print_setting(setting)
 
     def rate() -> ProductRate:
-        return product_rate(flip.batch_size, rank, n_words, device)
+        return product_rate(PROBE_ROWS, rank, n_words, device)
 
     warm_up(data, args)
     rates = [rate()]
@@ -789,7 +794,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     best = max(point.accuracy for point in recipe.curve)
     targets = [*sorted(set(args.targets)), best]
     comparisons = [compare(ours.curve, recipe.curve, target) for target in targets]
-    print_cost(ours, rates, floor, flip.batch_size)
+    print_cost(ours, rates, floor)
     print_curves(ours.curve, recipe.curve)
     print_targets(comparisons, best, ours.curve[-1].seconds, recipe.seconds)
     print_finals(ours, recipe)
