@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flip_sklearn.backend import device, topk
+from flip_sklearn.backend import device, proximal, topk
 from flip_sklearn.backend.device import Compute, resolve_compute, resolve_device
 from flip_sklearn.backend.likelihood import product_precision
-from flip_sklearn.backend.proximal import adam_threshold, soft_threshold_
+from flip_sklearn.backend.proximal import AdamProximalStep, adam_threshold, soft_threshold_
 from flip_sklearn.backend.topk import Scorer
 
 finite = st.floats(-1e3, 1e3, allow_nan=False)
@@ -54,6 +54,21 @@ def test_adam_threshold_is_l1_times_the_adam_metric() -> None:
             step=steps, out=torch.empty_like(a),
         )  # fmt: skip
         torch.testing.assert_close(threshold, 0.3 * metric)
+
+
+def test_the_step_by_stretches_is_the_step_at_once(monkeypatch) -> None:
+    torch.manual_seed(0)
+    before, v = torch.randn(7, 5, dtype=torch.float64), torch.rand(7, 5, dtype=torch.float64)
+    settings = {"l1": 1.0, "beta2": 0.9, "eps": 1e-8}
+    threshold = adam_threshold(v, learning_rate=0.3, step=3, out=torch.empty_like(v), **settings)
+    expected = before.sign() * (before.abs() - threshold).clamp_min(0)
+    for size in (1, 4, 35, 1000):
+        monkeypatch.setitem(proximal.STEP_ELEMENTS, "cpu", size)
+        A = before.clone()
+        AdamProximalStep(A, **settings)(v, 0.3, 3)
+        torch.testing.assert_close(A, expected)
+        assert ((A == 0) == (expected == 0)).all()
+    assert 0 < int((expected == 0).sum()) < 35
 
 
 @settings(max_examples=40, deadline=None)

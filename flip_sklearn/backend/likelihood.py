@@ -82,8 +82,7 @@ def _block_softmax(
     torch.softmax(scores, dim=1, out=theta)
     # logsumexp from the largest score and its probability (>= 1/V, so its logarithm is safe): the rest
     # of theta may underflow, the loss of a very wrong prediction is still exact.
-    top, at = scores.max(dim=1)
-    lse = top - theta.gather(1, at[:, None]).squeeze(1).log()
+    lse = scores.amax(dim=1) - theta.amax(dim=1).log()
     hit = scores.view(-1).index_select(0, targets.row * A.shape[0] + targets.col)
     loss = (targets.total * lse).sum(dtype=torch.float64) - (targets.count * hit).sum(
         dtype=torch.float64

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch.optim.adam import adam
 
-from flip_sklearn.backend.proximal import adam_threshold, soft_threshold_
+from flip_sklearn.backend.proximal import AdamProximalStep
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-10
 AVERAGE_DECAY = 0.99
@@ -83,7 +83,7 @@ class Optimizer:
             self._slots.append(
                 _Slot(B, self.grad_B, learning_rate * B_RATE / math.sqrt(B.shape[1]))
             )
-        self._threshold = torch.empty_like(A) if l1 else None
+        self._shrink = AdamProximalStep(A, l1=self.l1, beta2=BETA2, eps=EPS) if l1 else None
         self._steps = 0
 
     @torch.no_grad()
@@ -99,17 +99,8 @@ class Optimizer:
             self.grad_B.sub_(radial * self.B)
         for slot in self._slots:
             slot.adam_step(warm)
-        if self._threshold is not None:
-            adam_threshold(
-                self._slots[0].second_moment,
-                l1=self.l1,
-                learning_rate=self._slots[0].rate * warm,
-                beta2=BETA2,
-                eps=EPS,
-                step=self._steps,
-                out=self._threshold,
-            )
-            soft_threshold_(self.A, self._threshold)
+        if self._shrink is not None:
+            self._shrink(self._slots[0].second_moment, self._slots[0].rate * warm, self._steps)
         if self.B is not None:
             normalize_rows_(self.B)
         decay = min(AVERAGE_DECAY, (1 + self._steps) / (10 + self._steps))
@@ -123,7 +114,7 @@ class Optimizer:
         iterate's, the values are the average's.
         """
         A, b = self._slots[0].average.clone(), self._slots[1].average.clone()
-        if self._threshold is not None:
+        if self._shrink is not None:
             A.masked_fill_(self.A == 0, 0.0)
         if self.B is None:
             return Parameters(A, None, b)
