@@ -11,7 +11,7 @@ import torch
 PRECISIONS = ("auto", "float32", "bfloat16", "float64")
 
 # Elements of one (rows, V) block of scores. On a CPU 2**22 float32 (16 MiB) stay within the last-level
-# cache, where the softmax measured 6 times faster than on blocks four times larger; on a GPU blocks must
+# cache, where the softmax runs several times faster than on larger blocks; on a GPU blocks must
 # be large enough to fill it. Never fewer than 128 rows, or the products stop reusing A.
 BLOCK_ELEMENTS = {"cpu": 2**22, "cuda": 2**26}
 MIN_BLOCK_ROWS = 128

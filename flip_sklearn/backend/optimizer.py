@@ -40,7 +40,7 @@ class _Slot:
         """Adam (Kingma and Ba 2015) in one fused kernel, at ``factor`` times the rate.
 
         The function, not the class: constructing ``torch.optim.Adam`` imports torch's compiler, which
-        costs every new process two seconds.
+        takes every new process seconds.
         """
         adam(
             [self.value],
