@@ -6,7 +6,7 @@ A clear error names the value, what is allowed and the remedy: each case below l
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,15 +28,6 @@ N, D, V = 30, 5, 6
 
 # Problems this small are stopped long before they converge.
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Problems this small only lose time when two threads have to meet."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_data(n: int = N, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ J4(A, b) = alpha NLL(X1) + (1 - alpha) NLL(X2),    NLL in nats per word, z = b +
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError, dataclass
 from typing import Any
 
@@ -28,15 +28,6 @@ N, D, V = 100, 4, 6
 
 # Problems this small are stopped long before they converge.
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Problems this small only lose time when two threads have to meet."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
