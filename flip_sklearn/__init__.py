@@ -1,9 +1,16 @@
 """Read words off sentence embeddings: FLiP, factorized linear projection, for scikit-learn."""
 
+from flip_sklearn.bulk import KeywordMapper
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.metrics import keyword_accuracy, keyword_accuracy_scorer
 from flip_sklearn.views import stack_views
 
 __version__ = "0.1.0"
 
-__all__ = ["FLiPExtractor", "keyword_accuracy", "keyword_accuracy_scorer", "stack_views"]
+__all__ = [
+    "FLiPExtractor",
+    "KeywordMapper",
+    "keyword_accuracy",
+    "keyword_accuracy_scorer",
+    "stack_views",
+]

@@ -62,13 +62,44 @@ def top_words(
     estimator: Any, X: np.ndarray, k: Any, *, probabilities: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Best words and scores of each row, best first; never words that training did not see."""
-    k = check.check_whole("top_k", k, 1)
-    k = min(k, int((estimator.word_counts_ > 0).sum()))
-    scorer = make_scorer(estimator)
-    with tqdm(
-        total=len(X), unit="row", desc="FLiP scoring", delay=2, disable=not estimator.verbose
-    ) as bar:
-        return scorer.top(X, k, probabilities=probabilities, after_block=bar.update)
+    k = most_words(estimator, k)
+    with progress(estimator, len(X)) as bar:
+        return make_scorer(estimator).top(X, k, probabilities=probabilities, after_block=bar.update)
+
+
+def keywords(estimator: Any, X: np.ndarray, k: Any, return_scores: bool) -> list[list[Any]]:
+    """The words of each row, best first, or (word, score) pairs.
+
+    Word by word as the rows come: next to the lists there is only one block of rows.
+    """
+    k = most_words(estimator, k)
+    found: list[list[Any]] = []
+    with progress(estimator, len(X)) as bar:
+        for indices, scores in make_scorer(estimator).top_blocks(X, k):
+            words = estimator.vocabulary_[indices].tolist()
+            if return_scores:
+                words = list(map(list, map(zip, words, scores.tolist())))
+            found += words
+            bar.update(len(indices))
+    return found
+
+
+def keyword_hits(estimator: Any, X: np.ndarray, counts: sp.csr_array) -> np.ndarray:
+    """Per row: how many of its words are among as many extracted ones."""
+    with progress(estimator, len(X)) as bar:
+        return make_scorer(estimator).hits(
+            X, counts.indptr.astype(np.int64), counts.indices, after_block=bar.update
+        )
+
+
+def most_words(estimator: Any, k: Any) -> int:
+    """``k`` words a row, or as many as training saw."""
+    return min(check.check_whole("top_k", k, 1), int((estimator.word_counts_ > 0).sum()))
+
+
+def progress(estimator: Any, n: int) -> Any:
+    """A bar for scoring that lasts, when the estimator is verbose."""
+    return tqdm(total=n, unit="row", desc="FLiP scoring", delay=2, disable=not estimator.verbose)
 
 
 def rows_to_csr(indices: np.ndarray, values: np.ndarray, n_words: int) -> sp.csr_array:

@@ -17,9 +17,14 @@ from tqdm.auto import tqdm
 
 from flip_sklearn import _validation as check
 from flip_sklearn._callbacks import PassCallbacks
+from flip_sklearn._resume import check_same_call, join_processes, open_checkpoint
+from flip_sklearn.backend.checkpoint import Checkpoint
 from flip_sklearn.backend.device import Compute, resolve_compute
-from flip_sklearn.backend.problem import Rows
-from flip_sklearn.backend.solver import Options, PassRecord, Solution, Start, solve
+from flip_sklearn.backend.parallel import Group
+from flip_sklearn.backend.problem import Rows, count_words
+from flip_sklearn.backend.run import PassRecord
+from flip_sklearn.backend.solver import Options, Solution, solve
+from flip_sklearn.backend.start import Start
 
 # The score of a word that training never saw: finite, and below every score of a word that it did.
 UNSEEN_SCORE = -1e4
@@ -42,8 +47,14 @@ class Prepared:
     compute: Compute
     early_stopping: str | None
     validation_fraction: float
-    random: np.random.RandomState
+    group: Group
+    checkpoint: Checkpoint | None
     verbose: bool
+
+    @property
+    def random(self) -> np.random.RandomState:
+        """The stream that draws the held-out rows; the same whenever it is asked for."""
+        return np.random.RandomState(self.options.seed)
 
 
 def prepare(estimator: Any, X: Any, Y: Any, sample_weight: Any, *, streaming: bool) -> Prepared:
@@ -55,11 +66,13 @@ def prepare(estimator: Any, X: Any, Y: Any, sample_weight: Any, *, streaming: bo
     early_stopping = check.check_choice(
         "early_stopping", estimator.early_stopping, ("auto", True, False, "accuracy", "likelihood")
     )
-    check.check_choice("solver", estimator.solver, ("auto", "exact"))
+    solver = check.check_choice("solver", estimator.solver, ("auto", "exact", "sampled"))
     check.check_whole("top_k", estimator.top_k, 1)
     for name in ("use_bias", "warm_start", "sparse_output"):
         check.check_bool(name, getattr(estimator, name))
     compute = resolve_compute(estimator.device, estimator.precision)
+    folder = check.check_folder("checkpoint_dir", estimator.checkpoint_dir)
+    group = join_processes()
     random = check_random_state(estimator.random_state)
     if not (isinstance(estimator.batch_size, str) and estimator.batch_size == "auto"):
         check.check_whole("batch_size", estimator.batch_size, 1, or_else="'auto'")
@@ -115,13 +128,20 @@ def prepare(estimator: Any, X: Any, Y: Any, sample_weight: Any, *, streaming: bo
         batch_size=_batch_size(estimator.batch_size, with_words),
         max_iter=1 if streaming else max_iter,
         stop_on=stop_on,
-        seed=int(random.randint(np.iinfo(np.int32).max)),
+        solver=solver,
+        seed=group.from_first(int(random.randint(np.iinfo(np.int32).max)), compute.device),
         **settings,
     )
+    check_same_call(group, options, compute, estimator, (array, counts, weights))
+    checkpoint = None
+    if folder is not None and not streaming:
+        checkpoint, options = open_checkpoint(
+            folder, group, options, compute, estimator, (array, counts, weights), fraction
+        )
     return Prepared(
         array, counts, weights, None if sample_weight is None else weights, vocabulary, carrier,
-        options, compute, stop_on, fraction, random,
-        bool(estimator.verbose),
+        options, compute, stop_on, fraction, group, checkpoint,
+        bool(estimator.verbose) and group.rank == 0,
     )  # fmt: skip
 
 
@@ -135,11 +155,8 @@ def _batch_size(batch_size: Any, n: int) -> int:
 def train(estimator: Any, prepared: Prepared, *, streaming: bool) -> dict[str, Any]:
     """Run the solver and return the fitted attributes; the estimator itself is only read."""
     continued = streaming and hasattr(estimator, "bias_")
-    counts = np.bincount(
-        prepared.Y.indices,
-        weights=np.repeat(prepared.weights, np.diff(prepared.Y.indptr)) * prepared.Y.data,
-        minlength=prepared.Y.shape[1],
-    )
+    Y = prepared.Y
+    counts = count_words(Y.indptr, Y.indices, Y.data, prepared.weights, Y.shape[1])
     past = estimator.word_counts_ if continued else np.zeros_like(counts)
     seen = np.flatnonzero(counts + past > 0)
     train_rows, held_out = _split(prepared, seen)
@@ -165,12 +182,20 @@ def train(estimator: Any, prepared: Prepared, *, streaming: bool) -> dict[str, A
             start=start,
             past_moments=estimator._moments if continued else None,
             past_counts=past[seen] if continued else None,
+            checkpoint=prepared.checkpoint,
             before_pass=callbacks.before_pass,
             after_step=after_step,
             after_pass=after_pass,
         )
     callbacks.done(lambda: attributes(solution))
-    if (
+    if solution.interrupted:
+        warnings.warn(
+            f"the fit was interrupted in pass {len(solution.history) + 1}; the model is the best of "
+            "the passes before. Set checkpoint_dir to be able to go on.",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
+    elif (
         not streaming
         and not solution.converged
         and len(solution.history) == prepared.options.max_iter
@@ -200,7 +225,7 @@ def _split(prepared: Prepared, seen: np.ndarray) -> tuple[Rows, Rows | None]:
         Y.data[silent] = 0
         Y.eliminate_zeros()
     if len(seen) < Y.shape[1]:
-        column = np.full(Y.shape[1], -1, dtype=np.int64)
+        column = np.full(Y.shape[1], -1, dtype=Y.indices.dtype)
         column[seen] = np.arange(len(seen))
         Y = sp.csr_array((Y.data, column[Y.indices], Y.indptr), shape=(Y.shape[0], len(seen)))
 
@@ -208,7 +233,10 @@ def _split(prepared: Prepared, seen: np.ndarray) -> tuple[Rows, Rows | None]:
         y = Y if isinstance(picked, slice) else Y[picked]
         weights = prepared.weights[picked]
         take = None if isinstance(picked, slice) else picked
-        return Rows(prepared.X, y.indptr, y.indices, y.data, weights, len(seen), take=take)
+        return Rows(
+            prepared.X, y.indptr, y.indices, y.data, weights, len(seen),
+            take=take, group=prepared.group,
+        )  # fmt: skip
 
     if prepared.early_stopping is None:
         return rows(slice(None)), None
@@ -234,8 +262,9 @@ def _start(
     )
     if not same:
         return None
+    A = estimator.word_embeddings_[seen]
     return Start(
-        estimator.word_embeddings_[seen],
+        A.toarray() if sp.issparse(A) else A,
         estimator.projection_,
         estimator.bias_[seen],
         estimator.embedding_mean_,
@@ -268,6 +297,7 @@ def _attributes(
             for f in fields(PassRecord)
         },
         "l1_max_": solution.l1_max,
+        "solver_": solution.solver,
         "device_": str(prepared.compute.device),
         "n_features_in_": prepared.carrier.n_features_in_,
         "_moments": solution.moments,

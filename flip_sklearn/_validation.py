@@ -6,6 +6,8 @@ import copy
 import math
 import numbers
 from collections.abc import Iterable, Mapping
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,6 +72,18 @@ def check_bool(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name}={value!r} is not allowed; use True or False.")
     return bool(value)
+
+
+def check_folder(name: str, value: Any) -> Path | None:
+    """A path of a folder, there or not yet; None stays None."""
+    if value is None:
+        return None
+    if not isinstance(value, (str, PathLike)) or not str(value):
+        raise ValueError(f"{name}={value!r} is not allowed; use the path of a folder, or None.")
+    path = Path(value)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{name}={value!r} is a file; use the path of a folder, or None.")
+    return path
 
 
 def resolve_rank(rank: Any, d: int) -> int | None:
@@ -192,7 +206,7 @@ def check_counts(Y: Any, n_rows: int) -> tuple[sp.csr_array, list[str] | None]:
         )
     too_many = np.finfo(np.float32).max
     _reject(counts, data > too_many, f"is too large; counts must stay below {too_many:.1g}")
-    counts = sp.csr_array(counts, dtype=np.float32, copy=True)
+    counts = counts.astype(np.float32, copy=True)
     counts.sum_duplicates()
     counts.eliminate_zeros()
     return counts, names

@@ -13,7 +13,7 @@ from flip_sklearn import _scoring as scoring
 from flip_sklearn import _validation as check
 from flip_sklearn._callbacks import CallbackSupportMixin, with_callbacks
 from flip_sklearn._training import prepare, train
-from flip_sklearn.metrics import keyword_accuracy
+from flip_sklearn.metrics import _weighted_mean
 
 
 class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
@@ -22,7 +22,7 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
     Fits, over word embeddings A (V, r), a projection B (r, d) and a bias b (V,), the minimum of
 
         J = (1/W) sum_n w_n [T_n logsumexp(z_n) - sum_j Y_nj z_nj]
-            + (1/V) sum_j [ l1_strength |a_j|_1 + (l2_strength / 2) |a_j|_2^2 ],
+            + (l1_strength / V) sum_j |a_j|_1 + (l2_strength / 2W) sum_j |a_j|_2^2,
 
         z_n = b + A B (x_n - mu),   T_n = sum_j Y_nj,   W = sum_n w_n T_n,
 
@@ -39,8 +39,11 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
     l1_strength : float, default=1e-2
         Strength of the L1 penalty, >= 0, in nats per word of text for each unit of the mean over the
         vocabulary of |a_j|_1. At ``l1_max_`` and above, A = 0 is stationary.
-    l2_strength : float, default=0.0
-        Strength of the squared L2 penalty on A, >= 0, same units.
+    l2_strength : float, default=20.0
+        Strength of the squared L2 penalty on A, >= 0, in occurrences of a word: a word that occurs this
+        often keeps about half of what the data say of it, rarer words less. It is a Gaussian prior whose
+        weight does not grow with the data. More of it raises the accuracy without bias, and lowers the
+        one with bias at small ranks (docs/performance.md).
     use_bias : bool, default=True
         Score words with b (log-probability: reads like the sentence) or without (lift over the average
         sentence: stop words drop out and names rise). b is always trained; this may be changed at any
@@ -51,8 +54,11 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
     vocabulary : sequence of str or dict of str to int, default=None
         The V words in column order, or word -> column as in ``CountVectorizer.vocabulary_``. When None,
         the column names of Y if it is a DataFrame, else ``word0``, ``word1`` and so on.
-    solver : {"auto", "exact"}, default="auto"
-        ``"exact"`` computes the softmax over all words. ``"auto"`` chooses; today that is exact.
+    solver : {"auto", "exact", "sampled"}, default="auto"
+        ``"exact"`` computes the softmax over all words, ``"sampled"`` over the words of the batch and a
+        random part of the others, corrected for their chances: the same model within noise, at a cost
+        that hardly grows with V. ``"auto"`` is ``"sampled"`` when a batch then has at most half of the
+        words, a rule that looks at the counts alone, never at a clock (docs/performance.md).
     max_iter : int, default=20
         Most passes over the training rows, >= 1.
     tol : float, default=1e-3
@@ -72,8 +78,13 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
     warm_start : bool, default=False
         Continue from the previous fit when it had the same vocabulary and dimensions.
     random_state : int, RandomState instance or None, default=None
-        Seed of the split, the start and the order of rows. The same int on the same CPU gives the
+        Seed of the split, the order of rows and the candidates. The same int on the same CPU gives the
         same bits.
+    checkpoint_dir : path-like or None, default=None
+        Folder for checkpoints of ``fit`` (not of ``partial_fit``), written atomically every half minute or
+        less often, so that they take at most a twentieth of the time. The same call (settings, data)
+        with the same folder goes on where the last one was cut off, to the same bits on one CPU, and
+        returns at once if it was finished. Any number of fits may share a folder. Delete it when done.
     verbose : int, default=0
         Above zero, a progress bar for ``fit`` and for scoring that lasts over two seconds.
     device : str, default="auto"
@@ -87,7 +98,7 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
 
     Attributes
     ----------
-    word_embeddings_ : ndarray of shape (V, r)
+    word_embeddings_ : ndarray of shape (V, r), csr_array after ``to_sparse``
         A. Rows of words that training never saw are zero.
     projection_ : ndarray of shape (r, d)
         B. For ``rank=None`` the fixed whitening map (d, d): LiP's matrix is A B.
@@ -110,6 +121,8 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         ``sparsity`` (share of exact zeros in A), ``seconds``.
     l1_max_ : float
         The smallest ``l1_strength`` at which A = 0 is stationary, whatever B is.
+    solver_ : {"exact", "sampled"}
+        What ``solver`` came to.
     device_ : str
         Where the fit ran.
     n_features_in_ : int
@@ -138,7 +151,7 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         rank: int | str | None = "auto",
         *,
         l1_strength: float = 1e-2,
-        l2_strength: float = 0.0,
+        l2_strength: float = 20.0,
         use_bias: bool = True,
         top_k: int = 10,
         vocabulary: Any = None,
@@ -151,6 +164,7 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 2,
         warm_start: bool = False,
+        checkpoint_dir: Any = None,
         random_state: Any = None,
         verbose: int = 0,
         device: str = "auto",
@@ -172,6 +186,7 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.warm_start = warm_start
+        self.checkpoint_dir = checkpoint_dir
         self.random_state = random_state
         self.verbose = verbose
         self.device = device
@@ -209,6 +224,14 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
             If a parameter, X, Y or a weight is not allowed; nothing is changed then.
         FloatingPointError
             If the loss stops being finite.
+
+        Notes
+        -----
+        After KeyboardInterrupt the model is the best of the passes done, with a ConvergenceWarning; before
+        the end of the first pass the interrupt goes through and nothing is changed.
+
+        In a process group of ``torch.distributed`` every process calls ``fit`` with the same arguments
+        and gets the same model; each computes its part of the rows (docs/scaling.md).
         """
         return self._fit(X, _one_target(Y, y), sample_weight, streaming=False)
 
@@ -246,6 +269,32 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         # Only now, with nothing left to fail: names of an earlier fit must not outlive it.
         self.__dict__.pop("feature_names_in_", None)
         self.__dict__.update(fitted)
+        return self
+
+    def to_sparse(self) -> FLiPExtractor:
+        """Store A as a csr_array: less memory and smaller files where L1 made most of it zero.
+
+        Scores do not change. Like scikit-learn's linear models, it pays when fewer than half of the entries
+        are left; scoring is sparse where that is faster, whichever way A is stored.
+
+        Returns
+        -------
+        self : FLiPExtractor
+        """
+        check_is_fitted(self)
+        self.word_embeddings_: Any = sp.csr_array(self.word_embeddings_)
+        return self
+
+    def to_dense(self) -> FLiPExtractor:
+        """Store A as an ndarray again.
+
+        Returns
+        -------
+        self : FLiPExtractor
+        """
+        check_is_fitted(self)
+        if sp.issparse(self.word_embeddings_):
+            self.word_embeddings_ = self.word_embeddings_.toarray()
         return self
 
     # ------------------------------------------------------------------ scoring
@@ -362,11 +411,7 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
             Or, with ``return_scores``, of (word, score) pairs.
         """
         k = self.top_k if top_k is None else top_k
-        indices, scores = scoring.top_words(self, scoring.fitted_input(self, X), k)
-        words = self.vocabulary_[indices].tolist()
-        if not return_scores:
-            return words
-        return [list(zip(*row, strict=True)) for row in zip(words, scores.tolist(), strict=True)]
+        return scoring.keywords(self, scoring.fitted_input(self, X), k, return_scores)
 
     def score(self, X: Any, Y: Any = None, sample_weight: Any = None, *, y: Any = None) -> float:
         """Keyword accuracy: share of a row's words among as many extracted ones.
@@ -391,11 +436,9 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
                 f"Y has {counts.shape[1]} columns, the model has {len(self.vocabulary_)} words; count "
                 "with the vocabulary of fit."
             )
-        k = int(np.diff(counts.indptr).max(initial=0))
-        indices, _ = scoring.top_words(self, X, max(1, k))
-        if indices.shape[1] < k:  # more words in a row than training ever saw
-            indices = np.pad(indices, ((0, 0), (0, k - indices.shape[1])), constant_values=-1)
-        return float(keyword_accuracy(counts, indices, sample_weight=sample_weight))
+        hits, k = scoring.keyword_hits(self, X, counts), np.diff(counts.indptr)
+        per_row = np.where(k > 0, hits / np.maximum(k, 1), np.nan)
+        return float(_weighted_mean(per_row, sample_weight))
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """The vocabulary, in column order.

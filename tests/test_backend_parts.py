@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flip_sklearn.backend import device, proximal, topk
+from flip_sklearn.backend import device, words
 from flip_sklearn.backend.device import Compute, resolve_compute, resolve_device
 from flip_sklearn.backend.likelihood import product_precision
-from flip_sklearn.backend.proximal import AdamProximalStep, adam_threshold, soft_threshold_
+from flip_sklearn.backend.proximal import penalty_step_, soft_threshold_
 from flip_sklearn.backend.topk import Scorer
 
 finite = st.floats(-1e3, 1e3, allow_nan=False)
@@ -38,37 +38,21 @@ def test_soft_threshold_minimizes_its_objective(a: float, t: float) -> None:
         assert x == 0.0
 
 
-def test_adam_threshold_is_l1_times_the_adam_metric() -> None:
-    """One Adam step moves a by D g with D = lr / (sqrt(v^) + eps): the threshold is l1 D."""
-    for steps in (1, 5):
-        torch.manual_seed(0)
-        a = torch.zeros(4, dtype=torch.float64)
-        optimizer = torch.optim.Adam([a], lr=0.1, betas=(0.0, 0.999), eps=1e-10)
-        for _ in range(steps):
-            a.grad = torch.randn(4, dtype=torch.float64)
-            before = a.clone()
-            optimizer.step()
-        metric = (before - a) / a.grad  # with beta1 = 0 the step is exactly D g
-        threshold = adam_threshold(
-            optimizer.state[a]["exp_avg_sq"], l1=0.3, learning_rate=0.1, beta2=0.999, eps=1e-10,
-            step=steps, out=torch.empty_like(a),
-        )  # fmt: skip
-        torch.testing.assert_close(threshold, 0.3 * metric)
+@settings(max_examples=200, deadline=None)
+@given(a=finite, d=st.floats(0.01, 10), l1=st.floats(0, 10), l2=st.floats(0, 10))
+def test_the_penalty_step_minimizes_its_objective_in_the_metric(a, d, l1, l2) -> None:
+    """argmin_u (u - a)^2 / (2 d) + l1 |u| + (l2/2) u^2; soft-thresholding by l1 alone is worse."""
+    start = torch.tensor([[a]], dtype=torch.float64)
+    metric = torch.tensor([[d]], dtype=torch.float64)
+    u = float(penalty_step_(start.clone(), metric, l1=l1, l2=l2, work=torch.empty_like(start)))
 
+    def value(v):
+        return (v - a) ** 2 / (2 * d) + l1 * np.abs(v) + 0.5 * l2 * v**2
 
-def test_the_step_by_stretches_is_the_step_at_once(monkeypatch) -> None:
-    torch.manual_seed(0)
-    before, v = torch.randn(7, 5, dtype=torch.float64), torch.rand(7, 5, dtype=torch.float64)
-    settings = {"l1": 1.0, "beta2": 0.9, "eps": 1e-8}
-    threshold = adam_threshold(v, learning_rate=0.3, step=3, out=torch.empty_like(v), **settings)
-    expected = before.sign() * (before.abs() - threshold).clamp_min(0)
-    for size in (1, 4, 35, 1000):
-        monkeypatch.setitem(proximal.STEP_ELEMENTS, "cpu", size)
-        A = before.clone()
-        AdamProximalStep(A, **settings)(v, 0.3, 3)
-        torch.testing.assert_close(A, expected)
-        assert ((A == 0) == (expected == 0)).all()
-    assert 0 < int((expected == 0).sum()) < 35
+    others = np.concatenate([np.linspace(-abs(a) - 1, abs(a) + 1, 401), [0.0, a, u + 1e-6, u - 1e-6]])
+    assert value(u) <= value(others).min() + 1e-9
+    if abs(a) <= l1 * d:
+        assert u == 0.0
 
 
 @settings(max_examples=40, deadline=None)
@@ -88,7 +72,7 @@ def test_top_k_equals_sorting_the_scores_in_any_blocks(n, n_words, block, seed) 
     k = int(rng.integers(1, n_words + 1))
     order = np.argsort(-z, axis=1)[:, :k]
     with pytest.MonkeyPatch().context() as m:
-        m.setattr(topk, "rows_per_block", lambda *_: block)
+        m.setattr(words, "BLOCK_ROWS", {"cpu": (block, block)})
         indices, scores = scorer.top(X, k)
         _, probabilities = scorer.top(X, k, probabilities=True)
         np.testing.assert_allclose(scorer.dense(X, "scores"), z)

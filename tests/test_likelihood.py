@@ -38,7 +38,7 @@ def fast(rows: Rows, picked: np.ndarray, A, b, B, compute):
     h = x @ B.T
     grads = torch.full_like(A, np.nan), torch.full_like(b, np.nan), torch.full_like(h, np.nan)
     loss = loss_and_gradients(
-        h, A, b, targets, compute, Workspace(len(b), len(picked), compute),
+        h, A, b, targets, compute, Workspace(compute),
         grad_A=grads[0], grad_b=grads[1], grad_h=grads[2],
     )  # fmt: skip
     return loss, *grads
@@ -110,7 +110,7 @@ def test_loss_is_exact_where_probabilities_underflow() -> None:
     )
     x, targets = rows.batch(np.array([0]), CPU32)
     A, b = torch.tensor([[-150.0], [150.0]]), torch.zeros(2)
-    loss, _ = loss_only(x, A, b, targets, CPU32, Workspace(2, 1, CPU32))
+    loss, _ = loss_only(x, A, b, targets, CPU32, Workspace(CPU32))
     assert torch.softmax(x @ A.T, dim=1)[0, 0] == 0
     assert loss == pytest.approx(300.0)
 

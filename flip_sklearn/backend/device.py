@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+
+from flip_sklearn.backend.parallel import Group
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float64")
 
@@ -34,7 +37,7 @@ def resolve_device(device: str) -> torch.device:
     """Turn ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"`` into a torch device that exists here."""
     cuda = torch.cuda.is_available()
     if device == "auto":
-        return torch.device("cuda" if cuda else "cpu")
+        return _own_gpu() if cuda else torch.device("cpu")
     allowed = "'auto', 'cpu', 'cuda' or 'cuda:<index>'"
     try:
         resolved = torch.device(device)
@@ -50,6 +53,15 @@ def resolve_device(device: str) -> torch.device:
                 "use device='auto' or 'cpu', or install a CUDA build of torch."
             )
     return resolved
+
+
+def _own_gpu() -> torch.device:
+    """The current CUDA device; in a process group that torchrun started, this process's own."""
+    number = os.environ.get("LOCAL_RANK")
+    if number is None or Group.current().alone:
+        return torch.device("cuda")
+    # Where each process sees only its own GPU, that is number 0.
+    return torch.device("cuda", int(number) % torch.cuda.device_count())
 
 
 def bfloat16_is_fast(device: torch.device) -> bool:

@@ -23,7 +23,7 @@ def objective(
 ) -> torch.Tensor:
     """J for dense float64 counts (n, V): small problems only."""
     words = (w[:, None] * counts).sum()
-    penalty = (l1 * A.abs().sum() + 0.5 * l2 * A.square().sum()) / A.shape[0]
+    penalty = l1 * A.abs().sum() / A.shape[0] + 0.5 * l2 * A.square().sum() / words
     return reference_loss(h, A, b, counts, w) / words + penalty
 
 
@@ -39,7 +39,7 @@ def smooth_gradients(
     weighted = w[:, None] * counts
     residual = weighted.sum(dim=1, keepdim=True) * torch.softmax(b + h @ A.T, dim=1) - weighted
     residual = residual / weighted.sum()
-    return residual.T @ h + l2 / A.shape[0] * A, residual.sum(dim=0)
+    return residual.T @ h + l2 / weighted.sum() * A, residual.sum(dim=0)
 
 
 def proximal_gradient(
@@ -54,7 +54,7 @@ def proximal_gradient(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Minimize J over A, b by proximal gradient steps with restarted momentum, until KKT holds to ``tol``.
 
-    The step is 1 / L with L = (1/2) lambda_max(sum_n w_n T_n [h;1][h;1]^T) / W + l2 / V, since the
+    The step is 1 / L with L = (1/2) lambda_max(sum_n w_n T_n [h;1][h;1]^T) / W + l2 / W, since the
     softmax's Hessian T (diag(theta) - theta theta^T) is at most T / 2. Beck and Teboulle (2009), with the
     gradient restart of O'Donoghue and Candes (2015).
     """
@@ -62,7 +62,7 @@ def proximal_gradient(
     mass = w * counts.sum(dim=1)
     design = torch.cat([h, torch.ones_like(h[:, :1])], dim=1)
     curvature = torch.linalg.eigvalsh((design * mass[:, None]).T @ design)[-1] / mass.sum()
-    step = 1.0 / float(0.5 * curvature + l2 / n_words)
+    step = 1.0 / float(0.5 * curvature + l2 / mass.sum())
     A = torch.zeros(n_words, h.shape[1], dtype=h.dtype)
     b = torch.log((w @ counts).clamp_min(0.5) / mass.sum())
     A_ahead, b_ahead, momentum = A.clone(), b.clone(), 1.0

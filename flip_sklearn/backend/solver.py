@@ -1,38 +1,44 @@
-"""solve(train, validation, options) -> Solution: Adam with a proximal L1 step, in whitened space.
+"""solve(train, validation, options) -> Solution: stochastic proximal steps in whitened space.
 
     J(A, B, b) = (1/W) sum_n w_n [T_n logsumexp(z_n) - sum_j Y_nj z_nj]
-                 + (1/V) sum_j [ l1 |a_j|_1 + (l2/2) |a_j|_2^2 ],        z_n = b + A B~ x~_n
+                 + (l1 / V) sum_j |a_j|_1 + (l2 / 2W) sum_j |a_j|_2^2,        z_n = b + A B~ x~_n
 
 over A (V, r), b (V,) and B~ (r, d) with rows of unit norm (oblique manifold). The pin matters: A c, B~ / c
 give the same scores for every c, so without it a penalty on A alone could be driven to zero for nothing.
 Since x~ has unit covariance, every latent B~_k x~ has unit variance, and A_jk reads: nats that word j gains
-per standard deviation of latent k. LiP (rank None) is the same with r = d and B~ = I fixed; J is then convex.
+per standard deviation of latent k. The squared penalty is a Gaussian prior that does not grow with the
+data: l2 says how many occurrences of a word outweigh it. LiP (rank None) is the same with r = d and B~ = I fixed; J is then convex.
 
-The step: gradients of a batch, B~'s projected on the tangent space of its rows; Adam; soft-threshold A in
-Adam's metric; renormalize B~'s rows. The rate is constant and the answer is an exponential average of the
-iterates, of which the pass with the best held-out score is kept.
+The start is a closed form (``start.py``). A step takes the gradients of a batch, over all words or over
+candidates (``sampling.py``), and moves the words it saw (``optimizer.py``). The rate is constant and the
+answer is a running average of the iterates, of which the pass with the best held-out score is kept.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
 from functools import partial
 
 import numpy as np
 import torch
 
+from flip_sklearn.backend.checkpoint import Checkpoint
 from flip_sklearn.backend.device import Compute, to_numpy
-from flip_sklearn.backend.likelihood import Workspace, loss_and_gradients, loss_only
-from flip_sklearn.backend.optimizer import Optimizer, Parameters
-from flip_sklearn.backend.problem import Rows, Targets
+from flip_sklearn.backend.likelihood import Workspace, loss_only
+from flip_sklearn.backend.optimizer import Parameters
+from flip_sklearn.backend.problem import Rows, WhitenedRows
 from flip_sklearn.backend.proximal import l1_max
+from flip_sklearn.backend.run import PassRecord, Run, one_pass
+from flip_sklearn.backend.sampling import CandidateSampler
+from flip_sklearn.backend.start import Start, continued, gradient_at_zero, newton_start
 from flip_sklearn.backend.topk import hits_at_k
-from flip_sklearn.backend.whitening import Moments, Whitening, streaming_moments
+from flip_sklearn.backend.whitening import Moments, Whitening, shared_moments, streaming_moments
 
-MOMENT_CHUNK_ROWS, GRADIENT_CHUNK_ROWS = 8192, 1024
+# Embeddings whose float64 copies are in memory at one time: as many numbers, within these rows.
+MOMENT_ELEMENTS, MOMENT_CHUNK_ROWS = 2**20, (256, 4096)
 
 
 @dataclass(frozen=True)
@@ -49,27 +55,7 @@ class Options:
     stop_on: str | None
     n_iter_no_change: int
     seed: int
-
-
-@dataclass(frozen=True)
-class Start:
-    """Raw-space parameters to continue from, with the moments of the rows they were trained on."""
-
-    A: np.ndarray
-    B: np.ndarray
-    b: np.ndarray
-    mean: np.ndarray
-
-
-@dataclass(frozen=True)
-class PassRecord:
-    """What is known after one pass over the training rows."""
-
-    loss: float  # J, its likelihood part averaged over the pass as it went
-    validation_nll: float  # nats per word on the held-out rows; nan without any
-    validation_accuracy: float  # keyword accuracy on the held-out rows; nan without any
-    sparsity: float  # share of exact zeros in A
-    seconds: float
+    solver: str = "auto"  # "exact", "sampled", or the cheaper one
 
 
 @dataclass(frozen=True)
@@ -82,84 +68,106 @@ class Solution:
     mean: np.ndarray  # (d,)
     moments: Moments
     l1_max: float
+    solver: str  # "exact" or "sampled"
     history: tuple[PassRecord, ...]
     best_pass: int
     converged: bool  # whether the last pass brought no progress any more
+    interrupted: bool = False  # by KeyboardInterrupt, after at least one pass
 
 
-def _initial(
-    rows: Rows,
-    counts: np.ndarray,
-    whitening: Whitening,
-    options: Options,
-    start: Start | None,
-    generator: torch.Generator,
-    compute: Compute,
-) -> Parameters:
-    """A = 0, B~ orthonormal at random, b = log word frequencies; or the start, in whitened coordinates."""
-    d, n_words = rows.d, rows.n_words
-    # Words that only held-out rows have count as half of the rarest one.
-    log_frequency = np.log(np.maximum(counts, 0.5 * counts[counts > 0].min()) / counts.sum())
+class Session:
+    """One problem set up for training: whitened rows, candidates, the closed-form start."""
 
-    def tensor(array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(
-            compute.device, compute.dtype, copy=True
+    def __init__(
+        self,
+        train: Rows,
+        options: Options,
+        compute: Compute,
+        *,
+        start: Start | None = None,
+        past_moments: Moments | None = None,
+        past_counts: np.ndarray | None = None,
+    ) -> None:
+        self.options, self.compute = options, compute
+        rows = max(MOMENT_CHUNK_ROWS[0], min(MOMENT_CHUNK_ROWS[1], MOMENT_ELEMENTS // train.d))
+        moments = streaming_moments(train.chunks(rows, compute), train.d)
+        moments = shared_moments(moments, train.group, compute.device)
+        if past_moments is not None:
+            moments = past_moments.merge(moments)
+        self.moments = moments
+        whitening = Whitening.from_moments(moments)
+        self.mean = torch.from_numpy(whitening.mean).to(compute.device, compute.dtype)
+        self.Q = torch.from_numpy(whitening.forward).to(compute.device, compute.dtype)
+        # Eigenvectors are free to turn where eigenvalues are equal, and other chips turn them otherwise.
+        train.group.copy_first_(self.Q)
+        self.data = WhitenedRows(train, self.mean, self.Q, compute)
+
+        self.counts = train.word_counts()
+        all_counts = self.counts if past_counts is None else self.counts + past_counts
+        self.sampler: CandidateSampler | None = None
+        if options.solver != "exact":
+            sampler = CandidateSampler(
+                self.counts, train.rows_with(), len(train), options.batch_size
+            )
+            if options.solver == "sampled" or sampler.worth():
+                self.sampler = sampler
+        # The optimizer's strengths are per mean over the vocabulary, the prior's is per word of text.
+        self.l2 = options.l2 * train.n_words / float(all_counts.sum())
+        self.work = Workspace(compute)
+        gradient = gradient_at_zero(self.data, self.counts)
+        # pen(A) is a mean over the vocabulary: V times the strength that one entry feels.
+        self.l1_max = train.n_words * l1_max(gradient, options.rank is not None)
+        generator = torch.Generator(device="cpu").manual_seed(options.seed)
+        if start is None:
+            first = newton_start(
+                self.data, gradient, all_counts, rank=options.rank, l1=options.l1, l2=self.l2,
+                work=self.work,
+            )  # fmt: skip
+        else:
+            first = continued(
+                start, all_counts, whitening, self.data, factorized=options.rank is not None
+            )
+        train.group.copy_first_(*first)
+        del gradient
+        self.run = Run(first, options.l1, self.l2, options.learning_rate, generator)
+
+    def one_pass(
+        self,
+        after_step: Callable[[int], None] | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> tuple[float, Parameters]:
+        """Mean loss per word during one more pass, and the averaged parameters after it."""
+        nll = one_pass(
+            self.run, self.data, self.options.batch_size, self.counts.sum(), self.work,
+            self.sampler, after_step, checkpoint,
+        )  # fmt: skip
+        current = self.run.optimizer.averaged()
+        # The largest absolute value is nan if one is; no mask of A's size is made.
+        largest = [float(torch.linalg.vector_norm(p, math.inf)) for p in current if p is not None]
+        if not all(map(math.isfinite, [*largest, nll])):
+            raise FloatingPointError(
+                f"the training loss or a parameter became nan or infinite in pass "
+                f"{len(self.run.history) + 1}; lower learning_rate (now "
+                f"{self.options.learning_rate}), or use precision='float32' or 'float64'."
+            )
+        return nll, current
+
+    def solution(self, parameters: Parameters, at: int, interrupted: bool = False) -> Solution:
+        """Parameters for raw embeddings."""
+        raw_B = self.Q.T if parameters.B is None else parameters.B @ self.Q.T
+        return Solution(
+            A=to_numpy(parameters.A),
+            B=np.ascontiguousarray(to_numpy(raw_B)),
+            b=to_numpy(torch.log_softmax(parameters.b, dim=0)),
+            mean=to_numpy(self.mean),
+            moments=self.moments,
+            l1_max=self.l1_max,
+            solver="exact" if self.sampler is None else "sampled",
+            history=tuple(self.run.history),
+            best_pass=at,
+            converged=self.run.without_progress > 0,
+            interrupted=interrupted,
         )
-
-    if start is None:
-        rank = d if options.rank is None else options.rank
-        A = torch.zeros(n_words, rank, device=compute.device, dtype=compute.dtype)
-        if options.rank is None:
-            return Parameters(A, None, tensor(log_frequency))
-        gauss = torch.randn(d, rank, generator=generator, dtype=torch.float64, device="cpu")
-        orthonormal = torch.linalg.qr(gauss)[0].T.numpy()
-        return Parameters(A, tensor(orthonormal), tensor(log_frequency))
-    A_raw, B_raw = start.A.astype(np.float64), start.B.astype(np.float64)
-    # z = b + A B (x - old) = [b + A B (new - old)] + A B (x - new), and x - new = x~ Q^-1.
-    b = start.b + A_raw @ (B_raw @ (whitening.mean - start.mean))
-    b = np.where((A_raw == 0).all(axis=1), log_frequency, b)  # words that were not seen before
-    B = B_raw @ whitening.inverse.T
-    if options.rank is None:
-        return Parameters(tensor(A_raw @ B), None, tensor(b))
-    norms = np.linalg.norm(B, axis=1)
-    unit = B / np.where(norms > 0, norms, 1.0)[:, None]
-    return Parameters(tensor(A_raw * norms), tensor(unit), tensor(b))
-
-
-@dataclass(frozen=True)
-class WhitenedRows:
-    """Batches of rows in whitened coordinates: x~ = (x - mu) Q."""
-
-    rows: Rows
-    mean: torch.Tensor
-    Q: torch.Tensor
-    compute: Compute
-
-    def batch(self, picked: np.ndarray) -> tuple[torch.Tensor, Targets]:
-        """Whitened embeddings (m, d) and targets."""
-        x, targets = self.rows.batch(picked, self.compute)
-        return (x - self.mean) @ self.Q, targets
-
-    def blocks(self, size: int) -> Iterator[tuple[np.ndarray, torch.Tensor, Targets]]:
-        """All rows in order: (row numbers, x~, targets)."""
-        for first in range(0, len(self.rows), size):
-            picked = np.arange(first, min(first + size, len(self.rows)))
-            yield picked, *self.batch(picked)
-
-
-def _gradient_at_zero(data: WhitenedRows, counts: np.ndarray) -> torch.Tensor:
-    """Gradient (V, d) of the likelihood part of J at A = 0, b = log frequencies."""
-    compute, total = data.compute, counts.sum()
-    shape = data.rows.n_words, data.rows.d
-    gradient = torch.zeros(shape, device=compute.device, dtype=compute.dtype)
-    expected = torch.zeros(shape[1], device=compute.device, dtype=compute.dtype)
-    for _, latent, targets in data.blocks(GRADIENT_CHUNK_ROWS):
-        expected += targets.total @ latent
-        of_words = latent.index_select(0, targets.row).mul_(targets.count[:, None])
-        gradient.index_add_(0, targets.col, of_words, alpha=-1)
-    theta = torch.from_numpy(counts / total).to(compute.device, compute.dtype)
-    gradient += theta[:, None] * expected
-    return gradient.div_(total)
 
 
 @torch.no_grad()
@@ -172,153 +180,95 @@ def solve(
     start: Start | None = None,
     past_moments: Moments | None = None,
     past_counts: np.ndarray | None = None,
+    checkpoint: Checkpoint | None = None,
     before_pass: Callable[[], None] | None = None,
     after_step: Callable[[int], None] | None = None,
     after_pass: Callable[[PassRecord, Callable[[], Solution]], bool] | None = None,
 ) -> Solution:
     """Minimize J over the training rows.
 
-    ``past_moments`` and ``past_counts`` describe rows of earlier calls (streaming). ``after_step``
-    gets the rows done so far in this pass; ``after_pass`` the record and a function that makes the
-    solution as of now, and returns True to stop.
+    ``past_moments`` and ``past_counts`` describe rows of earlier calls (streaming). ``checkpoint`` is
+    continued from if it holds a state, and written to. ``after_step`` gets the rows done so far in
+    this pass; ``after_pass`` the record and a function that makes the solution as of now, and
+    returns True to stop.
     """
-    generator = torch.Generator(device="cpu").manual_seed(options.seed)
-    moments = streaming_moments(train.chunks(MOMENT_CHUNK_ROWS, compute), train.d)
-    if past_moments is not None:
-        moments = past_moments.merge(moments)
-    whitening = Whitening.from_moments(moments)
-    mean = torch.from_numpy(whitening.mean).to(compute.device, compute.dtype)
-    Q = torch.from_numpy(whitening.forward).to(compute.device, compute.dtype)
-    data = WhitenedRows(train, mean, Q, compute)
-
-    counts = train.word_counts()
-    # pen(A) is a mean over the vocabulary: V times the strength that one entry feels.
-    strongest_l1 = train.n_words * l1_max(_gradient_at_zero(data, counts), options.rank is not None)
-    all_counts = counts if past_counts is None else counts + past_counts
-    optimizer = Optimizer(
-        _initial(train, all_counts, whitening, options, start, generator, compute),
-        l1=options.l1,
-        l2=options.l2,
-        learning_rate=options.learning_rate,
+    session = Session(
+        train, options, compute, start=start, past_moments=past_moments, past_counts=past_counts
     )
-    work = Workspace(train.n_words, options.batch_size, compute)
-    history: list[PassRecord] = []
-
-    def solution(parameters: Parameters, at: int) -> Solution:
-        raw_B = Q.T if parameters.B is None else parameters.B @ Q.T
-        return Solution(
-            A=to_numpy(parameters.A),
-            B=np.ascontiguousarray(to_numpy(raw_B)),
-            b=to_numpy(torch.log_softmax(parameters.b, dim=0)),
-            mean=to_numpy(mean),
-            moments=moments,
-            l1_max=strongest_l1,
-            history=tuple(history),
-            best_pass=at,
-            converged=without_progress > 0,
+    run = session.run
+    held_out = None
+    if validation is not None:
+        held_out = WhitenedRows(validation, session.mean, session.Q, compute)
+    if checkpoint is not None and not _resume(run, checkpoint, options.max_iter):
+        checkpoint = None
+    mark = torch.tensor([len(run.history), run.position], device=compute.device)
+    if any(not torch.equal(mark, other) for other in train.group.gather(mark)):
+        raise ValueError(
+            "the processes of the group read different checkpoints; checkpoint_dir must be one folder "
+            "that all of them see."
         )
-
-    best, lowest_nll = -math.inf, math.inf
-    kept = optimizer.averaged(), 0
-    without_progress = 0
-    for number in range(1, options.max_iter + 1):
-        if before_pass is not None:
-            before_pass()
-        began = time.perf_counter()
-        nll = _one_pass(
-            data, optimizer, options.batch_size, counts.sum(), work, generator, after_step
-        )
-        if not math.isfinite(nll):
-            raise FloatingPointError(
-                f"the training loss became {nll} in pass {number}; lower learning_rate "
-                f"(now {options.learning_rate}), or use precision='float32' or 'float64'."
+    try:
+        while len(run.history) < options.max_iter and not run.stopped:
+            number = len(run.history) + 1
+            if before_pass is not None:
+                before_pass()
+            began, earlier = time.perf_counter(), run.seconds
+            nll, current = session.one_pass(after_step, checkpoint)
+            scores = (math.nan, math.nan)
+            if held_out is not None:
+                scores = evaluate(held_out, current, session.work)
+            record = PassRecord(
+                loss=nll + run.optimizer.penalty(current.A),
+                validation_nll=scores[0],
+                validation_accuracy=scores[1],
+                sparsity=1.0 - int(torch.count_nonzero(current.A)) / max(1, current.A.numel()),
+                seconds=earlier + time.perf_counter() - began,
             )
-        current = optimizer.averaged()
-        if not all(bool(torch.isfinite(p).all()) for p in current if p is not None):
-            raise FloatingPointError(
-                f"parameters became nan or infinite in pass {number}; lower learning_rate "
-                f"(now {options.learning_rate}), or use precision='float32' or 'float64'."
-            )
-        held_out = math.nan, math.nan
-        if validation is not None:
-            held_out = evaluate(WhitenedRows(validation, mean, Q, compute), current, work)
-        record = PassRecord(
-            loss=nll + optimizer.penalty(current.A),
-            validation_nll=held_out[0],
-            validation_accuracy=held_out[1],
-            sparsity=float((current.A == 0).double().mean()),
-            seconds=time.perf_counter() - began,
-        )
-        history.append(record)
-        criterion = {
-            None: -record.loss,
-            "accuracy": record.validation_accuracy,
-            "likelihood": -record.validation_nll,
-        }[options.stop_on]
-        # A falling held-out loss is progress too: early on it falls while the ranking still stands.
-        progress = criterion > best + options.tol or held_out[0] < lowest_nll - options.tol
-        without_progress = 0 if progress else without_progress + 1
-        # Without a held-out part the last parameters are kept: the loss of a pass lags behind them.
-        if criterion > best or options.stop_on is None:
-            kept = current, number
-        best, lowest_nll = max(best, criterion), min(lowest_nll, held_out[0])
-        stop = without_progress >= options.n_iter_no_change
-        if after_pass is not None:
-            stop |= after_pass(record, partial(solution, current, number))
-        if stop:
-            break
-    return solution(*kept)
+            # What is kept and when to stop is decided from the same numbers everywhere.
+            shared = train.group.numbers_from_first(astuple(record), compute.device)
+            record = PassRecord(*shared)
+            run.take_note(record, current, options.stop_on, options.tol)
+            stop = run.without_progress >= options.n_iter_no_change
+            if after_pass is not None:
+                stop |= after_pass(record, partial(session.solution, current, number))
+            del current  # else it would stand beside the best one for another pass
+            run.stopped = bool(train.group.from_first(int(stop), compute.device))
+            if checkpoint is not None:
+                ended = run.stopped or number == options.max_iter
+                checkpoint.save_if_due(run.state, now=ended)
+    except KeyboardInterrupt:
+        # The processes of a group are interrupted at different points: no model is theirs in common.
+        if run.kept is None or not train.group.alone:
+            raise
+        return session.solution(*run.kept, interrupted=True)
+    if run.kept is None:  # a checkpoint never holds fewer passes than were asked for
+        raise RuntimeError("no pass was made")
+    return session.solution(*run.kept)
 
 
-def _one_pass(
-    data: WhitenedRows,
-    optimizer: Optimizer,
-    batch_size: int,
-    words: float,
-    work: Workspace,
-    generator: torch.Generator,
-    after_step: Callable[[int], None] | None,
-) -> float:
-    """One shuffled pass of steps; the mean negative log-likelihood per word on the way."""
-    n, A, B = len(data.rows), optimizer.A, optimizer.B
-    order = torch.randperm(n, generator=generator, device="cpu").numpy()
-    total = torch.zeros((), dtype=torch.float64, device=data.compute.device)
-    for first in range(0, n, batch_size):
-        picked = order[first : first + batch_size]
-        latent, targets = data.batch(picked)
-        h = latent if B is None else latent @ B.T
-        grad_h = None if B is None else torch.empty_like(h)
-        total += loss_and_gradients(
-            h,
-            A,
-            optimizer.b,
-            targets,
-            data.compute,
-            work,
-            grad_A=optimizer.grad_A,
-            grad_b=optimizer.grad_b,
-            grad_h=grad_h,
-        )
-        # n / m / W times the sum over a batch has the gradient of J as its mean over batches.
-        scale = n / len(picked) / words
-        optimizer.grad_A.mul_(scale)
-        optimizer.grad_b.mul_(scale)
-        if grad_h is not None and optimizer.grad_B is not None:
-            torch.mm(grad_h.T, latent, out=optimizer.grad_B).mul_(scale)
-        optimizer.step()
-        if after_step is not None:
-            after_step(first + len(picked))
-    return float(total) / words
+def _resume(run: Run, checkpoint: Checkpoint, max_iter: int) -> bool:
+    """Go on from a checkpoint, if there is one; False if it is of no use and should be left alone."""
+    saved = checkpoint.load()
+    if saved is None:
+        return True
+    with checkpoint.reading():
+        # More passes than are asked for: they cannot be undone, and are worth more than these.
+        if len(saved[1]["history"]) > max_iter:
+            return False
+        run.load(*saved)
+    return True
 
 
 def evaluate(data: WhitenedRows, parameters: Parameters, work: Workspace) -> tuple[float, float]:
     """Negative log-likelihood per word and keyword accuracy (both weighted) of held-out rows."""
     A, B, b = parameters
     rows = data.rows
-    loss, hits = 0.0, 0.0
-    for picked, latent, targets in data.blocks(work.block_rows):
+    sums = torch.zeros(2, dtype=torch.float64, device=data.compute.device)
+    for picked, latent, targets in data.blocks(work.block_rows(len(b), len(rows))):
         h = latent if B is None else latent @ B.T
         block_loss, scores = loss_only(h, A, b, targets, data.compute, work)
-        loss += block_loss
-        hits += float(rows.weights[picked] @ hits_at_k(scores, targets))
+        hits = float(rows.weights[picked] @ hits_at_k(scores, targets))
+        sums += torch.tensor([block_loss, hits], dtype=torch.float64, device=sums.device)
+    data.group.sum_(sums)
+    loss, hits = sums.tolist()
     return loss / float(rows.word_mass.sum()), hits / float(rows.weights.sum())

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from flip_sklearn.backend.parallel import Group
+
 # The ridge, relative to the mean eigenvalue, is RIDGE_PER_ROW d / (sum of weights) within these bounds.
 # With few rows for d dimensions the small sample eigenvalues are noise (zero, when n <= d), and
 # dividing by them would blow it up; with many rows the ridge only guards against the float format.
@@ -60,9 +62,28 @@ def streaming_moments(chunks: Iterable[tuple[torch.Tensor, torch.Tensor]], d: in
             continue
         x = x.to(torch.float64)
         mean = (w @ x) / weight
-        centred = x - mean
-        scatter = (centred * w[:, None]).T @ centred
-        total = total.merge(Moments(weight, mean.cpu().numpy(), scatter.cpu().numpy()))
+        root = (x - mean).mul_(w.sqrt()[:, None])
+        if x.device.type == "cpu":
+            half = root.numpy()
+            scatter = half.T @ half  # NumPy knows that it is symmetric: half of the operations
+        else:
+            scatter = (root.T @ root).cpu().numpy()
+        total = total.merge(Moments(weight, mean.cpu().numpy(), scatter))
+    return total
+
+
+def shared_moments(moments: Moments, group: Group, device: torch.device) -> Moments:
+    """Moments of the rows of all processes of a group, the same on each."""
+    if group.alone:
+        return moments
+    d = len(moments.mean)
+    flat = np.concatenate([[moments.weight], moments.mean, moments.scatter.ravel()])
+    total = Moments.empty(d)
+    for part in group.gather(torch.from_numpy(flat).to(device)):
+        values = part.cpu().numpy()
+        total = total.merge(
+            Moments(float(values[0]), values[1 : d + 1], values[d + 1 :].reshape(d, d))
+        )
     return total
 
 

@@ -1,0 +1,163 @@
+"""Atomic checkpoints of a running fit: one safetensors file, replaced as a whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+# Part of the name of every file: raise it when the same settings would come to other numbers.
+FORMAT = "flip-sklearn checkpoint 1"
+# Seconds between two checkpoints, and how many times longer than the writing of one they are apart:
+# checkpoints take at most about 1/21 of the time of a fit.
+MIN_SECONDS, TIMES_THE_WRITING = 30.0, 20.0
+# An unfinished file of another host that has not grown for so many seconds has no writer any more.
+ABANDONED_SECONDS = 86_400.0
+
+# What reading a damaged or foreign file, and using what it says, may raise.
+NOT_A_CHECKPOINT = (
+    SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
+)  # fmt: skip
+
+State = tuple[dict[str, torch.Tensor], dict[str, Any]]
+
+
+@dataclass
+class Checkpoint:
+    """The file of one fit. Only ``writes`` processes write; all may read."""
+
+    path: Path
+    seed: int  # of the fit, kept with its state
+    writes: bool = True
+    _due: float = field(default_factory=lambda: time.monotonic() + MIN_SECONDS)
+
+    def saved_seed(self) -> int | None:
+        """The seed of the fit in the file, or None if there is no file.
+
+        Raises
+        ------
+        ValueError
+            As ``load``.
+        """
+        if not self.path.exists():
+            return None
+        with self.reading(), safe_open(self.path, framework="pt", device="cpu") as file:
+            return int(_about(file)["seed"])
+
+    def load(self) -> State | None:
+        """The last state written, on the CPU, or None if there is none of this seed.
+
+        The tensors are views of the file: copy what is to be kept.
+
+        Raises
+        ------
+        ValueError
+            If the file is there but no checkpoint that can be read.
+        """
+        if not self.path.exists():
+            return None
+        with self.reading(), safe_open(self.path, framework="pt", device="cpu") as file:
+            about = _about(file)
+            if about["seed"] != self.seed:
+                return None  # random_state=None, and another process began such a fit since
+            tensors = {name: file.get_tensor(name) for name in about["checksums"]}
+            if _checksums(tensors) != about["checksums"]:
+                raise ValueError("its content is damaged")
+            return tensors, about
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Errors inside, also those of using what was read, become a ValueError with the remedy."""
+        try:
+            yield
+        except NOT_A_CHECKPOINT as error:
+            raise ValueError(
+                f"checkpoint {self.path} cannot be read ({error}); delete it to start this fit over, "
+                "or name another checkpoint_dir."
+            ) from error
+
+    def save_if_due(self, state: Callable[[], State], *, now: bool = False) -> None:
+        """Write ``state()`` if the last writing is long enough ago, or ``now``.
+
+        What cannot be written, to a full disk say, is a warning: the fit is worth more than its copy.
+        """
+        if not self.writes or (not now and time.monotonic() < self._due):
+            return
+        began = time.monotonic()
+        try:
+            self._write(*state())
+        except (OSError, SafetensorError) as error:
+            warnings.warn(
+                f"checkpoint {self.path} was not written ({error}); the fit goes on, and if it is cut "
+                "off it starts again from the checkpoint before, if there is one.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        ended = time.monotonic()
+        self._due = ended + max(MIN_SECONDS, TIMES_THE_WRITING * (ended - began))
+
+    def _write(self, tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
+        folder, here = self.path.parent, f"{self.path.stem}-{socket.gethostname()}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in folder.glob(f"{self.path.stem}-*.part"):
+            if _abandoned(part, here):
+                part.unlink(missing_ok=True)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        about = {**about, "format": FORMAT, "seed": self.seed, "checksums": _checksums(tensors)}
+        text = json.dumps(about)
+        # Processes of two containers may have the same host name and number, hence the random part.
+        part = folder / f"{here}-{os.getpid()}-{secrets.token_hex(4)}.part"
+        try:
+            save_file(tensors, part, metadata={"state": text, "checksum": _checksum(text)})
+            with open(part, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(part, self.path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _about(file: Any) -> dict[str, Any]:
+    metadata = file.metadata() or {}
+    text = metadata.get("state", "{}")
+    about: dict[str, Any] = json.loads(text)
+    if about.get("format") != FORMAT:
+        raise ValueError("its format is another")
+    if metadata.get("checksum") != _checksum(text):
+        raise ValueError("its header is damaged")
+    return about
+
+
+def _checksum(text: str) -> str:
+    return str(zlib.crc32(text.encode()))
+
+
+def _checksums(tensors: dict[str, torch.Tensor]) -> dict[str, int]:
+    return {name: zlib.crc32(tensor.numpy().data) for name, tensor in tensors.items()}
+
+
+def _abandoned(part: Path, here: str) -> bool:
+    """Whether the writer of an unfinished file was killed: on this host at once, elsewhere in time."""
+    try:
+        where, process, _ = part.stem.rsplit("-", 2)
+        if where == here and os.name == "posix":
+            if int(process) == os.getpid():
+                return True  # of a process before this one with its number, as in a container
+            os.kill(int(process), 0)
+        return time.time() - part.stat().st_mtime > ABANDONED_SECONDS
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError):
+        return False
