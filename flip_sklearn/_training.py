@@ -189,9 +189,12 @@ def train(estimator: Any, prepared: Prepared, *, streaming: bool) -> dict[str, A
         )
     callbacks.done(lambda: attributes(solution))
     if solution.interrupted:
+        remedy = "Set checkpoint_dir to be able to go on."
+        if prepared.checkpoint is not None:
+            remedy = "The same call goes on from the last checkpoint."
         warnings.warn(
             f"the fit was interrupted in pass {len(solution.history) + 1}; the model is the best of "
-            "the passes before. Set checkpoint_dir to be able to go on.",
+            f"the passes before. {remedy}",
             ConvergenceWarning,
             stacklevel=5,
         )

@@ -228,7 +228,8 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         Notes
         -----
         After KeyboardInterrupt the model is the best of the passes done, with a ConvergenceWarning; before
-        the end of the first pass the interrupt goes through and nothing is changed.
+        the end of the first pass, and always in a process group (whose processes may have done different
+        passes), the interrupt goes through and nothing is changed.
 
         In a process group of ``torch.distributed`` every process calls ``fit`` with the same arguments
         and gets the same model; each computes its part of the rows (docs/scaling.md).

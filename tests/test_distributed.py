@@ -234,7 +234,7 @@ def crash_and_go_on(rank: int, folder: Path, restarts: int) -> dict[str, Any]:
     step, steps = Optimizer.step, iter(range(1000))
 
     def breaking(self: Optimizer, *arguments: Any) -> None:
-        if rank == 1 and restarts == 0 and next(steps) == 25:  # ten steps a pass
+        if rank == 1 and restarts == 0 and next(steps) == 25:  # nine steps a pass
             raise RuntimeError("broken by the test")
         step(self, *arguments)
 
@@ -277,8 +277,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where two processes of torchrun left their reports: it ended well, and in time."""
     path = tmp_path_factory.mktemp("torchrun")
     np.save(path / "X.npy", TRUTH.X.astype(np.float16))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
+    environment = {
+        **os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+        # Else processes that are started again may find the addresses of those before (pytorch#135712).
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+    }  # fmt: skip
     process = subprocess.Popen(
         [
             sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",

@@ -59,7 +59,7 @@ class Run:
     ) -> None:
         """A pass is done: keep its parameters if they are the best."""
         self.history.append(record)
-        self.position, self.loss, self.seconds = 0, 0.0, 0.0
+        self.seconds = 0.0
         criterion = {
             None: -record.loss,
             "accuracy": record.validation_accuracy,
@@ -172,6 +172,7 @@ def one_pass(
         if checkpoint is not None and run.position < n:
             checkpoint.save_if_due(partial(_mid_pass, run, total, began))
     optimizer.settle()
+    run.position, run.loss = 0, 0.0
     return float(total) / words
 
 

@@ -144,13 +144,13 @@ def continued(
             data.compute.device, data.compute.dtype, copy=True
         )
 
-    A_raw, B_raw = start.A.astype(np.float64), start.B.astype(np.float64)
+    A, B_raw = start.A, start.B.astype(np.float64)  # A is too large for a float64 copy
     # z = b + A B (x - old) = [b + A B (new - old)] + A B (x - new), and x - new = x~ Q^-1.
-    b = start.b + A_raw @ (B_raw @ (whitening.mean - start.mean))
-    b = np.where((A_raw == 0).all(axis=1), log_frequencies(counts), b)  # words not seen before
+    b = start.b + A @ (B_raw @ (whitening.mean - start.mean)).astype(A.dtype)
+    b = np.where(A.any(axis=1), b, log_frequencies(counts))  # words not seen before
     B = B_raw @ whitening.inverse.T
     if not factorized:
-        return Parameters(tensor(A_raw @ B), None, tensor(b))
+        return Parameters(tensor(A @ B.astype(A.dtype)), None, tensor(b))
     norms = np.linalg.norm(B, axis=1)
     unit = B / np.where(norms > 0, norms, 1.0)[:, None]
-    return Parameters(tensor(A_raw * norms), tensor(unit), tensor(b))
+    return Parameters(tensor(A).mul_(tensor(norms)), tensor(unit), tensor(b))

@@ -26,7 +26,7 @@ from flip_sklearn.backend.ranking import BLOCK, block_maxima
 BLOCK_ELEMENTS = {"cpu": 2**24, "cuda": 2**28}
 BLOCK_ROWS = {"cpu": (128, 512), "cuda": (128, 2**16)}
 # The block is made in tiles of columns, whose offset and maxima are done before they leave the cache.
-TILE_ELEMENTS = {"cpu": 2**20, "cuda": 2**28}
+TILE_ELEMENTS = {"cpu": 2**21, "cuda": 2**28}
 # A sparse product reads h once per non-zero entry: few rows, so that h stays in the second-level cache.
 SPARSE_BLOCK_ROWS = 64
 
