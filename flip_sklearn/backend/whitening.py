@@ -63,11 +63,7 @@ def streaming_moments(chunks: Iterable[tuple[torch.Tensor, torch.Tensor]], d: in
         x = x.to(torch.float64)
         mean = (w @ x) / weight
         root = (x - mean).mul_(w.sqrt()[:, None])
-        if x.device.type == "cpu":
-            half = root.numpy()
-            scatter = half.T @ half  # NumPy knows that it is symmetric: half of the operations
-        else:
-            scatter = (root.T @ root).cpu().numpy()
+        scatter = (root.T @ root).cpu().numpy()
         total = total.merge(Moments(weight, mean.cpu().numpy(), scatter))
     return total
 
