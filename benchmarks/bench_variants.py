@@ -184,7 +184,7 @@ def train(
                     B -= 0.05 * B_RATE * warm * newton_schulz(first_B)
                 else:
                     scaled = (first_B / (1 - 0.9**t)) / ((square_B / correction).sqrt() + EPS)
-                    B -= 0.05 * B_RATE * warm / math.sqrt(B.shape[1]) * scaled
+                    B -= 0.05 * B_RATE * warm / math.sqrt(rank) * scaled
                 normalize_rows_(B)
             decay = min(variant.decay, (1 + t) / (10 + t)) if variant.decay else 0.0
             for average, value in zip(averages, (A, B, b), strict=True):

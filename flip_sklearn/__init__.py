@@ -3,6 +3,7 @@
 from flip_sklearn.bulk import KeywordMapper
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.metrics import keyword_accuracy, keyword_accuracy_scorer
+from flip_sklearn.path import kkt_residual, regularization_path
 from flip_sklearn.views import stack_views
 
 __version__ = "0.1.0"
@@ -12,5 +13,7 @@ __all__ = [
     "KeywordMapper",
     "keyword_accuracy",
     "keyword_accuracy_scorer",
+    "kkt_residual",
+    "regularization_path",
     "stack_views",
 ]

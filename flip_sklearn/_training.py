@@ -163,7 +163,7 @@ def train(estimator: Any, prepared: Prepared, *, streaming: bool) -> dict[str, A
     start = _start(estimator, prepared, seen, continued=continued)
 
     def attributes(solution: Solution) -> dict[str, Any]:
-        return _attributes(prepared, solution, seen, counts + past)
+        return _attributes(prepared, solution, seen, counts + past, held_out)
 
     callbacks = PassCallbacks(
         estimator, prepared.X, prepared.Y, prepared.sample_weight, prepared.options.max_iter
@@ -186,6 +186,7 @@ def train(estimator: Any, prepared: Prepared, *, streaming: bool) -> dict[str, A
             before_pass=callbacks.before_pass,
             after_step=after_step,
             after_pass=after_pass,
+            report_kkt=not streaming,
         )
     callbacks.done(lambda: attributes(solution))
     if solution.interrupted:
@@ -275,7 +276,11 @@ def _start(
 
 
 def _attributes(
-    prepared: Prepared, solution: Solution, seen: np.ndarray, counts: np.ndarray
+    prepared: Prepared,
+    solution: Solution,
+    seen: np.ndarray,
+    counts: np.ndarray,
+    held_out: Rows | None,
 ) -> dict[str, Any]:
     """Fitted attributes over the whole vocabulary."""
     n_words = len(prepared.vocabulary)
@@ -301,9 +306,11 @@ def _attributes(
         },
         "l1_max_": solution.l1_max,
         "solver_": solution.solver,
+        "kkt_residual_": solution.kkt_residual,
         "device_": str(prepared.compute.device),
         "n_features_in_": prepared.carrier.n_features_in_,
         "_moments": solution.moments,
+        "_held_out": None if held_out is None else held_out.take,  # rows of X not trained on
     }
     if hasattr(prepared.carrier, "feature_names_in_"):
         fitted["feature_names_in_"] = prepared.carrier.feature_names_in_

@@ -123,6 +123,11 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         The smallest ``l1_strength`` at which A = 0 is stationary, whatever B is.
     solver_ : {"exact", "sampled"}
         What ``solver`` came to.
+    kkt_residual_ : float
+        How far A and b are from J's optimality conditions over the training rows, given B, in the units
+        of ``l1_strength``: 0 at the optimum, and comparable with ``l1_max_``. It takes two thirds of a
+        pass. nan with the sampled solver, where it would cost more than the fit, and after
+        ``partial_fit``: see :func:`flip_sklearn.kkt_residual`.
     device_ : str
         Where the fit ran.
     n_features_in_ : int

@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "splice": ESTIMATOR_PARTS,
     "persistence": {"extractor", "backend", "_validation"},
     "bulk": {"extractor", "_scoring", "_validation"},
+    "path": {"extractor", "metrics", "_training", "_validation", "_resume", "backend"},
     "_validation": set(),
     "_callbacks": set(),
     "datasets": set(),
@@ -63,6 +64,13 @@ MAY_IMPORT: dict[str, set[str]] = {
         "backend.sampling",
     },
     "backend.likelihood": {"backend.device", "backend.problem"},
+    "backend.optimality": {
+        "backend.device", "backend.likelihood", "backend.optimizer", "backend.problem",
+    },
+    "backend.path": {
+        "backend.likelihood", "backend.optimality", "backend.optimizer", "backend.problem",
+        "backend.run", "backend.solver", "backend.start", "backend.topk",
+    },
     "backend.proximal": {"backend.device", "backend.problem"},
     "backend.ranking": set(),
     "backend.words": {"backend.device", "backend.ranking"},
@@ -80,7 +88,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backend.solver": {
         "backend.device", "backend.problem", "backend.likelihood", "backend.proximal",
         "backend.whitening", "backend.topk", "backend.optimizer", "backend.checkpoint",
-        "backend.run", "backend.sampling", "backend.start",
+        "backend.run", "backend.sampling", "backend.start", "backend.optimality",
     },
 }  # fmt: skip
 # Loaded when they are needed and not before: extras, or large, or both.

@@ -242,7 +242,8 @@ def test_what_a_block_held_before_does_not_matter(kind: type) -> None:
     rows = torch.from_numpy(h)
     for _ in range(2):
         scores, maxima = block.scores(rows)
-        np.testing.assert_array_equal(scores, offset + h @ A.T)
+        np.testing.assert_array_equal(scores[:, :200], offset + h @ A.T)
+        assert (scores[:, 200:] == -np.inf).all()
         torch.testing.assert_close(maxima, block_maxima(scores))
         scores.fill_(float("nan"))
         maxima.fill_(float("nan"))
@@ -311,8 +312,8 @@ def test_no_score_exceeds_its_bound(
         offset[::7] = -np.inf
     short = shortlist_of(A, offset)
     rows = torch.from_numpy(h.astype(np.float32))
-    bounds = short._bounds.scores(short._longer(rows))[0].numpy()
-    single = short.words.scores(rows)[0].numpy()
+    bounds = short._bounds.scores(short._longer(rows))[0][:, :150].numpy()
+    single = short.words.scores(rows)[0][:, :150].numpy()
     A32, h32 = short.words.A.double().numpy(), rows.double().numpy()
     exact = offset.astype(np.float32).astype(np.float64) + h32 @ A32.T
     assert (bounds >= np.maximum(exact, single)).all()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
+import shutil
 import socket
+import tempfile
 import time
 import warnings
 import zlib
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,7 +25,7 @@ FORMAT = "flip-sklearn checkpoint 1"
 # Seconds between two checkpoints, and how many times longer than the writing of one they are apart:
 # checkpoints take at most about 1/21 of the time of a fit.
 MIN_SECONDS, TIMES_THE_WRITING = 30.0, 20.0
-# An unfinished file of another host that has not grown for so many seconds has no writer any more.
+# What another host began to write so many seconds ago has no writer any more.
 ABANDONED_SECONDS = 86_400.0
 
 # What reading a damaged or foreign file, and using what it says, may raise.
@@ -32,6 +33,7 @@ NOT_A_CHECKPOINT = (
     SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
 )  # fmt: skip
 
+T = TypeVar("T")
 State = tuple[dict[str, torch.Tensor], dict[str, Any]]
 
 
@@ -52,10 +54,7 @@ class Checkpoint:
         ValueError
             As ``load``.
         """
-        if not self.path.exists():
-            return None
-        with self.reading(), safe_open(self.path, framework="pt", device="cpu") as file:
-            return int(_about(file)["seed"])
+        return self._read(lambda about, _: int(about["seed"]))
 
     def load(self) -> State | None:
         """The last state written, on the CPU, or None if there is none of this seed.
@@ -67,16 +66,35 @@ class Checkpoint:
         ValueError
             If the file is there but no checkpoint that can be read.
         """
-        if not self.path.exists():
-            return None
-        with self.reading(), safe_open(self.path, framework="pt", device="cpu") as file:
-            about = _about(file)
+
+        def state(about: dict[str, Any], file: Any) -> State | None:
             if about["seed"] != self.seed:
                 return None  # random_state=None, and another process began such a fit since
             tensors = {name: file.get_tensor(name) for name in about["checksums"]}
             if _checksums(tensors) != about["checksums"]:
                 raise ValueError("its content is damaged")
             return tensors, about
+
+        return self._read(state)
+
+    def _read(self, use: Callable[[dict[str, Any], Any], T]) -> T | None:
+        """``use`` of the file's numbers and tensors; None if there is no file."""
+        while (before := self._identity()) is not None:
+            try:
+                with self.reading(), safe_open(self.path, framework="pt", device="cpu") as file:
+                    return use(_about(file), file)
+            except ValueError:
+                # safetensors opens a file twice: another process may have replaced it in between.
+                if self._identity() == before:
+                    raise
+        return None
+
+    def _identity(self) -> tuple[int, int, int] | None:
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -114,19 +132,21 @@ class Checkpoint:
         folder.mkdir(parents=True, exist_ok=True)
         for part in folder.glob(f"{self.path.stem}-*.part"):
             if _abandoned(part, here):
-                part.unlink(missing_ok=True)
+                shutil.rmtree(part, ignore_errors=True)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         about = {**about, "format": FORMAT, "seed": self.seed, "checksums": _checksums(tensors)}
         text = json.dumps(about)
-        # Processes of two containers may have the same host name and number, hence the random part.
-        part = folder / f"{here}-{os.getpid()}-{secrets.token_hex(4)}.part"
+        # A folder of its own, with random letters: safetensors may write to a hidden file beside the
+        # one it is given, and processes of two containers may have the same host name and number.
+        part = Path(tempfile.mkdtemp(".part", f"{here}-{os.getpid()}-", folder))
         try:
-            save_file(tensors, part, metadata={"state": text, "checksum": _checksum(text)})
-            with open(part, "rb+") as file:
+            new = part / self.path.name
+            save_file(tensors, new, metadata={"state": text, "checksum": _checksum(text)})
+            with open(new, "rb+") as file:
                 os.fsync(file.fileno())
-            os.replace(part, self.path)
+            os.replace(new, self.path)
         finally:
-            part.unlink(missing_ok=True)
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def _about(file: Any) -> dict[str, Any]:
@@ -149,7 +169,7 @@ def _checksums(tensors: dict[str, torch.Tensor]) -> dict[str, int]:
 
 
 def _abandoned(part: Path, here: str) -> bool:
-    """Whether the writer of an unfinished file was killed: on this host at once, elsewhere in time."""
+    """Whether its writer was killed: told on this host at once, of other hosts in time."""
     try:
         where, process, _ = part.stem.rsplit("-", 2)
         if where == here and os.name == "posix":

@@ -96,6 +96,7 @@ def loss_and_gradients(
     grad_h: torch.Tensor | None,
     scale: float = 1.0,
     own_offset: torch.Tensor | None = None,
+    add: bool = False,
 ) -> torch.Tensor:
     """L of a batch (float64 scalar tensor); ``scale`` times its gradients is written into ``grad_*``.
 
@@ -107,12 +108,14 @@ def loss_and_gradients(
     grad_A, grad_b, grad_h : overwritten; ``grad_h=None`` skips dL/dh (LiP has no B to train).
     scale : factor of the gradients, not of the loss
     own_offset : (nnz,), added to the scores of a row's own words before the softmax (``sampling.py``)
+    add : add to ``grad_A`` and ``grad_b`` instead of overwriting them
     """
     loss = torch.zeros((), dtype=torch.float64, device=h.device)
     n_words = A.shape[0]
     if h.shape[0] == 0:
-        grad_A.zero_()
-        grad_b.zero_()
+        if not add:
+            grad_A.zero_()
+            grad_b.zero_()
         return loss
     # Dividing a row of the residual by its w_n T_n and multiplying the row of h, or of the product
     # with A, by it instead saves a pass over the m x V residual.
@@ -139,10 +142,9 @@ def loss_and_gradients(
             own = G.view(-1).index_select(0, index)
             loss += _loss(scores, G, own, part, index)
             G.view(-1)[index] = own - share[entries]
-            torch.mv(G.T, weight[first:last], out=grad_b) if first == 0 else grad_b.addmv_(
-                G.T, weight[first:last]
-            )
-            matmul(G.T, weighted_h[first:last], compute, out=grad_A, add=first > 0)
+            summed = add or first > 0
+            grad_b.addmv_(G.T, weight[first:last], beta=1.0 if summed else 0.0)
+            matmul(G.T, weighted_h[first:last], compute, out=grad_A, add=summed)
             if grad_h is not None:
                 matmul(G, A, compute, out=grad_h[first:last])
     if grad_h is not None:

@@ -1,8 +1,9 @@
 """How far parameters are from the optimum: exact gradients over all rows, in blocks, and the KKT residual.
 
-At a given B~, J is convex in (A, b), and with S its smooth part (likelihood and squared L2) it is least where
+At a given B~, J is convex in (A, b), and with S its smooth part (likelihood and squared L2) it is least
+where
 
-    dS/db_j = 0,     dS/dA_jk = -sign(A_jk) l1 / V   where A_jk != 0,     |dS/dA_jk| <= l1 / V   where A_jk = 0.
+    dS/db_j = 0,    dS/dA_jk = -sign(A_jk) l1 / V  if A_jk != 0,    |dS/dA_jk| <= l1 / V  if A_jk = 0.
 
 The residual is V times the largest violation of these, in the units of ``l1_strength``: at A = 0, with b
 the log frequencies and l1 = 0, it is the gradient that ``l1_max`` is made of.
@@ -10,16 +11,17 @@ the log frequencies and l1 = 0, it is the gradient that ``l1_max`` is made of.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
+from flip_sklearn.backend.device import Compute
 from flip_sklearn.backend.likelihood import Workspace, loss_and_gradients
 from flip_sklearn.backend.optimizer import Parameters
-from flip_sklearn.backend.problem import WhitenedRows
+from flip_sklearn.backend.problem import Rows, WhitenedRows
 
-# Rows whose gradients are made at once: adding V r numbers to the sum is then a small part of the work.
-CHUNK_ROWS = 4096
-# Elements of A whose conditions are checked at once.
-CHECK_ELEMENTS = 2**22
+CHUNK_ROWS = 512
+# Elements of A whose conditions are checked at once: the check takes no memory of A's size.
+CHECK_ELEMENTS = 2**18
 
 
 @torch.no_grad()
@@ -28,23 +30,20 @@ def smooth_gradients(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Gradients of J without its L1 term with respect to A (V, r) and b (V,), over all rows.
 
-    Costs 4 n V r operations and memory for two matrices like A next to a block of scores. In a process
-    group every process computes its rows and gets the sum.
+    Costs 4 n V r operations, in the products' format, and memory for one matrix like A beside a block of
+    scores. In a process group every process computes its rows and gets the sum.
     """
     A, B, b = parameters
-    total_A, total_b = torch.zeros_like(A), torch.zeros_like(b)
-    part_A, part_b = torch.empty_like(A), torch.empty_like(b)
-    scale = 1.0 / float(data.rows.word_mass.sum())
+    grad_A, grad_b = torch.zeros_like(A), torch.zeros_like(b)
+    words = float(data.rows.word_mass.sum())
     for _, latent, targets in data.blocks(CHUNK_ROWS * data.group.size):
         h = latent if B is None else latent @ B.T
         loss_and_gradients(
             h, A, b, targets, data.compute, work,
-            grad_A=part_A, grad_b=part_b, grad_h=None, scale=scale,
+            grad_A=grad_A, grad_b=grad_b, grad_h=None, scale=1.0 / words, add=True,
         )  # fmt: skip
-        total_A += part_A
-        total_b += part_b
-    data.group.sum_(total_A, total_b)
-    return total_A.add_(A, alpha=l2 / len(A)), total_b
+    data.group.sum_(grad_A, grad_b)
+    return grad_A.add_(A, alpha=l2 / words), grad_b
 
 
 @torch.no_grad()
@@ -61,6 +60,31 @@ def kkt_residual(
     for first in range(0, n_words, step):
         a, g = A[first : first + step], grad_A[first : first + step]
         off = (g + bound * a.sign()).abs_()
-        off = torch.where(a == 0, off.sub_(bound).clamp_min_(0), off)
+        off = torch.where(a == 0, off.sub(bound).clamp_min_(0), off)
         worst = torch.maximum(worst, off.amax())
     return n_words * float(worst)
+
+
+@torch.no_grad()
+def raw_kkt_residual(
+    rows: Rows,
+    A: np.ndarray,
+    B: np.ndarray,
+    b: np.ndarray,
+    mean: np.ndarray,
+    compute: Compute,
+    *,
+    l1: float,
+    l2: float,
+) -> float:
+    """``kkt_residual`` of factors that read raw embeddings, z = b + A B (x - mean).
+
+    The latents B (x - mean) are those of B~ x~, so the conditions in (A, b) need no whitening.
+    """
+
+    def tensor(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(compute.device, compute.dtype)
+
+    latents = WhitenedRows(rows, tensor(mean), tensor(B.T), compute)
+    parameters = Parameters(tensor(A), None, tensor(b))
+    return kkt_residual(latents, parameters, l1=l1, l2=l2, work=Workspace(compute))

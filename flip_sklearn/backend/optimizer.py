@@ -27,8 +27,8 @@ BETA1, BETA2, EPS = 0.9, 0.999, 1e-10
 AVERAGE_DECAY = 0.99
 WARM_UP_STEPS = 20
 # Step sizes relative to `learning_rate`: a step on all entries of a row of A moves its scores by about
-# sqrt(r) times the entry step, hence A's 1 / sqrt(r) (and B~'s 1 / sqrt(d), its entries' own size). B~
-# and b were best when slower: docs/solver.md has the table.
+# sqrt(r) times the entry step, hence the 1 / sqrt(r). B~ and b were best when slower; B~ matters more, and
+# may move faster, the fewer its rows: docs/solver.md has the table.
 B_RATE, BIAS_RATE = 0.2, 0.02
 # A rate beyond this diverges at once; float32 could not even hold it as a factor.
 LARGEST_RATE = 1e30
@@ -61,6 +61,7 @@ class Optimizer:
         self._rate = min(learning_rate, LARGEST_RATE)
         self.steps = 0
         self._log_decay = 0.0  # sum over the steps of log(decay of the average)
+        self._averaged_since = 0  # the averages are those of the steps after this one
 
         def zeros(like: torch.Tensor) -> torch.Tensor:
             return torch.zeros_like(like)
@@ -92,6 +93,15 @@ class Optimizer:
             tensor.copy_(tensors[name])
         self.steps, self._log_decay = int(numbers["steps"]), float(numbers["log_decay"])
 
+    def change(self, *, l1: float, learning_rate: float) -> None:
+        """Go on with another L1 strength and rate, and average anew; settle first."""
+        self.l1 = l1 / len(self.A)
+        self._rate = min(learning_rate, LARGEST_RATE)
+        self._averaged_since = self.steps
+        for name in ("A", "b", "B"):
+            if name in self._state:
+                self._state[f"average_{name}"].copy_(self._state[name])
+
     def take(self, words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows of A and entries of b of some words, in memory that the next call reuses."""
         if len(self._taken) < len(words):
@@ -111,7 +121,8 @@ class Optimizer:
         """One step on all words, or on ``words``, whose rows the last ``take`` gave."""
         self.steps += 1
         warm = min(1.0, self.steps / WARM_UP_STEPS)
-        decay = min(AVERAGE_DECAY, (1 + self.steps) / (10 + self.steps))
+        averaged = self.steps - self._averaged_since
+        decay = min(AVERAGE_DECAY, (1 + averaged) / (10 + averaged))
         before, self._log_decay = self._log_decay, self._log_decay + math.log(decay)
         correction = 1.0 - BETA2**self.steps
         state = self._state
@@ -206,7 +217,7 @@ class Optimizer:
         adam(
             [B], [gradient], [state["first_B"]], [state["second_B"]], [], [state["adam_step"]],
             fused=True, amsgrad=False, beta1=BETA1, beta2=BETA2,
-            lr=self._rate * B_RATE * warm / math.sqrt(B.shape[1]),
+            lr=self._rate * B_RATE * warm / math.sqrt(B.shape[0]),
             weight_decay=0.0, eps=EPS, maximize=False,
         )  # fmt: skip
         normalize_rows_(B)

@@ -66,6 +66,12 @@ def largest(
     if maxima is None:
         maxima = block_maxima(scores)
     blocks = maxima.topk(k, dim=1, sorted=False).indices
+    if scores.is_contiguous() and full * BLOCK == n_words:  # blocks lie in one piece: copy them so
+        before = torch.arange(len(scores), device=scores.device)[:, None] * full
+        read = scores.view(-1, BLOCK).index_select(0, (blocks + before).view(-1))
+        best = read.view(len(scores), -1).topk(k, dim=1)
+        block = blocks.gather(1, best.indices.div(BLOCK, rounding_mode="floor"))
+        return best.values, block * BLOCK + best.indices % BLOCK
     places = torch.arange(BLOCK, device=scores.device)
     columns = (blocks[:, :, None] * BLOCK + places).flatten(1)
     if full * BLOCK < n_words:  # the ragged end, always looked at

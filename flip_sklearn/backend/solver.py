@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -28,6 +28,7 @@ import torch
 from flip_sklearn.backend.checkpoint import Checkpoint
 from flip_sklearn.backend.device import Compute, to_numpy
 from flip_sklearn.backend.likelihood import Workspace, loss_only
+from flip_sklearn.backend.optimality import kkt_residual
 from flip_sklearn.backend.optimizer import Parameters
 from flip_sklearn.backend.problem import Rows, WhitenedRows
 from flip_sklearn.backend.proximal import l1_max
@@ -73,6 +74,7 @@ class Solution:
     best_pass: int
     converged: bool  # whether the last pass brought no progress any more
     interrupted: bool = False  # by KeyboardInterrupt, after at least one pass
+    kkt_residual: float = math.nan  # where it was asked for
 
 
 class Session:
@@ -184,13 +186,14 @@ def solve(
     before_pass: Callable[[], None] | None = None,
     after_step: Callable[[int], None] | None = None,
     after_pass: Callable[[PassRecord, Callable[[], Solution]], bool] | None = None,
+    report_kkt: bool = False,
 ) -> Solution:
     """Minimize J over the training rows.
 
     ``past_moments`` and ``past_counts`` describe rows of earlier calls (streaming). ``checkpoint`` is
     continued from if it holds a state, and written to. ``after_step`` gets the rows done so far in
     this pass; ``after_pass`` the record and a function that makes the solution as of now, and
-    returns True to stop.
+    returns True to stop. ``report_kkt`` asks for the exact solver's KKT residual, two thirds of a pass.
     """
     session = Session(
         train, options, compute, start=start, past_moments=past_moments, past_counts=past_counts
@@ -236,6 +239,11 @@ def solve(
             if checkpoint is not None:
                 ended = run.stopped or number == options.max_iter
                 checkpoint.save_if_due(run.state, now=ended)
+        kkt = math.nan
+        if report_kkt and session.sampler is None and run.kept is not None:
+            kkt = kkt_residual(
+                session.data, run.kept[0], l1=options.l1, l2=options.l2, work=session.work
+            )
     except KeyboardInterrupt:
         # The processes of a group are interrupted at different points: no model is theirs in common.
         if run.kept is None or not train.group.alone:
@@ -243,7 +251,7 @@ def solve(
         return session.solution(*run.kept, interrupted=True)
     if run.kept is None:  # a checkpoint never holds fewer passes than were asked for
         raise RuntimeError("no pass was made")
-    return session.solution(*run.kept)
+    return replace(session.solution(*run.kept), kkt_residual=kkt)
 
 
 def _resume(run: Run, checkpoint: Checkpoint, max_iter: int) -> bool:

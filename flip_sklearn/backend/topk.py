@@ -142,7 +142,7 @@ class Scorer:
         unseen = torch.from_numpy(np.flatnonzero(self.unseen)).to(self.compute.device)
         for h in self._latents(X, None):
             for first, last in _even(len(h), words.rows):
-                scores, _ = words.scores(h[first:last], maxima=False)
+                scores = words.scores(h[first:last], maxima=False)[0][:, :n_words]
                 if len(unseen):
                     # Far from the data seen words fall below any fixed score: stay under them.
                     lowest = scores.amin(dim=1, keepdim=True)

@@ -24,15 +24,16 @@ from flip_sklearn.backend.ranking import BLOCK, block_maxima
 # Scores of one block, in elements. The product reads all of A for every block, so blocks must be tall
 # (512 rows run 1.2 to 1.5 times faster than 64); 2**24 float32 are 64 MiB.
 BLOCK_ELEMENTS = {"cpu": 2**24, "cuda": 2**28}
-BLOCK_ROWS = {"cpu": (128, 512), "cuda": (128, 2**16)}
+BLOCK_ROWS = {"cpu": (128, 1024), "cuda": (128, 2**16)}
 # The block is made in tiles of columns, whose offset and maxima are done before they leave the cache.
-TILE_ELEMENTS = {"cpu": 2**21, "cuda": 2**28}
+# Not too small: every tile is three more places where threads wait for each other.
+TILE_ELEMENTS = {"cpu": 2**22, "cuda": 2**28}
 # A sparse product reads h once per non-zero entry: few rows, so that h stays in the second-level cache.
 SPARSE_BLOCK_ROWS = 64
 
 # Share of non-zero entries below which the sparse product is taken. Time of Scorer.top by the dense
 # product over that by the sparse one, rank 384, zeros at random, one thread (python -m
-# benchmarks.bench_extract --densities --threads 1):
+# benchmarks.bench_extract --densities --cpu-time):
 #
 #     density     .01  .03  .10  .15  .20  .30
 #     V = 12,128  4.0  3.5  2.0  1.6  1.3  1.0
@@ -85,10 +86,15 @@ class DenseWords:
     def scores(
         self, h: torch.Tensor, *, maxima: bool = True
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Scores (m, V) of about ``rows`` latent rows, and their ``block_maxima`` if asked for."""
+        """Scores of about ``rows`` latent rows, and their ``block_maxima`` if asked for.
+
+        Columns of -inf follow those of the V words, up to a whole number of blocks.
+        """
         m, n_words = len(h), len(self.A)
-        scores = self._buffers.get("scores", m, n_words, h)
-        highest = self._buffers.get("maxima", m, n_words // BLOCK, h) if maxima else None
+        blocks = math.ceil(n_words / BLOCK)
+        scores = self._buffers.get("scores", m, blocks * BLOCK, h)
+        highest = self._buffers.get("maxima", m, blocks, h) if maxima else None
+        scores[:, n_words:] = -math.inf
         width = max(1, TILE_ELEMENTS[h.device.type] // max(1, m) // BLOCK) * BLOCK
         for first in range(0, n_words, width):
             last = min(first + width, n_words)
@@ -96,8 +102,9 @@ class DenseWords:
             self.product(h, self.A[first:last].T, tile)
             if self.offset is not None:
                 tile += self.offset[first:last]
-            if highest is not None and last - first >= BLOCK:
-                block_maxima(tile, out=highest[:, first // BLOCK : last // BLOCK])
+            if highest is not None:
+                whole = scores[:, first : first + width]
+                block_maxima(whole, out=highest[:, first // BLOCK :][:, : whole.shape[1] // BLOCK])
         return scores, highest
 
 
@@ -126,7 +133,7 @@ class SparseWords:
     def scores(
         self, h: torch.Tensor, *, maxima: bool = True
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Scores (m, V) of about ``rows`` latent rows, and their ``block_maxima`` if asked for."""
+        """Scores of about ``rows`` latent rows, and their ``block_maxima`` if asked for."""
         (n_words, columns), m = self.A.shape, len(h)
         right = self._buffers.get("right", columns, m, h)
         right[:-1].copy_(h.T)
