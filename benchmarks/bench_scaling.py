@@ -3,6 +3,7 @@
 Run from the root of the repository, on an otherwise idle machine:
 
     python -m benchmarks.bench_scaling ratio     # seconds a pass, recipe over ours, V = 12k to 100k
+    python -m benchmarks.bench_scaling worth     # sampled pass over exact pass, by the share of candidates
     python -m benchmarks.bench_scaling floor     # exact pass over 6 n V r / (measured product rate)
     python -m benchmarks.bench_scaling table     # n, V, r each doubled twice: seconds, peak memory
     python -m benchmarks.bench_scaling paper     # 3.4 million rows, 1024 dims, 100,000 words, rank 512
@@ -117,6 +118,28 @@ def ratio(args: argparse.Namespace) -> None:
         print(
             f"{n_words:8d} {theirs:8.2f} {ours['exact']:8.2f} {ours['sampled']:8.2f} {chosen:>8} "
             f"{theirs / ours[chosen]:14.1f}",
+            flush=True,
+        )
+
+
+def worth(args: argparse.Namespace) -> None:
+    """Seconds of a sampled pass over those of an exact one, where ``solver="auto"`` must choose."""
+    print(
+        f"{'V':>8} {'candidates / V':>15} {'exact, s':>9} {'sampled, s':>11} {'sampled / exact':>16}"
+    )
+    for n_words in (2000, 3000, 4000, 6000, 8000, 12_000):
+        Y = zipf_counts(6000, n_words)
+        X = np.random.default_rng(0).standard_normal((6000, args.rank), np.float32)
+        both = [session(X, Y, args.rank, solver, args.device) for solver in ("exact", "sampled")]
+        seconds = [math.inf, math.inf]
+        for _ in range(args.repeats):  # in turns, so that load from elsewhere hits both
+            seconds = [
+                min(best, seconds_of_pass(ready)) for best, ready in zip(seconds, both, strict=True)
+            ]
+        share = both[1].sampler.expected / n_words
+        print(
+            f"{n_words:8d} {share:15.2f} {seconds[0]:9.2f} {seconds[1]:11.2f} "
+            f"{seconds[1] / seconds[0]:16.2f}",
             flush=True,
         )
 
@@ -285,7 +308,7 @@ def paper(args: argparse.Namespace) -> None:
 def main() -> None:
     """Parse the command line and run one of the four."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["ratio", "floor", "table", "paper", "line"])
+    parser.add_argument("what", choices=["ratio", "worth", "floor", "table", "paper", "line"])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", help="of floor")
     parser.add_argument("--words", type=int, nargs="+", default=[12_000, 50_000, 100_000])
@@ -307,7 +330,10 @@ def main() -> None:
             f"{processor_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
             flush=True,
         )
-    calls = {"ratio": ratio, "floor": floor, "table": table, "paper": paper, "line": one_line}
+    calls = {
+        "ratio": ratio, "worth": worth, "floor": floor, "table": table, "paper": paper,
+        "line": one_line,
+    }  # fmt: skip
     calls[args.what](args)
 
 

@@ -49,7 +49,9 @@ def test_the_penalty_step_minimizes_its_objective_in_the_metric(a, d, l1, l2) ->
     def value(v):
         return (v - a) ** 2 / (2 * d) + l1 * np.abs(v) + 0.5 * l2 * v**2
 
-    others = np.concatenate([np.linspace(-abs(a) - 1, abs(a) + 1, 401), [0.0, a, u + 1e-6, u - 1e-6]])
+    others = np.concatenate(
+        [np.linspace(-abs(a) - 1, abs(a) + 1, 401), [0.0, a, u + 1e-6, u - 1e-6]]
+    )
     assert value(u) <= value(others).min() + 1e-9
     if abs(a) <= l1 * d:
         assert u == 0.0

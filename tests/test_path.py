@@ -174,10 +174,10 @@ def test_the_residual_falls_as_a_fit_goes_on(small: Planted) -> None:
     found = [
         model(rank=None, **{**TO_THE_END, "max_iter": passes}, l1_strength=0.1, tol=0,
               early_stopping=False, n_iter_no_change=10**6).fit(small.X, small.Y).kkt_residual_
-        for passes in (1, 20, 400)
+        for passes in (1, 30, 1000)
     ]  # fmt: skip
     assert found[0] > 3 * found[1] > 9 * found[2]
-    assert found[2] < 0.05
+    assert found[2] < 0.02
 
 
 def test_where_the_residual_would_cost_too_much_it_is_nan() -> None:
@@ -239,7 +239,7 @@ def test_every_model_is_a_minimizer(small: Planted, l2: float) -> None:
             float(reference.objective(h, Y, w, *pair, l1, l2))
             for pair in (best, (torch.from_numpy(A), torch.from_numpy(b)))
         )
-        assert exact <= ours + 1e-9
+        assert exact <= ours + 1e-6
         assert ours == pytest.approx(exact, abs=1e-3)
         assert float((A == 0).mean()) == pytest.approx(
             float((best[0] == 0).double().mean()), abs=0.1
@@ -280,16 +280,16 @@ def test_a_path_leads_from_nothing_to_everything(rank: int | None, solver: str) 
 def test_the_words_that_the_embedding_tells_come_first() -> None:
     """Planted sparse truth: 5 of 15 words depend on x; at some strength those, and no others, are left."""
     rng = np.random.default_rng(0)
-    X, A = rng.normal(size=(1500, 6)), np.zeros((15, 6))
+    X, A = rng.normal(size=(3000, 6)), np.zeros((15, 6))
     telling = np.array([1, 4, 7, 9, 14])
     A[telling] = 1.5 * np.eye(6)[:5]
     theta = np.exp(X @ A.T)
     theta /= theta.sum(axis=1, keepdims=True)
     Y = sp.csr_array(np.stack([rng.multinomial(8, row) for row in theta]))
-    path = regularization_path(X, Y, 8, eps=1e-2, estimator=model(rank=None))
+    path = regularization_path(X, Y, 12, eps=1e-2, estimator=model(rank=None))
     left = [set(np.flatnonzero(parts(one)[0].any(axis=1))) for one in path.models]
     assert set(telling) in left
-    shuffled = X[rng.permutation(1500)]  # negative control: embeddings of other rows
+    shuffled = X[rng.permutation(3000)]  # negative control: embeddings of other rows
     lost = regularization_path(
         shuffled, Y, path.l1_strengths[1:6], estimator=model(rank=None), validation=(X, Y)
     )

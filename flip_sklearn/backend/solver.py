@@ -7,7 +7,8 @@ over A (V, r), b (V,) and B~ (r, d) with rows of unit norm (oblique manifold). T
 give the same scores for every c, so without it a penalty on A alone could be driven to zero for nothing.
 Since x~ has unit covariance, every latent B~_k x~ has unit variance, and A_jk reads: nats that word j gains
 per standard deviation of latent k. The squared penalty is a Gaussian prior that does not grow with the
-data: l2 says how many occurrences of a word outweigh it. LiP (rank None) is the same with r = d and B~ = I fixed; J is then convex.
+data: l2 says how many occurrences of a word outweigh it. LiP (rank None) is the same with r = d and
+B~ = I fixed; J is then convex.
 
 The start is a closed form (``start.py``). A step takes the gradients of a batch, over all words or over
 candidates (``sampling.py``), and moves the words it saw (``optimizer.py``). The rate is constant and the

@@ -36,8 +36,8 @@ SPARSE_BLOCK_ROWS = 64
 # benchmarks.bench_extract --densities --cpu-time):
 #
 #     density     .01  .03  .10  .15  .20  .30
-#     V = 12,128  4.0  3.5  2.0  1.6  1.3  1.0
-#     V = 50,000  6.3  4.7  2.6  1.9  1.6  1.1
+#     V = 12,128  3.4  2.9  1.9  1.7  1.4  1.0
+#     V = 50,000  6.4  5.4  2.4  1.8  1.4  1.0
 CSR_DENSITY = 0.2
 
 _ROWS_TO_JUDGE_BY = 256
