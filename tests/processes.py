@@ -87,6 +87,7 @@ def _run(pipe: Any, target: Callable[..., Any], arguments: tuple[Any, ...]) -> N
     global _pipe
     _pipe = pipe
     torch.set_num_threads(1)
+    signal.alarm(int(3 * PATIENCE))  # a parent that is killed itself does not end us
     try:
         pipe.send(("result", target(*arguments)))
     except BaseException:

@@ -75,6 +75,8 @@ class Checkpoint:
                 raise ValueError("its content is damaged")
             return tensors, about
 
+        if self.writes:  # a fit that was finished writes no more, so this is the time
+            self._sweep()
         return self._read(state)
 
     def _read(self, use: Callable[[dict[str, Any], Any], T]) -> T | None:
@@ -127,12 +129,19 @@ class Checkpoint:
         ended = time.monotonic()
         self._due = ended + max(MIN_SECONDS, TIMES_THE_WRITING * (ended - began))
 
-    def _write(self, tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
-        folder, here = self.path.parent, f"{self.path.stem}-{socket.gethostname()}"
-        folder.mkdir(parents=True, exist_ok=True)
-        for part in folder.glob(f"{self.path.stem}-*.part"):
-            if _abandoned(part, here):
+    def _of_this_host(self) -> str:
+        return f"{self.path.stem}-{socket.gethostname()}"
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left of their writing."""
+        for part in self.path.parent.glob(f"{self.path.stem}-*.part"):
+            if _abandoned(part, self._of_this_host()):
                 shutil.rmtree(part, ignore_errors=True)
+
+    def _write(self, tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
+        folder, here = self.path.parent, self._of_this_host()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._sweep()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         about = {**about, "format": FORMAT, "seed": self.seed, "checksums": _checksums(tensors)}
         text = json.dumps(about)
