@@ -87,6 +87,8 @@ def _run(pipe: Any, target: Callable[..., Any], arguments: tuple[Any, ...]) -> N
     global _pipe
     _pipe = pipe
     torch.set_num_threads(1)
+    # A shell ignores Ctrl-C for what it starts in the background, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.alarm(int(3 * PATIENCE))  # a parent that is killed itself does not end us
     try:
         pipe.send(("result", target(*arguments)))
