@@ -1,0 +1,1 @@
+"""Diagnoses of an encoder: what its vectors keep of the words, view by view, as tidy results."""

@@ -1,0 +1,1 @@
+"""Pictures of results: a Display keeps the arrays, `plot` draws them."""
