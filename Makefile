@@ -4,10 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint bench clean
+.PHONY: demo report test lint bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/quickstart.py
+
+report: $(VENV)/.demo
+	$(BIN)/python examples/report.py
 
 test: $(VENV)/.test
 	$(BIN)/ruff check .

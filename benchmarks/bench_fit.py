@@ -61,7 +61,7 @@ from flip_sklearn.backend import solver
 from flip_sklearn.backend.device import PRECISIONS, resolve_compute
 from flip_sklearn.backend.problem import WhitenedRows
 from flip_sklearn.backend.run import Run, one_pass
-from flip_sklearn.metrics import KeywordAccuracy, keyword_accuracy
+from flip_sklearn.metrics import RowMean, keyword_accuracy
 
 DEFAULT_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 DEFAULT_TARGETS = (0.65, 0.70, 0.75, 0.78)
@@ -112,8 +112,8 @@ class OurRun:
     """Curve and results of FLiPExtractor."""
 
     curve: list[Reading]
-    final: KeywordAccuracy
-    without_bias: KeywordAccuracy
+    final: RowMean
+    without_bias: RowMean
     seconds: float  # of the whole fit
     preparation_seconds: float  # before the first pass
     pass_seconds: float  # median
@@ -127,7 +127,7 @@ class RecipeRun:
     """Curve and result of the published recipe."""
 
     curve: list[Reading]
-    final: KeywordAccuracy
+    final: RowMean
     seconds: float
 
 
@@ -190,7 +190,7 @@ def make_synthetic(n: int, n_words: int, d: int, seed: int) -> Data:
 # --------------------------------------------------------------------------------- measuring
 
 
-def dev_accuracy(score_rows: ScoreRows, Y: sp.csr_array) -> KeywordAccuracy:
+def dev_accuracy(score_rows: ScoreRows, Y: sp.csr_array) -> RowMean:
     """Keyword accuracy from the scores of a few rows at a time: both solvers are judged here."""
     n, n_words = Y.shape
     widest = min(n_words, max(1, int(np.diff(Y.indptr).max(initial=0))))
@@ -204,9 +204,9 @@ def dev_accuracy(score_rows: ScoreRows, Y: sp.csr_array) -> KeywordAccuracy:
     return keyword_accuracy(Y, top)
 
 
-def reading(passes: float, seconds: float, result: KeywordAccuracy) -> Reading:
+def reading(passes: float, seconds: float, result: RowMean) -> Reading:
     """One point of a curve."""
-    return Reading(passes, seconds, result.accuracy, result.standard_error)
+    return Reading(passes, seconds, result.value, result.standard_error)
 
 
 class Stopwatch:
@@ -444,8 +444,8 @@ def train_recipe(
             seconds = watch.pause()
             result = dev_accuracy(recipe_scores(model, data, device), data.Y_dev)
             curve.append(reading(steps / steps_a_pass, seconds, result))
-            bar.set_postfix_str(f"dev accuracy {result.accuracy:.3f}")
-            if out_of_time or result.accuracy >= stop_at:
+            bar.set_postfix_str(f"dev accuracy {result.value:.3f}")
+            if out_of_time or result.value >= stop_at:
                 return RecipeRun(curve, result, seconds)
             watch.start()
 
@@ -479,7 +479,7 @@ def compare(ours: Sequence[Reading], recipe: Sequence[Reading], target: float) -
     )
 
 
-def paired_difference(a: KeywordAccuracy, b: KeywordAccuracy) -> tuple[float, float]:
+def paired_difference(a: RowMean, b: RowMean) -> tuple[float, float]:
     """Mean of a - b over the dev rows, and its standard error."""
     difference = (a.per_row - b.per_row)[~np.isnan(a.per_row)]
     return float(difference.mean()), float(difference.std(ddof=1) / math.sqrt(len(difference)))
@@ -589,8 +589,8 @@ def print_targets(
 def print_finals(ours: OurRun, recipe: RecipeRun) -> None:
     """Print what each ends with."""
 
-    def line(name: str, result: KeywordAccuracy, note: str) -> None:
-        print(f"{name:<22}{result.accuracy:.4f} +- {result.standard_error:.4f}   {note}")
+    def line(name: str, result: RowMean, note: str) -> None:
+        print(f"{name:<22}{result.value:.4f} +- {result.standard_error:.4f}   {note}")
 
     passes = f"pass {ours.best_pass} of {ours.passes} kept, {ours.seconds:.1f} s"
     print("\nfinal dev accuracy")

@@ -23,6 +23,7 @@ from sklearn.model_selection import train_test_split
 
 from flip_sklearn import FLiPExtractor, keyword_accuracy
 from flip_sklearn.datasets import load_docstrings
+from flip_sklearn.plots import ExtractorDisplay, KeywordDisplay
 
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 SHOWN = 8
@@ -69,28 +70,19 @@ def draw(
         1, 4, figsize=(15, 3.9), width_ratios=[1, 1, 1, 0.9], layout="constrained"
     )
     for axis, sentence, reading, present in zip(axes, sentences, readings, words, strict=False):
-        names, scores = zip(*reading[::-1], strict=True)
-        right = [name in present for name in names]
-        bars = axis.barh(names, scores, color=["#1f5a8a" if hit else "white" for hit in right])
-        for bar, hit in zip(bars, right, strict=True):
-            bar.set(edgecolor="#1f5a8a", hatch=None if hit else "////")
-        axis.set_title(textwrap.fill(f'"{sentence}"', 38), fontsize=9, loc="left")
-        axis.set_xlabel("lift over the average sentence (nats)", fontsize=8)
-        axis.tick_params(labelsize=9)
-        axis.spines[["top", "right"]].set_visible(False)
-    axis = axes[3]
-    names, values, errors = zip(*accuracy[::-1], strict=True)
-    axis.barh(names, values, xerr=errors, color=["#bbbbbb"] * (len(names) - 1) + ["#1f5a8a"])
-    for place, value in enumerate(values):
-        axis.text(value + 0.03, place, f"{value:.0%}", va="center", fontsize=9)
-    axis.set(xlim=(0, 1), title="share of a sentence's words found")
-    axis.title.set_fontsize(9)
-    axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(
-        "Words read off 384 numbers, for sentences never seen "
-        "(filled: in the sentence; hatched: not)",
-        fontsize=11,
-    )
+        KeywordDisplay.from_result(
+            reading, words_present=present, text=sentence, ax=axis,
+            label="lift over the average sentence (nats)",
+        )  # fmt: skip
+    names, values, errors = map(np.array, zip(*accuracy, strict=True))
+    ExtractorDisplay(
+        extractors=names,
+        accuracy=values[:, None],
+        low=(values - errors)[:, None],
+        high=(values + errors)[:, None],
+        views=["embeddings"],
+    ).plot(axes[3], name="Over all test sentences")
+    figure.suptitle("Words read off the embeddings of sentences never seen", fontsize=11)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -131,7 +123,7 @@ def main() -> None:
         ("most frequent words", guess),
     ):
         result = keyword_accuracy(Y_test, scores)
-        accuracy.append((name, result.accuracy, result.standard_error))
+        accuracy.append((name, result.value, result.standard_error))
 
     print(f"4. Words read off {X.shape[1]} numbers, for sentences it has never seen\n")
     analyzer = vectorizer.build_analyzer()

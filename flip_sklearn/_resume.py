@@ -22,6 +22,9 @@ from flip_sklearn.backend.solver import Options
 CHECKSUM_BYTES = 2**22
 COMPARED_ROWS = 1024
 
+# X, Y, weights and groups of the rows
+Data = tuple[np.ndarray, sp.csr_array, np.ndarray, np.ndarray | None]
+
 
 def join_processes() -> Group:
     """The process group that this process is in; warns when torchrun's processes have none."""
@@ -42,21 +45,22 @@ def check_same_call(
     options: Options,
     compute: Compute,
     estimator: Any,
-    data: tuple[np.ndarray, sp.csr_array, np.ndarray],
+    data: Data,
 ) -> None:
     """Refuse a group whose processes were given different rows or parameters: they would part or hang."""
     if group.alone:
         return
-    X, Y, weights = data
+    X, Y, *others = data
     rows = np.unique(np.linspace(0, len(X) - 1, COMPARED_ROWS).astype(np.int64))
     text = f"{X.dtype}{X.shape}{Y.shape}{options}{compute.dtype}{hasattr(estimator, 'bias_')}"
     value = zlib.crc32(text.encode())
-    for array in (X[rows], Y.indptr, Y.indices, Y.data, weights):
+    for array in (X[rows], Y.indptr, Y.indices, Y.data, *_given(others)):
         value = zlib.crc32(np.ascontiguousarray(array).data, value)
     if not group.agrees(value, compute.device):
         raise ValueError(
             f"the {group.size} processes of the group called fit with different data or parameters; "
-            "give each of them the same X, Y, sample_weight and parameters: fit itself divides the rows."
+            "give each of them the same X, Y, sample_weight, groups and parameters: fit itself divides "
+            "the rows."
         )
 
 
@@ -66,7 +70,7 @@ def open_checkpoint(
     options: Options,
     compute: Compute,
     estimator: Any,
-    data: tuple[np.ndarray, sp.csr_array, np.ndarray],
+    data: Data,
     validation_fraction: float,
 ) -> tuple[Checkpoint, Options]:
     """The checkpoint of this fit in a folder, and the options with the seed it began with.
@@ -88,9 +92,9 @@ def open_checkpoint(
         "validation_fraction": validation_fraction,
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    X, Y, weights = data
+    X, Y, *others = data
     digest.update(f"{X.dtype}{X.shape}{_checksum(X)}".encode())
-    arrays = [Y.indptr, Y.indices, Y.data, weights]
+    arrays = [Y.indptr, Y.indices, Y.data, *_given(others)]
     if estimator.warm_start and hasattr(estimator, "bias_"):
         arrays += [estimator.bias_, estimator.embedding_mean_, estimator.projection_]
     for array in arrays:
@@ -103,6 +107,10 @@ def open_checkpoint(
         options = replace(options, seed=saved_seed)
     options = replace(options, seed=group.from_first(options.seed, compute.device))
     return replace(checkpoint, seed=options.seed), options
+
+
+def _given(arrays: list[np.ndarray | None]) -> list[np.ndarray]:
+    return [array for array in arrays if array is not None]
 
 
 def _check_writable(folder: Path, group: Group, compute: Compute) -> None:

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from flip_sklearn import _validation as check
 from flip_sklearn._training import UNSEEN_SCORE
-from flip_sklearn.backend.device import resolve_compute
+from flip_sklearn.backend.device import Compute, resolve_compute
 from flip_sklearn.backend.topk import Scorer
 
 
@@ -29,10 +29,10 @@ def output_dtype(X: np.ndarray) -> np.dtype:
     return np.dtype(np.float64 if X.dtype == np.float64 else np.float32)
 
 
-def make_scorer(estimator: Any) -> Scorer:
-    """The fitted factors on the estimator's device, with the offset that ``use_bias`` asks for."""
+def scoring_compute(estimator: Any, precision: str) -> Compute:
+    """Where a fitted estimator computes: on its device, or on the CPU where its GPU is not there."""
     try:
-        compute = resolve_compute(estimator.device, estimator.precision)
+        return resolve_compute(estimator.device, precision)
     except ValueError:
         # A model fitted on a GPU opens and scores anywhere.
         asked, ran = str(estimator.device), estimator.device_
@@ -41,9 +41,14 @@ def make_scorer(estimator: Any) -> Scorer:
         warnings.warn(
             f"device={asked!r} is not available here; scoring on the CPU. Silence this with "
             "set_params(device='auto').",
-            stacklevel=4,
+            stacklevel=5,
         )
-        compute = resolve_compute("cpu", estimator.precision)
+        return resolve_compute("cpu", precision)
+
+
+def make_scorer(estimator: Any) -> Scorer:
+    """The fitted factors on the estimator's device, with the offset that ``use_bias`` asks for."""
+    compute = scoring_compute(estimator, estimator.precision)
     offset = estimator.bias_
     unseen = estimator.word_counts_ <= 0
     if not check.check_bool("use_bias", estimator.use_bias):

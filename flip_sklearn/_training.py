@@ -41,6 +41,7 @@ class Prepared:
     Y: sp.csr_array
     weights: np.ndarray
     sample_weight: np.ndarray | None  # as given; None means ones
+    groups: np.ndarray | None  # rows to be held out together
     vocabulary: np.ndarray
     carrier: Any  # carries n_features_in_ and feature_names_in_
     options: Options
@@ -57,7 +58,9 @@ class Prepared:
         return np.random.RandomState(self.options.seed)
 
 
-def prepare(estimator: Any, X: Any, Y: Any, sample_weight: Any, *, streaming: bool) -> Prepared:
+def prepare(
+    estimator: Any, X: Any, Y: Any, sample_weight: Any, groups: Any = None, *, streaming: bool
+) -> Prepared:
     """Check parameters and data; raises before anything of the estimator is changed."""
     max_iter = check.check_whole("max_iter", estimator.max_iter, 1)
     fraction = check.check_number(
@@ -89,8 +92,14 @@ def prepare(estimator: Any, X: Any, Y: Any, sample_weight: Any, *, streaming: bo
     array, carrier = check.check_embeddings(estimator, X, reset=not continued)
     counts, names = check.check_counts(Y, array.shape[0])
     weights = check.check_weights(sample_weight, array)
+    groups = check.check_groups(groups, array.shape[0])
     rank = check.resolve_rank(estimator.rank, array.shape[1])
     if continued:
+        if getattr(estimator, "_moments", None) is None:
+            raise ValueError(
+                "partial_fit cannot go on from a model that was read with from_pretrained: the moments of "
+                "its rows are not stored. Use fit with warm_start=True, or pickle the model in between."
+            )
         if counts.shape[1] != len(estimator.vocabulary_):
             raise ValueError(
                 f"Y has {counts.shape[1]} columns, the chunks before had "
@@ -106,7 +115,8 @@ def prepare(estimator: Any, X: Any, Y: Any, sample_weight: Any, *, streaming: bo
         vocabulary = estimator.vocabulary_
     else:
         vocabulary = check.check_vocabulary(estimator.vocabulary, names, counts.shape[1])
-    with_words = int(((np.diff(counts.indptr) > 0) & (weights > 0)).sum())
+    informative = (np.diff(counts.indptr) > 0) & (weights > 0)
+    with_words = int(informative.sum())
     if with_words == 0:
         raise ValueError(
             f"Y has no counts in any of its {counts.shape[0]} rows (with weight > 0); at least one "
@@ -123,6 +133,11 @@ def prepare(estimator: Any, X: Any, Y: Any, sample_weight: Any, *, streaming: bo
                 f"early_stopping={early_stopping!r} needs at least 2 rows with words, X and Y have "
                 f"{with_words}; use early_stopping=False."
             )
+        if stop_on is not None and groups is not None and np.ptp(groups[informative]) == 0:
+            raise ValueError(
+                f"early_stopping={early_stopping!r} holds out whole groups, and all {with_words} rows with "
+                "words are of one group; use early_stopping=False, or finer groups."
+            )
     options = Options(
         rank=rank,
         batch_size=_batch_size(estimator.batch_size, with_words),
@@ -132,15 +147,16 @@ def prepare(estimator: Any, X: Any, Y: Any, sample_weight: Any, *, streaming: bo
         seed=group.from_first(int(random.randint(np.iinfo(np.int32).max)), compute.device),
         **settings,
     )
-    check_same_call(group, options, compute, estimator, (array, counts, weights))
+    data = (array, counts, weights, groups)
+    check_same_call(group, options, compute, estimator, data)
     checkpoint = None
     if folder is not None and not streaming:
         checkpoint, options = open_checkpoint(
-            folder, group, options, compute, estimator, (array, counts, weights), fraction
+            folder, group, options, compute, estimator, data, fraction
         )
     return Prepared(
-        array, counts, weights, None if sample_weight is None else weights, vocabulary, carrier,
-        options, compute, stop_on, fraction, group, checkpoint,
+        array, counts, weights, None if sample_weight is None else weights, groups, vocabulary,
+        carrier, options, compute, stop_on, fraction, group, checkpoint,
         bool(estimator.verbose) and group.rank == 0,
     )  # fmt: skip
 
@@ -248,8 +264,20 @@ def _split(prepared: Prepared, seen: np.ndarray) -> tuple[Rows, Rows | None]:
     size = math.ceil(prepared.validation_fraction * len(informative))
     size = min(size, MAX_VALIDATION_ROWS, len(informative) - 1)
     chosen = np.zeros(Y.shape[0], dtype=bool)
-    chosen[prepared.random.permutation(informative)[:size]] = True
+    chosen[_draw(informative, size, prepared.groups, prepared.random)] = True
     return rows(np.flatnonzero(~chosen)), rows(np.flatnonzero(chosen))
+
+
+def _draw(
+    rows: np.ndarray, size: int, groups: np.ndarray | None, random: np.random.RandomState
+) -> np.ndarray:
+    """``size`` of the rows with words, or as many whole groups as have no more of them, one at least."""
+    if groups is None:
+        return random.permutation(rows)[:size]
+    label, count = np.unique(groups[rows], return_counts=True)
+    order = random.permutation(len(label))
+    n_groups = max(1, int(np.searchsorted(np.cumsum(count[order]), size, side="right")))
+    return np.flatnonzero(np.isin(groups, label[order[:n_groups]]))
 
 
 def _start(

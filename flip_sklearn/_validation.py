@@ -147,6 +147,13 @@ def check_embeddings(estimator: Any, X: Any, *, reset: bool) -> tuple[np.ndarray
     return X, carrier
 
 
+def one_target(Y: Any, y: Any) -> Any:
+    """Y, also when it came under scikit-learn's keyword y."""
+    if Y is not None and y is not None:
+        raise TypeError("both Y and y were passed; they are the same argument, pass one.")
+    return y if Y is None else Y
+
+
 def check_counts(Y: Any, n_rows: int) -> tuple[sp.csr_array, list[str] | None]:
     """Y as CSR float32 counts in canonical form, and its column names if it has any."""
     if Y is None:
@@ -232,6 +239,16 @@ def check_weights(sample_weight: Any, X: Any) -> np.ndarray:
     if not weights.any():
         raise ValueError("sample_weight is zero for every row; give at least one row weight > 0.")
     return weights
+
+
+def check_groups(groups: Any, n: int) -> np.ndarray | None:
+    """The group of each row as a number from 0; None stays None."""
+    if groups is None:
+        return None
+    labels = np.asarray(groups)
+    if labels.shape != (n,):
+        raise ValueError(f"groups has shape {labels.shape}; pass one group per row, ({n},).")
+    return np.asarray(np.unique(labels, return_inverse=True)[1]).astype(np.int64, copy=False)
 
 
 def check_vocabulary(vocabulary: Any, names: list[str] | None, n_words: int) -> np.ndarray:

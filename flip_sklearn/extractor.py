@@ -13,10 +13,11 @@ from flip_sklearn import _scoring as scoring
 from flip_sklearn import _validation as check
 from flip_sklearn._callbacks import CallbackSupportMixin, with_callbacks
 from flip_sklearn._training import prepare, train
-from flip_sklearn.metrics import _weighted_mean
+from flip_sklearn.metrics import RowMean
+from flip_sklearn.persistence import PretrainedMixin
 
 
-class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
+class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, BaseEstimator):
     """Read words off embeddings with a factorized log-linear model.
 
     Fits, over word embeddings A (V, r), a projection B (r, d) and a bias b (V,), the minimum of
@@ -202,7 +203,7 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
 
     @with_callbacks
     def fit(
-        self, X: Any, Y: Any = None, sample_weight: Any = None, *, y: Any = None
+        self, X: Any, Y: Any = None, sample_weight: Any = None, *, groups: Any = None, y: Any = None
     ) -> FLiPExtractor:
         """Fit A, B and b to embeddings and word counts.
 
@@ -216,6 +217,10 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         sample_weight : array-like of shape (n,), default=None
             Weights of the rows, >= 0. Weight 2 is the same as the row twice, so weights count as rows
             (the ridge of the whitening looks at their sum): keep them around 1.
+        groups : array-like of shape (n,), default=None
+            Rows that belong together, such as the views of one sentence (:func:`stack_views` gives them).
+            Early stopping holds out whole groups; without them it would judge by sentences that it has
+            trained on in another view, and stop too late.
         y : {array-like, sparse matrix} of shape (n, V)
             The same as Y, for callers that use scikit-learn's name as a keyword.
 
@@ -239,7 +244,7 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         In a process group of ``torch.distributed`` every process calls ``fit`` with the same arguments
         and gets the same model; each computes its part of the rows (docs/scaling.md).
         """
-        return self._fit(X, _one_target(Y, y), sample_weight, streaming=False)
+        return self._fit(X, check.one_target(Y, y), sample_weight, groups, streaming=False)
 
     @with_callbacks
     def partial_fit(
@@ -267,10 +272,12 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         ValueError
             As ``fit``; also if the chunk's dimensions differ from the first chunk's.
         """
-        return self._fit(X, _one_target(Y, y), sample_weight, streaming=True)
+        return self._fit(X, check.one_target(Y, y), sample_weight, None, streaming=True)
 
-    def _fit(self, X: Any, Y: Any, sample_weight: Any, *, streaming: bool) -> FLiPExtractor:
-        prepared = prepare(self, X, Y, sample_weight, streaming=streaming)
+    def _fit(
+        self, X: Any, Y: Any, sample_weight: Any, groups: Any, *, streaming: bool
+    ) -> FLiPExtractor:
+        prepared = prepare(self, X, Y, sample_weight, groups, streaming=streaming)
         fitted = train(self, prepared, streaming=streaming)
         # Only now, with nothing left to fail: names of an earlier fit must not outlive it.
         self.__dict__.pop("feature_names_in_", None)
@@ -436,7 +443,7 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
             See :func:`flip_sklearn.metrics.keyword_accuracy`, which also gives the standard error.
         """
         X = scoring.fitted_input(self, X)
-        counts, _ = check.check_counts(_one_target(Y, y), X.shape[0])
+        counts, _ = check.check_counts(check.one_target(Y, y), X.shape[0])
         if counts.shape[1] != len(self.vocabulary_):
             raise ValueError(
                 f"Y has {counts.shape[1]} columns, the model has {len(self.vocabulary_)} words; count "
@@ -444,7 +451,11 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
             )
         hits, k = scoring.keyword_hits(self, X, counts), np.diff(counts.indptr)
         per_row = np.where(k > 0, hits / np.maximum(k, 1), np.nan)
-        return float(_weighted_mean(per_row, sample_weight))
+        return float(RowMean.of(per_row, sample_weight))
+
+    def _top_words(self, X: Any, k: int) -> np.ndarray:
+        """The k best words of each row as indices, best first: what diagnoses ask of an extractor."""
+        return scoring.top_words(self, scoring.fitted_input(self, X), k)[0]
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """The vocabulary, in column order.
@@ -468,10 +479,3 @@ class FLiPExtractor(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         tags.target_tags.positive_only = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def _one_target(Y: Any, y: Any) -> Any:
-    """Y, also when it came under scikit-learn's keyword y."""
-    if Y is not None and y is not None:
-        raise TypeError("both Y and y were passed; they are the same argument, pass one.")
-    return y if Y is None else Y

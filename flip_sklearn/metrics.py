@@ -1,4 +1,8 @@
-"""Metrics of word extraction, in NumPy and SciPy: they judge any scores, not only this package's."""
+"""Metrics of word extraction, in NumPy and SciPy: they judge any scores, not only this package's.
+
+Each gives a :class:`RowMean`: the mean over rows, its standard error, how many rows count and how many
+are skipped, and the value of each row.
+"""
 
 from __future__ import annotations
 
@@ -10,43 +14,29 @@ import scipy.sparse as sp
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
-# Scores looked at in one go: 2**24 float64 are 128 MiB.
-_BLOCK_ELEMENTS = 2**24
+from flip_sklearn import _ranked
+from flip_sklearn._entities import EntityRecall, entity_curve, entity_recall
+from flip_sklearn._likelihood import log_likelihood_scorer, perplexity
+from flip_sklearn._means import RowMean
+
+__all__ = [
+    "EntityRecall",
+    "PrecisionRecall",
+    "RowMean",
+    "entity_curve",
+    "entity_recall",
+    "hit_jaccard",
+    "hit_sets",
+    "keyword_accuracy",
+    "keyword_accuracy_scorer",
+    "log_likelihood_scorer",
+    "perplexity",
+    "precision_recall",
+    "span_accuracy",
+]
 
 
-@dataclass(frozen=True)
-class KeywordAccuracy:
-    """Result of :func:`keyword_accuracy`; ``float(result)`` is the accuracy.
-
-    Attributes
-    ----------
-    accuracy : float
-        (Weighted) mean over the rows with words, in [0, 1]; nan when no row has any.
-    standard_error : float
-        Standard error of that mean over rows; nan for fewer than two rows.
-    n_rows, n_skipped : int
-        Rows that count, and rows left out because they have no in-vocabulary word.
-    per_row : ndarray of shape (n,)
-        Accuracy of each row; nan for the skipped ones.
-    """
-
-    accuracy: float
-    standard_error: float
-    n_rows: int
-    n_skipped: int
-    per_row: np.ndarray
-
-    def __float__(self) -> float:
-        return self.accuracy
-
-    def __repr__(self) -> str:
-        return (
-            f"KeywordAccuracy({self.accuracy:.4f} +- {self.standard_error:.4f}, "
-            f"n_rows={self.n_rows}, n_skipped={self.n_skipped})"
-        )
-
-
-def keyword_accuracy(Y: Any, scores_or_topk: Any, *, sample_weight: Any = None) -> KeywordAccuracy:
+def keyword_accuracy(Y: Any, scores_or_topk: Any, *, sample_weight: Any = None) -> RowMean:
     """Share of a sentence's words among as many best-scored words.
 
     For row n let S_n = {j : Y_nj > 0} be its distinct in-vocabulary words, k_n = |S_n|, and top_n the
@@ -64,14 +54,15 @@ def keyword_accuracy(Y: Any, scores_or_topk: Any, *, sample_weight: Any = None) 
     scores_or_topk : array-like of shape (n, V) or (n, K), or sparse matrix of shape (n, V)
         One of: float scores of every word; integer word indices, best first, with K >= max k_n (pad
         with -1 where a row has fewer); sparse scores, such as ``FLiPExtractor.transform`` gives, whose
-        stored entries are ranked and whose absent ones never count.
+        stored entries are ranked and whose absent ones never count. Equal scores go to the lower index.
     sample_weight : array-like of shape (n,), default=None
         Weights of the rows, >= 0.
 
     Returns
     -------
-    KeywordAccuracy
-        The accuracy with its standard error, counts of used and skipped rows, and each row's value.
+    RowMean
+        The accuracy in [0, 1] with its standard error, counts of used and skipped rows, and each row's
+        value.
 
     Raises
     ------
@@ -85,42 +76,10 @@ def keyword_accuracy(Y: Any, scores_or_topk: Any, *, sample_weight: Any = None) 
     >>> Y = np.array([[1, 1, 0], [0, 0, 2], [0, 0, 0]])
     >>> scores = np.array([[0.5, 0.1, 0.4], [0.2, 0.1, 0.7], [0.2, 0.1, 0.7]])
     >>> keyword_accuracy(Y, scores)
-    KeywordAccuracy(0.7500 +- 0.2500, n_rows=2, n_skipped=1)
+    RowMean(0.7500 +- 0.2500, n_rows=2, n_skipped=1)
     """
-    truth = _binary_csr(Y)
-    n, n_words = truth.shape
-    k = np.diff(truth.indptr)
-    widest = int(k.max(initial=0))
-    if sp.issparse(scores_or_topk):
-        top = _top_of_sparse(scores_or_topk, truth.shape, widest)
-    else:
-        given = np.asarray(scores_or_topk)
-        if given.ndim != 2 or given.shape[0] != n:
-            raise ValueError(
-                f"scores_or_topk has shape {given.shape}; Y has {n} rows, so pass scores ({n}, "
-                f"{n_words}) or word indices ({n}, K)."
-            )
-        if given.dtype.kind not in "buif":
-            raise ValueError(
-                f"scores_or_topk holds values of type {given.dtype}; pass float scores or integer "
-                "word indices."
-            )
-        if given.dtype.kind == "b":
-            given = given.astype(np.float32)
-        if np.issubdtype(given.dtype, np.integer):
-            top = _checked_indices(given, n_words, widest)
-        else:
-            top = _top_of_scores(given, n_words, widest)
-    key = np.arange(n)[:, None] * n_words + top[:, :widest]
-    words = np.repeat(np.arange(n), k) * n_words + truth.indices
-    at = np.searchsorted(words, key)
-    found = (
-        words[np.minimum(at, max(len(words) - 1, 0))] == key if len(words) else np.zeros_like(key)
-    )
-    counted = (np.arange(top[:, :widest].shape[1]) < k[:, None]) & (top[:, :widest] >= 0)
-    hits = (found & counted).sum(axis=1)
-    per_row = np.where(k > 0, hits / np.maximum(k, 1), np.nan)
-    return _weighted_mean(per_row, sample_weight)
+    words, top = _words_and_top(Y, scores_or_topk)
+    return RowMean.of(_ranked.accuracy_per_row(words, top), sample_weight)
 
 
 def keyword_accuracy_scorer(estimator: Any, X: Any, Y: Any, sample_weight: Any = None) -> float:
@@ -142,147 +101,264 @@ def keyword_accuracy_scorer(estimator: Any, X: Any, Y: Any, sample_weight: Any =
     float
         The accuracy of :func:`keyword_accuracy`.
     """
-    truth = _binary_csr(Y)
-    n, n_words = truth.shape
+    words = _ranked.binary_csr(Y)
+    n, n_words = words.shape
     if _num_samples(X) != n:
         raise ValueError(
             f"X has {_num_samples(X)} rows, Y has {n}; pass one row of counts per row."
         )
     score = getattr(estimator, "decision_function", None) or estimator.predict_proba
-    widest = int(np.diff(truth.indptr).max(initial=0))
+    widest = int(np.diff(words.indptr).max(initial=0))
     top = np.empty((n, widest), dtype=np.int64)
-    step = max(1, _BLOCK_ELEMENTS // max(1, n_words))
-    for first in range(0, n, step):
-        rows = np.arange(first, min(first + step, n))
+    for rows in _ranked.row_blocks(n, n_words):
         block = score(_safe_indexing(X, rows))
         if isinstance(block, list):  # multi-output classifiers: one (n, classes) array per word
             block = np.column_stack([p[:, -1] for p in block])
-        block = np.asarray(block)
-        top[rows] = _top_of_scores(block.reshape(len(rows), -1), n_words, widest)
-    return float(keyword_accuracy(truth, top, sample_weight=sample_weight))
+        block = np.asarray(block).reshape(len(rows), -1)
+        if block.dtype.kind in "iu":  # whole-number scores, which are no word indices
+            block = block.astype(float)
+        top[rows] = _ranked.top_indices(block, (len(rows), n_words), widest)
+    return float(RowMean.of(_ranked.accuracy_per_row(words, top), sample_weight))
 
 
-def _binary_csr(Y: Any) -> sp.csr_array:
-    """The words of each row, sorted and unique, as a CSR pattern; its data are not to be read."""
-    if sp.issparse(Y):
-        counts = sp.csr_array(Y)
+def span_accuracy(
+    texts: Any, scores_or_topk: Any, vectorizer: Any, *, sample_weight: Any = None
+) -> RowMean:
+    """Keyword accuracy with words and spans counted as the vectorizer segments the texts.
+
+    With Y = vectorizer.transform(texts), S_n = {j : Y_nj > 0}, k_n = |S_n| and top_n the k_n best-scored
+    columns:
+
+        accuracy = sum_n w_n |top_n & S_n| / k_n  /  sum_n w_n        over rows with k_n > 0.
+
+    A ``ConceptVectorizer`` matches greedily, longest first, so that a span ("new york") is one unit: it
+    counts once in k_n, and a word that only occurs inside a span ("york") is neither a target nor a hit.
+    The span-aware counterpart of the accuracy of Kesiraju et al. (2026, arXiv 2604.18109).
+
+    Parameters
+    ----------
+    texts : sequence of n str
+    scores_or_topk : array-like of shape (n, V) or (n, K), or sparse matrix of shape (n, V)
+        As in :func:`keyword_accuracy`, over the vectorizer's columns.
+    vectorizer : fitted vectorizer
+        Anything with ``transform(texts)`` that gives counts (n, V).
+    sample_weight : array-like of shape (n,), default=None
+        Weights of the rows, >= 0.
+
+    Returns
+    -------
+    RowMean
+        The accuracy in [0, 1]; texts without a unit of the vocabulary are skipped.
+
+    Raises
+    ------
+    ValueError
+        If texts is one string, or as :func:`keyword_accuracy` does.
+
+    Examples
+    --------
+    >>> from flip_sklearn.metrics import span_accuracy
+    >>> from flip_sklearn.vocabulary import ConceptVectorizer
+    >>> spans = ConceptVectorizer(vocabulary=["fly", "new york", "york"])
+    >>> span_accuracy(["fly to New York"], [[0.3, 0.2, 0.5]], spans)  # "york" is no hit
+    RowMean(0.5000 +- nan, n_rows=1, n_skipped=0)
+    """
+    if isinstance(texts, str):
+        raise ValueError(
+            f"texts is the string {texts[:40]!r}; pass a list of strings, one per row."
+        )
+    return keyword_accuracy(
+        vectorizer.transform(texts), scores_or_topk, sample_weight=sample_weight
+    )
+
+
+def hit_sets(Y: Any, scores_or_topk: Any) -> sp.csr_array:
+    """The words that keyword accuracy counts as found: H_n = top_n & S_n for every row.
+
+    S_n and top_n as in :func:`keyword_accuracy`, whose value for row n is |H_n| / |S_n|.
+
+    Parameters
+    ----------
+    Y : {array-like, sparse matrix} of shape (n, V)
+    scores_or_topk : array-like of shape (n, V) or (n, K), or sparse matrix of shape (n, V)
+
+    Returns
+    -------
+    csr_array of shape (n, V), bool
+        True for a hit; nothing else is stored. Passed as scores with the same Y, it gives itself.
+
+    Raises
+    ------
+    ValueError
+        As :func:`keyword_accuracy` does.
+
+    Examples
+    --------
+    >>> from flip_sklearn.metrics import hit_sets
+    >>> hit_sets([[1, 1, 0], [0, 0, 2]], [[0.5, 0.1, 0.4], [0.2, 0.1, 0.7]]).toarray().astype(int)
+    array([[1, 0, 0],
+           [0, 0, 1]])
+    """
+    return _ranked.hits(*_words_and_top(Y, scores_or_topk))
+
+
+def hit_jaccard(Y: Any, first: Any, second: Any, *, sample_weight: Any = None) -> RowMean:
+    """Do two models find the same words? The Jaccard index of their hit sets on the same sentences.
+
+    With the hit sets H1_n and H2_n (:func:`hit_sets`) of the two:
+
+        jaccard = sum_n w_n |H1_n & H2_n| / |H1_n | H2_n|  /  sum_n w_n
+
+    over rows where at least one model found a word; the others are skipped and counted. 1 means that the
+    two find the same words, whatever their accuracy; equal accuracies with a low index mean that they
+    find different ones. The index of Jaccard (1901), on the hits of the accuracy of Kesiraju et al.
+    (2026, arXiv 2604.18109).
+
+    Parameters
+    ----------
+    Y : {array-like, sparse matrix} of shape (n, V)
+        True word counts.
+    first, second : array-like of shape (n, V) or (n, K), or sparse matrix of shape (n, V)
+        Scores or ranked word indices of the two models, as in :func:`keyword_accuracy`. What
+        :func:`hit_sets` gives for the same Y does as well.
+    sample_weight : array-like of shape (n,), default=None
+        Weights of the rows, >= 0.
+
+    Returns
+    -------
+    RowMean
+        The index in [0, 1]; ``per_row`` is nan where neither found a word.
+
+    Raises
+    ------
+    ValueError
+        As :func:`keyword_accuracy` does.
+
+    Examples
+    --------
+    >>> from flip_sklearn.metrics import hit_jaccard
+    >>> Y = [[1, 1, 0], [0, 0, 1]]
+    >>> hit_jaccard(Y, [[3.0, 2.0, 1.0], [1.0, 0.0, 0.0]], [[3.0, 1.0, 2.0], [1.0, 0.0, 0.0]])
+    RowMean(0.5000 +- nan, n_rows=1, n_skipped=1)
+    """
+    words = _ranked.binary_csr(Y)
+    # Hit sets lie inside S_n, so ranking them changes nothing: they need no case of their own.
+    one, two = (_ranked.hits(*_words_and_top(words, given)) for given in (first, second))
+    both = np.asarray(one.multiply(two).sum(axis=1)).ravel()
+    either = np.diff(one.indptr) + np.diff(two.indptr) - both
+    per_row = np.where(either > 0, both / np.maximum(either, 1), np.nan)
+    return RowMean.of(per_row, sample_weight)
+
+
+@dataclass(frozen=True)
+class PrecisionRecall:
+    """Result of :func:`precision_recall`.
+
+    Attributes
+    ----------
+    precision, recall, f1 : RowMean
+        Each in [0, 1]. The F1 is the mean of the rows' F1, not the F1 of the means.
+    """
+
+    precision: RowMean
+    recall: RowMean
+    f1: RowMean
+
+
+def precision_recall(
+    Y: Any,
+    scores_or_topk: Any,
+    n: int = 10,
+    *,
+    n_reference: Any = None,
+    sample_weight: Any = None,
+) -> PrecisionRecall:
+    """Precision, recall and F1 of the n best-scored words.
+
+    With top_i the n best-scored words of row i, S_i its distinct in-vocabulary words, and r_i = |S_i|, or
+    ``n_reference[i]`` where that is given:
+
+        precision_i = |top_i & S_i| / |top_i|       recall_i = |top_i & S_i| / r_i
+        f1_i = 2 precision_i recall_i / (precision_i + recall_i)
+
+    each 0 where its denominator is, and then means over rows: without ``n_reference`` over rows with
+    words, with it over all rows. The published evaluation of FLiP (Kesiraju et al. 2026, arXiv
+    2604.18109) counts words outside the vocabulary as missed: pass their number within ``n_reference`` for
+    its figures.
+
+    Parameters
+    ----------
+    Y : {array-like, sparse matrix} of shape (n_rows, V)
+        True word counts; anything above zero is a word of the row.
+    scores_or_topk : array-like of shape (n_rows, V) or (n_rows, K), or sparse matrix of shape (n_rows, V)
+        As in :func:`keyword_accuracy`, with K >= n.
+    n : int, default=10
+        Words per row, >= 1. Rows with fewer scored words have a smaller top_i.
+    n_reference : array-like of shape (n_rows,), default=None
+        Distinct words of each row, those outside the vocabulary included, for instance
+        ``[len(set(text.lower().split())) for text in texts]``. Whole numbers, at least |S_i|.
+    sample_weight : array-like of shape (n_rows,), default=None
+        Weights of the rows, >= 0.
+
+    Returns
+    -------
+    PrecisionRecall
+
+    Raises
+    ------
+    ValueError
+        If n or n_reference is out of range, or as :func:`keyword_accuracy` does.
+
+    Examples
+    --------
+    >>> from flip_sklearn.metrics import precision_recall
+    >>> Y = [[1, 1, 0, 0], [0, 0, 0, 3]]
+    >>> top = [[0, 2], [3, 1]]  # word indices, best first
+    >>> precision_recall(Y, top, n=2).recall
+    RowMean(0.7500 +- 0.2500, n_rows=2, n_skipped=0)
+    >>> precision_recall(Y, top, n=2, n_reference=[4, 2]).recall  # with words outside the vocabulary
+    RowMean(0.3750 +- 0.1250, n_rows=2, n_skipped=0)
+    """
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+        raise ValueError(f"n is {n!r}; pass the number of words per row, a whole number >= 1.")
+    words = _ranked.binary_csr(Y)
+    top = _ranked.top_indices(scores_or_topk, words.shape, int(n))
+    given = (top >= 0).sum(axis=1)
+    both = _ranked.found(words, top).sum(axis=1)
+    n_words = np.diff(words.indptr)
+    if n_reference is None:
+        reference, skipped = n_words, n_words == 0
     else:
-        array = np.asarray(Y)
-        if array.ndim not in (1, 2) or array.dtype.kind not in "buif":
-            raise ValueError(
-                f"Y has {array.ndim} dimensions of type {array.dtype}; pass word counts (n, V)."
-            )
-        counts = sp.csr_array(array[:, None] if array.ndim == 1 else array)
-    if (counts.data < 0).any():
-        raise ValueError(f"Y holds the negative count {counts.data.min()}; counts are >= 0.")
-    if counts is Y or not counts.has_canonical_format or (counts.data <= 0).any():
-        counts = counts.copy()
-        counts.sum_duplicates()
-        counts.eliminate_zeros()
-    if np.isnan(counts.data).any():
-        raise ValueError("Y holds NaN; counts are numbers >= 0.")
-    return counts
+        reference, skipped = _checked_reference(n_reference, n_words), np.zeros(len(both), bool)
+
+    def mean(denominator: np.ndarray, factor: int = 1) -> RowMean:
+        values = np.where(denominator > 0, factor * both / np.maximum(denominator, 1), 0.0)
+        return RowMean.of(np.where(skipped, np.nan, values), sample_weight)
+
+    # 2 p r / (p + r) with p = both / given and r = both / reference
+    return PrecisionRecall(mean(given), mean(reference), mean(given + reference, factor=2))
 
 
-def _checked_indices(given: np.ndarray, n_words: int, widest: int) -> np.ndarray:
-    if given.size and (given.max() >= n_words or given.min() < -1):
+def _checked_reference(n_reference: Any, n_words: np.ndarray) -> np.ndarray:
+    reference = np.asarray(n_reference)
+    if reference.shape != n_words.shape or reference.dtype.kind not in "iuf":
         raise ValueError(
-            f"word indices lie in [{given.min()}, {given.max()}]; they must be below {n_words}, the "
-            "number of columns of Y (-1 pads). Pass scores as floats."
+            f"n_reference has shape {reference.shape} and type {reference.dtype}; pass one whole number "
+            f"per row, {n_words.shape}."
         )
-    if given.shape[1] < widest:
+    # A comparison with NaN is false, so that NaN is refused, too.
+    wrong = ~((reference >= n_words) & (reference == np.round(reference)))
+    if wrong.any() or np.isinf(reference).any():
+        row = int(np.argmax(wrong | np.isinf(reference)))
         raise ValueError(
-            f"{given.shape[1]} words per row were given, but a row of Y has {widest} distinct words; "
-            f"rank at least {widest} words (pad with -1 where there are fewer)."
+            f"n_reference is {reference[row]} in row {row}, which has {n_words[row]} distinct words of "
+            "the vocabulary; it counts these and those outside, so pass a whole number at least as large."
         )
-    given = given.astype(np.int64, copy=False)
-    ordered = np.sort(given, axis=1)
-    twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
-    if twice.any():
-        row, place = np.argwhere(twice)[0]
-        raise ValueError(
-            f"word {ordered[row, place]} stands more than once in row {row} of the word indices; "
-            "rank every word once. Pass scores, indicators too, as floats."
-        )
-    return given
+    return reference.astype(np.int64)
 
 
-def _top_of_scores(scores: np.ndarray, n_words: int, widest: int) -> np.ndarray:
-    """Indices of the best words of each row, best first; equal scores go to the lower index."""
-    if scores.shape[1] != n_words:
-        raise ValueError(
-            f"scores have {scores.shape[1]} columns, Y has {n_words}; pass one score per word."
-        )
-    top = np.empty((scores.shape[0], widest), dtype=np.int64)
-    step = max(1, _BLOCK_ELEMENTS // max(1, n_words))
-    for first in range(0, scores.shape[0], step):
-        block = scores[first : first + step]
-        if np.isnan(block).any():
-            raise ValueError("scores contain NaN; a ranking needs every score to be a number.")
-        top[first : first + step] = _stable_top(block, widest)
-    return top
-
-
-def _stable_top(block: np.ndarray, widest: int) -> np.ndarray:
-    """argsort(-block, stable)[:, :widest] without sorting whole rows."""
-    if widest == 0:
-        return np.empty((len(block), 0), dtype=np.int64)
-    n_words = block.shape[1]
-    if widest >= n_words:
-        return np.argsort(-block, axis=1, kind="stable")
-    lowest_first = -block
-    some = np.argpartition(lowest_first, widest - 1, axis=1)[:, :widest]
-    columns = np.sort(some, axis=1)
-    boundary = np.take_along_axis(lowest_first, some, axis=1).max(axis=1, keepdims=True)
-    # argpartition splits ties at the boundary arbitrarily: such rows are sorted whole.
-    tied = np.count_nonzero(lowest_first <= boundary, axis=1) > widest
-    if tied.any():
-        columns[tied] = np.sort(
-            np.argsort(lowest_first[tied], axis=1, kind="stable")[:, :widest], axis=1
-        )
-    order = np.argsort(np.take_along_axis(lowest_first, columns, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(columns, order, axis=1)
-
-
-def _top_of_sparse(scores: Any, shape: tuple[int, int], widest: int) -> np.ndarray:
-    """Indices of the largest stored entries of each row, best first, padded with -1."""
-    ranked = sp.csr_array(scores)
-    if ranked.shape != shape:
-        raise ValueError(
-            f"sparse scores have shape {ranked.shape}, Y has {shape}; they must agree."
-        )
-    if not ranked.has_canonical_format:
-        ranked = ranked.copy()
-        ranked.sum_duplicates()
-    if np.isnan(ranked.data).any():
-        raise ValueError("scores contain NaN; a ranking needs every score to be a number.")
-    row = np.repeat(np.arange(shape[0]), np.diff(ranked.indptr))
-    values = ranked.data.astype(np.float64) if ranked.data.dtype.kind in "bu" else ranked.data
-    order = np.lexsort((ranked.indices, -values, row))
-    place = np.arange(len(order)) - ranked.indptr[row]
-    keep = place < widest
-    top = np.full((shape[0], widest), -1, dtype=np.int64)
-    top[row[keep], place[keep]] = ranked.indices[order][keep]
-    return top
-
-
-def _weighted_mean(per_row: np.ndarray, sample_weight: Any) -> KeywordAccuracy:
-    used = ~np.isnan(per_row)
-    weights = np.ones(len(per_row))
-    if sample_weight is not None:
-        weights = np.asarray(sample_weight, dtype=float)
-        if weights.shape != per_row.shape:
-            raise ValueError(
-                f"sample_weight has shape {weights.shape}; pass one weight per row, {per_row.shape}."
-            )
-        if not np.isfinite(weights).all() or (weights < 0).any():
-            raise ValueError("sample_weight must be finite and >= 0.")
-    values, w = per_row[used], weights[used]
-    mass = w.sum()
-    mean = float(w @ values / mass) if mass > 0 else float("nan")
-    m = int((w > 0).sum())
-    error = float("nan")
-    if m > 1:
-        # The mean's standard error with fixed weights; for equal ones s / sqrt(m).
-        error = float(np.sqrt(m / (m - 1) * np.sum((w / mass * (values - mean)) ** 2)))
-    return KeywordAccuracy(mean, error, int(used.sum()), int((~used).sum()), per_row)
+def _words_and_top(Y: Any, scores_or_topk: Any) -> tuple[sp.csr_array, np.ndarray]:
+    """The words of each row, and as many best-scored ones as the fullest row has words."""
+    words = _ranked.binary_csr(Y)
+    widest = int(np.diff(words.indptr).max(initial=0))
+    return words, _ranked.top_indices(scores_or_topk, words.shape, widest)

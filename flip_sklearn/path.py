@@ -24,7 +24,7 @@ from flip_sklearn.backend.path import PathPoint, follow
 from flip_sklearn.backend.problem import Rows, WhitenedRows, count_words
 from flip_sklearn.backend.solver import Session
 from flip_sklearn.extractor import FLiPExtractor
-from flip_sklearn.metrics import KeywordAccuracy, _weighted_mean
+from flip_sklearn.metrics import RowMean
 
 
 @dataclass(frozen=True, eq=False)
@@ -415,8 +415,8 @@ def _stored(model: FLiPExtractor) -> FLiPExtractor:
     return model.to_sparse() if sparse < A.nbytes else model
 
 
-def _accuracy(rows: Rows, hits: np.ndarray) -> KeywordAccuracy:
-    return _weighted_mean(np.where(np.diff(rows.indptr) > 0, hits, np.nan), rows.weights)
+def _accuracy(rows: Rows, hits: np.ndarray) -> RowMean:
+    return RowMean.of(np.where(np.diff(rows.indptr) > 0, hits, np.nan), rows.weights)
 
 
 @contextmanager

@@ -84,25 +84,9 @@ def stack_views(
     >>> stacked.sample_weight.tolist()
     [0.7, 0.7, 0.7, 0.3, 0.3, 0.3]
     """
-    if not views:
-        raise ValueError("views is empty; pass a mapping of at least one name to an (n, d) array.")
-    if not isinstance(views, Mapping):
-        raise ValueError(
-            f"views is a {type(views).__name__}; pass a mapping of names to (n, d) arrays."
-        )
-    names = list(views)
-    arrays = [_as_array(name, views[name]) for name in names]
-    for name, array in zip(names, arrays, strict=True):
-        if array.ndim != 2:
-            raise ValueError(
-                f"view {name!r} has {array.ndim} dimension(s); pass an array of shape (n, d)."
-            )
-        if array.shape != arrays[0].shape:
-            raise ValueError(
-                f"view {name!r} has shape {array.shape}, view {names[0]!r} {arrays[0].shape}; views "
-                "must hold the same sentences, row by row, in one embedding space."
-            )
-    n = arrays[0].shape[0]
+    by_view = check_views(views)
+    names, arrays = list(by_view), list(by_view.values())
+    n = len(arrays[0])
     counts = sp.csr_array(Y) if sp.issparse(Y) else sp.csr_array(_as_columns(np.asarray(Y)))
     if counts.shape[0] != n:
         raise ValueError(
@@ -132,6 +116,45 @@ def stack_views(
         groups=np.tile(sentence, len(names)),
         view=np.repeat(np.array(names), n),
     )
+
+
+def check_views(views: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Named views as arrays of one shape (n, d), in their order.
+
+    Parameters
+    ----------
+    views : mapping of str to array-like of shape (n, d)
+        Row i of every view embeds sentence i, in the same space of d dimensions.
+
+    Returns
+    -------
+    dict of str to ndarray of shape (n, d)
+        The arrays themselves where they are NumPy arrays already: nothing is copied.
+
+    Raises
+    ------
+    ValueError
+        If there is no view, or views are not aligned.
+    """
+    if not isinstance(views, Mapping):
+        raise ValueError(
+            f"views is a {type(views).__name__}; pass a mapping of names to (n, d) arrays."
+        )
+    if not views:
+        raise ValueError("views is empty; pass a mapping of at least one name to an (n, d) array.")
+    arrays = {name: _as_array(name, view) for name, view in views.items()}
+    first = next(iter(arrays))
+    for name, array in arrays.items():
+        if array.ndim != 2:
+            raise ValueError(
+                f"view {name!r} has {array.ndim} dimension(s); pass an array of shape (n, d)."
+            )
+        if array.shape != arrays[first].shape:
+            raise ValueError(
+                f"view {name!r} has shape {array.shape}, view {first!r} {arrays[first].shape}; views "
+                "must hold the same sentences, row by row, in one embedding space."
+            )
+    return arrays
 
 
 def _as_array(name: str, view: Any) -> np.ndarray:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sklearn.base import BaseEstimator
 from sklearn.neighbors import KNeighborsClassifier
 
-from flip_sklearn import keyword_accuracy, keyword_accuracy_scorer, metrics
+from flip_sklearn import _ranked, keyword_accuracy, keyword_accuracy_scorer
 
 NAN = float("nan")
 
@@ -81,8 +81,8 @@ def test_equals_its_definition(problem: tuple[np.ndarray, np.ndarray, int], dtyp
     k = np.array([len(np.flatnonzero(row)) for row in Y])
     for truth in (Y, sp.csr_array(Y), sp.csc_matrix(Y), messy_csr(Y, seed)):
         result = keyword_accuracy(truth, scores)
-        assert result.accuracy == pytest.approx(expected, nan_ok=True, abs=1e-12)
-        assert float(result) == result.accuracy or math.isnan(expected)
+        assert result.value == pytest.approx(expected, nan_ok=True, abs=1e-12)
+        assert float(result) == result.value or math.isnan(expected)
         np.testing.assert_allclose(result.per_row, per_row)
         assert (result.n_rows, result.n_skipped) == ((k > 0).sum(), (k == 0).sum())
     # Indices, of exactly as many words as needed, and of all
@@ -107,7 +107,7 @@ def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     Y, scores = rng.poisson(0.3, size=(50, 20)), rng.integers(0, 5, size=(50, 20)).astype(float)
     expected = keyword_accuracy(Y, scores).per_row
     for size in (1, 20, 60, 333):
-        monkeypatch.setattr(metrics, "_BLOCK_ELEMENTS", size)
+        monkeypatch.setattr(_ranked, "BLOCK_ELEMENTS", size)
         np.testing.assert_array_equal(keyword_accuracy(Y, scores).per_row, expected)
 
 
@@ -118,9 +118,9 @@ def test_shuffled_rows_are_worse() -> None:
     scores = Y + 0.4 * rng.normal(size=Y.shape)
     right = keyword_accuracy(Y, scores)
     wrong = keyword_accuracy(Y, rng.permutation(scores))
-    assert right.accuracy > 0.8
-    assert wrong.accuracy < 0.35
-    assert right.accuracy - wrong.accuracy > 20 * wrong.standard_error
+    assert right.value > 0.8
+    assert wrong.value < 0.35
+    assert right.value - wrong.value > 20 * wrong.standard_error
 
 
 # --- By hand ---------------------------------------------------------------------------------
@@ -138,11 +138,11 @@ def test_worked_example() -> None:
     )
     result = keyword_accuracy(Y, scores)
     np.testing.assert_array_equal(result.per_row, [0.5, 1.0, NAN, 0.0])
-    assert result.accuracy == 0.5
+    assert result.value == 0.5
     assert (result.n_rows, result.n_skipped) == (3, 1)
     # s = sqrt(((0)^2 + (.5)^2 + (.5)^2) / 2) = 0.5, over sqrt(3)
     assert result.standard_error == pytest.approx(0.5 / math.sqrt(3))
-    assert repr(result) == "KeywordAccuracy(0.5000 +- 0.2887, n_rows=3, n_skipped=1)"
+    assert repr(result) == "RowMean(0.5000 +- 0.2887, n_rows=3, n_skipped=1)"
 
 
 @pytest.mark.parametrize(
@@ -166,11 +166,11 @@ def test_corner_cases(Y: list[list[int]], scores: list[list[float]], expected: f
 def test_nothing_to_judge() -> None:
     for Y in (np.zeros((3, 4)), sp.csr_array((3, 4)), np.zeros((0, 4))):
         result = keyword_accuracy(Y, np.zeros(Y.shape))
-        assert math.isnan(result.accuracy)
+        assert math.isnan(result.value)
         assert math.isnan(result.standard_error)
         assert (result.n_rows, result.n_skipped) == (0, Y.shape[0])
     one = keyword_accuracy([[1, 0]], [[1.0, 0.0]])
-    assert one.accuracy == 1.0
+    assert one.value == 1.0
     assert math.isnan(one.standard_error)  # one row has no spread
 
 
@@ -235,13 +235,13 @@ def test_integer_weights_repeat_rows(problem: tuple[np.ndarray, np.ndarray, int]
     w = np.random.default_rng(seed + 1).integers(0, 4, size=len(Y))
     weighted = keyword_accuracy(Y, scores, sample_weight=w)
     expected, per_row = slow_accuracy(Y, scores, w)
-    assert weighted.accuracy == pytest.approx(expected, nan_ok=True, abs=1e-12)
+    assert weighted.value == pytest.approx(expected, nan_ok=True, abs=1e-12)
     repeated = keyword_accuracy(np.repeat(Y, w, axis=0), np.repeat(scores, w, axis=0))
-    assert weighted.accuracy == pytest.approx(repeated.accuracy, nan_ok=True, abs=1e-12)
+    assert weighted.value == pytest.approx(repeated.value, nan_ok=True, abs=1e-12)
     np.testing.assert_allclose(weighted.per_row, per_row)  # a row's value has no weight
     # The scale of the weights means nothing.
     again = keyword_accuracy(Y, scores, sample_weight=1e-3 * w)
-    assert again.accuracy == pytest.approx(weighted.accuracy, nan_ok=True)
+    assert again.value == pytest.approx(weighted.value, nan_ok=True)
     assert again.standard_error == pytest.approx(weighted.standard_error, nan_ok=True, abs=1e-12)
 
 
@@ -255,14 +255,14 @@ def test_standard_error_is_that_of_a_mean() -> None:
     for w in (np.ones(200), np.full(200, 7.5)):
         weighted = keyword_accuracy(Y, scores, sample_weight=w)
         assert weighted.standard_error == pytest.approx(expected)
-        assert weighted.accuracy == pytest.approx(result.accuracy)
+        assert weighted.value == pytest.approx(result.value)
     # Rows of weight zero are as good as absent, for the error too.
     w = np.r_[np.ones(100), np.zeros(100)]
     half, first = (
         keyword_accuracy(Y, scores, sample_weight=w),
         keyword_accuracy(Y[:100], scores[:100]),
     )
-    assert half.accuracy == pytest.approx(first.accuracy)
+    assert half.value == pytest.approx(first.value)
     assert half.standard_error == pytest.approx(first.standard_error)
     # It is what many samples of that size scatter by.
     means = [
@@ -274,7 +274,7 @@ def test_standard_error_is_that_of_a_mean() -> None:
 
 def test_all_weight_on_skipped_rows() -> None:
     result = keyword_accuracy([[0, 0], [1, 0]], [[1.0, 0.0], [1.0, 0.0]], sample_weight=[1, 0])
-    assert math.isnan(result.accuracy)
+    assert math.isnan(result.value)
 
 
 # --- Errors ----------------------------------------------------------------------------------
@@ -295,7 +295,7 @@ FLAT = np.zeros((2, 3))
         (TWO, sp.csr_array(FLAT + NAN), None, ["scores contain NaN", "number"]),
         (TWO, np.array([[0, 3], [0, 1]]), None, ["[0, 3]", "below 3", "Pass scores as floats"]),
         (TWO, np.array([[0, -2], [0, 1]]), None, ["[-2, 1]", "-1 pads"]),
-        (TWO, np.array([[0], [1]]), None, ["1 words per row", "2 distinct words", "at least 2"]),
+        (TWO, np.array([[0], [1]]), None, ["1 words per row", "2 are looked at", "at least 2"]),
         # the same word twice would count twice, and 0/1 indicators are no indices
         (TWO, np.array([[0, 0], [1, 2]]), None, ["word 0", "more than once", "row 0"]),
         (TWO, TWO, None, ["more than once"]),
@@ -346,7 +346,7 @@ def test_scorer_is_the_metric(problem: tuple[np.ndarray, np.ndarray, int], block
     w = np.random.default_rng(seed).integers(1, 4, size=len(Y))
     X = np.arange(len(Y))[:, None]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "_BLOCK_ELEMENTS", block)
+        patch.setattr(_ranked, "BLOCK_ELEMENTS", block)
         model = Fixed(scores)
         for weights in (None, w):
             expected, _ = slow_accuracy(Y, scores, weights)
@@ -359,7 +359,7 @@ def test_scorer_is_the_metric(problem: tuple[np.ndarray, np.ndarray, int], block
 
 @pytest.mark.parametrize("container", [list, pd.DataFrame, torch.tensor, np.asarray])
 def test_scorer_takes_every_container(container: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "_BLOCK_ELEMENTS", 7)
+    monkeypatch.setattr(_ranked, "BLOCK_ELEMENTS", 7)
     rng = np.random.default_rng(0)
     Y, scores = rng.poisson(0.5, size=(20, 3)), rng.normal(size=(20, 3))
     X = container([[float(i)] for i in range(20)])

@@ -135,7 +135,7 @@ class Checkpoint:
     def _sweep(self) -> None:
         """Remove what killed processes left of their writing."""
         for part in self.path.parent.glob(f"{self.path.stem}-*.part"):
-            if _abandoned(part, self._of_this_host()):
+            if abandoned(part, self._of_this_host()):
                 shutil.rmtree(part, ignore_errors=True)
 
     def _write(self, tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
@@ -177,7 +177,7 @@ def _checksums(tensors: dict[str, torch.Tensor]) -> dict[str, int]:
     return {name: zlib.crc32(tensor.numpy().data) for name, tensor in tensors.items()}
 
 
-def _abandoned(part: Path, here: str) -> bool:
+def abandoned(part: Path, here: str) -> bool:
     """Whether its writer was killed: told on this host at once, of other hosts in time."""
     try:
         where, process, _ = part.stem.rsplit("-", 2)

@@ -1,1 +1,43 @@
 """Diagnoses of an encoder: what its vectors keep of the words, view by view, as tidy results."""
+
+from flip_sklearn.diagnostics._split import SentenceSplit, split_sentences
+from flip_sklearn.diagnostics.alignment import ViewAlignment, view_alignment
+from flip_sklearn.diagnostics.comparison import (
+    ExtractorComparison,
+    RankAnalysis,
+    compare_extractors,
+    rank_analysis,
+)
+from flip_sklearn.diagnostics.entities import EntityRecallCurve, entity_recall_curve
+from flip_sklearn.diagnostics.erasure import ErasedWords, erase_words
+from flip_sklearn.diagnostics.preference import (
+    EncoderComparison,
+    VocabularyPreference,
+    compare_encoders,
+    vocabulary_preference,
+)
+from flip_sklearn.diagnostics.similarity import SimilarityExplanation, explain_similarity
+from flip_sklearn.diagnostics.words import WordRecoverability, word_recoverability
+
+__all__ = [
+    "EncoderComparison",
+    "EntityRecallCurve",
+    "ErasedWords",
+    "ExtractorComparison",
+    "RankAnalysis",
+    "SentenceSplit",
+    "SimilarityExplanation",
+    "ViewAlignment",
+    "VocabularyPreference",
+    "WordRecoverability",
+    "compare_encoders",
+    "compare_extractors",
+    "entity_recall_curve",
+    "erase_words",
+    "explain_similarity",
+    "rank_analysis",
+    "split_sentences",
+    "view_alignment",
+    "vocabulary_preference",
+    "word_recoverability",
+]

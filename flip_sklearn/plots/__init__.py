@@ -1,1 +1,20 @@
 """Pictures of results: a Display keeps the arrays, `plot` draws them."""
+
+from flip_sklearn.plots.alignment import AlignmentDisplay
+from flip_sklearn.plots.curves import EntityCurveDisplay, RankCurveDisplay
+from flip_sklearn.plots.extractors import ExtractorDisplay
+from flip_sklearn.plots.keywords import KeywordDisplay
+from flip_sklearn.plots.similarity import SimilarityDisplay
+from flip_sklearn.plots.sparsity import SparsityDisplay
+from flip_sklearn.plots.words import RecoverabilityDisplay
+
+__all__ = [
+    "AlignmentDisplay",
+    "EntityCurveDisplay",
+    "ExtractorDisplay",
+    "KeywordDisplay",
+    "RankCurveDisplay",
+    "RecoverabilityDisplay",
+    "SimilarityDisplay",
+    "SparsityDisplay",
+]

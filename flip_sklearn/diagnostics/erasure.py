@@ -1,0 +1,218 @@
+"""Word erasure: embeddings off which a model reads no more of some words, moved as little as possible."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flip_sklearn import _scoring as scoring
+from flip_sklearn.backend.device import as_shared_tensor
+from flip_sklearn.backend.nonnegative import nonnegative_lasso
+from flip_sklearn.diagnostics._fitted import check_model, check_words
+from flip_sklearn.diagnostics._frames import frame, grid
+from flip_sklearn.extractor import FLiPExtractor
+
+# Numbers of one block of rows, or of their scores over the vocabulary: 2**22 float64 are 32 MiB.
+_BLOCK_ELEMENTS = 2**22
+
+
+@dataclass(frozen=True, eq=False)
+class ErasedWords:
+    """Result of :func:`erase_words`, for n embeddings and m words.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n, d)
+        The embeddings without the words; rows off which none was read are as they were, bit for bit.
+    words : tuple of str
+        The erased words, each once.
+    score_before, score_after : ndarray of shape (n, m)
+        Lift of each word, its score without bias, in nats; afterwards at most 0, to rounding.
+    rank_before, rank_after : ndarray of shape (n, m) of int
+        Place of the word among all words, 1 for the best, with or without bias as the model ranks.
+    distance : ndarray of shape (n,)
+        Euclidean distance that a row was moved.
+    cosine : ndarray of shape (n,)
+        Cosine between a row before and after; nan for zero vectors.
+    """
+
+    X: np.ndarray
+    words: tuple[str, ...]
+    score_before: np.ndarray
+    score_after: np.ndarray
+    rank_before: np.ndarray
+    rank_after: np.ndarray
+    distance: np.ndarray
+    cosine: np.ndarray
+
+    def to_frame(self) -> Any:
+        """One row for each embedding and word.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``row``, ``word``, ``score_before``, ``score_after``, ``rank_before``,
+            ``rank_after``, and the ``distance`` and ``cosine`` of the embedding.
+        """
+        n, m = self.score_before.shape
+        cells = {
+            name: getattr(self, name).ravel()
+            for name in ("score_before", "score_after", "rank_before", "rank_after")
+        }
+        rows = {"distance": np.repeat(self.distance, m), "cosine": np.repeat(self.cosine, m)}
+        return frame(grid(row=range(n), word=self.words) | cells | rows)
+
+    def __repr__(self) -> str:
+        moved = int((self.distance > 0).sum())
+        parts = []
+        for j, word in enumerate(self.words):
+            read = self.score_before[:, j] > 0
+            if read.any():
+                lifts = [s[read, j].mean() for s in (self.score_before, self.score_after)]
+                ranks = [np.median(r[read, j]) for r in (self.rank_before, self.rank_after)]
+                parts.append(
+                    f"{word} in {read.sum()}, lift {lifts[0]:.2f} -> {min(lifts[1], 0.0) + 0.0:.2f}, "
+                    f"rank {ranks[0]:.0f} -> {ranks[1]:.0f}"
+                )
+            else:
+                parts.append(f"{word} in none")
+        return f"ErasedWords({moved} of {len(self.X)} embeddings moved: {'; '.join(parts)})"
+
+
+def erase_words(model: FLiPExtractor, X: Any, words: Any) -> ErasedWords:
+    """Move embeddings as little as possible so that the model reads some words off them no more.
+
+    With g_j = B^T a_j the direction of word j, its lift in an embedding x is g_j . (x - mu), its score
+    without bias. Each row becomes the nearest embedding without lift for any of the words S:
+
+        x' = argmin_y |y - x|^2   subject to   g_j . (y - mu) <= 0 for every j in S.
+
+    That is mu plus the projection of x - mu on the polar cone of the directions, so by Moreau
+
+        x' = x - sum_j w_j g_j,   w = argmin_{w >= 0} |x - mu - sum_j w_j g_j|^2,
+
+    a small non-negative least-squares problem for each row, solved exactly.
+
+    Parameters
+    ----------
+    model : FLiPExtractor
+        Fitted. Its ``use_bias`` says how words are ranked in the result; the lift does not depend on it.
+    X : array-like of shape (n, d)
+        Embeddings, as ``model.transform`` takes them.
+    words : str or sequence of str
+        Words of the model's vocabulary. "dog" does not include "dogs": name all forms that are meant.
+
+    Returns
+    -------
+    ErasedWords
+        The new embeddings, float64 for float64 ones and float32 otherwise, with scores and ranks before
+        and after.
+
+    Raises
+    ------
+    ValueError
+        If ``words`` is empty, or has a word that the model does not know or saw in no sentence; if the
+        model is no FLiPExtractor, or X does not fit it.
+
+    Notes
+    -----
+    What stays is the prior: with bias, a frequent word keeps its b_j, which is in the model and not in
+    the embedding. Rows do not keep their length, since mu is not zero; embeddings of unit length get a
+    little shorter, and normalizing them again moves the lift by (1 / \\|x'\\| - 1) g_j . mu.
+
+    The words are gone for this model, not for every reader: a new model trained on erased embeddings
+    finds most of them again (docs/diagnostics.md). To make a word linearly unreadable for newly trained
+    models takes labels and moves embeddings much further: Belrose et al. (2023), LEACE,
+    arXiv 2306.03819.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flip_sklearn import FLiPExtractor
+    >>> from flip_sklearn.diagnostics import erase_words
+    >>> rng = np.random.default_rng(0)
+    >>> Y = rng.poisson(0.3, size=(400, 5))
+    >>> X = Y @ rng.normal(size=(5, 12))
+    >>> flip = FLiPExtractor(rank=5, vocabulary=["red", "green", "blue", "dog", "cat"],
+    ...                      max_iter=200, random_state=0).fit(X, Y)
+    >>> sentence = np.array([[0, 1, 0, 1, 0]]) @ np.linalg.lstsq(Y, X)[0]
+    >>> erased = erase_words(flip, sentence, "dog")
+    >>> sorted(flip.extract_keywords(sentence, top_k=2)[0]), flip.extract_keywords(erased.X, top_k=1)
+    (['dog', 'green'], [['green']])
+    >>> bool(erased.score_after[0, 0] < 1e-9 < erased.score_before[0, 0])
+    True
+    """
+    model = check_model(model)
+    X = scoring.fitted_input(model, X)
+    names, columns = check_words(model, words)
+    directions = _directions(model, columns)
+    mean = model.embedding_mean_.astype(np.float64)
+    n, m = len(X), len(names)
+    erased = np.empty(X.shape, dtype=scoring.output_dtype(X))
+    before, after = np.empty((n, m)), np.empty((n, m))
+    distance, cosine = np.empty(n), np.empty(n)
+    step = max(1, _BLOCK_ELEMENTS // X.shape[1])
+    for first in range(0, n, step):
+        rows = slice(first, first + step)
+        x = X[rows].astype(np.float64)
+        before[rows] = (x - mean) @ directions.T
+        y = x.copy()
+        read = np.flatnonzero((before[rows] > 0).any(axis=1))
+        y[read] -= _on_cone(directions, x[read] - mean)
+        erased[rows] = y
+        y = erased[rows].astype(np.float64)  # what is told is told of the embeddings as returned
+        after[rows] = (y - mean) @ directions.T
+        distance[rows] = np.linalg.norm(y - x, axis=1)
+        with np.errstate(invalid="ignore"):
+            cosine[rows] = (x * y).sum(axis=1) / (
+                np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+            )
+    return ErasedWords(
+        X=erased,
+        words=names,
+        score_before=before,
+        score_after=after,
+        rank_before=_ranks(model, X, columns),
+        rank_after=_ranks(model, erased, columns),
+        distance=distance,
+        cosine=cosine,
+    )
+
+
+def _directions(model: FLiPExtractor, columns: np.ndarray) -> np.ndarray:
+    """g_j = B^T a_j, (m, d) in float64."""
+    rows = model.word_embeddings_[columns]
+    if not isinstance(rows, np.ndarray):
+        rows = rows.toarray()
+    product: np.ndarray = rows.astype(np.float64) @ model.projection_.astype(np.float64)
+    return product
+
+
+def _on_cone(directions: np.ndarray, centred: np.ndarray) -> np.ndarray:
+    """The projection of each row on the cone of the directions."""
+    if not len(centred):
+        return centred
+    # A gap allows an error of its square root, so there is no tolerance: only rounding ends the rounds.
+    found = nonnegative_lasso(as_shared_tensor(directions), as_shared_tensor(centred), 0.0, tol=0.0)
+    weights = np.zeros((len(centred), len(directions) + 1))  # the last column takes the padding, -1
+    np.put_along_axis(weights, found.indices.numpy(), found.weights.numpy(), axis=1)
+    projected: np.ndarray = weights[:, :-1] @ directions
+    return projected
+
+
+def _ranks(model: FLiPExtractor, X: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Place of each word among all words; of equal scores the lower word is first, as in extraction."""
+    scorer = scoring.make_scorer(model)
+    ranks = np.empty((len(X), len(columns)), dtype=np.int64)
+    step = max(1, _BLOCK_ELEMENTS // len(model.vocabulary_))
+    with scoring.progress(model, len(X)) as bar:
+        for first in range(0, len(X), step):
+            scores = scorer.dense(X[first : first + step], "scores")
+            for place, column in enumerate(columns):
+                own = scores[:, column, None]
+                better = (scores > own).sum(axis=1) + (scores[:, :column] == own).sum(axis=1)
+                ranks[first : first + step, place] = better + 1
+            bar.update(len(scores))
+    return ranks

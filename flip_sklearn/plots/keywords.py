@@ -1,0 +1,213 @@
+"""The keywords of one embedding as bars."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from flip_sklearn.plots import _style as style
+
+LIFT = "lift over the average sentence (nats)"
+
+
+class KeywordDisplay:
+    """Bars of the words read off one embedding, the best on top.
+
+    A filled bar is a word of the sentence, a hatched one is not; where the sentence is not known, all are
+    filled.
+
+    Parameters
+    ----------
+    words : sequence of k str
+        Best first.
+    scores : array-like of shape (k,)
+        Lengths of the bars.
+    present : array-like of bool of shape (k,), default=None
+        Which words are in the sentence.
+    text : str, default=None
+        The sentence, shown as the title.
+    label : str, default="score"
+        What a score is, with its unit.
+
+    Attributes
+    ----------
+    ax_, figure_ : matplotlib Axes and Figure
+        Where it was drawn.
+    bars_ : matplotlib BarContainer
+        One bar for each word, best first.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from flip_sklearn.plots import KeywordDisplay
+    >>> display = KeywordDisplay(["dog", "cat"], [4.2, 1.5], present=[True, False],
+    ...                          text="A dog runs.").plot(Figure().subplots())
+    >>> [bar.get_hatch() for bar in display.bars_]
+    ['', '////']
+    """
+
+    def __init__(
+        self,
+        words: Any,
+        scores: Any,
+        *,
+        present: Any = None,
+        text: str | None = None,
+        label: str = "score",
+    ) -> None:
+        self.words = tuple(words)
+        shape = (len(self.words),)
+        (self.scores,) = style.same_shape(shape, scores=scores)
+        self.present = None
+        if present is not None:
+            self.present = style.same_shape(shape, present=present)[0] > 0
+        self.text = text
+        self.label = label
+
+    @classmethod
+    def from_result(
+        cls,
+        result: Any,
+        *,
+        words_present: Collection[str] | None = None,
+        text: str | None = None,
+        label: str = "score",
+        ax: Any = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> KeywordDisplay:
+        """Draw the keywords of one embedding.
+
+        Parameters
+        ----------
+        result : sequence of (str, float)
+            Words with scores, best first: an element of ``extract_keywords(X, return_scores=True)``.
+        words_present : collection of str, default=None
+            The words of the sentence, as the vocabulary spells them.
+        text : str, default=None
+            The sentence, shown as the title.
+        label : str, default="score"
+            What a score is, with its unit.
+        ax : matplotlib Axes, default=None
+            As in :meth:`plot`.
+        name : str, default=None
+            As in :meth:`plot`.
+        **kwargs : dict
+            As in :meth:`plot`.
+
+        Returns
+        -------
+        KeywordDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If the result is not made of pairs, or ``words_present`` is one string.
+        """
+        pairs = list(result)
+        if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
+            raise ValueError(
+                f"result is {result!r:.60}; pass the (word, score) pairs of one embedding, such as "
+                "extract_keywords(X, return_scores=True)[0]."
+            )
+        if isinstance(words_present, (str, bytes)):
+            raise ValueError(
+                f"words_present={words_present!r:.60} is one string; pass the words, such as a set."
+            )
+        words = [word for word, _ in pairs]
+        present = None
+        if words_present is not None:
+            among = set(words_present)
+            present = [word in among for word in words]
+        display = cls(words, [score for _, score in pairs], present=present, text=text, label=label)
+        return display.plot(ax, name=name, **kwargs)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        x: Any,
+        *,
+        top_k: int | None = None,
+        words_present: Collection[str] | None = None,
+        text: str | None = None,
+        ax: Any = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> KeywordDisplay:
+        """Read an embedding and draw the words.
+
+        Parameters
+        ----------
+        estimator : FLiPExtractor
+            Fitted. With ``use_bias=False`` the bars are lifts over the average sentence, with
+            ``use_bias=True`` scores, which frequent words are high in everywhere.
+        x : array-like of shape (d,) or (1, d)
+            The embedding.
+        top_k : int, default=None
+            Words to draw, >= 1; the estimator's ``top_k`` when None.
+        words_present : collection of str, default=None
+            The words of the sentence, as the vocabulary spells them.
+        text : str, default=None
+            The sentence, shown as the title.
+        ax : matplotlib Axes, default=None
+            As in :meth:`plot`.
+        name : str, default=None
+            As in :meth:`plot`.
+        **kwargs : dict
+            As in :meth:`plot`.
+
+        Returns
+        -------
+        KeywordDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If x is more than one embedding, or not one that the estimator takes.
+        """
+        shape = np.shape(x)
+        if len(shape) not in (1, 2) or (len(shape) == 2 and shape[0] != 1):
+            raise ValueError(f"x has shape {shape}; pass one embedding, such as X[0] or X[:1].")
+        keywords = estimator.extract_keywords(
+            np.asarray(x)[None] if len(shape) == 1 else x, top_k=top_k, return_scores=True
+        )
+        labels = {False: LIFT, True: "score with the bias (nats)"}
+        return cls.from_result(
+            keywords[0], words_present=words_present, text=text, ax=ax, name=name,
+            label=labels[estimator.use_bias] if hasattr(estimator, "use_bias") else "score", **kwargs,
+        )  # fmt: skip
+
+    def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> KeywordDisplay:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; a new figure when None.
+        name : str, default=None
+            Title, in place of the sentence.
+        **kwargs : dict
+            For ``Axes.barh``, such as ``height``.
+
+        Returns
+        -------
+        KeywordDisplay
+            The display itself.
+        """
+        ax = style.axes(ax, (4.8, 1.2 + 0.27 * len(self.words)))
+        present = np.ones(len(self.words), bool) if self.present is None else self.present
+        self.bars_ = style.bars(ax, self.scores, present, **kwargs)
+        ax.set_yticks(range(len(self.words)), style.wrap(self.words, 28, lines=1), fontsize=9)
+        ax.set_ylim(len(self.words) - 0.4, -0.6)
+        # Below the axes, where a legend would need room: the bars leave none for it inside.
+        key = "" if self.present is None else "\nfilled: in the sentence; hatched: not"
+        ax.set_xlabel(style.words([self.label + key])[0], fontsize=9)
+        ax.tick_params(axis="x", labelsize=9)
+        style.finish(ax, name if name is not None or self.text is None else f'"{self.text}"')
+        self.ax_, self.figure_ = ax, ax.figure
+        return self

@@ -1,0 +1,297 @@
+"""Entity recall, precision and F1 against a slow twin written from the published definition."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flip_sklearn.metrics import EntityRecall, entity_curve, entity_recall
+
+NAN = float("nan")
+METRICS = ("recall_strict", "recall_partial", "precision", "f1_strict", "f1_partial")
+
+
+def slow_row(entities: list[str], keywords: list[str]) -> tuple[float, ...]:
+    """One row, from the formulas, with sets of strings."""
+    if not entities:
+        return (NAN,) * 5
+    hyp = {word.casefold() for word in keywords}
+    found, matched, shares = set(), set(), []
+    for name in entities:
+        tokens = name.casefold().split()
+        inside = [token for token in tokens if token in hyp]
+        matched |= set(inside)
+        shares.append(len(inside) / len(tokens))
+        if len(inside) == len(tokens):
+            found.add(name.casefold())
+    strict, partial = len(found) / len(entities), sum(shares) / len(entities)
+    precision = len(matched) / len(hyp) if hyp else 0.0
+
+    def f1(recall: float) -> float:
+        return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+    return strict, partial, precision, f1(strict), f1(partial)
+
+
+def agrees(result: EntityRecall, entities: list[list[str]], keywords: list[list[str]]) -> None:
+    rows = [slow_row(e, words[: result.k]) for e, words in zip(entities, keywords, strict=True)]
+    for name, slow in zip(METRICS, zip(*rows, strict=True), strict=True):
+        metric = getattr(result, name)
+        np.testing.assert_allclose(metric.per_row, slow, atol=1e-12, err_msg=name)
+        values = [value for value in slow if not math.isnan(value)]
+        assert metric.value == pytest.approx(np.mean(values) if values else NAN, nan_ok=True)
+        if len(values) > 1:
+            error = np.std(values, ddof=1) / math.sqrt(len(values))
+            assert metric.standard_error == pytest.approx(error, abs=1e-12)
+        assert (metric.n_rows, metric.n_skipped) == (len(values), len(slow) - len(values))
+
+
+# Few words, so that many match; some that only folding joins; blanks of all kinds.
+WORDS = ["a", "A", "b", "B", "c", "d", "e", "straße", "STRASSE", "İ", "ﬁn", "Fin"]
+BLANKS = [" ", "  ", "\t", "\u3000", "\n"]
+
+
+def a_name(rng: np.random.Generator) -> str:
+    words = rng.choice(WORDS, size=rng.integers(1, 5))
+    name = "".join(word + rng.choice(BLANKS) for word in words)
+    return str(rng.choice([name, name.strip(), " " + name]))
+
+
+def some_rows(seed: int) -> tuple[list[list[str]], list[list[str]]]:
+    """Names and keywords of a few rows; some rows have none."""
+    rng = np.random.default_rng(seed)
+    n = rng.integers(1, 9)
+    entities = [[a_name(rng) for _ in range(rng.integers(5))] for _ in range(n)]
+    keywords = [rng.choice(WORDS, size=rng.integers(9)).tolist() for _ in range(n)]
+    for row in rng.integers(n, size=2):  # keywords that are names, and a name that is listed twice
+        keywords[row].insert(rng.integers(len(keywords[row]) + 1), a_name(rng))
+        entities[row] += entities[row][:1]
+    return entities, keywords
+
+
+SEEDS = st.integers(0, 2**32)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(seed=SEEDS, k=st.none() | st.integers(1, 9))
+def test_equals_its_definition(seed: int, k: int | None) -> None:
+    entities, keywords = some_rows(seed)
+    agrees(entity_recall(entities, keywords, k), entities, keywords)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=SEEDS)
+def test_curve_is_recall_at_each_k(seed: int) -> None:
+    entities, keywords = some_rows(seed)
+    ks = [3, None, 1, 2, 3, 8, 100]
+    curve = entity_curve(entities, keywords, iter(ks))
+    assert [at.k for at in curve] == ks
+    for at in curve:
+        agrees(at, entities, keywords)
+    # More keywords find no less, and beyond the last one nothing changes.
+    by_k = entity_curve(entities, keywords, range(1, 11))
+    for name in ("recall_strict", "recall_partial"):
+        rising = [getattr(at, name).per_row for at in by_k]
+        assert all((b >= a)[~np.isnan(a)].all() for a, b in itertools.pairwise(rising))
+    for at in by_k:
+        strict, partial = at.recall_strict.per_row, at.recall_partial.per_row
+        assert (strict <= partial + 1e-12)[~np.isnan(strict)].all()
+    everything = entity_recall(entities, keywords)
+    for name in METRICS:
+        last = getattr(by_k[-1], name).per_row
+        np.testing.assert_array_equal(last, getattr(everything, name).per_row)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=SEEDS)
+def test_what_does_not_matter(seed: int) -> None:
+    entities, keywords = some_rows(seed)
+    rng = np.random.default_rng(seed + 1)
+    expected = entity_recall(entities, keywords)
+    order = rng.permutation(len(entities))
+    shuffled = entity_recall(
+        [list(rng.permutation(entities[i])) for i in order],
+        [list(rng.permutation(keywords[i])) for i in order],
+    )
+    loud = entity_recall(
+        [[name.casefold().upper() for name in row] for row in entities],
+        [[word.casefold().upper() for word in row] for row in keywords],
+    )
+    alone = [entity_recall([e], [w]) for e, w in zip(entities, keywords, strict=True)]
+    for name in METRICS:
+        per_row = getattr(expected, name).per_row
+        np.testing.assert_allclose(getattr(shuffled, name).per_row, per_row[order])
+        np.testing.assert_allclose(getattr(loud, name).per_row, per_row)
+        np.testing.assert_allclose([getattr(one, name).per_row[0] for one in alone], per_row)
+
+
+# --- By hand ---------------------------------------------------------------------------------
+
+
+def values(result: EntityRecall) -> tuple[float, ...]:
+    return tuple(round(getattr(result, name).value, 6) for name in METRICS)
+
+
+@pytest.mark.parametrize(
+    ("entities", "keywords", "expected"),
+    [
+        # one of two names whole, half of the other; 2 of 4 keywords are words of names
+        (["New York", "Alice"], ["alice", "york", "fly", "to"], (0.5, 0.75, 0.5, 0.5, 0.6)),
+        # case is folded, on both sides
+        (["nEW yORK"], ["New", "YORK"], (1, 1, 1, 1, 1)),
+        (["Straße"], ["STRASSE"], (1, 1, 1, 1, 1)),
+        # a name that is listed twice is found once of two, but its share counts twice
+        (["Alice", "ALICE"], ["alice"], (0.5, 1, 1, 0.666667, 1)),
+        (["Alice", "Alice", "Bob"], ["alice"], (0.333333, 0.666667, 1, 0.5, 0.8)),
+        # other white space is another name, as in the published code, of the same words
+        (["New York", "New  York"], ["new", "york"], (1, 1, 1, 1, 1)),
+        # a repeated word counts each time in its name, once among the keywords
+        (["New New York"], ["new"], (0, 0.666667, 1, 0, 0.8)),
+        (["Duran Duran"], ["duran", "x"], (1, 1, 0.5, 0.666667, 0.666667)),
+        # repeated keywords are one
+        (["Alice"], ["alice", "Alice", "x"], (1, 1, 0.5, 0.666667, 0.666667)),
+        # two names that share a word
+        (["New York", "York"], ["york"], (0.5, 0.75, 1, 0.666667, 0.857143)),
+        # nothing found, nothing extracted
+        (["Alice"], ["bob"], (0, 0, 0, 0, 0)),
+        (["Alice"], [], (0, 0, 0, 0, 0)),
+        # a keyword of two words is one string, which no word of a name is
+        (["New York"], ["new york"], (0, 0, 0, 0, 0)),
+        # punctuation is part of a word
+        (["U.S."], ["u.s", "us"], (0, 0, 0, 0, 0)),
+    ],
+)
+def test_by_hand(entities: list[str], keywords: list[str], expected: tuple[float, ...]) -> None:
+    assert values(entity_recall([entities], [keywords])) == expected
+    assert slow_row(entities, keywords) == pytest.approx(expected, abs=1e-6)
+
+
+def test_only_the_first_k_count() -> None:
+    entities, keywords = [["a b"]], [["x", "a", "A", "b"]]
+    expected = {
+        1: (0, 0, 0, 0, 0),
+        2: (0, 0.5, 0.5, 0, 0.5),
+        3: (0, 0.5, 0.5, 0, 0.5),  # "A" is "a" again
+        4: (1, 1, 0.666667, 0.8, 0.8),
+        5: (1, 1, 0.666667, 0.8, 0.8),
+    }
+    assert {k: values(entity_recall(entities, keywords, k)) for k in expected} == expected
+    assert entity_recall(entities, keywords, np.int64(2)).k == 2
+
+
+def test_rows_without_names_are_skipped() -> None:
+    result = entity_recall([["a"], [], ["b"], []], [["a"], ["a"], ["a"], []])
+    for name in METRICS:
+        metric = getattr(result, name)
+        np.testing.assert_array_equal(metric.per_row, [1, NAN, 0, NAN])
+        assert (metric.value, metric.n_rows, metric.n_skipped) == (0.5, 2, 2)
+        assert metric.standard_error == pytest.approx(0.5)
+    for n in (0, 2):
+        nothing = entity_recall([[]] * n, [["a"]] * n)
+        assert math.isnan(nothing.precision.value)
+        assert nothing.precision.n_skipped == n
+
+
+def test_weights() -> None:
+    entities, keywords = [["a"], [], ["b c"], ["d"]], [["a", "x"], ["a"], ["b"], ["e"]]
+    w = [3, 5, 1, 0]
+    weighted = entity_recall(entities, keywords, sample_weight=w)
+    repeated = entity_recall(
+        [row for row, times in zip(entities, w, strict=True) for _ in range(times)],
+        [row for row, times in zip(keywords, w, strict=True) for _ in range(times)],
+    )
+    for name in METRICS:
+        assert getattr(weighted, name).value == pytest.approx(getattr(repeated, name).value)
+    assert weighted.recall_partial.value == pytest.approx((3 * 1 + 0.5) / 4)
+    curve = entity_curve(entities, keywords, [1], sample_weight=w)[0]
+    assert curve.precision.value == 1.0
+
+
+def test_the_published_standard_error() -> None:
+    rng = np.random.default_rng(0)
+    entities = [[str(name)] for name in rng.integers(5, size=30)]
+    keywords = [[str(word) for word in row] for row in rng.integers(5, size=(30, 3))]
+    metric = entity_recall(entities, keywords).precision
+    theirs = metric.per_row.std() / math.sqrt(30)
+    assert metric.standard_error * math.sqrt(29 / 30) == pytest.approx(theirs)
+
+
+def test_keywords_of_other_rows_find_less() -> None:
+    """Negative control."""
+    rng = np.random.default_rng(0)
+    words = [f"w{i}" for i in range(500)]
+    entities = [list(rng.choice(words, size=2, replace=False)) for _ in range(300)]
+    keywords = [[*row, *rng.choice(words, size=8)] for row in entities]
+    right = entity_recall(entities, keywords)
+    wrong = entity_recall(entities, keywords[1:] + keywords[:1])
+    assert right.recall_strict.value == 1
+    assert wrong.recall_partial.value < 0.1
+
+
+@pytest.mark.parametrize("container", [tuple, np.array, pd.Series, lambda row: row])
+def test_containers(container: Any) -> None:
+    entities, keywords = [["New York"], ["Alice", "Bob"]], [["york", "new"], ["bob", "x"]]
+    expected = values(entity_recall(entities, keywords))
+    assert (
+        values(entity_recall([container(r) for r in entities], [container(r) for r in keywords]))
+        == expected
+    )
+    assert values(entity_recall(pd.Series(entities), tuple(keywords))) == expected
+    assert values(entity_recall([set(row) for row in entities], np.array(keywords))) == expected
+    assert values(entity_recall(iter(entities), (row for row in keywords))) == expected
+
+
+# --- Errors ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("entities", "keywords", "k", "parts"),
+    [
+        ([["a"]], [["a"], ["b"]], None, ["entities has 1 rows", "keywords has 2", "per row"]),
+        ([["a"], ["b", ""]], [["a"], ["b"]], None, ["row 1 of entities", "name ''", "leave it out"]),
+        ([[], ["a"], [" \t"]], [[]] * 3, None, ["row 2 of entities", r"' \t'", "no words"]),
+        (["Alice"], [["a"]], None, ["row 0 of entities is the str 'Alice'", "list of strings"]),
+        ([["a"], ["b"]], [["a"], "b c"], None, ["row 1 of keywords is the str 'b c'", "best first"]),
+        ([["a"], None], [["a"]] * 2, None, ["row 1 of entities is the NoneType None", "[] for none"]),
+        ([["a"], NAN], [["a"]] * 2, None, ["row 1 of entities is the float nan"]),
+        ([["a"]], [{"a", "b"}], None, ["row 0 of keywords is the set", "best first"]),
+        ([["a"]], [{"a": 1.0}], None, ["row 0 of keywords is the dict"]),
+        ([["a"]], [iter("a")], None, ["row 0 of keywords", "list of strings"]),
+        ("Alice", [["a"]], None, ["entities is the str 'Alice'", "per row"]),
+        ([["a"]], {"a": 1}, None, ["keywords is the dict", "per row"]),
+        (3, [["a"]], None, ["entities is the int 3", "per row"]),
+        ([["a", None]], [["a"]], None, ["row 0 of entities holds the NoneType None", "string"]),
+        ([["a"]], [["a", ("b", 0.5)]], None, ["row 0 of keywords holds the tuple", "return_scores"]),
+        ([["a"]], [[3]], None, ["row 0 of keywords holds the int 3", "each word is a string"]),
+        ([["a"]], [["a"]], 0, ["k is 0", ">= 1", "None for all"]),
+        ([["a"]], [["a"]], 2.0, ["k is 2.0", "whole number"]),
+        ([["a"]], [["a"]], True, ["k is True"]),
+    ],
+)  # fmt: skip
+def test_errors(entities: Any, keywords: Any, k: Any, parts: list[str]) -> None:
+    with pytest.raises(ValueError, match=re.escape(parts[0])) as caught:
+        entity_recall(entities, keywords, k)
+    assert [part for part in parts if part not in str(caught.value)] == [], str(caught.value)
+
+
+def test_more_errors() -> None:
+    with pytest.raises(
+        ValueError, match=r"sample_weight has shape \(1,\); pass one weight per row"
+    ):
+        entity_recall([["a"], ["b"]], [["a"], ["b"]], sample_weight=[1.0])
+    with pytest.raises(ValueError, match="ks is 5; pass a list"):
+        entity_curve([["a"]], [["a"]], 5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="k is 0"):
+        entity_curve([["a"]], [["a"]], [1, 0])
+    long = "x" * 1000
+    with pytest.raises(ValueError, match="row 0 of entities") as caught:
+        entity_recall([long], [["a"]])
+    assert len(str(caught.value)) < 200
