@@ -75,6 +75,7 @@ def main() -> None:
     parser.add_argument("--test-embeddings", type=Path, help="the same for the test sentences")
     parser.add_argument("--sentences", type=int, default=9000, help="docstrings, without --train")
     parser.add_argument("--min-count", type=int, default=3, help="occurrences of a concept")
+    parser.add_argument("--min-pmi", type=float, default=1.5, help="PMI of a pair, in nats")
     parser.add_argument("--encoder", default=None, help=f"of texts and concepts; default {ENCODER}")
     parser.add_argument("--out", type=Path, default=Path("outputs"), help="folder to write to")
     args = parser.parse_args()
@@ -86,7 +87,7 @@ def main() -> None:
     split = split_sentences(X, groups=[text.lower() for text in texts], test=test)
     train_texts = [texts[i] for i in split.train]
 
-    concepts = ConceptVectorizer(min_count=args.min_count).fit(train_texts)
+    concepts = ConceptVectorizer(min_count=args.min_count, min_pmi=args.min_pmi).fit(train_texts)
     names = list(concepts.get_feature_names_out())
     n_pairs = sum(" " in name for name in names)
     print(f"2. {len(names):,} concepts, {n_pairs:,} of two words, and their embeddings", flush=True)

@@ -1,7 +1,5 @@
 """Real text on every machine: English sentences from the docstrings of installed packages.
 
-Also the published data set, where it has been downloaded (load_paired_embeddings).
-
 Source -> ``ast`` -> docstrings -> paragraphs -> plain text -> sentences. Sources are parsed, never
 imported or run. The sentences of each package are cached, so only the first call has to parse.
 """
@@ -32,9 +30,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 from tqdm import tqdm
 
-from flip_sklearn._paired import PairedEmbeddings, load_paired_embeddings
-
-__all__ = ["DEFAULT_PACKAGES", "PairedEmbeddings", "load_docstrings", "load_paired_embeddings"]
+__all__ = ["DEFAULT_PACKAGES", "load_docstrings"]
 
 DEFAULT_PACKAGES = ("stdlib", "numpy", "scipy", "sklearn", "torch", "joblib")
 

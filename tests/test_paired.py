@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import CountVectorizer
 
 from flip_sklearn import FLiPExtractor, stack_views
-from flip_sklearn.datasets import load_paired_embeddings
+from flip_sklearn._paired import load_paired_embeddings
 
 N, D = 12, 5
 SCORES = np.linspace(-0.5, 0.6, N).astype(np.float32)
@@ -92,7 +92,7 @@ def test_some_of_the_rows(tmp_path_factory, threshold: float, most: int) -> None
     if not folder.exists():
         write(folder)
     data = load_paired_embeddings(folder, sim_threshold=threshold, max_sentences=most)
-    above = np.flatnonzero(SCORES > threshold)
+    above = np.flatnonzero(threshold < SCORES)
     assert aligned(data)
     assert len(data.rows) == min(most, len(above))
     assert set(data.rows) <= set(above)

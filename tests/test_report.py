@@ -1,7 +1,5 @@
 """The report: findings follow from the figures, and the page is safe, whole and the same each time."""
 
-# ruff: noqa: RUF001  (figures are written with minus signs)
-
 from __future__ import annotations
 
 import base64
