@@ -32,8 +32,9 @@ class SonarText(LocalModel):
 
     def load(self) -> Any:
         """Read tokenizer and encoder; weights or a language that are not there are an error."""
-        # The port ships its tokenizer as a sentencepiece file, which transformers reads with these two.
-        for module in ("transformers", "sentencepiece", "google.protobuf"):
+        # The port ships its tokenizer as a sentencepiece file, which transformers reads with the first
+        # two. They are asked for before it, because it remembers what was missing when it was imported.
+        for module in ("sentencepiece", "google.protobuf", "transformers"):
             require(
                 module, "The sonar backend", "Install it with: pip install 'flip-sklearn[sonar]'"
             )
