@@ -114,7 +114,7 @@ def load_paired_embeddings(
     >>> import tempfile
     >>> from pathlib import Path
     >>> import numpy as np
-    >>> from flip_sklearn._paired import load_paired_embeddings
+    >>> from flip_sklearn.datasets import load_paired_embeddings
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     np.save(Path(folder, "dev_text_embs.npy"), np.eye(3, 8, dtype=np.float16))
     ...     np.save(Path(folder, "dev_speech_embs.npy"), np.eye(3, 8, dtype=np.float16))

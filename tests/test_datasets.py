@@ -21,7 +21,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from flip_sklearn import datasets
+from flip_sklearn import _docstrings as datasets
 from flip_sklearn.datasets import load_docstrings
 
 MakePackage = Callable[[dict[str, str]], str]
@@ -401,7 +401,7 @@ def test_broken_source_is_skipped(
 ) -> None:
     name = make_package({"good.py": '"""The good file is read all the same."""'})
     (tmp_path / "site" / name / "bad.py").write_bytes(broken)
-    with caplog.at_level(logging.DEBUG, logger="flip_sklearn.datasets"):
+    with caplog.at_level(logging.DEBUG, logger="flip_sklearn._docstrings"):
         assert load_docstrings(packages=[name]) == ["The good file is read all the same."]
     assert [r.levelname for r in caplog.records if "bad.py" in r.getMessage()] == ["DEBUG"]
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import CountVectorizer
 
 from flip_sklearn import FLiPExtractor, stack_views
-from flip_sklearn._paired import load_paired_embeddings
+from flip_sklearn.datasets import load_paired_embeddings
 
 N, D = 12, 5
 SCORES = np.linspace(-0.5, 0.6, N).astype(np.float32)
