@@ -61,6 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_encoding.sbert": {"_encoding.base"},
     "_encoding.sonar": {"_encoding.base"},
     "vocabulary": {"_reading", "_spans"},
+    "_corpus": {"vocabulary"},
     "_reading": set(),
     "_spans": set(),
     "views": set(),
@@ -111,7 +112,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "report._request",
     },
     "report._request": {
-        "diagnostics", "extractor", "metrics", "views", "vocabulary", "_validation",
+        "diagnostics", "extractor", "metrics", "views", "_corpus", "_validation",
     },
     "report._examples": {"report._request"},
     "report._page": {

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from sklearn.base import clone
 
 from flip_sklearn import _validation as check
+from flip_sklearn._corpus import same_text, suited_vectorizer
 from flip_sklearn.diagnostics import split_sentences
 from flip_sklearn.diagnostics._bootstrap import check_resampling
 from flip_sklearn.diagnostics._fits import (
@@ -28,11 +29,6 @@ from flip_sklearn.diagnostics.comparison import _check_ranks
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.metrics import entity_curve
 from flip_sklearn.views import check_views
-from flip_sklearn.vocabulary import ConceptVectorizer
-
-# The paper's 20 occurrences are for corpora of this size and more.
-_LARGE = 160_000
-_PAPER_MIN_COUNT = 20
 
 
 @dataclass(frozen=True)
@@ -109,9 +105,7 @@ def check_request(
     names = _check_entities(entities, n)
     tried = None if ranks is False else _check_ranks(ranks, d)
     # A sentence that is there twice must not be on both sides, however differently it is embedded.
-    same = [
-        _labels([" ".join(t.casefold().split()) for t in row], n) for row in by_language.values()
-    ]
+    same = [_labels(same_text(row), n) for row in by_language.values()]
     together = _merge([_labels(groups, n), *same], n)
     split = split_sentences(arrays, groups=together, test=test, random_state=seed)
     sentences = check_sentences(arrays, split, seed)
@@ -249,11 +243,7 @@ def _fit_vectorizer(vectorizer: Any, texts: list[str], train: np.ndarray) -> Any
     if vectorizer is None:
         # Single words are what readers look for; in small corpora many pairs are chance, and pairs such
         # as "new york" would hide the names, which are looked up word by word.
-        vectorizer = ConceptVectorizer(
-            bigrams=False,
-            min_count=_least_count(len(train)),
-            token_pattern="latin" if _mostly_latin(texts) else "indic",
-        )
+        vectorizer = suited_vectorizer(texts, len(train))
     for verb in ("fit", "transform", "get_feature_names_out"):
         if not hasattr(vectorizer, verb):
             raise ValueError(
@@ -261,17 +251,6 @@ def _fit_vectorizer(vectorizer: Any, texts: list[str], train: np.ndarray) -> Any
                 "ConceptVectorizer() or CountVectorizer(), or None."
             )
     return clone(vectorizer).fit([texts[i] for i in train])
-
-
-def _least_count(n: int) -> int:
-    """How often a word must occur to be looked for: falls with the root of the corpus' size."""
-    return int(np.clip(round(_PAPER_MIN_COUNT * (n / _LARGE) ** 0.5), 2, _PAPER_MIN_COUNT))
-
-
-def _mostly_latin(texts: list[str]) -> bool:
-    """Whether most letters are of the Latin script (to the end of Latin Extended-B)."""
-    letters = [letter for text in texts[:1000] for letter in text if letter.isalpha()]
-    return 2 * sum(letter < "\u0250" for letter in letters) >= len(letters)
 
 
 def _check_dictionary(
