@@ -11,6 +11,7 @@ Results go to standard output and nothing else does; progress, warnings and erro
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import sys
@@ -102,9 +103,7 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives th
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from flip_sklearn import __version__
-
-        _write(f"flip-sklearn {__version__}\n")
+        _write(f"flip-sklearn {importlib.metadata.version('flip-sklearn')}\n")
         raise typer.Exit
 
 
@@ -119,8 +118,8 @@ def _common(
     _DEBUG.set(debug)
 
 
-@app.command(no_args_is_help=True)
-def fit(
+@app.command("fit", no_args_is_help=True)
+def _fit(
     text: Annotated[
         str,
         typer.Option("--text", "-t", metavar="FILE|-", help="One sentence per line, UTF-8."),
@@ -187,12 +186,14 @@ def fit(
         )
     if text == embeddings == "-":
         raise typer.BadParameter("only one of --text and --embeddings can be standard input.")
+    chosen = _rank(rank)
+    if words not in (None, "latin", "indic", "whitespace"):
+        raise typer.BadParameter(f"--words {words!r} is not known; use latin, indic or whitespace.")
     _hush(quiet)
-    from flip_sklearn import FLiPExtractor
     from flip_sklearn._cli import work
+    from flip_sklearn.extractor import FLiPExtractor
 
     work.check_out(out, force)
-    chosen = _rank(rank)
     made_by = None
     if embeddings is None:
         options = _encoder_options(encoder or DEFAULT_ENCODER, encoder_option)
@@ -228,8 +229,8 @@ def fit(
         raise typer.Exit(130)
 
 
-@app.command(no_args_is_help=True)
-def keywords(
+@app.command("keywords", no_args_is_help=True)
+def _keywords(
     model: Model,
     text: Annotated[
         str | None, typer.Option("--text", "-t", metavar="FILE|-", help="One sentence per line.")
@@ -295,8 +296,8 @@ def keywords(
         _write("".join(f"{row}\n" for row in rows))
 
 
-@app.command(no_args_is_help=True)
-def evaluate(
+@app.command("evaluate", no_args_is_help=True)
+def _evaluate(
     model: Model,
     text: Annotated[
         str,
@@ -360,8 +361,8 @@ def evaluate(
     _write(json.dumps(rows, indent=2) + "\n" if as_json else _table(rows))
 
 
-@app.command(no_args_is_help=True)
-def report(
+@app.command("report", no_args_is_help=True)
+def _report(
     text: Annotated[
         list[str],
         typer.Option(
@@ -412,9 +413,8 @@ def report(
         raise typer.BadParameter("only one input can be standard input.")
     _hush(quiet)
     from flip_sklearn._cli import work
-    from flip_sklearn.report._request import check_out
 
-    check_out(out)
+    work.check_page(out)
     made_by = None
     if not views:
         made_by = work.make_encoder(

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.lib import format as npy
 
 STANDARD_INPUT = "-"
-_BLOCK_BYTES = 2**24  # of embeddings, read and looked at in one go
+# Embeddings that are read and looked at in one go: their words take more memory than they do.
+_BLOCK_BYTES = 2**24
+_BLOCK_ROWS = 4096
 _MAGIC = b"\x93NUMPY"
 
 
@@ -82,7 +84,7 @@ def embedding_blocks(path: str) -> Iterator[np.ndarray]:
     """Rows of a .npy file or pipe in order, some megabytes at a time."""
     with opened(path) as file:
         (n, d), dtype = _header(file, path)
-        most = max(1, _BLOCK_BYTES // (d * dtype.itemsize))
+        most = min(_BLOCK_ROWS, max(1, _BLOCK_BYTES // (d * dtype.itemsize)))
         for first in range(0, n, most):
             rows = min(most, n - first)
             data = file.read(rows * d * dtype.itemsize)

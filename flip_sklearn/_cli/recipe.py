@@ -21,6 +21,7 @@ _VERSION = 1
 _LARGEST = 2**16
 # What decides about the vectors, and nothing of this machine: no device, no folder, no name of a key.
 ENCODER = ("model", "backend", "normalize", "truncate_dim", "prompt_name", "language", "revision")
+PATTERNS = ("latin", "indic", "whitespace")  # a pattern of a stranger could run for ever
 WORDS = ("token_pattern", "lowercase", "strip_punctuation", "strip_accents")
 
 
@@ -62,7 +63,7 @@ class Recipe:
                 if not set(encoder) <= set(ENCODER) or not isinstance(encoder.get("model"), str):
                     raise ValueError("unknown parameters of the encoder")
                 SentenceEncoder(**encoder).fit()
-            if not set(words) <= set(WORDS):
+            if not set(words) <= set(WORDS) or words.get("token_pattern", "latin") not in PATTERNS:
                 raise ValueError("unknown parameters of the words")
             ConceptVectorizer(vocabulary=["word"], **words).fit([])
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

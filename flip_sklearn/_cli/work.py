@@ -14,12 +14,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GroupShuffleSplit
 from tqdm import tqdm
 
-from flip_sklearn import FLiPExtractor, KeywordMapper, metrics
+from flip_sklearn import metrics
 from flip_sklearn._cli import reading
 from flip_sklearn._cli.recipe import Recipe, model_name
 from flip_sklearn._corpus import same_text, suited_vectorizer
 from flip_sklearn._hub import locate
+from flip_sklearn.bulk import KeywordMapper
 from flip_sklearn.encoders import SentenceEncoder
+from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.vocabulary import ConceptVectorizer
 
 BLOCK = 1024  # lines that are encoded, read and written in one go
@@ -305,6 +307,13 @@ def _named(vocabulary: np.ndarray, top: np.ndarray) -> list[list[str]]:
 
 
 # ---------------------------------------------------------------------- report
+
+
+def check_page(out: Path) -> None:
+    """Before minutes of training, not after."""
+    from flip_sklearn.report._request import check_out as check_file
+
+    check_file(out)
 
 
 def report(
