@@ -258,14 +258,15 @@ def _split(prepared: Prepared, seen: np.ndarray) -> tuple[Rows, Rows | None]:
             take=take, group=prepared.group,
         )  # fmt: skip
 
+    weighed = prepared.weights > 0  # the others are not even read
     if prepared.early_stopping is None:
-        return rows(slice(None)), None
-    informative = np.flatnonzero((np.diff(Y.indptr) > 0) & (prepared.weights > 0))
+        return rows(slice(None) if weighed.all() else np.flatnonzero(weighed)), None
+    informative = np.flatnonzero((np.diff(Y.indptr) > 0) & weighed)
     size = math.ceil(prepared.validation_fraction * len(informative))
     size = min(size, MAX_VALIDATION_ROWS, len(informative) - 1)
     chosen = np.zeros(Y.shape[0], dtype=bool)
     chosen[_draw(informative, size, prepared.groups, prepared.random)] = True
-    return rows(np.flatnonzero(~chosen)), rows(np.flatnonzero(chosen))
+    return rows(np.flatnonzero(weighed & ~chosen)), rows(np.flatnonzero(chosen))
 
 
 def _draw(

@@ -18,6 +18,7 @@ import scipy.sparse as sp
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
@@ -599,6 +600,20 @@ def test_rows_of_zero_weight_count_as_dropped(rank: int | None) -> None:
     assert same_fit(full_batch(rank=rank).fit(more_X, more_Y, w), expected)
     w[-1] = 0.1
     assert not same_fit(full_batch(rank=rank).fit(more_X, more_Y, w), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True, "likelihood"])
+@pytest.mark.parametrize("settings", [{}, {"batch_size": 7}, {"solver": "sampled"}])
+def test_zero_weights_are_the_same_bits_as_dropping(early_stopping: Any, settings: Any) -> None:
+    """So that a memory-mapped X can be trained on in part, and never be copied."""
+    w = (np.arange(N) % 4 > 0).astype(float)
+    kept = np.flatnonzero(w)
+    params = {"early_stopping": early_stopping, "max_iter": 4, "random_state": 0, **settings}
+    model = FLiPExtractor(3, **params)
+    one = clone(model).fit(X, Y, w)
+    two = clone(model).fit(X[kept], Y[kept])
+    for name in ("word_embeddings_", "projection_", "bias_", "embedding_mean_", "word_counts_"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
 
 
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])

@@ -167,13 +167,13 @@ def test_fit_with_an_encoder_remembers_it(corpus: Corpus, tmp_path: Path) -> Non
     assert recipe.encoder is not None
     assert recipe.encoder["normalize"] is True
     code, out, err = run(
-        "keywords", "-m", tmp_path / "m", "-t", "-", "-k", 2, stdin=b"The dog runs!"
+        "keywords", "-m", tmp_path / "m", "-t", "-", "-k", 4, stdin=b"Red dog RUNS day"
     )
     assert code == 0, err
-    assert set(out.rstrip("\n").split("\t")) == {"dog", "runs"}
-    X = SentenceEncoder(corpus.encoder, normalize=True).transform(["The dog runs!"])
+    assert set(out.rstrip("\n").split("\t")) == {"red", "dog", "runs", "day"}
+    X = SentenceEncoder(corpus.encoder, normalize=True).transform(["Red dog RUNS day"])
     model = FLiPExtractor.from_pretrained(tmp_path / "m")
-    assert out.rstrip("\n").split("\t") == model.extract_keywords(X, top_k=2)[0]
+    assert out.rstrip("\n").split("\t") == model.extract_keywords(X, top_k=4)[0]
 
 
 def test_pairs_and_rank(corpus: Corpus, tmp_path: Path) -> None:
