@@ -55,7 +55,23 @@ def locate(
         )
     if below.parts and not folder.is_dir():
         raise ValueError(f"{str(folder_or_id)!r} has no folder {str(subfolder)!r} with a model.")
+    for name in FILES:
+        if not _stays_inside(folder / name, root.resolve()):
+            raise ValueError(
+                f"{name} in {str(folder)!r} is a link that leads out of {str(folder_or_id)!r}; put the file "
+                "itself there."
+            )
     return folder
+
+
+def _stays_inside(path: Path, root: Path) -> bool:
+    """Whether a link to a file leads into its folder; the hub's cache keeps its files in ../blobs."""
+    try:
+        target = path.resolve()
+    except (OSError, RuntimeError) as error:  # a link to itself
+        raise ValueError(f"{str(path)!r} is a link that leads nowhere.") from error
+    snapshots = [above for above in (root, *root.parents) if above.name == "snapshots"]
+    return any(target.is_relative_to(p) for p in (root, *(s.parent / "blobs" for s in snapshots)))
 
 
 def check_subfolder(subfolder: Any) -> PurePosixPath:

@@ -96,7 +96,7 @@ def _read(folder: Path) -> Stored:
     with _reading(folder / MODEL):
         names, shape = _find_factors(describe(folder / MODEL))
     with _reading(folder / VOCABULARY):
-        text = _read_bytes(folder / VOCABULARY, 2**12 + BYTES_PER_WORD * shape[0])
+        text = _read_bytes(folder / VOCABULARY, _longest_vocabulary(shape[0]))
         words = _words_by_row(json.loads(text, object_pairs_hook=_without_repeats), shape[0])
     own: dict[str, np.ndarray] = {}
     if about is not None:
@@ -129,6 +129,11 @@ def write_folder(
         raise ValueError(
             f"vocabulary has a word that is no text ({error}); a file cannot hold it, replace it."
         ) from error
+    if len(vocabulary) > _longest_vocabulary(len(words)):
+        raise ValueError(
+            f"vocabulary has words of {len(vocabulary) / len(words):.0f} bytes on average; a stored model "
+            f"takes {BYTES_PER_WORD}. Use shorter words, or pickle the model."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with _workplace(folder) as part:
         _write_bytes(part / VOCABULARY, vocabulary)
@@ -139,7 +144,13 @@ def write_folder(
             )  # safetensors writes for the owner alone
         files = {name: _fingerprint(part / name) for name in VOUCHED_FOR}
         config = {**config, SECTION: {"format": FORMAT, **config[SECTION], "files": files}}
-        _write_bytes(part / CONFIG, f"{json.dumps(config, indent=2, allow_nan=False)}\n".encode())
+        facts = f"{json.dumps(config, indent=2, allow_nan=False)}\n".encode()
+        if len(facts) > MAX_CONFIG_BYTES:
+            raise ValueError(
+                f"{CONFIG} would take {len(facts)} bytes; a stored model takes {MAX_CONFIG_BYTES}. Use a "
+                "shorter trained_on, shorter names of the columns of X, or pickle the model."
+            )
+        _write_bytes(part / CONFIG, facts)
         _write_bytes(part / CARD, card.encode())
         (folder / CONFIG).unlink(missing_ok=True)
         _settle(folder)
@@ -284,9 +295,9 @@ def _find_factors(
             raise ValueError(f"{name} is {kind}; use one of {', '.join(sorted(FACTORS))}")
     outer, inner = ("E1", "E2") if "E1" in names else ("E", "E")
     fits = (
-        all(len(shape) == 2 and 0 not in shape for shape in shapes.values())
+        all(len(shapes[name]) == 2 and 0 not in shapes[name] for name in (outer, inner))
         and (outer == inner or shapes[outer][1] == shapes[inner][0])
-        and shapes["b"] == (shapes[outer][0], 1)
+        and shapes["b"] in ((shapes[outer][0], 1), (shapes[outer][0],))
     )
     if not fits:
         must = "E1 (V, r), E2 (r, d)" if outer == "E1" else "E (V, d)"
@@ -309,7 +320,16 @@ def _words_by_row(vocabulary: Any, n_words: int) -> list[str]:
         if words[row] is not None:
             raise ValueError(f"{_short(words[row])} and {_short(word)} are both of row {row}")
         words[row] = word
+    for word in vocabulary:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{ascii(word)[:60]} is half a character, no text") from error
     return [word for word in words if word is not None]
+
+
+def _longest_vocabulary(n_words: int) -> int:
+    return 2**12 + BYTES_PER_WORD * n_words
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

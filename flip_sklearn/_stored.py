@@ -29,6 +29,7 @@ NOT_STORED = ("vocabulary", "checkpoint_dir")
 PORTABLE_DEVICES = ("auto", "cpu")
 ARRAYS = ("bias", "embedding_mean", "word_counts")
 FACTS = {"n_iter": int, "best_iter": int, "l1_max": float, "kkt_residual": float}
+INFO = ("encoder", "trained_on", "license")
 HISTORY = tuple(f.name for f in fields(PassRecord))
 BLOCK_ELEMENTS = 2**22
 
@@ -50,7 +51,7 @@ def read_model(cls: Any, folder: Path) -> Any:
     return model
 
 
-def write_model(model: Any, folder: Path, card: str) -> None:
+def write_model(model: Any, folder: Path, card: str, info: dict[str, str | None]) -> None:
     A = model.word_embeddings_
     sparse = sp.issparse(A)
     A = A.toarray() if sparse else A
@@ -70,6 +71,7 @@ def write_model(model: Any, folder: Path, card: str) -> None:
         "version": _version("flip-sklearn"),
         "made_with": {name: _version(name) for name in ("numpy", "scikit-learn", "torch")},
         "settings": _settings(model),
+        **info,
         "vocabulary_given": model.vocabulary is not None,
         "sparse": sparse,
         "solver": model.solver_,
@@ -150,23 +152,40 @@ def _of_this_package(cls: Any, stored: Stored, about: dict[str, Any]) -> tuple[A
         **_factors(sp.csr_array(A) if about["sparse"] is True else A, B, stored.words),
         **{f"{name}_": own[name] for name in ARRAYS},
         "_held_out": own.get("held_out"),
-        "history_": {name: [_from_json(v) for v in about["history"][name]] for name in HISTORY},
+        "history_": _history(about),
+        "pretrained_info_": {name: _text(name, about.get(name)) for name in INFO},
         **{f"{name}_": _from_json(about[name]) for name, kind in FACTS.items() if kind is float},
     }
     for name in (name for name, kind in FACTS.items() if kind is int):
         if type(about[name]) is not int or about[name] < 0:
             raise ValueError(f"{name} is {about[name]!r:.60}")
         fitted[f"{name}_"] = about[name]
+    if fitted["best_iter_"] > len(fitted["history_"]["loss"]):
+        raise ValueError(f"best_iter is {fitted['best_iter_']!r:.60}, more than history has passes")
     for name in ("solver", "device"):
         if not isinstance(about[name], str):
             raise ValueError(f"{name} is {about[name]!r:.60}")
         fitted[f"{name}_"] = about[name]
     if "feature_names_in" in about:
         names = about["feature_names_in"]
-        if len(names) != B.shape[1] or not all(isinstance(name, str) for name in names):
+        right = isinstance(names, list) and len(names) == B.shape[1]
+        if not right or not all(isinstance(name, str) for name in names):
             raise ValueError(f"feature_names_in must be {B.shape[1]} names")
         fitted["feature_names_in_"] = np.array(names, dtype=object)
     return model, fitted
+
+
+def _history(about: dict[str, Any]) -> dict[str, list[float]]:
+    history = {name: [_from_json(v) for v in about["history"][name]] for name in HISTORY}
+    if len({len(column) for column in history.values()}) > 1:
+        raise ValueError("the columns of history are not of one length")
+    return history
+
+
+def _text(name: str, value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{name} is {value!r:.60}; it must be text or null")
+    return value
 
 
 def _known_settings(cls: Any, about: dict[str, Any]) -> dict[str, Any]:
@@ -197,7 +216,7 @@ def _of_other_code(cls: Any, stored: Stored) -> tuple[Any, dict[str, Any]]:
     factorized = "E1" in factors
     A = factors["E1" if factorized else "E"]
     B = factors["E2"] if factorized else np.eye(A.shape[1], dtype=wide)
-    b = factors["b"][:, 0].copy()
+    b = factors["b"].reshape(-1).copy()
     model = cls(rank=A.shape[1] if factorized else None, vocabulary=stored.words)
     # An export of ours that lost our part: words that training never saw are known by their score.
     unseen = (b <= UNSEEN_SCORE / 2) & ~A.any(axis=1)  # half of it: bfloat16 holds -9984
@@ -208,6 +227,7 @@ def _of_other_code(cls: Any, stored: Stored) -> tuple[Any, dict[str, Any]]:
         "word_counts_": np.where(unseen, 0.0, 1.0),
         "_held_out": None,
         "history_": {name: [] for name in HISTORY},
+        "pretrained_info_": dict.fromkeys(INFO),
         "n_iter_": 0,
         "best_iter_": 0,
         "l1_max_": math.nan,

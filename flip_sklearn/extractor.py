@@ -279,8 +279,9 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
     ) -> FLiPExtractor:
         prepared = prepare(self, X, Y, sample_weight, groups, streaming=streaming)
         fitted = train(self, prepared, streaming=streaming)
-        # Only now, with nothing left to fail: names of an earlier fit must not outlive it.
-        self.__dict__.pop("feature_names_in_", None)
+        # Only now, with nothing left to fail: what is of an earlier fit or file must not outlive it.
+        for left in ("feature_names_in_", "pretrained_info_"):
+            self.__dict__.pop(left, None)
         self.__dict__.update(fitted)
         return self
 

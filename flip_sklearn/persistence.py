@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from os import PathLike
 from pathlib import Path
@@ -38,11 +39,12 @@ class PretrainedMixin:
         folder : path-like
             Made if it is not there. A model in it is replaced; a README.md in it stays.
         trained_on : str, default=None
-            For the model card: the texts, in Markdown.
+            The texts, in Markdown. Like the next two for the model card and ``pretrained_info_``; None
+            keeps what a model was loaded with.
         encoder : str, default=None
-            For the model card: what makes the embeddings.
+            What makes the embeddings, such as "sentence-transformers/LaBSE".
         license : str, default=None
-            For the model card: an identifier such as "mit"; "unknown" when None.
+            An identifier such as "mit"; the card says "unknown" when nobody knows.
 
         Returns
         -------
@@ -53,7 +55,8 @@ class PretrainedMixin:
         NotFittedError
             If the model is not fitted.
         ValueError
-            If an argument is not allowed, a parameter of the model is not finite, or a word is not text.
+            If an argument is not allowed, a parameter of the model is not finite, a word is not text, or
+            words or names are too long to be read back.
         OSError
             If the folder cannot be written; the model that was there is whole then.
 
@@ -83,9 +86,8 @@ class PretrainedMixin:
         if path.exists() and not path.is_dir():
             raise ValueError(f"folder={str(folder)!r} is a file; use the path of a folder.")
         check_is_fitted(self)
-        about = {"trained_on": trained_on, "encoder": encoder, "license": license}
-        card = model_card(self, '"the/path/of/this/folder"', **about)
-        write_model(self, path, card)
+        info = self._info(trained_on, encoder, license)
+        write_model(self, path, model_card(self, '"the/path/of/this/folder"', **info), info)
         return path
 
     @classmethod
@@ -119,6 +121,8 @@ class PretrainedMixin:
             ``embedding_mean_`` is 0, ``word_counts_`` is 1 for every word (0 for those without any
             parameter), ``solver_`` and ``device_`` are "unknown", and there is no history. In both,
             ``partial_fit`` cannot go on, ``fit`` with ``warm_start`` can.
+            ``pretrained_info_`` is a dict with what ``save_pretrained`` was told: ``"encoder"``,
+            ``"trained_on"`` and ``"license"``, each text or None. The next ``fit`` drops it.
 
         Raises
         ------
@@ -179,11 +183,20 @@ class PretrainedMixin:
         check_is_fitted(self)
         check_repository(repo_id)
         below = check_subfolder(subfolder)
-        source = f'"{repo_id}"' + (f', subfolder="{below}"' if below.parts else "")
-        about = {"trained_on": trained_on, "encoder": encoder, "license": license}
-        card = model_card(self, source, **about)
+        inside = json.dumps(str(below), ensure_ascii=False)  # quoted, also with a " in it
+        source = f'"{repo_id}"' + (f", subfolder={inside}" if below.parts else "")
+        info = self._info(trained_on, encoder, license)
+        card = model_card(self, source, **info)
         with tempfile.TemporaryDirectory() as folder:
-            write_model(self, Path(folder), card)
+            write_model(self, Path(folder), card, info)
             return upload(
                 Path(folder), repo_id, below, revision=revision, token=token, private=private
             )
+
+    def _info(
+        self, trained_on: str | None, encoder: str | None, license: str | None
+    ) -> dict[str, str | None]:
+        """What is said now, else what was said when the model was stored before."""
+        before = getattr(self, "pretrained_info_", {})
+        now = {"encoder": encoder, "trained_on": trained_on, "license": license}
+        return {name: before.get(name) if text is None else text for name, text in now.items()}

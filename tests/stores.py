@@ -84,7 +84,7 @@ def facts(model: FLiPExtractor) -> dict[str, Any]:
             return [plain(item) for item in value]
         return np.float64(value).tobytes() if isinstance(value, float) else value
 
-    names = [n for n in vars(model) if n.endswith("_") and not n.startswith("_")] + ["_held_out"]
+    names = [n for n in vars(model) if n.endswith("_") and n != "pretrained_info_"] + ["_held_out"]
     return {name: plain(getattr(model, name)) for name in sorted(names)}
 
 
@@ -149,6 +149,25 @@ def killed_at_every_step(folder: Path, model: bytes, prepared: Path | None) -> l
         if not os.WIFSIGNALED(status):
             break
     return found
+
+
+def saved_on_a_full_disk(folder: Path, step: int) -> list[bool]:
+    """Whether saving fails with an OSError where files may have so and so many bytes, and no more."""
+    import resource
+
+    models = [fit(random_state=7), fit(rank=None)]
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    failed = []
+    for model, times in itertools.product(models, (0, 1, 2)):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (times * step // 2, hard))
+        try:
+            model.save_pretrained(folder)
+            failed.append(False)
+        except OSError:
+            failed.append(True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    return failed
 
 
 def _die_before(step: int) -> None:

@@ -10,9 +10,11 @@ from hub_server import TOKEN, Hub
 from processes import in_process
 from stores import (
     FILES,
+    FactLoLM,
     facts,
     fit,
     with_hub,
+    write_foreign,
 )
 
 from flip_sklearn import FLiPExtractor
@@ -116,3 +118,23 @@ def test_only_the_files_of_a_model_are_fetched_and_the_token_goes_no_further(
     left = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(left) > 4
     assert not any(TOKEN.encode() in path.read_bytes() for path in left)
+
+
+def test_the_published_repository_by_its_name(tmp_path: Path) -> None:
+    write_foreign(tmp_path / "m", FactLoLM(30, 6, 4), "_orig_mod.")
+    model = {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()}
+    with Hub() as hub:
+        hub.repositories["BUT-FIT/FLiP-en-sonar"] = [
+            {f"mcv15/{rank}/{name}": content for rank in ("rank-512", "rank-1024") for name, content
+             in {**model, "train.py": b"raise SystemExit", "README.md": b""}.items()}
+        ]  # fmt: skip
+        one = {"folder_or_id": "BUT-FIT/FLiP-en-sonar", "subfolder": "mcv15/rank-512"}
+        (found,) = in_process(with_hub, hub.url, tmp_path / "home", [("pull", one)])
+        fetched = [
+            path.split("/resolve/")[1].split("/", 1)[1]
+            for method, path, _ in hub.requests
+            if method == "GET" and "/resolve/" in path
+        ]
+    assert found == facts(FLiPExtractor.from_pretrained(tmp_path / "m"))
+    wanted = ("config.json", "model.safetensors", "vocab.json")
+    assert sorted(fetched) == [f"mcv15/rank-512/{name}" for name in wanted]

@@ -16,11 +16,13 @@ import pytest
 import scipy.sparse as sp
 import skops.io
 import torch
-from safetensors.torch import load_file
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from stores import (
     FILES,
@@ -36,6 +38,7 @@ from stores import (
 )
 
 from flip_sklearn import FLiPExtractor, KeywordMapper
+from flip_sklearn.encoders import SentenceEncoder
 from flip_sklearn.path import kkt_residual
 
 FIXTURE = Path(__file__).parent / "data" / "pretrained-v1"
@@ -96,6 +99,15 @@ def test_imported_exported_imported_it_is_equal_to_the_bit(
     # And as other code reads our export.
     (tmp_path / "b" / "config.json").write_text("{}")
     assert facts(FLiPExtractor.from_pretrained(tmp_path / "b")) == facts(first)
+
+
+@pytest.mark.parametrize("rank", [4, None])
+def test_a_flat_bias_is_taken_too(tmp_path: Path, rank: int | None) -> None:
+    write_foreign(tmp_path, FactLoLM(30, 6, rank))
+    model = FLiPExtractor.from_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file({**tensors, "b": tensors["b"].reshape(-1)}, tmp_path / "model.safetensors")
+    assert facts(FLiPExtractor.from_pretrained(tmp_path)) == facts(model)
 
 
 def test_a_published_model_can_be_trained_on(tmp_path: Path) -> None:
@@ -182,6 +194,47 @@ def test_set_params_after_the_fit_loses_nothing(tmp_path: Path) -> None:
         assert again.rank == later
 
 
+def test_what_was_said_of_a_model_comes_back(tmp_path: Path) -> None:
+    model = fit()
+    assert not hasattr(model, "pretrained_info_")
+    info = {"encoder": "an/encoder", "trained_on": "*200* texts", "license": "mit"}
+    again = FLiPExtractor.from_pretrained(model.save_pretrained(tmp_path / "a", **info))
+    assert again.pretrained_info_ == info
+    # Stored again it is still known, in the card too; what is said anew counts.
+    third = again.save_pretrained(tmp_path / "b", trained_on="more")
+    assert FLiPExtractor.from_pretrained(third).pretrained_info_ == {**info, "trained_on": "more"}
+    assert "license: mit" in (third / "README.md").read_text("utf8")
+    # A fit of other rows ends it. Nobody said anything of older folders and other code's.
+    assert not hasattr(again.fit(X, Y), "pretrained_info_")
+    write_foreign(tmp_path / "c", FactLoLM(4, 3, 2))
+    for folder in (FIXTURE / "flip", tmp_path / "c"):
+        unknown = FLiPExtractor.from_pretrained(folder).pretrained_info_
+        assert unknown == dict.fromkeys(info)
+
+
+def test_what_could_not_be_read_back_is_not_written(tmp_path: Path, fitted: FLiPExtractor) -> None:
+    with pytest.raises(ValueError, match="shorter words"):
+        fit(vocabulary=["x" * 20_000, *WORDS[1:]]).save_pretrained(tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+    before = facts(FLiPExtractor.from_pretrained(fitted.save_pretrained(tmp_path / "m")))
+    with pytest.raises(ValueError, match="shorter trained_on"):
+        fitted.save_pretrained(tmp_path / "m", trained_on="x" * 2**22)
+    assert facts(FLiPExtractor.from_pretrained(tmp_path / "m")) == before
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == FILES
+
+
+@pytest.mark.parametrize("rank", [3, 1, None])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_the_exported_bias_has_absorbed_a_large_mean(tmp_path: Path, dtype: Any, rank: Any) -> None:
+    far = (X + 100).astype(dtype)
+    model = FLiPExtractor(**{**SETTINGS, "rank": rank}).fit(far, Y)
+    model.save_pretrained(tmp_path)
+    tensors = {n: t.double().numpy() for n, t in load_file(tmp_path / "model.safetensors").items()}
+    E = tensors["E"] if rank is None else tensors["E1"] @ tensors["E2"]
+    theirs = far.astype(np.float64) @ E.T + tensors["b"][:, 0]
+    assert np.abs(theirs - model.decision_function(far)).max() < 1e-5
+
+
 @pytest.mark.parametrize("rank", [3, None])
 def test_other_code_reads_ours(tmp_path: Path, rank: int | None) -> None:
     """A strict load_state_dict takes the file, and the plain formula gives our scores with bias."""
@@ -195,7 +248,10 @@ def test_other_code_reads_ours(tmp_path: Path, rank: int | None) -> None:
     }
     s = torch.from_numpy(X + shift)
     ours = model.decision_function(X + shift)
-    assert np.abs(other.scores(s, True).numpy() - ours).max() < 1e-5 * np.abs(ours).max()
+    # In float64, and not relative: a word that training never saw has the score -1e4.
+    precise = other.to(torch.float64).scores(s.double(), True).numpy()
+    assert np.abs(precise - ours).max() < 1e-5
+    other.to(torch.float32)
     # Negative control: with our b in place of the one that has absorbed the mean they differ.
     difference = other.scores(s, False).numpy() + model.bias_ - ours
     assert np.abs(difference).max() > 0.1
@@ -286,6 +342,23 @@ def test_the_card_says_what_is_known(tmp_path: Path, fitted: FLiPExtractor) -> N
     assert not (tmp_path / "d").exists()
 
 
+@pytest.mark.parametrize("rank", [3, None])
+def test_the_cards_matter_is_valid_and_its_code_runs(tmp_path: Path, rank: int | None) -> None:
+    model = fit(rank=rank, early_stopping=True)
+    hostile = {"trained_on": "a\n---\nlicense: evil", "encoder": "an/encoder"}
+    folder = model.save_pretrained(tmp_path / "m", **hostile)
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.to_dict() == {
+        "library_name": "flip-sklearn", "license": "unknown",
+        "tags": ["flip", "interpretability", "keyword-extraction", "sentence-embeddings"],
+    }  # fmt: skip
+    code = card.content.split("```python\n")[1].split("```")[0]
+    assert "the/path/of/this/folder" in code
+    names: dict[str, Any] = {"embeddings": X[:2]}
+    exec(code.replace("the/path/of/this/folder", folder.as_posix()), names)
+    assert names["flip"].extract_keywords(X[:2]) == model.extract_keywords(X[:2])
+
+
 def test_a_persons_card_stays(tmp_path: Path, fitted: FLiPExtractor) -> None:
     (tmp_path / "README.md").write_text("mine")
     (tmp_path / "notes").write_text("mine")
@@ -297,7 +370,7 @@ def test_a_persons_card_stays(tmp_path: Path, fitted: FLiPExtractor) -> None:
 
 def test_the_page_about_models_tells_the_truth() -> None:
     page = Path(__file__).parents[1] / "docs" / "models.md"
-    assert doctest.testfile(str(page), module_relative=False) == (0, 9)
+    assert doctest.testfile(str(page), module_relative=False) == (0, 11)
 
 
 # --- Pipelines in other files ----------------------------------------------------------------
@@ -333,3 +406,27 @@ def test_whole_pipelines_in_joblib_and_skops(tmp_path: Path, how: str, sparse: b
     assert facts(again) == facts(flip)
     assert pickle.dumps(again)
     again.partial_fit(X, Y)  # unlike the published layout these keep the moments
+
+
+@pytest.mark.parametrize("how", ["joblib", "skops"])
+def test_pipelines_that_begin_with_text(how: str, tmp_path: Path) -> None:
+    """With the words' vectorizer beside them; of skops' types the page on models names all."""
+    page = (Path(__file__).parents[1] / "docs" / "models.md").read_text("utf8")
+    flip = fit(vocabulary=None)
+    judge = LogisticRegression().fit(flip.transform(X), np.arange(len(X)) % 2)
+    whole = Pipeline([("encode", SentenceEncoder(model="a/b")), ("flip", flip), ("judge", judge)])
+    texts = ["a red dog", "a green cat"]
+    both = {"model": whole, "words": CountVectorizer().fit(texts)}
+    if how == "joblib":
+        joblib.dump(both, tmp_path / "m")
+        again = joblib.load(tmp_path / "m")
+    else:
+        stored = skops.io.dumps(both)
+        unknown = skops.io.get_untrusted_types(data=stored)
+        assert len(unknown) == 3
+        assert all(f'"{name}"' in page for name in unknown)
+        again = skops.io.loads(stored, trusted=unknown)
+    assert again["model"][0].get_params() == whole[0].get_params()
+    assert np.array_equal(again["model"][1:].predict_proba(X), whole[1:].predict_proba(X))
+    found, right = (one["words"].transform(texts).toarray() for one in (again, both))
+    assert np.array_equal(found, right)

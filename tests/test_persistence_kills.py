@@ -19,6 +19,7 @@ from stores import (
     killed_at_every_step,
     killed_at_random,
     loaded,
+    saved_on_a_full_disk,
     write_foreign,
 )
 
@@ -71,6 +72,28 @@ def test_killed_at_every_step_it_is_the_old_model_or_the_new_or_none(
     assert names.count("old") >= 10
     fitted.save_pretrained(folder)
     assert sorted(path.name for path in folder.iterdir()) == FILES
+
+
+@posix_only
+def test_on_a_full_disk_the_old_model_stays(tmp_path: Path, fitted: FLiPExtractor) -> None:
+    fitted.save_pretrained(tmp_path / "m")
+    assert in_process(saved_on_a_full_disk, tmp_path / "m", 600) == [True] * 6
+    assert loaded(tmp_path / "m") == facts(fitted)
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == FILES
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root writes everywhere")
+def test_where_nothing_may_be_written_the_old_model_stays(
+    tmp_path: Path, fitted: FLiPExtractor
+) -> None:
+    folder = fitted.save_pretrained(tmp_path / "m")
+    folder.chmod(0o500)
+    try:
+        with pytest.raises(PermissionError):
+            fit(random_state=7).save_pretrained(folder)
+        assert loaded(folder) == facts(fitted)
+    finally:
+        folder.chmod(0o700)
 
 
 def test_writers_at_the_same_time_leave_no_mixture(tmp_path: Path) -> None:

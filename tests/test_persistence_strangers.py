@@ -116,7 +116,40 @@ STRANGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "nothing": (lambda f: save_file({}, f / "model.safetensors"), "it holds nothing"),
     "E and E1": (lambda f: rewrite(f, E=torch.ones(4, 3)), "must hold"),
     "both names": (lambda f: rewrite(f, **{"_orig_mod.b": torch.ones(4, 1)}), "holds b twice"),
-    "flat b": (lambda f: rewrite(f, b=torch.ones(4)), r"b \(V, 1\), they are E1 \(4, 2\), .* b \(4,\)"),
+    "wide b": (lambda f: rewrite(f, b=torch.ones(4, 2)), r"b \(V, 1\), they are E1 \(4, 2\), .* b \(4, 2\)"),
+    "b of a number": (lambda f: rewrite(f, b=torch.tensor(1.0)), "the shapes must be"),
+    "flat short b": (lambda f: rewrite(f, b=torch.ones(3)), "the shapes must be"),
+    "no rows": (lambda f: rewrite(f, E1=torch.ones(0, 2), b=torch.ones(0, 1)), "the shapes must be"),
+    "half a character": (vocabulary(f'{{{FOUR}, "\\ud800": 3}}'), "half a character"),
+    "a row of 10^5 lists": (vocabulary(f'{{{FOUR}, "d": {"[" * 10**5}'), "cannot be read"),
+    "billions of laughs": (
+        lambda f: os.truncate(f / "vocab.json", 2**25), "longer than the 8096 bytes"
+    ),
+    "overlapping tensors": (
+        header(
+            len(claim := b'{"E":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},'
+            b'"b":{"dtype":"F32","shape":[2,1],"data_offsets":[8,16]}}'),
+            claim + bytes(16),
+        ),
+        "not in safetensors format",
+    ),
+    "a folder for tensors": (
+        lambda f: ((f / "model.safetensors").unlink(), (f / "model.safetensors").mkdir()),
+        "is not a file",
+    ),
+    "a link to itself": (
+        lambda f: ((f / "vocab.json").unlink(), (f / "vocab.json").symlink_to("vocab.json")),
+        "vocab.json",
+    ),
+    "a link to a device": (
+        lambda f: ((f / "vocab.json").unlink(), (f / "vocab.json").symlink_to("/dev/zero")),
+        "leads out",
+    ),
+    "a link out": (
+        lambda f: os.rename(f / "vocab.json", f.parent / "v")
+        or (f / "vocab.json").symlink_to("../v"),
+        "leads out",
+    ),
     "short b": (lambda f: rewrite(f, b=torch.ones(3, 1)), "the shapes must be"),
     "E2 of another rank": (lambda f: rewrite(f, E2=torch.ones(3, 3)), "the shapes must be"),
     "rank 0": (lambda f: rewrite(f, E1=torch.ones(4, 0), E2=torch.ones(0, 3)), "the shapes must be"),
@@ -235,6 +268,9 @@ OURS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "history is short": (about(history={}), "KeyError"),
     "passes": (about(n_iter=-1), "n_iter is -1"),
     "names": (about(feature_names_in=["x"]), "must be 8 names"),
+    "one name of 8 letters": (about(feature_names_in="abcdefgh"), "must be 8 names"),
+    "an encoder": (about(encoder=["x"]), "encoder is .* must be text"),
+    "best pass": (about(best_iter=9), "best_iter is 9, more than"),
     "solver": (about(solver=3), "solver is 3"),
     "own shapes": (own(bias=torch.ones(14)), r"bias is F32 \(14,\); it must be F32 or F64 \(15,\)"),
     "own formats": (own(word_counts=torch.ones(15).long()), "word_counts is I64"),
@@ -295,6 +331,15 @@ def test_settings_can_be_edited_and_later_ones_are_left_out(saved: Path, tmp_pat
     assert {len(words) for words in model.extract_keywords(X[:3])} == {2}
 
 
+def test_a_history_of_ragged_columns_is_refused(saved: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    history = config["flip_sklearn"]["history"]
+    about(history={**history, "loss": [*history["loss"], 1.0]})(tmp_path)
+    with pytest.raises(ValueError, match="not of one length"):
+        FLiPExtractor.from_pretrained(tmp_path)
+
+
 # --- Where a model is ------------------------------------------------------------------------
 
 
@@ -315,6 +360,25 @@ def test_a_subfolder_stays_inside(tmp_path: Path, saved: Path) -> None:
     FLiPExtractor.from_pretrained(root, subfolder="fine/side")
     with pytest.raises(ValueError, match="has no folder 'other'"):
         FLiPExtractor.from_pretrained(root, subfolder="other")
+
+
+def test_links_to_files_stay_inside_or_in_the_hubs_cache(tmp_path: Path, saved: Path) -> None:
+    """Two subfolders may share a file, and the cache of the hub's client is made of links."""
+    below = tmp_path / "models--us--flip" / "snapshots" / "0a" / "rank-3"
+    shutil.copytree(saved, below)
+    blobs = tmp_path / "models--us--flip" / "blobs"
+    blobs.mkdir()
+    for name in FILES:
+        os.replace(below / name, blobs / name)
+        (below / name).symlink_to(blobs / name)
+    FLiPExtractor.from_pretrained(below)
+    FLiPExtractor.from_pretrained(below.parent, "rank-3")
+    shutil.copytree(saved, tmp_path / "shared" / "a")
+    os.replace(tmp_path / "shared" / "a" / "vocab.json", tmp_path / "shared" / "vocab.json")
+    (tmp_path / "shared" / "a" / "vocab.json").symlink_to("../vocab.json")
+    FLiPExtractor.from_pretrained(tmp_path / "shared", "a")
+    with pytest.raises(ValueError, match=r"vocab\.json .* leads out"):
+        FLiPExtractor.from_pretrained(tmp_path / "shared" / "a")
 
 
 def test_what_is_no_place_of_a_model(tmp_path: Path, saved: Path, monkeypatch: Any) -> None:

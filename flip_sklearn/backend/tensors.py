@@ -69,7 +69,10 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         name: torch.from_numpy(np.require(array, requirements=["C", "W"]))
         for name, array in arrays.items()
     }
-    save_file(tensors, path, metadata={"format": "pt"})
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"{str(path)!r} cannot be written ({error})") from error
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 
