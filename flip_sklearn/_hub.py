@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from flip_sklearn._layout import CARD, FILES
+from flip_sklearn._layout import BESIDE, CARD, FILES
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
@@ -55,7 +55,7 @@ def locate(
         )
     if below.parts and not folder.is_dir():
         raise ValueError(f"{str(folder_or_id)!r} has no folder {str(subfolder)!r} with a model.")
-    for name in FILES:
+    for name in (*FILES, BESIDE):
         if not _stays_inside(folder / name, root.resolve()):
             raise ValueError(
                 f"{name} in {str(folder)!r} is a link that leads out of {str(folder_or_id)!r}; put the file "
@@ -107,7 +107,7 @@ def _download(repo_id: str, below: PurePosixPath, revision: str | None, token: A
     """The files of a model, and no others, all of one commit."""
     hub = _client()
     # The names stand for themselves: a subfolder with a * in it is not a pattern.
-    wanted = [glob.escape(str(below / name)) for name in FILES]
+    wanted = [glob.escape(str(below / name)) for name in (*FILES, BESIDE)]
     with _speaking_of(repo_id, "read"):
         return Path(
             hub.snapshot_download(repo_id, revision=revision, token=token, allow_patterns=wanted)

@@ -34,6 +34,7 @@ from flip_sklearn.backend.tensors import describe, read_arrays, write_arrays
 MODEL, VOCABULARY, CONFIG = "model.safetensors", "vocab.json", "config.json"
 OWN, CARD = "flip_sklearn.safetensors", "README.md"
 FILES = (MODEL, VOCABULARY, CONFIG, OWN)
+BESIDE = "text.json"  # how the command line makes embeddings of text; no part of the model
 VOUCHED_FOR = (OWN, MODEL, VOCABULARY)  # in the order in which they are replaced
 
 SECTION = "flip_sklearn"  # of config.json

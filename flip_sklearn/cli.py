@@ -277,7 +277,7 @@ def _keywords(
     made_by = None
     if embeddings is None:
         options = _encoder_options(encoder, encoder_option, recipe.encoder)
-        made_by = work.make_encoder(options, cache_dir=cache, device=device)
+        made_by = work.make_encoder(options, flip, cache_dir=cache, device=device)
     number = 0
     for block in work.keywords(
         flip,
@@ -347,7 +347,7 @@ def _evaluate(
     if embeddings is None:
         options = _encoder_options(encoder, encoder_option, recipe.encoder)
         made_by = work.make_encoder(
-            options, cache_dir=cache, device=device, verbose=0 if quiet else 1
+            options, flip, cache_dir=cache, device=device, verbose=0 if quiet else 1
         )
     rows = work.evaluate(
         flip,

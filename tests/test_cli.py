@@ -495,7 +495,9 @@ def test_bad_files_have_their_line(corpus: Corpus, tmp_path: Path) -> None:
     encoder = ("-e", corpus.encoder)
     assert "no file" in answer("-t", tmp_path / "none.txt", *encoder)
     assert "a folder" in answer("-t", tmp_path, *encoder)
-    assert "which encoder" in answer("-t", corpus.text) or "--encoder" in answer("-t", corpus.text)
+    assert "--encoder" in answer("-t", corpus.text)
+    FLiPExtractor.from_pretrained(corpus.model).save_pretrained(tmp_path / "m", encoder="LaBSE")
+    assert "only of what: LaBSE;" in failed(*run("keywords", "-m", tmp_path / "m", "-t", "-"))
     wrong = answer("-t", "-", *encoder, stdin="gr\u00fcn\n".encode("latin-1"))
     assert "line 1 of standard input is not UTF-8" in wrong
     assert "0xfc" in wrong

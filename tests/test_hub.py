@@ -18,6 +18,7 @@ from stores import (
 )
 
 from flip_sklearn import FLiPExtractor
+from flip_sklearn._layout import BESIDE
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def test_to_the_hub_and_back(tmp_path: Path, fitted: FLiPExtractor) -> None:
 def test_only_the_files_of_a_model_are_fetched_and_the_token_goes_no_further(
     tmp_path: Path, saved: Path, fitted: FLiPExtractor
 ) -> None:
-    files = {path.name: path.read_bytes() for path in saved.iterdir()}
+    files = {path.name: path.read_bytes() for path in saved.iterdir()} | {BESIDE: b"{}"}
     other = {"code.py": b"raise SystemExit", "pytorch_model.bin": b"\x80", "sub/vocab.json": b"{}"}
     with Hub() as hub:
         hub.repositories["us/private"] = [{**files, **other}]
@@ -112,7 +113,7 @@ def test_only_the_files_of_a_model_are_fetched_and_the_token_goes_no_further(
     assert "cannot be written" in not_ours[1]
     assert len(hub.repositories["us/private"]) == 1
     assert right == facts(FLiPExtractor.from_pretrained(saved))
-    assert fetched == {name for name in FILES if name != "README.md"}
+    assert fetched == {BESIDE, *FILES} - {"README.md"}
     assert no_config["solver_"] == "unknown"
     # Of all that the client left behind, nothing has the token.
     left = [path for path in tmp_path.rglob("*") if path.is_file()]

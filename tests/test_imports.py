@@ -64,7 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": {"extractor", "_cli"},
     "_cli.__init__": set(),
     "_cli.reading": set(),
-    "_cli.recipe": {"encoders", "vocabulary"},
+    "_cli.recipe": {"_layout", "encoders", "vocabulary"},
     "_cli.work": {
         "_cli.reading", "_cli.recipe", "_corpus", "_hub", "bulk", "encoders", "extractor",
         "metrics", "report", "vocabulary",

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flip_sklearn._layout import BESIDE
 from flip_sklearn.encoders import SentenceEncoder
 from flip_sklearn.vocabulary import ConceptVectorizer
 
-FILE = "text.json"
+FILE = BESIDE
 _VERSION = 1
 _LARGEST = 2**16
 # What decides about the vectors, and nothing of this machine: no device, no folder, no name of a key.

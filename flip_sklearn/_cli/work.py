@@ -27,12 +27,17 @@ from flip_sklearn.vocabulary import ConceptVectorizer
 BLOCK = 1024  # lines that are encoded, read and written in one go
 
 
-def make_encoder(options: dict[str, Any] | None, **here: Any) -> SentenceEncoder:
+def make_encoder(
+    options: dict[str, Any] | None, flip: FLiPExtractor | None = None, **here: Any
+) -> SentenceEncoder:
     """An encoder of a recipe's or a caller's options, on this machine's device and cache."""
     if options is None:
+        # What its author wrote is for people: it has no options, so it is not taken for a recipe.
+        said = getattr(flip, "pretrained_info_", {}).get("encoder")
+        hint = f", only of what: {said}" if said else ""
         raise ValueError(
-            "this model does not say what made its embeddings; name the encoder with --encoder, or pass "
-            "--embeddings."
+            f"this model does not say how its embeddings were made{hint}; name the encoder with --encoder, "
+            "or pass --embeddings."
         )
     unknown = sorted(set(options) - set(SentenceEncoder().get_params()))
     if unknown:
