@@ -93,6 +93,7 @@ def test_all_tables_are_printed_and_saved(finished: tuple[Path, Path, str]) -> N
     _, out, printed = finished
     saved = (out / "reproduce_paper.md").read_text(encoding="utf-8")
     assert saved.split() == printed.split()
+    assert "with its bias" in printed
     found = tables(printed)
     assert [row[0] for row in found["1"]] == ["rank 4", "rank 12", "LiP"]
     views = ("text", "speech")
@@ -155,9 +156,12 @@ def test_without_a_test_part_dev_is_read_and_without_concepts_splice_is_left_out
     tmp_path: Path,
 ) -> None:
     write(tmp_path / "data", parts={"train": 500, "dev": 60})
-    done = run("--data", tmp_path / "data", "--rows", 300, "--ranks", 8, "--out", tmp_path / "out")
+    done = run(
+        "--data", tmp_path / "data", "--rows", 300, "--ranks", 8, "--out", tmp_path / "out", "--no-bias"
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "57 dev sentences" in done.stdout
+    assert "without its bias" in done.stdout
     assert re.search(r"\b(29\d|300) training", done.stdout)
     assert [row[0] for row in tables(done.stdout)["6"]] == ["FLiP", "LiP", "most frequent words"]
     assert "SpLiCE is left out" in done.stdout
