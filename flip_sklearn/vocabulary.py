@@ -10,7 +10,7 @@ import math
 import numbers
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from sklearn.exceptions import NotFittedError
 from tqdm.auto import tqdm
 
 from flip_sklearn import _reading as reading
+from flip_sklearn._given import read_vocabulary
 from flip_sklearn._spans import Matcher, choose_concepts
 
 __all__ = ["ConceptVectorizer"]
@@ -396,27 +397,7 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
 
     def _take_vocabulary(self) -> None:
         """Concepts as the user gave them, with the words that a text with them would have."""
-        columns, read = _columns(self.vocabulary), self._reader()
-        names = sorted(columns, key=columns.__getitem__)
-        concepts = [tuple(read(name)) for name in names]
-        by_words: dict[tuple[str, ...], str] = {}
-        for name, concept in zip(names, concepts, strict=True):
-            if concept and by_words.setdefault(concept, name) != name:
-                raise ValueError(
-                    f"vocabulary has {by_words[concept]!r} and {name!r}, which are the same words once "
-                    "cleaned; keep one of them."
-                )
-        cut = [
-            (name, " ".join(concept))
-            for name, concept in zip(names, concepts, strict=True)
-            if _letters("".join(concept)) != _letters(read.clean(name))
-        ]
-        if cut:
-            warnings.warn(
-                f"{len(cut)} concepts of vocabulary are not read whole, the first is {cut[0][0]!r}, read as "
-                f"{cut[0][1]!r}, which is what it counts. Change token_pattern, or leave them out.",
-                stacklevel=2,
-            )
+        columns, concepts = read_vocabulary(self.vocabulary, self._reader())
         for name in ("counts_", "pmi_"):  # of an earlier fit without vocabulary
             self.__dict__.pop(name, None)
         self._matcher = Matcher.of(concepts)
@@ -454,38 +435,6 @@ def _concepts(text: str, *, matcher: Matcher, read: reading.Reader, names: np.nd
     _, column = matcher.units(matcher.numbers(words), np.array([len(words)]))
     found: list[str] = names[column].tolist()
     return found
-
-
-def _columns(vocabulary: Any) -> dict[str, int]:
-    """Concept -> column, from such a mapping or a sequence."""
-    if isinstance(vocabulary, str) or not isinstance(vocabulary, Iterable):
-        raise ValueError(
-            f"vocabulary={vocabulary!r} is not allowed; use a mapping of concepts to columns, a list of "
-            "concepts, or None."
-        )
-    names = list(vocabulary)
-    strange = [name for name in names if not isinstance(name, str)]
-    if strange or not names:
-        what = f"holds {strange[0]!r}, which is not a str" if strange else "is empty"
-        raise ValueError(f"vocabulary {what}; pass at least one concept, all of them str.")
-    if isinstance(vocabulary, Mapping):
-        if {*vocabulary.values()} != {*range(len(names))}:
-            raise ValueError(
-                f"vocabulary has {len(names)} concepts, whose columns must be 0 to {len(names) - 1}, each "
-                "once; pass a list to number them in its order."
-            )
-        return {name: int(column) for name, column in vocabulary.items()}
-    if isinstance(vocabulary, Set):
-        names.sort()
-    columns = {name: j for j, name in enumerate(names)}
-    if len(columns) < len(names):
-        twice = next(name for j, name in enumerate(names) if columns[name] != j)
-        raise ValueError(f"vocabulary has {twice!r} twice; name each concept once.")
-    return columns
-
-
-def _letters(text: str) -> str:
-    return "".join(filter(str.isalnum, text))
 
 
 def _is_whole(value: Any) -> bool:
