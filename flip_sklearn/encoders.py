@@ -90,7 +90,7 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
         Folder for a cache on a local disk; several processes may share it. Each batch is kept as soon as it
         is there, so that a call that was cut off goes on where it stopped. None keeps nothing.
     verbose : int, default=0
-        1 shows a progress bar on stderr.
+        1 shows a progress bar on stderr, for what takes longer than two seconds.
 
     See Also
     --------
@@ -180,7 +180,8 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter or a text is not allowed; nothing has been encoded then.
+            If a parameter or a text is not allowed; nothing has been encoded then, or one batch where only
+            the model can tell, as with ``truncate_dim``.
         ImportError
             If the package of a backend is not installed; the message has the command.
         RuntimeError
@@ -194,17 +195,15 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
         cache = None if self.cache_dir is None else Path(self.cache_dir).expanduser()
         if batch_size is None:
             batch_size = loaded.backend.batch_size
-        vectors = encode(texts, loaded.backend, batch_size, cache, bool(self.verbose))
+        vectors = encode(
+            texts, loaded.backend, batch_size, cache, self.truncate_dim, bool(self.verbose)
+        )
         if self.truncate_dim is not None:
-            if self.truncate_dim > vectors.shape[1]:
-                raise ValueError(
-                    f"truncate_dim={self.truncate_dim!r} is not allowed; the model gives {vectors.shape[1]} "
-                    "dims, use at most that or None."
-                )
             vectors = np.ascontiguousarray(vectors[:, : self.truncate_dim])
         if self.normalize:
-            norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-            vectors /= np.where(norms > 0, norms, 1)
+            # In float64: the square of a large or small float32 is none.
+            norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))[:, None]
+            np.divide(vectors, norms, out=vectors, where=norms > 0, casting="same_kind")
         loaded.n_dims = vectors.shape[1]
         return vectors
 

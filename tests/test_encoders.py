@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,6 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from flip_sklearn import FLiPExtractor
+from flip_sklearn._encoding import run
 from flip_sklearn._encoding.base import LocalModel
 from flip_sklearn.encoders import _LOADED, SentenceEncoder
 
@@ -108,7 +110,18 @@ def test_local_models_take_long_texts_first(local: type[Local]) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [list, tuple, np.array, pd.Series, pd.Index, lambda t: np.array(t, object), iter]
+    "kind",
+    [
+        list,
+        tuple,
+        np.array,
+        pd.Series,
+        pd.Index,
+        iter,
+        lambda t: np.array(t, object),
+        lambda t: pd.Series(t, dtype="string[pyarrow]", index=range(9, 3, -1)),
+        lambda t: pd.Series(t, dtype="category"),
+    ],
 )
 def test_kinds_of_input(kind: Any) -> None:
     np.testing.assert_array_equal(SentenceEncoder(letters).transform(kind(TEXTS)), letters(TEXTS))
@@ -136,8 +149,22 @@ def test_truncate_then_normalize() -> None:
     X = SentenceEncoder(letters, truncate_dim=5, normalize=True).transform(["abba", "zz", "e"])
     expected = np.array([[2, 2, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 1]]) / [[8**0.5], [1], [1]]
     np.testing.assert_allclose(X, expected, rtol=1e-6)  # and a zero vector stays one
+
+
+def test_more_dims_than_there_are_end_it_with_the_first_batch() -> None:
+    seen: list[str] = []
+    encoder = SentenceEncoder(lambda t: seen.extend(t) or letters(t), truncate_dim=28, batch_size=2)
     with pytest.raises(ValueError, match=r"truncate_dim=28 .* 27 dims"):
-        SentenceEncoder(letters, truncate_dim=28).transform(["a"])
+        encoder.transform(TEXTS)
+    assert seen == TEXTS[:2]
+
+
+@pytest.mark.parametrize("size", [1e30, 1e-30])
+def test_large_and_small_vectors_are_normalized(size: float) -> None:
+    """Their squares are beyond float32."""
+    X = SentenceEncoder(lambda t: letters(t) * size, normalize=True).transform(["ab", "c"])
+    expected = letters(["ab", "c"]) / np.linalg.norm(letters(["ab", "c"]), axis=1, keepdims=True)
+    np.testing.assert_allclose(X, expected, rtol=1e-6)
 
 
 # --- A backend that is wrong -----------------------------------------------------------------
@@ -303,6 +330,7 @@ MISSING = [
     ("sonar", "sentencepiece", r"pip install 'flip-sklearn\[sonar\]'"),
     ("sonar", "google.protobuf", r"pip install 'flip-sklearn\[sonar\]'"),
     ("gemini", "google.genai", r"pip install 'flip-sklearn\[gemini\]'"),
+    ("gemini", "tenacity", r"pip install 'flip-sklearn\[gemini\]'"),
     (
         "sonar-speech",
         "sonar.inference_pipelines.speech",
@@ -359,8 +387,9 @@ def test_weights_are_loaded_late_and_once(local: type[Local]) -> None:
 def test_weights_are_in_no_copy(local: type[Local]) -> None:
     encoder = SentenceEncoder()
     before = dict(vars(encoder))
-    size = len(pickle.dumps(encoder))
+    size, digest = len(pickle.dumps(encoder)), joblib.hash(encoder)
     encoder.transform(TEXTS)
+    assert joblib.hash(encoder) == digest  # so that joblib.Memory knows it again
     assert vars(encoder) == before
     assert len(pickle.dumps(encoder)) == size
     for other in (clone(encoder), pickle.loads(pickle.dumps(encoder)), copy.deepcopy(encoder)):
@@ -426,7 +455,11 @@ def test_first_in_a_pipeline_and_searched_by_two_processes(tmp_path: Path) -> No
     assert len(search.best_estimator_.predict(texts).nonzero()[0])
 
 
-def test_progress_is_on_stderr_and_only_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_on_stderr_and_only_when_asked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SentenceEncoder(letters, verbose=1).transform(TEXTS)  # done before two seconds are over
+    monkeypatch.setattr(run, "_DELAY", 0)
     SentenceEncoder(letters).transform(TEXTS)
     assert capsys.readouterr() == ("", "")
     SentenceEncoder(letters, verbose=1).transform(TEXTS)

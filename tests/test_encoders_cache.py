@@ -8,7 +8,9 @@ import os
 import random
 import shutil
 import sqlite3
+import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import Child, in_process, note
 
-from flip_sklearn._encoding.cache import VectorCache, keys_of
+from flip_sklearn._encoding import run
+from flip_sklearn._encoding.cache import VectorCache, _checksum, keys_of
 from flip_sklearn.encoders import SentenceEncoder
 
 BATCH = 5
@@ -223,6 +226,59 @@ def test_another_file_is_refused_and_left_alone(tmp_path: Path, content: bytes) 
     assert not calls(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "table", ["vectors (id, embedding)", "notes (key, vector, checksum)", "vectors (key)"]
+)
+def test_the_database_of_another_program_is_refused_and_left_alone(
+    tmp_path: Path, table: str
+) -> None:
+    (tmp_path / "cache").mkdir()
+    path = tmp_path / "cache" / "embeddings.sqlite3"
+    connection = sqlite3.connect(path)
+    connection.execute(f"CREATE TABLE {table}")
+    connection.commit()
+    connection.close()
+    content = path.read_bytes()
+    with pytest.raises(RuntimeError, match=r"no cache of embeddings\. Set cache_dir"):
+        encoder(tmp_path).transform(TEXTS)
+    assert path.read_bytes() == content
+    assert not calls(tmp_path)
+
+
+@pytest.mark.parametrize("odd", [b"", b"123456", "text", 7, 1.5])
+def test_what_is_no_vector_is_encoded_again(tmp_path: Path, odd: object) -> None:
+    """Even where its checksum is right."""
+    encoder(tmp_path).transform(TEXTS[:2])
+    with sqlite3.connect(tmp_path / "cache" / "embeddings.sqlite3") as connection:
+        for (key,) in connection.execute("SELECT key FROM vectors").fetchall():
+            checksum = _checksum(key, odd) if isinstance(odd, bytes) else odd
+            update = "UPDATE vectors SET vector = ?, checksum = ? WHERE key = ?"
+            connection.execute(update, (odd, checksum, key))
+    np.testing.assert_array_equal(encoder(tmp_path).transform(TEXTS[:2]), vectors(TEXTS[:2]))
+    assert len(calls(tmp_path)) == 4
+
+
+def fill(folder: Path) -> str:
+    """No file may grow beyond what a full disk would leave; what the error says."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+    with pytest.raises(RuntimeError) as caught:
+        encoder(folder).transform(TEXTS)
+    return str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_a_full_disk_is_told_and_loses_one_batch(tmp_path: Path) -> None:
+    told = in_process(fill, tmp_path)
+    assert "Set cache_dir to a folder on a local disk with room" in told
+    rows, before = right(tmp_path), len(calls(tmp_path))
+    assert 0 < rows < len(TEXTS)
+    assert before <= rows + BATCH
+    np.testing.assert_array_equal(encoder(tmp_path).transform(TEXTS), vectors(TEXTS))
+    assert len(calls(tmp_path)) == before + len(TEXTS) - rows
+
+
 def test_a_torn_file_gives_no_wrong_vector(tmp_path: Path) -> None:
     encoder(tmp_path).transform(TEXTS[:200])
     path = tmp_path / "cache" / "embeddings.sqlite3"
@@ -237,6 +293,13 @@ def test_a_torn_file_gives_no_wrong_vector(tmp_path: Path) -> None:
             assert "if the file is damaged, delete it" in str(error)  # noqa: PT017
         else:
             np.testing.assert_array_equal(X, vectors(TEXTS[:200]))
+
+
+def test_a_batch_is_on_the_disk_when_it_is_committed(tmp_path: Path) -> None:
+    """Through a power cut, too: SQLite then waits for the disk with each transaction."""
+    with closing(VectorCache(tmp_path)) as cache:
+        assert cache._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert cache._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_a_folder_that_cannot_be_made_is_told_before_anything_is_paid(tmp_path: Path) -> None:
@@ -301,8 +364,9 @@ def test_nothing_is_unpickled() -> None:
 
 
 def test_progress_begins_where_the_cache_ends(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(run, "_DELAY", 0)
     encoder(tmp_path).transform(TEXTS[:15])
     encoder(tmp_path, verbose=1).transform(TEXTS[:20])
     err = capsys.readouterr().err

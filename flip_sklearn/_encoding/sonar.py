@@ -25,6 +25,7 @@ class SonarText(LocalModel):
     def __init__(self, model: str, revision: str | None, device: str, language: str) -> None:
         super().__init__(model, revision, device)
         self.language = language
+        self._told = False
 
     def identity(self) -> dict[str, Any]:
         """The weights and the language whose code stands before each text."""
@@ -39,9 +40,13 @@ class SonarText(LocalModel):
                 module, "The sonar backend", "Install it with: pip install 'flip-sklearn[sonar]'"
             )
         tokenizer = importlib.import_module("transformers").AutoTokenizer.from_pretrained(
-            self.model, revision=self.revision
+            self.model,
+            revision=self.revision,
+            trust_remote_code=False,
+            legacy_behaviour=False,  # language first, end last, whatever the files say
         )
         self._set_language(tokenizer)
+        _strip_ends(tokenizer)
         modeling = importlib.import_module("transformers.models.m2m_100.modeling_m2m_100")
         encoder, report = modeling.M2M100Encoder.from_pretrained(
             self.model, revision=self.revision, output_loading_info=True
@@ -75,15 +80,32 @@ class SonarText(LocalModel):
         torch = importlib.import_module("torch")
         tokenizer, encoder = weights
         batch = tokenizer(
-            texts, padding=True, truncation=True, max_length=_LONGEST, return_tensors="pt"
+            texts,
+            padding=True,
+            truncation=True,
+            max_length=_LONGEST,
+            split_special_tokens=True,  # a text with "<s>" in it means these three characters
+            return_tensors="pt",
         )
-        if batch["input_ids"].shape[1] == _LONGEST:
-            logger.warning("Texts of %d tokens and more were cut there.", _LONGEST)
+        if not self._told and any(encoding.overflowing for encoding in batch.encodings):
+            self._told = True  # once a model, not once a batch
+            logger.warning("SONAR: texts of more than %d tokens are cut there.", _LONGEST)
         with torch.inference_mode():
             batch = batch.to(encoder.device)
             hidden = encoder(**batch).last_hidden_state
             mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
             return (hidden * mask).sum(1) / mask.sum(1)
+
+
+def _strip_ends(tokenizer: Any) -> None:
+    """Drop white space at the ends of a text, as sentencepiece does and transformers' rebuilding does not.
+
+    A line's "\\n" would be a token of its own otherwise, and the vector another one.
+    """
+    normalizers = importlib.import_module("tokenizers.normalizers")
+    inner = tokenizer.backend_tokenizer
+    before = [] if inner.normalizer is None else [inner.normalizer]
+    inner.normalizer = normalizers.Sequence([*before, normalizers.Strip()])
 
 
 class SonarSpeech(LocalModel):
