@@ -564,6 +564,8 @@ def _number(figures: dict[str, Any]) -> str:
 
 def _write(text: str) -> None:
     """To standard output; where nobody reads it any more, the end."""
+    if sys.stdout is None:
+        raise ValueError("standard output is closed; send it to a file or a pipe.")
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -523,6 +524,37 @@ def test_bad_files_have_their_line(corpus: Corpus, tmp_path: Path) -> None:
         np.save(tmp_path / "x.npy", array, allow_pickle=True)
         code, _, err = run("keywords", "-q", "-m", corpus.model, "--embeddings", tmp_path / "x.npy")
         assert (code, message in err) == (1, True), err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_closed_streams_and_full_disks_are_one_line(corpus: Corpus) -> None:
+    command = f"{sys.executable} -m flip_sklearn keywords -q -m {corpus.model}"
+    for rest, message in (
+        (f"--embeddings {corpus.embeddings} >&-", "standard output is closed"),
+        (f"-t - -e {corpus.encoder} <&-", "standard input is closed"),
+        (f"--embeddings {corpus.embeddings} > /dev/full", "No space left"),
+    ):
+        done = subprocess.run(
+            ["bash", "-c", f"{command} {rest}"], capture_output=True, cwd=ROOT, timeout=300
+        )
+        assert done.returncode == 1
+        assert message in done.stderr.decode()
+        assert done.stderr.count(b"\n") == 1, done.stderr.decode()
+
+
+def test_pipes_are_files(corpus: Corpus, tmp_path: Path) -> None:
+    """Embeddings through a named pipe, which cannot be mapped."""
+    pipe = tmp_path / "x.npy"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(corpus.embeddings.read_bytes()))
+    writer.start()
+    piped = run("evaluate", "-m", corpus.model, "-t", corpus.text, "--embeddings", pipe)
+    writer.join()
+    assert piped[0] == 0, piped[2]
+    arguments = ("evaluate", "-m", corpus.model, "-t", corpus.text, "--embeddings")
+    assert piped[1] == run(*arguments, corpus.embeddings)[1]
+    np.save(tmp_path / "none.npy", corpus.X[:0])
+    assert "no rows" in failed(*run(*arguments, tmp_path / "none.npy"))
 
 
 def test_lines_before_a_bad_one_are_answered(corpus: Corpus) -> None:

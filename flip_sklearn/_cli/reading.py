@@ -24,6 +24,10 @@ _MAGIC = b"\x93NUMPY"
 def opened(path: str) -> Iterator[BinaryIO]:
     """A file, or standard input for "-"; ValueError where there is none."""
     if path == STANDARD_INPUT:
+        if sys.stdin is None:
+            raise ValueError(
+                "standard input is closed; pipe something in, or name a file in place of -."
+            )
         yield sys.stdin.buffer
         return
     if not Path(path).exists() or Path(path).is_dir():
@@ -51,7 +55,7 @@ def lines(path: str) -> Iterator[str]:
 
 def text_blocks(path: str, size: int) -> Iterator[list[str]]:
     """Lines, ``size`` at a time; one at a time from a terminal, where somebody waits for the answer."""
-    if path == STANDARD_INPUT and sys.stdin.isatty():
+    if path == STANDARD_INPUT and sys.stdin is not None and sys.stdin.isatty():
         size = 1
     rows = lines(path)
     while block := list(islice(rows, size)):
@@ -67,11 +71,18 @@ def all_lines(path: str) -> list[str]:
 
 
 def embeddings(path: str) -> np.ndarray:
-    """The array (n, d) of a .npy file, as a read-only memory map; "-" is read into memory."""
-    if path == STANDARD_INPUT:
-        return np.concatenate([*embedding_blocks(path)])
+    """The array (n, d) of a .npy file, as a read-only memory map; pipes are read into memory."""
+    if path == STANDARD_INPUT or (Path(path).exists() and not Path(path).is_file()):
+        blocks = [*embedding_blocks(path)]
+        if not blocks:
+            raise ValueError(
+                f"{_named(path)} has no rows; pass embeddings of at least one sentence."
+            )
+        return np.concatenate(blocks)
     with opened(path) as file:
-        _header(file, path)
+        n_rows = _header(file, path)[0][0]
+    if n_rows == 0:
+        raise ValueError(f"{path!r} has no rows; pass embeddings of at least one sentence.")
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
     except (ValueError, OSError) as error:
