@@ -531,7 +531,8 @@ def test_unseen_words_are_finite_and_never_extracted(
     assert (model.word_embeddings_[[1, 4]] == 0).all()
     # Columns that are never filled change nothing for the others.
     without = getattr(make_model(rank=rank, use_bias=use_bias), method)(X, counts[:, seen])
-    np.testing.assert_array_equal(without.decision_function(X), z[:, seen])
+    # The products have other widths then, whose sums BLAS may order differently: equal to rounding.
+    np.testing.assert_allclose(without.decision_function(X), z[:, seen], rtol=1e-5, atol=1e-5)
     # Negative control: with the words in Y they are extracted.
     complete = getattr(make_model(rank=rank, use_bias=use_bias, top_k=V), method)(X, Y)
     assert complete.predict(X)[:, [1, 4]].sum() == 2 * N
