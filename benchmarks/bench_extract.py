@@ -37,9 +37,9 @@ import scipy.sparse as sp
 import torch
 from tqdm import tqdm
 
-from flip_sklearn.backend import words
 from flip_sklearn.backend.device import resolve_compute
-from flip_sklearn.backend.topk import Scorer
+from flip_sklearn.backend.scoring import products as words
+from flip_sklearn.backend.scoring.scorer import Scorer
 
 SIZES = [(12_128, 384, 384), (50_000, 384, 384), (100_000, 384, 384), (100_000, 1024, 512)]
 DENSITIES = (0.01, 0.03, 0.1, 0.15, 0.2, 0.3)

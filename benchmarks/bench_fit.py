@@ -57,10 +57,10 @@ from sklearn.feature_extraction.text import CountVectorizer
 from tqdm.auto import tqdm
 
 from flip_sklearn import FLiPExtractor
-from flip_sklearn.backend import solver
 from flip_sklearn.backend.device import PRECISIONS, resolve_compute
-from flip_sklearn.backend.problem import WhitenedRows
-from flip_sklearn.backend.run import Run, one_pass
+from flip_sklearn.backend.fit import solver
+from flip_sklearn.backend.fit.data import WhitenedRows
+from flip_sklearn.backend.fit.session import Run, one_pass
 from flip_sklearn.metrics import RowMean, keyword_accuracy
 
 DEFAULT_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
@@ -361,7 +361,7 @@ def fit_ours(flip: FLiPExtractor, data: Data) -> OurRun:
 # ------------------------------------------------------------------------- published recipe
 
 
-class Recipe(torch.nn.Module):
+class PublishedRecipe(torch.nn.Module):
     """z = b + A (B x) on raw embeddings."""
 
     def __init__(
@@ -383,7 +383,7 @@ class Recipe(torch.nn.Module):
 
 
 def recipe_step(
-    model: Recipe, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor
+    model: PublishedRecipe, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor
 ) -> None:
     """One AdamW step on the mean negative log-likelihood per word of a batch."""
     optimizer.zero_grad()
@@ -392,7 +392,7 @@ def recipe_step(
     optimizer.step()
 
 
-def recipe_scores(model: Recipe, data: Data, device: torch.device) -> ScoreRows:
+def recipe_scores(model: PublishedRecipe, data: Data, device: torch.device) -> ScoreRows:
     """Scores of dev rows by the model as of now."""
 
     def score(rows: slice) -> torch.Tensor:
@@ -420,7 +420,7 @@ def train_recipe(
     generator = torch.Generator().manual_seed(0)
     n, n_words = data.Y.shape
     X = torch.from_numpy(data.X).to(device, torch.float32)
-    model = Recipe(X.shape[1], rank, n_words, init, generator).to(device)
+    model = PublishedRecipe(X.shape[1], rank, n_words, init, generator).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RECIPE_LEARNING_RATE)
     curve: list[Reading] = []
     steps, steps_a_pass = 0, math.ceil(n / batch_size)

@@ -30,11 +30,16 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from benchmarks.bench_fit import RECIPE_LEARNING_RATE, Recipe, processor_name, recipe_step
+from benchmarks.bench_fit import RECIPE_LEARNING_RATE, PublishedRecipe, processor_name, recipe_step
 from flip_sklearn.backend.device import Compute, resolve_compute
-from flip_sklearn.backend.likelihood import Workspace, loss_and_gradients, matmul, product_precision
-from flip_sklearn.backend.problem import Rows
-from flip_sklearn.backend.solver import Options, Session
+from flip_sklearn.backend.fit.data import CountDataset
+from flip_sklearn.backend.fit.likelihood import (
+    Workspace,
+    loss_and_gradients,
+    matmul,
+    product_precision,
+)
+from flip_sklearn.backend.fit.solver import Options, Session
 
 WORDS_A_ROW = 10
 RECIPE_BATCH = 1000
@@ -64,7 +69,7 @@ def random_memmap(folder: Path, n: int, d: int) -> np.memmap:
 
 def session(X: np.ndarray, Y: sp.csr_array, rank: int, solver: str, device: str) -> Session:
     """A fit with default settings, set up and not yet begun."""
-    rows = Rows(X, Y.indptr, Y.indices, Y.data, np.ones(len(X)), Y.shape[1])
+    rows = CountDataset(X, Y.indptr, Y.indices, Y.data, np.ones(len(X)), Y.shape[1])
     options = Options(
         rank=rank, l1=1e-2, l2=20.0, max_iter=1, tol=1e-3, batch_size=500, learning_rate=0.05,
         stop_on=None, n_iter_no_change=2, seed=0, solver=solver,
@@ -86,7 +91,9 @@ def seconds_of_pass(ready: Session) -> float:
 def recipe_seconds(X: np.ndarray, Y: sp.csr_array, rank: int, device: str, steps: int) -> float:
     """Best seconds of a recipe step, times the steps of a pass over n rows."""
     where = resolve_compute(device, "float32").device
-    model = Recipe(X.shape[1], rank, Y.shape[1], 0.2, torch.Generator().manual_seed(0)).to(where)
+    model = PublishedRecipe(X.shape[1], rank, Y.shape[1], 0.2, torch.Generator().manual_seed(0)).to(
+        where
+    )
     optimizer = torch.optim.AdamW(model.parameters(), lr=RECIPE_LEARNING_RATE)
     times = []
     for i in range(steps + 1):

@@ -24,8 +24,8 @@ from sklearn.feature_extraction.text import CountVectorizer
 from tqdm import tqdm
 
 from flip_sklearn import FLiPExtractor
-from flip_sklearn.backend import optimizer, whitening
-from flip_sklearn.backend.whitening import Moments, Whitening
+from flip_sklearn.backend.fit import optimizer, whitening
+from flip_sklearn.backend.fit.whitening import Moments, Whitening
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SETTINGS: list[dict[str, Any]] = [

@@ -37,7 +37,7 @@ import torch
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import Lasso
 
-from flip_sklearn.backend.nonnegative import nonnegative_lasso
+from flip_sklearn.backend.sparse_coding.lasso import nonnegative_lasso
 from flip_sklearn.splice import SpLiCEExtractor
 
 STRENGTHS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4)

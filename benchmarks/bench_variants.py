@@ -22,8 +22,11 @@ import torch
 
 from benchmarks.bench_fit import DEFAULT_DATA, load_captions
 from flip_sklearn.backend.device import resolve_compute
-from flip_sklearn.backend.likelihood import loss_and_gradients
-from flip_sklearn.backend.optimizer import (
+from flip_sklearn.backend.fit.candidates import CandidateSampler
+from flip_sklearn.backend.fit.data import CountDataset, WhitenedRows
+from flip_sklearn.backend.fit.initialization import log_frequencies
+from flip_sklearn.backend.fit.likelihood import loss_and_gradients
+from flip_sklearn.backend.fit.optimizer import (
     AVERAGE_DECAY,
     B_RATE,
     BETA2,
@@ -32,10 +35,7 @@ from flip_sklearn.backend.optimizer import (
     Parameters,
     normalize_rows_,
 )  # fmt: skip
-from flip_sklearn.backend.problem import Rows, WhitenedRows
-from flip_sklearn.backend.sampling import CandidateSampler
-from flip_sklearn.backend.solver import Options, Session, evaluate
-from flip_sklearn.backend.start import log_frequencies
+from flip_sklearn.backend.fit.solver import Options, Session, evaluate
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def newton_schulz(G: torch.Tensor) -> torch.Tensor:
 
 
 def train(
-    variant: Variant, rows: Rows, dev: Rows, rank: int | None, passes: int
+    variant: Variant, rows: CountDataset, dev: CountDataset, rank: int | None, passes: int
 ) -> list[tuple[float, float, float]]:
     """(accuracy, accuracy without bias, loss) on the dev rows after every pass."""
     options = Options(
@@ -122,7 +122,9 @@ def train(
     results, t = [], 0
     for number in range(passes):
         size = variant.batches[min(number, len(variant.batches) - 1)]
-        sampler = CandidateSampler(session.counts, rows.rows_with(), n, size, variant.drawn)
+        sampler = CandidateSampler(
+            session.counts, rows.document_frequency(), n, size, variant.drawn
+        )
         order = torch.randperm(n, generator=generator).numpy()
         for first in range(0, n, size):
             t += 1
@@ -211,8 +213,8 @@ def main() -> None:
     args = parser.parse_args()
     data = load_captions(args.data, args.rows)
 
-    def rows(X: np.ndarray, Y: sp.csr_array) -> Rows:
-        return Rows(X, Y.indptr, Y.indices, Y.data, np.ones(len(X)), Y.shape[1])
+    def rows(X: np.ndarray, Y: sp.csr_array) -> CountDataset:
+        return CountDataset(X, Y.indptr, Y.indices, Y.data, np.ones(len(X)), Y.shape[1])
 
     passes = " | ".join(f"pass {i + 1}" for i in range(args.passes))
     print(f"{len(data.X)} rows, V = {data.Y.shape[1]}, rank {args.rank}\n")

@@ -1,12 +1,24 @@
-"""Read words off sentence embeddings: FLiP, factorized linear projection, for scikit-learn."""
+"""Read words off sentence embeddings: FLiP, factorized linear projection, for scikit-learn.
 
-from flip_sklearn.bulk import KeywordMapper
-from flip_sklearn.extractor import FLiPExtractor
-from flip_sklearn.metrics import keyword_accuracy, keyword_accuracy_scorer
-from flip_sklearn.path import kkt_residual, regularization_path
-from flip_sklearn.splice import SpLiCEExtractor
-from flip_sklearn.views import stack_views
-from flip_sklearn.vocabulary import ConceptVectorizer
+The public names are imported when they are first used, so that ``import flip_sklearn`` loads neither torch
+nor scikit-learn.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from flip_sklearn.persistence import renamed
+
+if TYPE_CHECKING:
+    from flip_sklearn.bulk import KeywordMapper
+    from flip_sklearn.extractor import FLiPExtractor
+    from flip_sklearn.metrics import keyword_accuracy, keyword_accuracy_scorer
+    from flip_sklearn.path import kkt_residual, regularization_path
+    from flip_sklearn.splice import SpLiCEExtractor
+    from flip_sklearn.views import stack_views
+    from flip_sklearn.vocabulary import ConceptVectorizer
 
 __version__ = "0.1.0"
 
@@ -21,3 +33,33 @@ __all__ = [
     "regularization_path",
     "stack_views",
 ]
+
+_MODULE_OF = {
+    "ConceptVectorizer": "vocabulary",
+    "FLiPExtractor": "extractor",
+    "KeywordMapper": "bulk",
+    "SpLiCEExtractor": "splice",
+    "keyword_accuracy": "metrics",
+    "keyword_accuracy_scorer": "metrics",
+    "kkt_residual": "path",
+    "regularization_path": "path",
+    "stack_views": "views",
+}
+# Imported on attribute access, too: `import flip_sklearn; flip_sklearn.metrics.perplexity`.
+_SUBMODULES = {"bulk", "extractor", "metrics", "path", "splice", "views", "vocabulary"}
+
+renamed.register()
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_SUBMODULES})

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from flip_sklearn import _scoring as scoring
-from flip_sklearn import _validation as check
+from flip_sklearn.estimation import scoring
+from flip_sklearn.estimation.validation import check_embeddings
 from flip_sklearn.extractor import FLiPExtractor
+from flip_sklearn.parameters import check_bool, check_integer
 
 # What scoring reads of a fit. Moments, history and parameters of training stay behind.
 _FACTORS = ("word_embeddings_", "projection_", "bias_", "embedding_mean_")
@@ -83,14 +84,14 @@ class KeywordMapper:
         check_is_fitted(model)
         self.column = column
         self.output = output
-        self.return_scores = check.check_bool("return_scores", return_scores)
+        self.return_scores = check_bool("return_scores", return_scores)
         if column in self._outputs():
             raise ValueError(
                 f"output={output!r} would overwrite the vectors in column {column!r}; choose another "
                 "name."
             )
-        k = check.check_whole("top_k", model.top_k if top_k is None else top_k, 1)
-        bias = check.check_bool("use_bias", model.use_bias if use_bias is None else use_bias)
+        k = check_integer("top_k", model.top_k if top_k is None else top_k, 1)
+        bias = check_bool("use_bias", model.use_bias if use_bias is None else use_bias)
         self._model = _reduced(model, top_k=k, use_bias=bias)
         self._scorer: Any = None
 
@@ -171,7 +172,7 @@ class KeywordMapper:
                 f"{where} holds vectors of shape {vectors.shape[1:]}, the model reads {(d,)}; use the "
                 "encoder that made the training embeddings."
             )
-        X = check.check_embeddings(self._model, vectors, reset=False)[0]
+        X = check_embeddings(self._model, vectors, reset=False)[0]
         if self._scorer is None:  # the device is chosen once per process, with its one warning
             self._scorer = scoring.make_scorer(self._model)
         k = min(self._model.top_k, int(self._model.word_counts_.sum()))

@@ -9,11 +9,12 @@ import scipy.sparse as sp
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from flip_sklearn import _scoring as scoring
-from flip_sklearn import _validation as check
-from flip_sklearn._callbacks import CallbackSupportMixin, with_callbacks
-from flip_sklearn._training import prepare, train
+from flip_sklearn.estimation import scoring
+from flip_sklearn.estimation.callbacks import CallbackSupportMixin, with_callbacks
+from flip_sklearn.estimation.training import prepare, train
+from flip_sklearn.estimation.validation import check_counts, one_target
 from flip_sklearn.metrics import RowMean
+from flip_sklearn.parameters import check_bool
 from flip_sklearn.persistence import PretrainedMixin
 
 
@@ -244,7 +245,7 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         In a process group of ``torch.distributed`` every process calls ``fit`` with the same arguments
         and gets the same model; each computes its part of the rows (docs/scaling.md).
         """
-        return self._fit(X, check.one_target(Y, y), sample_weight, groups, streaming=False)
+        return self._fit(X, one_target(Y, y), sample_weight, groups, streaming=False)
 
     @with_callbacks
     def partial_fit(
@@ -272,7 +273,7 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         ValueError
             As ``fit``; also if the chunk's dimensions differ from the first chunk's.
         """
-        return self._fit(X, check.one_target(Y, y), sample_weight, None, streaming=True)
+        return self._fit(X, one_target(Y, y), sample_weight, None, streaming=True)
 
     def _fit(
         self, X: Any, Y: Any, sample_weight: Any, groups: Any, *, streaming: bool
@@ -397,7 +398,7 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         activations : csr_array of shape (n, V), or ndarray with ``sparse_output=False``
             float64 for float64 input, float32 otherwise.
         """
-        sparse_output = check.check_bool("sparse_output", self.sparse_output)
+        sparse_output = check_bool("sparse_output", self.sparse_output)
         X = scoring.fitted_input(self, X)
         n_words, dtype = len(self.vocabulary_), scoring.output_dtype(X)
         if not sparse_output:
@@ -444,7 +445,7 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
             See :func:`flip_sklearn.metrics.keyword_accuracy`, which also gives the standard error.
         """
         X = scoring.fitted_input(self, X)
-        counts, _ = check.check_counts(check.one_target(Y, y), X.shape[0])
+        counts, _ = check_counts(one_target(Y, y), X.shape[0])
         if counts.shape[1] != len(self.vocabulary_):
             raise ValueError(
                 f"Y has {counts.shape[1]} columns, the model has {len(self.vocabulary_)} words; count "

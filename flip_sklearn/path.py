@@ -15,16 +15,17 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
-from flip_sklearn import _validation as check
-from flip_sklearn._resume import join_processes
-from flip_sklearn._training import Prepared, _attributes, _split, prepare
 from flip_sklearn.backend.device import resolve_compute
-from flip_sklearn.backend.optimality import raw_kkt_residual
-from flip_sklearn.backend.path import PathPoint, follow
-from flip_sklearn.backend.problem import Rows, WhitenedRows, count_words
-from flip_sklearn.backend.solver import Session
+from flip_sklearn.backend.fit.data import CountDataset, WhitenedRows, count_words
+from flip_sklearn.backend.fit.optimality import raw_kkt_residual
+from flip_sklearn.backend.fit.path import PathPoint, follow
+from flip_sklearn.backend.fit.solver import Session
+from flip_sklearn.estimation.resume import join_processes
+from flip_sklearn.estimation.training import FitInputs, _attributes, _split, prepare
+from flip_sklearn.estimation.validation import check_counts, check_embeddings, check_weights
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.metrics import RowMean
+from flip_sklearn.parameters import check_bool, check_integer, check_number, is_integer
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +81,7 @@ class RegularizationPath:
         FLiPExtractor
             The model of the strongest ``l1_strength`` with such an accuracy.
         """
-        within = check.check_number("within", within, 0)
+        within = check_number("within", within, 0)
         top = int(np.argmax(self.accuracy))
         error = self.standard_error[top]
         enough = self.accuracy[top] - within * (0.0 if np.isnan(error) else error)
@@ -201,9 +202,9 @@ def regularization_path(
             f"estimator={estimator!r} is not an FLiPExtractor; pass one, and transform X before if it "
             "is the last step of a pipeline."
         )
-    max_iter = check.check_whole("max_iter", max_iter, 1)
-    eps = check.check_number("eps", eps, 0, 1, open_low=True, open_high=True)
-    check.check_bool("kkt", kkt)
+    max_iter = check_integer("max_iter", max_iter, 1)
+    eps = check_number("eps", eps, 0, 1, open_low=True, open_high=True)
+    check_bool("kkt", kkt)
     given = _check_strengths(l1_strengths)
     prepared = prepare(
         clone(estimator).set_params(early_stopping=False, checkpoint_dir=None),
@@ -231,7 +232,7 @@ def regularization_path(
                 points.append(point)
     except KeyboardInterrupt:
         # The processes of a group are interrupted at different points: no path is theirs in common.
-        if not points or not prepared.group.alone:
+        if not points or not prepared.group.is_single_process:
             raise
         warnings.warn(
             f"the path was interrupted after {len(points)} of {len(given)} strengths; it has the "
@@ -305,9 +306,9 @@ def kkt_residual(model: FLiPExtractor, X: Any, Y: Any, sample_weight: Any = None
     True
     """
     check_is_fitted(model)
-    array = check.check_embeddings(model, X, reset=False)[0]
-    counts, _ = check.check_counts(Y, array.shape[0])
-    weights = check.check_weights(sample_weight, array)
+    array = check_embeddings(model, X, reset=False)[0]
+    counts, _ = check_counts(Y, array.shape[0])
+    weights = check_weights(sample_weight, array)
     if counts.shape[1] != len(model.vocabulary_):
         raise ValueError(
             f"Y has {counts.shape[1]} columns, the model has {len(model.vocabulary_)} words; count "
@@ -326,18 +327,18 @@ def kkt_residual(model: FLiPExtractor, X: Any, Y: Any, sample_weight: Any = None
     seen = np.flatnonzero(model.word_counts_ > 0)
     if len(seen) < counts.shape[1]:
         counts = counts[:, seen]
-    rows = Rows(
+    rows = CountDataset(
         array, counts.indptr, counts.indices, counts.data, weights, len(seen),
         take=take, group=join_processes(),
     )  # fmt: skip
-    if not rows.word_mass.any():
+    if not rows.row_weight.any():
         raise ValueError("Y has no counts of the model's words in any row with weight > 0.")
     A = model.word_embeddings_[seen]
     return raw_kkt_residual(
         rows, A.toarray() if sp.issparse(A) else A, model.projection_, model.bias_[seen],
         model.embedding_mean_, resolve_compute(model.device, model.precision),
-        l1=check.check_number("l1_strength", model.l1_strength, 0),
-        l2=check.check_number("l2_strength", model.l2_strength, 0),
+        l1=check_number("l1_strength", model.l1_strength, 0),
+        l2=check_number("l2_strength", model.l2_strength, 0),
     )  # fmt: skip
 
 
@@ -346,10 +347,10 @@ def _check_strengths(value: Any) -> int | np.ndarray:
     allowed = (
         "use how many to take, an integer >= 1, or a sequence of finite numbers >= 0 in any order."
     )
-    if check.is_whole(value):
-        return check.check_whole("l1_strengths", value, 1, or_else="a sequence of numbers >= 0")
+    if is_integer(value):
+        return check_integer("l1_strengths", value, 1, or_else="a sequence of numbers >= 0")
     try:
-        strengths = np.array([check.check_number("l1_strengths", one, 0) for one in value])
+        strengths = np.array([check_number("l1_strengths", one, 0) for one in value])
     except (TypeError, ValueError) as error:
         raise ValueError(f"l1_strengths={value!r} is not allowed; {allowed}") from error
     if len(strengths) == 0:
@@ -368,8 +369,8 @@ def _spaced(n: int, eps: float, l1_max: float) -> np.ndarray:
 
 
 def _split_once(
-    prepared: Prepared, Y: Any, validation: Any
-) -> tuple[Rows, Rows, np.ndarray, np.ndarray]:
+    prepared: FitInputs, Y: Any, validation: Any
+) -> tuple[CountDataset, CountDataset, np.ndarray, np.ndarray]:
     """Rows to train on, rows to measure on, the words that either has, and their counts."""
     counts = _word_counts(prepared)
     if validation is None:
@@ -381,14 +382,14 @@ def _split_once(
             )
         seen = np.flatnonzero(counts > 0)
         rows, held_out = _split(replace(prepared, early_stopping="accuracy"), seen)
-        return rows, cast(Rows, held_out), seen, counts
+        return rows, cast(CountDataset, held_out), seen, counts
     if not isinstance(validation, tuple | list) or len(validation) != 2:
         raise ValueError(
             f"validation={type(validation).__name__} is not allowed; pass a tuple (X, Y) of rows to "
             "measure on, or None to hold out a part of X and Y."
         )
-    X_other, _ = check.check_embeddings(prepared.carrier, validation[0], reset=False)
-    Y_other, names = check.check_counts(validation[1], len(X_other))
+    X_other, _ = check_embeddings(prepared.carrier, validation[0], reset=False)
+    Y_other, names = check_counts(validation[1], len(X_other))
     same = names is None or not hasattr(Y, "columns") or names == [str(c) for c in Y.columns]
     if Y_other.shape[1] != prepared.Y.shape[1] or not same:
         raise ValueError(
@@ -403,7 +404,7 @@ def _split_once(
     return _split(prepared, seen)[0], _split(other, seen)[0], seen, counts
 
 
-def _word_counts(prepared: Prepared) -> np.ndarray:
+def _word_counts(prepared: FitInputs) -> np.ndarray:
     Y = prepared.Y
     return count_words(Y.indptr, Y.indices, Y.data, prepared.weights, Y.shape[1])
 
@@ -415,12 +416,12 @@ def _stored(model: FLiPExtractor) -> FLiPExtractor:
     return model.to_sparse() if sparse < A.nbytes else model
 
 
-def _accuracy(rows: Rows, hits: np.ndarray) -> RowMean:
+def _accuracy(rows: CountDataset, hits: np.ndarray) -> RowMean:
     return RowMean.of(np.where(np.diff(rows.indptr) > 0, hits, np.nan), rows.weights)
 
 
 @contextmanager
-def _progress(prepared: Prepared, total: int) -> Iterator[Callable[[int], None]]:
+def _progress(prepared: FitInputs, total: int) -> Iterator[Callable[[int], None]]:
     """A bar over the rows of all passes; gives what takes the rows done so far in a pass."""
     before = 0
     with tqdm(

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from flip_sklearn.io import as_numpy
+
 
 @dataclass(frozen=True)
 class StackedViews:
@@ -160,11 +162,7 @@ def check_views(views: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def _as_array(name: str, view: Any) -> np.ndarray:
     if sp.issparse(view):
         raise ValueError(f"view {name!r} is sparse; embeddings are dense, pass view.toarray().")
-    if hasattr(view, "detach") and hasattr(view, "cpu"):  # a torch tensor on any device
-        view = view.detach().cpu()
-        view = view.float() if str(view.dtype) == "torch.bfloat16" else view
-        return np.asarray(view.numpy())
-    return np.asarray(view)
+    return np.asarray(as_numpy(view))
 
 
 def _as_columns(Y: np.ndarray) -> np.ndarray:

@@ -21,7 +21,6 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
-from conftest import planted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.exceptions import NotFittedError
@@ -29,6 +28,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from flip_sklearn import FLiPExtractor, KeywordMapper
+from tests.helpers.paths import ROOT
+from tests.helpers.planted import planted
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -472,7 +473,7 @@ def test_device_is_chosen_once_per_process(
     model: FLiPExtractor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not with every batch, and anew in the next process."""
-    from flip_sklearn import _scoring
+    from flip_sklearn.estimation import scoring as _scoring
 
     made = []
     make_scorer = _scoring.make_scorer
@@ -554,12 +555,11 @@ words = [m(batch)["keywords"].tolist() for m in (ways["instance"], make(*args, *
 assert not {"dask", "distributed", "ray"} & set(sys.modules)
 pickle.dump(words, open(sys.argv[1] + "/words", "wb"))
 """
-    root = Path(__file__).parents[1]
     subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
         check=True,
         timeout=300,
-        cwd=root,
+        cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
     )
     expected = copy.copy(model).set_params(use_bias=False).extract_keywords(rows())

@@ -23,14 +23,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import Planted, planted
 from distributed import Client, LocalCluster
 from sklearn.model_selection import GridSearchCV, KFold
 
 from flip_sklearn import FLiPExtractor, KeywordMapper
 from flip_sklearn.backend.device import resolve_device
+from tests.helpers.paths import ROOT
+from tests.helpers.planted import Planted, planted
 
-ROOT = Path(__file__).resolve().parents[1]
 WORDS = [f"word-{j}" for j in range(12)]
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

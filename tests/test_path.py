@@ -15,19 +15,20 @@ import pytest
 import scipy.sparse as sp
 import torch
 import torch.distributed as dist
-from conftest import Planted, planted
-from processes import Child
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from flip_sklearn import FLiPExtractor, kkt_residual, regularization_path
-from flip_sklearn.backend import optimality, reference
 from flip_sklearn.backend.device import resolve_compute
-from flip_sklearn.backend.likelihood import Workspace
-from flip_sklearn.backend.optimizer import Optimizer, Parameters, normalize_rows_
-from flip_sklearn.backend.path import word_directions, zero_start
-from flip_sklearn.backend.problem import Rows, WhitenedRows
-from flip_sklearn.backend.solver import Options, Session
+from flip_sklearn.backend.fit import optimality
+from flip_sklearn.backend.fit.data import CountDataset, WhitenedRows
+from flip_sklearn.backend.fit.likelihood import Workspace
+from flip_sklearn.backend.fit.optimizer import Optimizer, Parameters, normalize_rows_
+from flip_sklearn.backend.fit.path import word_directions, zero_start
+from flip_sklearn.backend.fit.solver import Options, Session
 from flip_sklearn.path import RegularizationPath
+from tests.backend import reference
+from tests.helpers.planted import Planted, planted
+from tests.helpers.processes import Child
 
 CPU64 = resolve_compute("cpu", "float64")
 TRUTH = planted(n=300, d=8, n_words=40, rank=4, length=5, seed=1)
@@ -74,7 +75,7 @@ def random_problem(
     n, d, n_words, rank = 37, 5, 11, 3
     Y = sp.csr_array(rng.poisson(0.4, size=(n, n_words)).astype(float))
     w = rng.random(n) + 0.5
-    rows = Rows(rng.normal(size=(n, d)), Y.indptr, Y.indices, Y.data, w, n_words)
+    rows = CountDataset(rng.normal(size=(n, d)), Y.indptr, Y.indices, Y.data, w, n_words)
     mean, Q = torch.from_numpy(rng.normal(size=d)), torch.from_numpy(rng.normal(size=(d, d)))
     data = WhitenedRows(rows, mean, Q, CPU64)
     A = torch.from_numpy(rng.normal(size=(n_words, d if lip else rank)))
@@ -196,7 +197,7 @@ def test_seconds_of_a_pass_do_not_hold_the_residual(monkeypatch: pytest.MonkeyPa
         calls.append(1)
         return 7.0
 
-    monkeypatch.setattr("flip_sklearn.backend.solver.kkt_residual", residual)
+    monkeypatch.setattr("flip_sklearn.backend.fit.solver.kkt_residual", residual)
     flip = model(solver="exact", max_iter=3).fit(TRUTH.X, TRUTH.Y)
     assert flip.kkt_residual_ == 7.0
     assert len(calls) == 1  # after the passes, not in each
@@ -303,7 +304,7 @@ def test_just_below_l1_max_one_word_enters(small: Planted) -> None:
         stop_on=None, n_iter_no_change=1, seed=0, solver="exact",
     )  # fmt: skip
     Y = small.Y
-    rows = Rows(small.X, Y.indptr, Y.indices, Y.data, np.ones(400), Y.shape[1])
+    rows = CountDataset(small.X, Y.indptr, Y.indices, Y.data, np.ones(400), Y.shape[1])
     session = Session(rows, options, CPU64)
     start = zero_start(session)
     assert not start.A.any()
@@ -650,7 +651,7 @@ def test_without_anything_to_tell_there_is_no_path() -> None:
 
 
 def test_a_divergence_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flip_sklearn.backend.solver.one_pass", lambda *_: float("nan"))
+    monkeypatch.setattr("flip_sklearn.backend.fit.solver.one_pass", lambda *_: float("nan"))
     flip = model(learning_rate=7.0)
     before = joblib.hash(vars(flip))
     with pytest.raises(FloatingPointError, match=r"lower learning_rate \(now 7.0\)"):

@@ -35,7 +35,8 @@ from sklearn.utils.estimator_checks import check_estimator, parametrize_with_che
 from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 
-from flip_sklearn import FLiPExtractor, _scoring, keyword_accuracy, keyword_accuracy_scorer
+from flip_sklearn import FLiPExtractor, keyword_accuracy, keyword_accuracy_scorer
+from flip_sklearn.estimation import scoring as _scoring
 
 ROOT = Path(_scoring.__file__).parents[1]
 KEYWORDS = ["red", "green", "blue", "dog", "cat", "tree", "house", "river", "sky", "book"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from flip_sklearn.backend.parallel import Group
+from flip_sklearn.backend.distributed import Group
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float64")
 
@@ -58,7 +60,7 @@ def resolve_device(device: str) -> torch.device:
 def _own_gpu() -> torch.device:
     """The current CUDA device; in a process group that torchrun started, this process's own."""
     number = os.environ.get("LOCAL_RANK")
-    if number is None or Group.current().alone:
+    if number is None or Group.current().is_single_process:
         return torch.device("cuda")
     # Where each process sees only its own GPU, that is number 0.
     return torch.device("cuda", int(number) % torch.cuda.device_count())
@@ -89,6 +91,38 @@ def resolve_compute(device: str, precision: str) -> Compute:
         return Compute(resolved, torch.float64, torch.float64)
     product = torch.bfloat16 if precision == "bfloat16" else torch.float32
     return Compute(resolved, torch.float32, product)
+
+
+@contextmanager
+def product_precision(compute: Compute) -> Iterator[None]:
+    """Let float32 products on a CPU run in bfloat16 inside this block.
+
+    It is a permission, not an emulation: oneDNN takes it up where the chip has AMX tiles, sums in
+    float32 and returns float32; elsewhere the products stay float32. On CUDA nothing happens here:
+    ``matmul`` casts by itself.
+    """
+    knob = getattr(torch.backends.mkldnn, "matmul", None)
+    if compute.device.type != "cpu" or compute.product_dtype != torch.bfloat16 or knob is None:
+        yield
+        return
+    before = knob.fp32_precision
+    knob.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        knob.fp32_precision = before
+
+
+def matmul(
+    a: torch.Tensor, b: torch.Tensor, compute: Compute, out: torch.Tensor, *, add: bool = False
+) -> torch.Tensor:
+    """``out = a b`` (``out += a b`` with ``add``): factors in the product format, sums in ``out``'s."""
+    if compute.device.type == "cuda" and compute.product_dtype == torch.bfloat16:
+        a, b = a.to(torch.bfloat16), b.to(torch.bfloat16)
+        if add:
+            return torch.addmm(out, a, b, out_dtype=out.dtype, out=out)
+        return torch.mm(a, b, out_dtype=out.dtype, out=out)
+    return out.addmm_(a, b) if add else torch.mm(a, b, out=out)
 
 
 def as_shared_tensor(array: np.ndarray) -> torch.Tensor:

@@ -9,6 +9,8 @@ tie crosses the border. Only such rows are looked at again.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
@@ -118,3 +120,39 @@ def hits_of(top: np.ndarray, k: np.ndarray, start: np.ndarray, words: np.ndarray
     counted = np.arange(top.shape[1]) < k[:, None]
     hits: np.ndarray = ((present[at] == asked) & counted).sum(axis=1)
     return hits
+
+
+def hits_at_k(scores: torch.Tensor, start: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """Per row: share of its k best-scored words that are in the row, k = its number of words.
+
+    The words of row i are ``words[start[i]:start[i + 1]]``. Rows without words give 0.
+    """
+    k = np.diff(start)
+    hits = np.zeros(len(k), dtype=np.int64)
+    groups = sorted(by_size(k), key=len, reverse=True)
+    for number, group in enumerate(groups):
+        # For the largest group all rows are ranked: dearer than nothing, cheaper than a copy of most.
+        rows = torch.from_numpy(group).to(scores.device)
+        widest = int(k[group].max())
+        _, top = top_k(scores if number == 0 else scores[rows], widest)
+        own, entries = row_entries(start, group)
+        chosen = top[rows] if number == 0 else top
+        hits[group] = hits_of(chosen.cpu().numpy(), k[group], own, words[entries])
+    return hits / np.maximum(k, 1)
+
+
+def by_size(k: np.ndarray) -> Iterator[np.ndarray]:
+    """Positions with k from 1 to 16, from 17 to 32, from 33 to 64 and so on, where there are any."""
+    low, high = 0, 16
+    while (k > low).any():
+        group = np.flatnonzero((k > low) & (k <= high))
+        if len(group):
+            yield group
+        low, high = high, 2 * high
+
+
+def row_entries(start: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of the given rows of a CSR pattern: where each starts, and the positions of their entries."""
+    lengths = start[rows + 1] - start[rows]
+    own = np.r_[0, np.cumsum(lengths)]
+    return own, np.arange(own[-1]) + np.repeat(start[rows] - own[:-1], lengths)

@@ -1,6 +1,5 @@
 """Diagnoses of an encoder: what its vectors keep of the words, view by view, as tidy results."""
 
-from flip_sklearn.diagnostics._split import SentenceSplit, split_sentences
 from flip_sklearn.diagnostics.alignment import ViewAlignment, view_alignment
 from flip_sklearn.diagnostics.comparison import (
     ExtractorComparison,
@@ -17,6 +16,7 @@ from flip_sklearn.diagnostics.preference import (
     vocabulary_preference,
 )
 from flip_sklearn.diagnostics.similarity import SimilarityExplanation, explain_similarity
+from flip_sklearn.diagnostics.split import SentenceSplit, split_sentences
 from flip_sklearn.diagnostics.words import WordRecoverability, word_recoverability
 
 __all__ = [

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from flip_sklearn.diagnostics._bootstrap import (
+from flip_sklearn.diagnostics.bootstrap import (
     Difference,
     Interval,
     PairedBootstrap,
     check_resampling,
 )
-from flip_sklearn.diagnostics._fits import (
+from flip_sklearn.diagnostics.evaluation import (
     as_seed,
     check_estimator,
     check_sentences,
@@ -26,8 +26,8 @@ from flip_sklearn.diagnostics._fits import (
     row_accuracy,
     row_jaccard,
 )
-from flip_sklearn.diagnostics._frames import cells, columns, frame, grid
-from flip_sklearn.diagnostics._split import SentenceSplit
+from flip_sklearn.diagnostics.frames import cells, columns, frame, grid
+from flip_sklearn.diagnostics.split import SentenceSplit
 
 
 @dataclass(frozen=True, eq=False)

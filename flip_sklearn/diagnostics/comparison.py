@@ -11,14 +11,13 @@ import scipy.sparse as sp
 from sklearn.base import clone
 from tqdm.auto import tqdm
 
-from flip_sklearn import _validation as check
-from flip_sklearn.diagnostics._bootstrap import (
+from flip_sklearn.diagnostics.bootstrap import (
     Difference,
     Interval,
     PairedBootstrap,
     check_resampling,
 )
-from flip_sklearn.diagnostics._fits import (
+from flip_sklearn.diagnostics.evaluation import (
     Sentences,
     as_seed,
     check_estimator,
@@ -29,8 +28,9 @@ from flip_sklearn.diagnostics._fits import (
     most_frequent,
     row_accuracy,
 )
-from flip_sklearn.diagnostics._frames import cells, columns, frame, grid, shown
-from flip_sklearn.diagnostics._split import SentenceSplit
+from flip_sklearn.diagnostics.frames import cells, columns, frame, grid, shown
+from flip_sklearn.diagnostics.split import SentenceSplit
+from flip_sklearn.estimation.validation import resolve_rank
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.splice import SpLiCEExtractor
 
@@ -344,7 +344,7 @@ def _check_ranks(ranks: Any, d: int) -> tuple[int | None, ...]:
     if isinstance(ranks, (str, bytes)) or not hasattr(ranks, "__iter__") or not list(ranks):
         raise ValueError(f"ranks={ranks!r} is not allowed; use a sequence of ranks from 1 to {d}.")
     given = list(ranks)
-    whole = {check.resolve_rank(rank, d) for rank in given if rank is not None}
+    whole = {resolve_rank(rank, d) for rank in given if rank is not None}
     return (*sorted(r for r in whole if r is not None), *([None] if None in given else []))
 
 

@@ -11,17 +11,18 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
-from flip_sklearn import _validation as check
-from flip_sklearn.diagnostics._bootstrap import (
+from flip_sklearn.diagnostics.bootstrap import (
     Difference,
     Interval,
     PairedBootstrap,
     check_resampling,
 )
-from flip_sklearn.diagnostics._fits import as_seed
-from flip_sklearn.diagnostics._frames import cells, frame, grid
+from flip_sklearn.diagnostics.evaluation import as_seed
+from flip_sklearn.diagnostics.frames import cells, frame, grid
+from flip_sklearn.estimation.validation import check_embeddings
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.metrics import entity_curve
+from flip_sklearn.parameters import check_integer
 from flip_sklearn.views import check_views
 
 
@@ -217,7 +218,7 @@ def _check_ks(ks: Any) -> list[int]:
     """Numbers of words, ascending, once each."""
     if not isinstance(ks, Iterable) or isinstance(ks, (str, bytes)):
         raise ValueError(f"ks is {ks!r}; pass a list of numbers of words, such as [1, 10, 100].")
-    at = sorted({check.check_whole("ks", k, 1) for k in ks})
+    at = sorted({check_integer("ks", k, 1) for k in ks})
     if not at:
         raise ValueError("ks is empty; pass at least one number of words, such as [1, 10, 100].")
     return at
@@ -236,7 +237,7 @@ def _check_views(model: Any, X: Any) -> dict[str, np.ndarray]:
     arrays = {}
     for name, view in given.items():
         try:
-            arrays[name] = check.check_embeddings(model, view, reset=False)[0]
+            arrays[name] = check_embeddings(model, view, reset=False)[0]
         except ValueError as error:
             raise ValueError(f"view {name!r}: {error}") from error
     return arrays

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from flip_sklearn import _scoring as scoring
 from flip_sklearn.backend.device import as_shared_tensor
-from flip_sklearn.backend.nonnegative import nonnegative_lasso
-from flip_sklearn.diagnostics._fitted import check_model, check_words
-from flip_sklearn.diagnostics._frames import frame, grid
+from flip_sklearn.backend.sparse_coding.lasso import nonnegative_lasso
+from flip_sklearn.diagnostics.frames import frame, grid
+from flip_sklearn.diagnostics.inputs import check_model, check_words
+from flip_sklearn.estimation import scoring
 from flip_sklearn.extractor import FLiPExtractor
 
 # Numbers of one block of rows, or of their scores over the vocabulary: 2**22 float64 are 32 MiB.

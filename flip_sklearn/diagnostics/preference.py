@@ -10,13 +10,13 @@ import numpy as np
 import scipy.sparse as sp
 from tqdm.auto import tqdm
 
-from flip_sklearn.diagnostics._bootstrap import (
+from flip_sklearn.diagnostics.bootstrap import (
     Difference,
     Interval,
     PairedBootstrap,
     check_resampling,
 )
-from flip_sklearn.diagnostics._fits import (
+from flip_sklearn.diagnostics.evaluation import (
     Sentences,
     as_seed,
     check_estimator,
@@ -27,8 +27,8 @@ from flip_sklearn.diagnostics._fits import (
     most_frequent,
     row_accuracy,
 )
-from flip_sklearn.diagnostics._frames import cells, columns, frame, grid, shown
-from flip_sklearn.diagnostics._split import SentenceSplit, split_sentences
+from flip_sklearn.diagnostics.frames import cells, columns, frame, grid, shown
+from flip_sklearn.diagnostics.split import SentenceSplit, split_sentences
 
 
 @dataclass(frozen=True, eq=False)

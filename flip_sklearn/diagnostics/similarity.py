@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from flip_sklearn import _scoring as scoring
-from flip_sklearn import _validation as check
 from flip_sklearn.backend.device import as_shared_tensor
-from flip_sklearn.backend.nonnegative import nonnegative_lasso
-from flip_sklearn.diagnostics._fitted import check_model
-from flip_sklearn.diagnostics._frames import frame
+from flip_sklearn.backend.sparse_coding.lasso import nonnegative_lasso
+from flip_sklearn.diagnostics.frames import frame
+from flip_sklearn.diagnostics.inputs import check_model
+from flip_sklearn.estimation import scoring
 from flip_sklearn.extractor import FLiPExtractor
+from flip_sklearn.parameters import check_integer, check_number
 
 _WORDS_SHOWN = 5
 
@@ -65,7 +65,7 @@ class SimilarityExplanation:
             Word of the first embedding, word of the second, and their part of the cosine, largest first
             in size.
         """
-        top_k = check.check_whole("top_k", top_k, 1)
+        top_k = check_integer("top_k", top_k, 1)
         flat = self.parts.ravel()
         order = np.argsort(-np.abs(flat), kind="stable")[:top_k]
         order = order[flat[order] != 0]
@@ -177,7 +177,7 @@ def explain_similarity(
     True
     """
     model = check_model(model)
-    threshold = check.check_number("threshold", threshold, 0, 1, open_high=True)
+    threshold = check_number("threshold", threshold, 0, 1, open_high=True)
     x = [_one_row(model, value, name) for value, name in ((x1, "x1"), (x2, "x2"))]
     mean = model.embedding_mean_.astype(np.float64)
     patterns, axes = _patterns(model)

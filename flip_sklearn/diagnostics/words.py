@@ -12,17 +12,18 @@ import scipy.sparse as sp
 from scipy.special import ndtri
 from sklearn.utils.validation import _num_samples
 
-from flip_sklearn import _validation as check
-from flip_sklearn.diagnostics._bands import label_words
-from flip_sklearn.diagnostics._bootstrap import (
+from flip_sklearn.diagnostics.bins import label_words
+from flip_sklearn.diagnostics.bootstrap import (
     Difference,
     Interval,
     PairedBootstrap,
     check_resampling,
 )
-from flip_sklearn.diagnostics._fits import as_seed, find_words, most_frequent
-from flip_sklearn.diagnostics._frames import columns, frame
+from flip_sklearn.diagnostics.evaluation import as_seed, find_words, most_frequent
+from flip_sklearn.diagnostics.frames import columns, frame
+from flip_sklearn.estimation.validation import check_counts
 from flip_sklearn.extractor import FLiPExtractor
+from flip_sklearn.parameters import check_integer
 
 # A column of sentences for each label: more labels would be words again, and sentences x words an array.
 _MOST_BANDS = 1000
@@ -135,8 +136,8 @@ class WordRecoverability:
         return Interval(self.recall, np.maximum(middle - half, 0), np.minimum(middle + half, 1))
 
     def _extreme(self, n: int, min_count: int, bound: np.ndarray) -> list[str]:
-        n = check.check_whole("n", n, 1)
-        often = self.test_count >= check.check_whole("min_count", min_count, 1)
+        n = check_integer("n", n, 1)
+        often = self.test_count >= check_integer("min_count", min_count, 1)
         among = np.flatnonzero(often & np.array([label is not None for label in self.band]))
         # Equal bounds: the word with more occurrences, then the one with the lower column.
         order = np.lexsort((-self.test_count[among], bound[among]))
@@ -277,9 +278,9 @@ def word_recoverability(
     ['word15', 'word16', 'word17', 'word18', 'word19']
     """
     check_resampling(n_bootstrap, confidence)
-    check.check_whole("n_bands", n_bands, 1)
+    check_integer("n_bands", n_bands, 1)
     words, train_count = _vocabulary(model)
-    truth = check.check_counts(Y, _num_samples(X))[0]
+    truth = check_counts(Y, _num_samples(X))[0]
     if truth.shape[1] != len(words):
         raise ValueError(
             f"Y has {truth.shape[1]} columns, the model has {len(words)} words; count with the vocabulary "

@@ -8,7 +8,7 @@ import numpy as np
 
 from flip_sklearn.diagnostics.alignment import ViewAlignment, view_alignment
 from flip_sklearn.diagnostics.preference import VocabularyPreference
-from flip_sklearn.plots import _style as style
+from flip_sklearn.plots import style
 
 
 class AlignmentDisplay:

@@ -8,7 +8,7 @@ import numpy as np
 
 from flip_sklearn.diagnostics.comparison import RankAnalysis, rank_analysis
 from flip_sklearn.diagnostics.entities import EntityRecallCurve, entity_recall_curve
-from flip_sklearn.plots import _style as style
+from flip_sklearn.plots import style
 
 
 class RankCurveDisplay:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flip_sklearn.plots import _style as style
+from flip_sklearn.plots import style
 
 LIFT = "lift over the average sentence (nats)"
 

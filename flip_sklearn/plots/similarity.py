@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from flip_sklearn import _validation as check
 from flip_sklearn.diagnostics.similarity import SimilarityExplanation, explain_similarity
-from flip_sklearn.plots import _style as style
+from flip_sklearn.parameters import check_integer
+from flip_sklearn.plots import style
 
 
 class SimilarityDisplay:
@@ -85,7 +85,7 @@ class SimilarityDisplay:
             If the result is of another kind, or ``top_k`` is not allowed.
         """
         style.check_result(result, SimilarityExplanation, "explain_similarity")
-        top_k = check.check_whole("top_k", top_k, 0)
+        top_k = check_integer("top_k", top_k, 0)
         sizes = np.asarray(result.contribution, dtype=float)
         order = np.argsort(-np.abs(sizes), kind="stable")
         shown, rest = order[:top_k], order[top_k:]

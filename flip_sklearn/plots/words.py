@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from flip_sklearn.diagnostics.words import WordRecoverability, word_recoverability
-from flip_sklearn.plots import _style as style
+from flip_sklearn.plots import style
 
 _LABELLED = 5
 

@@ -26,12 +26,13 @@ from flip_sklearn.diagnostics import (
     vocabulary_preference,
     word_recoverability,
 )
-from flip_sklearn.diagnostics._fits import fit_on
-from flip_sklearn.report import _findings as rules
-from flip_sklearn.report._examples import Example, examples
-from flip_sklearn.report._findings import Finding
-from flip_sklearn.report._page import render, write
-from flip_sklearn.report._request import (
+from flip_sklearn.diagnostics.evaluation import fit_on
+from flip_sklearn.io import write_atomic
+from flip_sklearn.report import findings as rules
+from flip_sklearn.report.examples import Example, examples
+from flip_sklearn.report.findings import Finding
+from flip_sklearn.report.page import render
+from flip_sklearn.report.request import (
     Request,
     check_extras,
     check_out,
@@ -102,7 +103,9 @@ class Diagnosis:
         ValueError
             If the path is no ``.html`` file or cannot be written to.
         """
-        return write(self.html, check_out(path))
+        target = check_out(path)
+        write_atomic(target, self.html.encode("utf8"))
+        return target
 
     def __repr__(self) -> str:
         n_test = len(self.split.test)

@@ -1,1 +1,0 @@
-"""Ways from texts to vectors, one a file, and the cache between; :mod:`flip_sklearn.encoders` is the door."""

@@ -1,0 +1,1 @@
+"""The log-linear model: objective, penalty, optimizer, solver."""

@@ -1,0 +1,1 @@
+"""Scores of raw embeddings and the best words of each row, block by block."""

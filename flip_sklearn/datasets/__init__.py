@@ -1,0 +1,6 @@
+"""Data to start with: sentences that every machine has, and the published pairs of text and speech."""
+
+from flip_sklearn.datasets.docstrings import DEFAULT_PACKAGES, load_docstrings
+from flip_sklearn.datasets.paired import PairedEmbeddings, load_paired_embeddings
+
+__all__ = ["DEFAULT_PACKAGES", "PairedEmbeddings", "load_docstrings", "load_paired_embeddings"]

@@ -1,0 +1,5 @@
+"""Texts or audio files -> embeddings."""
+
+from flip_sklearn.encoders.encoder import SentenceEncoder
+
+__all__ = ["SentenceEncoder"]

@@ -1,0 +1,1 @@
+"""What both extractors share: from arguments to fitted attributes, and from these to scores."""

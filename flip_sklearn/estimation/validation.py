@@ -1,0 +1,224 @@
+"""What the estimator accepts, and the messages for what it does not: value, allowed range, remedy."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.utils.validation import _check_sample_weight, _num_samples, validate_data
+
+from flip_sklearn.io import as_numpy
+from flip_sklearn.parameters import is_integer
+
+MAX_AUTO_RANK = 512
+_CHECK_ELEMENTS = 2**22
+
+
+def resolve_rank(rank: Any, d: int) -> int | None:
+    """``"auto"`` -> min(512, d); an int in [1, d]; None stays None (LiP)."""
+    if rank is None:
+        return None
+    if isinstance(rank, str) and rank == "auto":
+        return min(MAX_AUTO_RANK, d)
+    if not is_integer(rank) or not 1 <= rank <= d:
+        raise ValueError(
+            f"rank={rank!r} is not allowed; use an integer from 1 to the embedding dimension {d}, "
+            "'auto', or None for no factorization (LiP)."
+        )
+    return int(rank)
+
+
+def check_embeddings(estimator: Any, X: Any, *, reset: bool) -> tuple[np.ndarray, Any]:
+    """X as a 2-D float array, with the feature bookkeeping of scikit-learn.
+
+    Returns the array (a float16 or memory-mapped one as it is, on its own memory) and the object that
+    carries the feature attributes: with ``reset`` a copy of the estimator, so that a later failure
+    leaves the estimator itself untouched.
+    """
+    if sp.issparse(X):
+        raise ValueError(
+            f"X is a sparse {type(X).__name__}; embeddings are dense. Pass X.toarray(), and if these "
+            "are word counts, pass them as Y. (Sparse input is not supported.)"
+        )
+    if hasattr(X, "layout") and "strided" not in str(X.layout):
+        raise ValueError(
+            f"X is a sparse tensor ({X.layout}); embeddings are dense. Pass X.to_dense()."
+        )
+    X = as_numpy(X)
+    carrier = copy.copy(estimator) if reset else estimator
+    try:
+        X = validate_data(
+            carrier,
+            X,
+            reset=reset,
+            dtype=[np.float64, np.float32, np.float16],
+            ensure_all_finite=False,  # checked below, in chunks: never a second array of X's size
+        )
+    except ValueError as error:
+        if "features as input" not in str(error):
+            raise
+        raise ValueError(f"{error} Use the encoder that made the training embeddings.") from error
+    rows = max(1, _CHECK_ELEMENTS // max(1, X.shape[1]))
+    for first in range(0, X.shape[0], rows):
+        chunk = X[first : first + rows]
+        if not np.isfinite(chunk).all():
+            row, column = np.argwhere(~np.isfinite(chunk))[0]
+            value = chunk[row, column]
+            what = "NaN" if np.isnan(value) else "infinity"
+            raise ValueError(
+                f"Input X contains {what}: X[{first + row}, {column}] = {value}. Embeddings must be "
+                "finite; drop such rows, or find out why the encoder made them."
+            )
+    return X, carrier
+
+
+def one_target(Y: Any, y: Any) -> Any:
+    """Y, also when it came under scikit-learn's keyword y."""
+    if Y is not None and y is not None:
+        raise TypeError("both Y and y were passed; they are the same argument, pass one.")
+    return y if Y is None else Y
+
+
+def check_counts(Y: Any, n_rows: int) -> tuple[sp.csr_array, list[str] | None]:
+    """Y as CSR float32 counts in canonical form, and its column names if it has any."""
+    if Y is None:
+        raise ValueError(
+            "FLiPExtractor requires y to be passed, but the target y is None. Pass Y, the (n, V) word "
+            "counts, for example from CountVectorizer."
+        )
+    names = [str(c) for c in Y.columns] if hasattr(Y, "columns") else None
+    if hasattr(Y, "sparse") and hasattr(Y.sparse, "to_coo"):
+        counts = sp.csr_array(Y.sparse.to_coo())
+    elif sp.issparse(Y):
+        counts = sp.csr_array(Y)
+    else:
+        Y = as_numpy(Y)
+        try:
+            array = np.asarray(Y)
+        except ValueError as error:
+            raise ValueError(
+                "Y has rows of different lengths; pass word counts of shape (n, V)."
+            ) from error
+        if array.ndim == 1:
+            array = array[:, None]
+        if array.ndim != 2:
+            raise ValueError(
+                f"Y has {array.ndim} dimensions; pass word counts of shape (n, V), dense or sparse."
+            )
+        if array.dtype.kind not in "buifc":
+            try:
+                array = array.astype(np.float64)
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"Y holds values of type {array.dtype}; pass word counts, for example "
+                    "CountVectorizer().fit_transform(texts)."
+                ) from error
+        counts = sp.csr_array(array)
+    if counts.dtype.kind not in "buif":
+        raise ValueError(
+            f"Y holds values of type {counts.dtype}; pass word counts, which are real."
+        )
+    if counts.shape[0] != n_rows:
+        raise ValueError(
+            f"Found input variables with inconsistent numbers of samples: X has {n_rows} rows and Y "
+            f"has {counts.shape[0]}. Pass one row of counts per embedding."
+        )
+    if counts.shape[1] == 0:
+        raise ValueError("Y has no columns; pass counts of at least one word, shape (n, V >= 1).")
+    data = counts.data
+    if data.dtype.kind == "f":
+        _reject(counts, ~np.isfinite(data), "is not finite; counts must be finite numbers >= 0")
+    _reject(counts, data < 0, "is negative; word counts must be >= 0")
+    if data.dtype.kind == "f":
+        _reject(
+            counts,
+            data != np.floor(data),
+            "is not whole; word counts are integers (weigh rows with sample_weight instead)",
+        )
+    too_many = np.finfo(np.float32).max
+    _reject(counts, data > too_many, f"is too large; counts must stay below {too_many:.1g}")
+    counts = counts.astype(np.float32, copy=True)
+    counts.sum_duplicates()
+    counts.eliminate_zeros()
+    return counts, names
+
+
+def _reject(counts: sp.csr_array, bad: np.ndarray, why: str) -> None:
+    if bad.any():
+        at = int(np.argmax(bad))
+        row = int(np.searchsorted(counts.indptr, at, side="right")) - 1
+        raise ValueError(f"Y[{row}, {counts.indices[at]}] = {counts.data[at]} {why}.")
+
+
+def check_weights(sample_weight: Any, X: Any) -> np.ndarray:
+    """Row weights as float64, >= 0, not all zero; ones when None."""
+    if sample_weight is None:
+        return np.ones(_num_samples(X))
+    weights: np.ndarray = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    if (weights < 0).any():
+        row = int(np.argmax(weights < 0))
+        raise ValueError(
+            f"sample_weight[{row}] = {weights[row]} is negative; weights must be >= 0."
+        )
+    if not weights.any():
+        raise ValueError("sample_weight is zero for every row; give at least one row weight > 0.")
+    return weights
+
+
+def check_groups(groups: Any, n: int) -> np.ndarray | None:
+    """The group of each row as a number from 0; None stays None."""
+    if groups is None:
+        return None
+    labels = np.asarray(groups)
+    if labels.shape != (n,):
+        raise ValueError(f"groups has shape {labels.shape}; pass one group per row, ({n},).")
+    return np.asarray(np.unique(labels, return_inverse=True)[1]).astype(np.int64, copy=False)
+
+
+def check_vocabulary(vocabulary: Any, names: list[str] | None, n_words: int) -> np.ndarray:
+    """The V words in column order, as an object array of str."""
+    if vocabulary is None:
+        words: list[str] = names if names is not None else [f"word{j}" for j in range(n_words)]
+        source = "the column names of Y"
+    elif isinstance(vocabulary, Mapping):
+        source = "vocabulary"
+        columns = list(vocabulary.values())
+        if not all(map(is_integer, columns)) or sorted(columns) != list(range(n_words)):
+            raise ValueError(
+                f"vocabulary maps {len(columns)} words to columns that are not exactly 0 to "
+                f"{n_words - 1}, once each; Y has {n_words} columns. Pass CountVectorizer's "
+                "vocabulary_, or the words in column order."
+            )
+        words = [str(word) for word, _ in sorted(vocabulary.items(), key=lambda item: item[1])]
+    else:
+        source = "vocabulary"
+        ordered = isinstance(vocabulary, Iterable) and getattr(vocabulary, "ndim", 1) == 1
+        if not ordered or isinstance(vocabulary, (str, bytes, set, frozenset)):
+            raise ValueError(
+                f"vocabulary={vocabulary!r} is not a vocabulary; pass a sequence of {n_words} words "
+                "in column order, or a dict of word to column."
+            )
+        words = [str(word) for word in vocabulary]
+    if len(words) != n_words:
+        raise ValueError(
+            f"{source} has {len(words)} words, Y has {n_words} columns; pass one word per column."
+        )
+    if len(set(words)) != n_words:
+        seen: set[str] = set()
+        twice = next(word for word in words if word in seen or seen.add(word))  # type: ignore[func-returns-value]
+        raise ValueError(f"{source} has {twice!r} more than once; every column needs its own word.")
+    return np.array(words, dtype=object)
+
+
+def check_same_columns(names: list[str], vocabulary: np.ndarray) -> None:
+    """The columns of a later chunk are those of the first one, in their order."""
+    different = [j for j, (a, b) in enumerate(zip(names, vocabulary, strict=True)) if a != b]
+    if different:
+        j = different[0]
+        raise ValueError(
+            f"column {j} of Y is {names[j]!r}, in the chunks before it was {vocabulary[j]!r}; give "
+            "every chunk the same columns in the same order."
+        )

@@ -1,0 +1,103 @@
+"""Checks of scalar parameters. A message names the value, what is allowed and the remedy."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SHORT_REPR_LENGTH = 60
+
+
+def short_repr(value: Any, length: int = SHORT_REPR_LENGTH) -> str:
+    """``repr(value)``, cut to at most ``length`` characters."""
+    text = repr(value)
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def is_bool(value: Any) -> bool:
+    """Whether a value is True or False, of Python or NumPy."""
+    return isinstance(value, (bool, np.bool_))
+
+
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer, of Python or NumPy; True and False are not."""
+    return isinstance(value, numbers.Integral) and not is_bool(value)
+
+
+def refusal(name: str, value: Any, allowed: str) -> ValueError:
+    """The error for a parameter that is not allowed."""
+    return ValueError(f"{name}={value!r} is not allowed; use {allowed}.")
+
+
+def check_integer(
+    name: str, value: Any, low: int, high: int | None = None, *, or_else: str = ""
+) -> int:
+    """An integer from ``low`` to ``high``; ``or_else`` names what the caller accepts besides."""
+    if not is_integer(value) or value < low or (high is not None and value > high):
+        allowed = f"an integer >= {low}" if high is None else f"an integer from {low} to {high}"
+        raise refusal(name, value, f"{allowed} or {or_else}" if or_else else allowed)
+    return int(value)
+
+
+def check_number(
+    name: str,
+    value: Any,
+    low: float,
+    high: float = math.inf,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> float:
+    """A finite number from ``low`` to ``high``; ``open_low`` and ``open_high`` exclude the ends."""
+    is_real = isinstance(value, numbers.Real) and not is_bool(value)
+    inside = (
+        is_real
+        and math.isfinite(value)
+        and (value > low if open_low else value >= low)
+        and (value < high if open_high else value <= high)
+    )
+    if not inside:
+        allowed = f"{'>' if open_low else '>='} {low}"
+        if high != math.inf:
+            allowed += f" and {'<' if open_high else '<='} {high}"
+        raise refusal(name, value, f"a finite number {allowed}")
+    return float(value)
+
+
+def check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
+    """The allowed value that ``value`` equals; NumPy's booleans and strings become Python's.
+
+    1 is not True, and 1.0 is not 1.
+    """
+    if is_bool(value):
+        value = bool(value)
+    for choice in allowed:
+        if value is choice or (
+            isinstance(choice, str) and isinstance(value, str) and value == choice
+        ):
+            return choice
+    raise refusal(name, value, f"one of {', '.join(map(repr, allowed))}")
+
+
+def check_bool(name: str, value: Any) -> bool:
+    """True or False as Python's bool."""
+    if not is_bool(value):
+        raise refusal(name, value, "True or False")
+    return bool(value)
+
+
+def check_folder(name: str, value: Any) -> Path | None:
+    """The path of a folder, which need not exist; None stays None."""
+    if value is None:
+        return None
+    if not isinstance(value, (str, PathLike)) or not str(value):
+        raise refusal(name, value, "the path of a folder, or None")
+    path = Path(value)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{name}={value!r} is a file; use the path of a folder, or None.")
+    return path

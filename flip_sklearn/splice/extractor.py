@@ -1,0 +1,482 @@
+"""SpLiCEExtractor: embeddings as sparse non-negative combinations of concept embeddings."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_array
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from tqdm.auto import tqdm
+
+from flip_sklearn.backend.device import resolve_device
+from flip_sklearn.backend.sparse_coding.lasso import SparseCoder
+from flip_sklearn.estimation import scoring
+from flip_sklearn.estimation.validation import check_counts, check_embeddings, one_target
+from flip_sklearn.metrics import keyword_accuracy
+from flip_sklearn.parameters import check_bool, check_choice, check_integer, check_number
+from flip_sklearn.splice.concepts import (
+    Block,
+    centred,
+    check_dictionary,
+    check_names,
+    keep_largest,
+    padded_to_csr,
+    unit,
+)
+from flip_sklearn.splice.results import ConceptMeans, DecompositionQuality
+
+__all__ = ["SpLiCEExtractor"]
+
+CHUNK_ROWS = 4096
+# Duality gap, on the scale |v|^2 = 1, above which a solution is reported as unfinished.
+GAP_LIMIT = 1e-5
+
+
+class SpLiCEExtractor(TransformerMixin, BaseEstimator):
+    """Read words off embeddings by sparse coding over the embeddings of the words themselves.
+
+    Decomposes every embedding x, over weights w >= 0 of the V concepts, by
+
+        min_w  |C^T w - v|^2 + l1_strength sum_j w_j,
+
+        v = unit(unit(x) - m),   C_j = unit(unit(c_j) - mean of all unit(c)),
+
+    where unit(a) = a / |a|, c_j is the embedding of concept j and m the mean of unit(x) over the rows of
+    ``fit``. Sparse Linear Concept Embeddings, Bhalla et al. (2024). Nothing is trained but the mean m: the
+    encoder's own embeddings of the words say what is a word. Each row is solved to a duality gap
+    (docs/splice.md).
+
+    Parameters
+    ----------
+    dictionary : array-like of shape (V, d)
+        The concepts' embeddings, by the encoder that makes X: usually of the words as texts of their own.
+        At least one; a row at zero, or at the mean of all, is never used.
+    vocabulary : sequence of str or dict of str to int, default=None
+        The V concepts' names in the order of ``dictionary``, or name -> row. When None, the column names of
+        Y if ``fit`` is given a DataFrame, else ``word0``, ``word1`` and so on.
+    l1_strength : float, default=0.25
+        Penalty on the sum of the weights, >= 0, in squared lengths of the unit vector v for each unit of
+        weight. A concept is used only if its cosine with what the others leave of v is above
+        l1_strength / 2 (as long as nothing is left out, |v| = 1), so from 2 max_j C_j . v on a row has no
+        words, and from 2 on none has any. 0 is non-negative least squares. It is the ``l1_penalty`` of
+        the published code, 2 lambda of the paper and, in scikit-learn's terms,
+        ``Lasso(alpha=l1_strength / (2 * d), positive=True, fit_intercept=False)``.
+    top_k : int, default=10
+        Words per row in ``predict`` and ``extract_keywords``, >= 1; a row may have fewer.
+    device : str, default="auto"
+        ``"auto"`` (CUDA when there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"``.
+    precision : {"auto", "float32", "float64"}, default="auto"
+        Of the products with the dictionary. ``"auto"`` is float64 for float64 embeddings and float32 for
+        all others.
+    sparse_output : bool, default=True
+        Whether ``transform`` gives a csr_array, or a dense array as ``set_output`` needs.
+    verbose : int, default=0
+        Above zero, a progress bar for decompositions that last over two seconds.
+
+    Attributes
+    ----------
+    embedding_mean_ : ndarray of shape (d,)
+        m.
+    concepts_ : ndarray of shape (V, d)
+        C. Rows are of unit length, or zero.
+    concept_mean_ : ndarray of shape (d,)
+        Mean of the normalized concept embeddings.
+    vocabulary_ : ndarray of shape (V,) of str
+    device_ : str
+        Where the rows are decomposed.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (d,), only if X had string column names.
+
+    See Also
+    --------
+    FLiPExtractor : Learns the words from text instead.
+
+    References
+    ----------
+    Bhalla et al. (2024), "Interpreting CLIP with Sparse Linear Concept Embeddings (SpLiCE)",
+    arXiv 2402.10376.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flip_sklearn.splice import SpLiCEExtractor
+    >>> rng = np.random.default_rng(0)
+    >>> words = ["red", "green", "blue", "dog", "cat", "tree"]
+    >>> concepts = rng.normal(size=(6, 32))
+    >>> X = rng.poisson(0.5, size=(200, 6)) @ concepts + 0.1 * rng.normal(size=(200, 32))
+    >>> splice = SpLiCEExtractor(concepts, vocabulary=words).fit(X)
+    >>> splice.extract_keywords(2 * concepts[[3]] + concepts[[1]], top_k=2)
+    [['dog', 'green']]
+    """
+
+    def __init__(
+        self,
+        dictionary: Any = None,
+        *,
+        vocabulary: Any = None,
+        l1_strength: float = 0.25,
+        top_k: int = 10,
+        device: str = "auto",
+        precision: str = "auto",
+        sparse_output: bool = True,
+        verbose: int = 0,
+    ) -> None:
+        self.dictionary = dictionary
+        self.vocabulary = vocabulary
+        self.l1_strength = l1_strength
+        self.top_k = top_k
+        self.device = device
+        self.precision = precision
+        self.sparse_output = sparse_output
+        self.verbose = verbose
+
+    # ------------------------------------------------------------------ fitting
+
+    def fit(self, X: Any, Y: Any = None, *, y: Any = None) -> SpLiCEExtractor:
+        """Learn the mean embedding and prepare the concepts.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Embeddings: NumPy (float16, float32, float64, memory-mapped), DataFrame or torch tensor. Rows
+            at zero have no direction and no part in the mean.
+        Y : {array-like, sparse matrix} of shape (n, V), default=None
+            Not used, but for the column names of a DataFrame where ``vocabulary`` is None.
+        y : {array-like, sparse matrix} of shape (n, V), default=None
+            The same as Y, for callers that use scikit-learn's name as a keyword.
+
+        Returns
+        -------
+        self : SpLiCEExtractor
+
+        Raises
+        ------
+        ValueError
+            If a parameter or X is not allowed; nothing is changed then.
+        """
+        Y = one_target(Y, y)
+        self._check_parameters()
+        X, carrier = check_embeddings(self, X, reset=True)
+        given = check_dictionary(self.dictionary, X.shape[1])
+        vocabulary = check_names(self.vocabulary, Y, len(given))
+        device = resolve_device(self.device)
+        directions = unit(given)
+        concept_mean = directions.mean(axis=0)
+        concepts = centred(directions, concept_mean)
+        total, n_used = np.zeros(X.shape[1]), 0
+        for first in range(0, len(X), CHUNK_ROWS):
+            rows = unit(X[first : first + CHUNK_ROWS])
+            total += rows.sum(axis=0)
+            n_used += int(rows.any(axis=1).sum())
+        # Only now, with nothing left to fail: names of an earlier fit must not outlive it.
+        self.__dict__.pop("feature_names_in_", None)
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(carrier, name):
+                setattr(self, name, getattr(carrier, name))
+        self.embedding_mean_ = total / max(n_used, 1)
+        self.concept_mean_ = concept_mean
+        self.concepts_ = concepts.astype(scoring.output_dtype(given), copy=False)
+        self.vocabulary_ = vocabulary
+        self.device_ = str(device)
+        return self
+
+    def _check_parameters(self) -> float:
+        check_integer("top_k", self.top_k, 1)
+        check_choice("precision", self.precision, ("auto", "float32", "float64"))
+        check_bool("sparse_output", self.sparse_output)
+        return check_number("l1_strength", self.l1_strength, 0)
+
+    # ------------------------------------------------------------------ decomposing
+
+    def transform(self, X: Any) -> Any:
+        """All weights w of the decomposition of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+
+        Returns
+        -------
+        weights : csr_array of shape (n, V), or ndarray with ``sparse_output=False``
+            float64 for float64 input, float32 otherwise. Empty for rows at zero or at the mean.
+        """
+        sparse_output = check_bool("sparse_output", self.sparse_output)
+        X = scoring.fitted_input(self, X)
+        if not sparse_output:
+            scoring.refuse_too_large(len(X), len(self.vocabulary_), scoring.output_dtype(X))
+        weights = self._weights(X)
+        return weights if sparse_output else weights.toarray()
+
+    def predict(self, X: Any) -> sp.csr_array:
+        """The at most ``top_k`` words of largest weight of each row as indicators.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+
+        Returns
+        -------
+        words : csr_array of shape (n, V), int64
+            1 for an extracted word, whose weight is above zero.
+        """
+        k = check_integer("top_k", self.top_k, 1)
+        top = self._top_words(X, k)
+        return padded_to_csr(top, np.ones_like(top), len(self.vocabulary_))
+
+    def extract_keywords(
+        self, X: Any, top_k: int | None = None, return_scores: bool = False
+    ) -> Any:
+        """Words per row, largest weight first; fewer than ``top_k`` where the decomposition has fewer.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+        top_k : int, default=None
+            Words per row, >= 1; the estimator's ``top_k`` when None.
+        return_scores : bool, default=False
+            Also give each word's weight.
+
+        Returns
+        -------
+        keywords : list of n lists of str
+            Or, with ``return_scores``, of (word, weight) pairs.
+        """
+        k = check_integer("top_k", self.top_k if top_k is None else top_k, 1)
+        found: list[list[Any]] = []
+        for block in self._decompose(scoring.fitted_input(self, X)):
+            counts = (block.indices[:, :k] >= 0).sum(axis=1).tolist()
+            words = self.vocabulary_[block.indices[:, :k]].tolist()
+            if return_scores:
+                words = list(map(list, map(zip, words, block.weights[:, :k].tolist())))
+            found += [row[:count] for row, count in zip(words, counts, strict=True)]
+        return found
+
+    def score(self, X: Any, Y: Any = None, sample_weight: Any = None, *, y: Any = None) -> float:
+        """Keyword accuracy: share of a row's words among as many extracted ones.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+        Y : {array-like, sparse matrix} of shape (n, V)
+            Word counts, a column for each concept.
+        sample_weight : array-like of shape (n,), default=None
+        y : {array-like, sparse matrix} of shape (n, V)
+            The same as Y.
+
+        Returns
+        -------
+        float
+            See :func:`flip_sklearn.metrics.keyword_accuracy`. Words of weight zero never count.
+        """
+        X = scoring.fitted_input(self, X)
+        counts, _ = check_counts(one_target(Y, y), len(X))
+        if counts.shape[1] != len(self.vocabulary_):
+            raise ValueError(
+                f"Y has {counts.shape[1]} columns, the dictionary {len(self.vocabulary_)} concepts; "
+                "count with the concepts as vocabulary."
+            )
+        return float(keyword_accuracy(counts, self._weights(X), sample_weight=sample_weight))
+
+    def decomposition_quality(self, X: Any) -> DecompositionQuality:
+        """How many words each row takes and how close they come to it.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+
+        Returns
+        -------
+        DecompositionQuality
+            L0, cosine of v and C^T w, and duality gap of each row.
+        """
+        X = scoring.fitted_input(self, X)
+        l0, cosine, gap = np.zeros(len(X), dtype=np.int64), np.zeros(len(X)), np.zeros(len(X))
+        for block in self._decompose(X):
+            rows = block.rows
+            l0[rows] = (block.indices >= 0).sum(axis=1)
+            recomposed = unit(self._to_csr(block).astype(np.float64) @ self.concepts_)
+            cosine[rows] = (recomposed * block.targets).sum(axis=1)
+            gap[rows] = block.gap
+        return DecompositionQuality(l0, cosine, gap)
+
+    def mean_concepts(
+        self, X: Any, groups: Any = None, *, top_k: int | None = None
+    ) -> ConceptMeans:
+        """Mean weights over a data set, or over each group of its rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+        groups : array-like of shape (n,), default=None
+            A label for each row, such as its class; one group of all rows when None.
+        top_k : int, default=None
+            Keep this many concepts of each group, >= 1; all that occur when None.
+
+        Returns
+        -------
+        ConceptMeans
+            With ``to_frame()``.
+        """
+        k = None if top_k is None else check_integer("top_k", top_k, 1)
+        X = scoring.fitted_input(self, X)
+        labels = np.array(["all"], dtype=object)
+        member = np.zeros(len(X), dtype=np.int64)
+        if groups is not None:
+            check_consistent_length(X, groups)
+            labels, member = np.unique(np.asarray(groups), return_inverse=True)
+        n_rows = np.bincount(member, minlength=len(labels))
+        share = sp.csr_array(
+            (1 / n_rows[member], (member, np.arange(len(X)))), shape=(len(labels), len(X))
+        )
+        means = sp.csr_array(share @ self._weights(X).astype(np.float64))
+        means.eliminate_zeros()
+        means.sort_indices()
+        return ConceptMeans(
+            labels, n_rows, means if k is None else keep_largest(means, k), self.vocabulary_
+        )
+
+    # ------------------------------------------------------------------ recomposing
+
+    def inverse_transform(self, W: Any) -> np.ndarray:
+        """Embeddings that the weights recompose: unit(unit(C^T w) + m), as in the published code.
+
+        Lengths of the original embeddings are not kept. A row without weights gives unit(m).
+
+        Parameters
+        ----------
+        W : {array-like, sparse matrix} of shape (n, V)
+            Weights, such as ``transform`` gives, changed or not.
+
+        Returns
+        -------
+        embeddings : ndarray of shape (n, d)
+            Of unit length; float64 for float64 weights, float32 otherwise.
+        """
+        check_is_fitted(self)
+        W = check_array(W, accept_sparse="csr", dtype=[np.float64, np.float32])
+        if W.shape[1] != len(self.vocabulary_):
+            raise ValueError(
+                f"W has {W.shape[1]} columns, the dictionary {len(self.vocabulary_)} concepts; pass "
+                "weights as transform gives them."
+            )
+        out = np.empty((W.shape[0], len(self.embedding_mean_)), dtype=W.dtype)
+        for first in range(0, len(out), CHUNK_ROWS):
+            rows = slice(first, first + CHUNK_ROWS)
+            recomposed = unit(W[rows].astype(np.float64) @ self.concepts_)
+            out[rows] = unit(recomposed + self.embedding_mean_)
+        return out
+
+    def intervene(self, X: Any, remove: Any) -> np.ndarray:
+        """Embeddings recomposed with the weights of some concepts set to zero.
+
+        What the decomposition does not explain is gone, too: compare with ``intervene(X, [])``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+        remove : str or sequence of str
+            Names of the concepts to take out.
+
+        Returns
+        -------
+        embeddings : ndarray of shape (n, d)
+            As ``inverse_transform`` gives them.
+
+        Raises
+        ------
+        ValueError
+            If a name is not in the vocabulary.
+        """
+        X = scoring.fitted_input(self, X)
+        columns = self._columns(remove)
+        weights = self._weights(X)
+        weights.data[np.isin(weights.indices, columns)] = 0
+        return self.inverse_transform(weights)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """The vocabulary, in the order of the dictionary.
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        ndarray of shape (V,) of str objects
+        """
+        check_is_fitted(self)
+        names: np.ndarray = self.vocabulary_.copy()
+        return names
+
+    # ------------------------------------------------------------------ the parts
+
+    def _decompose(self, X: np.ndarray) -> Iterator[Block]:
+        """Blocks of rows with their words, largest weight first."""
+        l1 = self._check_parameters()
+        precision = self.precision
+        if precision == "auto":
+            precision = str(scoring.output_dtype(X))
+        compute = scoring.scoring_compute(self, precision)
+        coder = SparseCoder(self.concepts_, compute.device, compute.dtype)
+        worst = 0.0
+        with tqdm(
+            total=len(X), unit="row", desc="SpLiCE", delay=2, disable=not self.verbose
+        ) as bar:
+            for first in range(0, len(X), CHUNK_ROWS):
+                targets = centred(unit(X[first : first + CHUNK_ROWS]), self.embedding_mean_)
+                indices, weights, gap = coder.decompose(targets, l1)
+                worst = max(worst, float(gap.max(initial=0)))
+                rows = slice(first, first + len(targets))
+                yield Block(rows, targets, indices, weights, gap)
+                bar.update(len(targets))
+        if worst > GAP_LIMIT:
+            warnings.warn(
+                f"a row is up to {worst:.1g} of its squared length from its optimum, by its duality gap; "
+                "use a larger l1_strength or precision='float64'.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    def _to_csr(self, block: Block) -> sp.csr_array:
+        return padded_to_csr(block.indices, block.weights, len(self.vocabulary_))
+
+    def _weights(self, X: np.ndarray) -> sp.csr_array:
+        """All weights (n, V) of checked rows."""
+        parts = [self._to_csr(block) for block in self._decompose(X)]
+        return sp.csr_array(sp.vstack(parts, format="csr"), dtype=scoring.output_dtype(X))
+
+    def _top_words(self, X: Any, k: int) -> np.ndarray:
+        """The k words of largest weight of each row as indices, best first, padded with -1."""
+        X = scoring.fitted_input(self, X)
+        top = np.full((len(X), k), -1, dtype=np.int64)
+        for block in self._decompose(X):
+            width = min(k, block.indices.shape[1])
+            top[block.rows, :width] = block.indices[:, :width]
+        return top
+
+    def _columns(self, names: Any) -> np.ndarray:
+        """Rows of the dictionary of named concepts."""
+        if isinstance(names, str):
+            names = [names]
+        if not isinstance(names, Iterable):
+            raise ValueError(f"remove={names!r} is not allowed; use a list of concept names.")
+        column = {name: j for j, name in enumerate(self.vocabulary_)}
+        names = list(names)
+        unknown = [name for name in names if name not in column]
+        if unknown:
+            raise ValueError(
+                f"{unknown[0]!r} is not a concept; use names of the vocabulary, as "
+                "get_feature_names_out gives them."
+            )
+        return np.array([column[name] for name in names], dtype=np.int64)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags

@@ -1,0 +1,288 @@
+"""entity_recall_curve: entity_recall at every point, what the bias does to names, and what it refuses."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flip_sklearn import FLiPExtractor
+from flip_sklearn.diagnostics import EntityRecallCurve, entity_recall_curve
+from flip_sklearn.diagnostics.bootstrap import Interval
+from flip_sklearn.metrics import entity_recall
+
+COMMON = ["the", "of", "is", "and", "in", "to"]
+NAMES = ["new", "york", "alice", "berlin", "nile", "congo"]
+WORDS = COMMON + NAMES
+METRICS = ("recall_strict", "recall_partial", "precision")
+
+
+class Problem:
+    """Sentences of frequent words and rare names, and a model of two thirds of them."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        Y = rng.poisson([2] * 6 + [0.1] * 6, size=(1200, 12))
+        Y[:, 7] = Y[:, 6]  # "new york" is one name
+        code = rng.normal(size=(12, 16))
+        X = Y @ code + 0.3 * rng.normal(size=(1200, 16))
+        self.flip = FLiPExtractor(vocabulary=WORDS, random_state=0).fit(X[:800], Y[:800])
+        self.X = X[800:]
+        places = {6: "New York", 8: "Alice", 9: "berlin", 10: "Nile", 11: "Congo"}
+        self.names = [[name for j, name in places.items() if row[j]] for row in Y[800:]]
+
+    def curve(self, **options: Any) -> EntityRecallCurve:
+        options = {"ks": [1, 2, 4, 12], "n_bootstrap": 60, "random_state": 0} | options
+        model, X = options.pop("model", self.flip), options.pop("X", self.X)
+        return entity_recall_curve(model, X, options.pop("entities", self.names), **options)
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    return Problem()
+
+
+def arrays(curve: EntityRecallCurve) -> list[np.ndarray]:
+    parts = [getattr(curve, name) for name in (*METRICS, "difference")]
+    return [getattr(part, field.name) for part in parts for field in fields(part)]
+
+
+def same(first: EntityRecallCurve, second: EntityRecallCurve) -> bool:
+    return all(map(np.array_equal, arrays(first), arrays(second)))
+
+
+def with_bias_of(model: FLiPExtractor, bias: np.ndarray) -> FLiPExtractor:
+    changed = copy.copy(model)
+    changed.bias_ = bias.astype(model.bias_.dtype)
+    return changed
+
+
+# ------------------------------------------------------------------ what it gives
+
+
+def test_every_point_is_entity_recall(problem: Problem) -> None:
+    noise = np.random.default_rng(1).normal(size=problem.X.shape)
+    views = {"text": problem.X, "speech": problem.X + noise}
+    curve = problem.curve(X=views, ks=[3, 1, 7, 3])
+    assert curve.ks.tolist() == [1, 3, 7]
+    assert curve.views == ("text", "speech")
+    for b, use_bias in enumerate((True, False)):
+        model = copy.copy(problem.flip).set_params(use_bias=use_bias)
+        for v, view in enumerate(views.values()):
+            keywords = model.extract_keywords(view, top_k=7)
+            for i, k in enumerate((1, 3, 7)):
+                at = entity_recall(problem.names, keywords, k)
+                for name in METRICS:
+                    expected = getattr(at, name).value
+                    assert getattr(curve, name).value[b, v, i] == pytest.approx(expected)
+    gain = curve.recall_strict.value[1] - curve.recall_strict.value[0]
+    np.testing.assert_allclose(curve.difference.value, gain)
+
+
+def test_names_rise_without_the_bias(problem: Problem) -> None:
+    curve = problem.curve()
+    assert (curve.difference.value[0, :3] > 0.2).all()
+    assert curve.difference.significant[0, :3].all()
+
+
+def test_a_bias_that_is_the_same_for_all_words_hides_nothing(problem: Problem) -> None:
+    flat = problem.curve(model=with_bias_of(problem.flip, np.full(12, -2.5)))
+    np.testing.assert_array_equal(flat.recall_strict.value[0], flat.recall_strict.value[1])
+    assert not flat.difference.value.any()
+    assert not flat.difference.significant.any()
+    # One that favours the names turns it round.
+    loud = problem.curve(model=with_bias_of(problem.flip, np.array([-50.0] * 6 + [0] * 6)))
+    assert (loud.difference.value <= 0).all()
+    assert loud.difference.value[0, 0] < 0
+
+
+def test_recall_grows_with_k_up_to_the_ceiling(problem: Problem) -> None:
+    curve = problem.curve(ks=range(1, 13))
+    for recall in (curve.recall_strict.value, curve.recall_partial.value):
+        assert (np.diff(recall) >= 0).all()
+    assert (curve.recall_strict.value <= curve.recall_partial.value + 1e-12).all()
+    # With all words of the vocabulary nothing depends on the model.
+    assert curve.ceiling == 1
+    np.testing.assert_allclose(curve.recall_strict.value[..., -1], 1)
+    assert curve.difference.value[0, -1] == 0
+
+
+def test_names_out_of_the_vocabulary_lower_the_ceiling(problem: Problem) -> None:
+    n = len(problem.names)
+    entities: list[list[str]] = [[] for _ in range(n)]
+    entities[0] = ["NEW York", "New Jersey"]
+    entities[1] = ["Jersey"]
+    entities[2] = ["ALICE"]
+    curve = problem.curve(entities=entities, ks=[12])
+    assert (curve.n_sentences, curve.n_skipped) == (n, n - 3)
+    assert (curve.n_names, curve.n_out_of_vocabulary) == (4, 2)
+    assert curve.ceiling == pytest.approx((0.5 + 0 + 1) / 3)
+    np.testing.assert_allclose(curve.recall_strict.value.ravel(), curve.ceiling)
+    # A word that training never saw is never given.
+    unseen = copy.copy(problem.flip)
+    unseen.word_counts_ = problem.flip.word_counts_.copy()
+    unseen.word_counts_[WORDS.index("alice")] = 0
+    fewer = problem.curve(model=unseen, entities=entities, ks=[1])
+    assert fewer.n_out_of_vocabulary == 3
+
+
+def test_more_words_than_there_are_add_nothing(problem: Problem) -> None:
+    few, many = problem.curve(ks=[12]), problem.curve(ks=[5000])
+    assert same(few, many)
+
+
+def test_the_model_stays_as_it_is_and_its_use_bias_means_nothing(problem: Problem) -> None:
+    before = dict(vars(problem.flip))
+    curve = problem.curve()
+    assert vars(problem.flip).keys() == before.keys()
+    assert all(vars(problem.flip)[name] is value for name, value in before.items())
+    other = copy.copy(problem.flip).set_params(use_bias=False)
+    assert same(curve, problem.curve(model=other))
+    assert other.use_bias is False
+
+
+def test_equal_views_have_equal_curves(problem: Problem) -> None:
+    curve = problem.curve(X={"a": problem.X, "b": problem.X})
+    alone = problem.curve()
+    for both, one in zip(arrays(curve), arrays(alone), strict=True):
+        np.testing.assert_array_equal(both[..., :1, :], one)
+        np.testing.assert_array_equal(both[..., 1:, :], one)
+
+
+def test_the_order_of_sentences_means_nothing(problem: Problem) -> None:
+    order = np.random.default_rng(2).permutation(len(problem.names))
+    moved = problem.curve(X=problem.X[order], entities=[problem.names[i] for i in order])
+    for name in METRICS:
+        a, b = getattr(problem.curve(), name).value, getattr(moved, name).value
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def test_sentences_without_names_change_nothing(problem: Problem) -> None:
+    curve = problem.curve()
+    assert curve.n_skipped == sum(not row for row in problem.names)
+    named = [i for i, row in enumerate(problem.names) if row]
+    alone = problem.curve(X=problem.X[named], entities=[problem.names[i] for i in named])
+    assert same(curve, alone)
+    assert alone.n_skipped == 0
+
+
+def test_kinds_of_input_mean_nothing(problem: Problem) -> None:
+    curve = problem.curve()
+    for entities in (
+        pd.Series(problem.names),
+        iter(problem.names),
+        tuple(map(tuple, problem.names)),
+    ):
+        assert same(curve, problem.curve(entities=entities))
+    columns = [f"x{i}" for i in range(16)]
+    named = copy.copy(problem.flip)
+    named.feature_names_in_ = np.array(columns, dtype=object)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        table = pd.DataFrame(problem.X, columns=columns)
+        assert same(curve, problem.curve(model=named, X=table))
+        with pytest.raises(ValueError, match="feature names"):
+            problem.curve(model=named, X=table.rename(columns={"x0": "y0"}))
+
+
+# ------------------------------------------------------------------ intervals
+
+
+def test_intervals_hold_the_value_and_shrink_with_the_level(problem: Problem) -> None:
+    wide, narrow = problem.curve(confidence=0.99), problem.curve(confidence=0.5)
+    for name in (*METRICS, "difference"):
+        outer, inner = getattr(wide, name), getattr(narrow, name)
+        assert isinstance(outer, Interval)
+        slack = 1e-12
+        assert (outer.low <= inner.low + slack).all()
+        assert (inner.high <= outer.high + slack).all()
+        assert (outer.low <= outer.value + slack).all()
+        assert (outer.value <= outer.high + slack).all()
+    assert (wide.recall_strict.low[..., :2] < narrow.recall_strict.low[..., :2]).all()
+    # Both curves see the same resamples, so their difference is known better than each of them.
+    both = wide.recall_strict.high - wide.recall_strict.low
+    assert (wide.difference.high - wide.difference.low < both.sum(axis=0) + 1e-12).all()
+
+
+def test_the_same_seed_gives_the_same_bits(problem: Problem) -> None:
+    first, again, other = (problem.curve(random_state=seed) for seed in (3, 3, 4))
+    assert same(first, again)
+    assert not same(first, other)
+    np.testing.assert_array_equal(first.recall_strict.value, other.recall_strict.value)
+
+
+# ------------------------------------------------------------------ bad input
+
+
+def _without(X: np.ndarray) -> np.ndarray:
+    broken = X.copy()
+    broken[5, 2] = np.nan
+    return broken
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: {"entities": p.names[:-1]}, "entities has 399 rows, X has 400"),
+        (lambda p: {"entities": [*p.names[:-1], [" "]]}, "row 399 .* name ' ', which has no words"),
+        (lambda p: {"entities": [*p.names[:-1], [""]]}, "row 399 .* name '', which has no words"),
+        (
+            lambda p: {"entities": [*p.names[:-1], "Alice"]},
+            "row 399 of entities is the str 'Alice'",
+        ),
+        (lambda p: {"entities": [*p.names[:-1], [3]]}, "row 399 of entities holds the int 3"),
+        (lambda p: {"entities": [[]] * 400}, "none of the 400 sentences has a name"),
+        (lambda p: {"entities": None}, "entities is the NoneType None"),
+        (lambda p: {"entities": "Alice"}, "entities is the str 'Alice'"),
+        (lambda p: {"ks": []}, "ks is empty"),
+        (lambda p: {"ks": 10}, "ks is 10; pass a list"),
+        (lambda p: {"ks": [0, 1]}, "ks=0 is not allowed; use an integer >= 1"),
+        (lambda p: {"ks": [1.5]}, "ks=1.5 is not allowed"),
+        (lambda p: {"ks": [None]}, "ks=None is not allowed"),
+        (lambda p: {"n_bootstrap": 1}, "n_bootstrap=1"),
+        (lambda p: {"confidence": 0}, "confidence=0"),
+        (lambda p: {"model": FLiPExtractor()}, "not fitted"),
+        (lambda p: {"model": None}, "model is None; pass a fitted FLiPExtractor"),
+        (lambda p: {"X": p.X[:, :3]}, "view 'embeddings': .*features"),
+        (lambda p: {"X": {"a": p.X, "b": p.X[:9]}}, "view 'b' has shape"),
+        (lambda p: {"X": {"a": p.X, "b": _without(p.X)}}, r"view 'b': .*NaN: X\[5, 2\]"),
+        (lambda p: {"X": {}}, "views is empty"),
+    ],
+)
+def test_bad_input_is_refused_before_any_scoring(
+    change: Any, message: str, problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored = lambda *_, **__: pytest.fail("words were scored")  # noqa: E731
+    monkeypatch.setattr(FLiPExtractor, "extract_keywords", scored)
+    with pytest.raises(ValueError, match=message):
+        problem.curve(**change(problem))
+
+
+# ------------------------------------------------------------------ tables
+
+
+def test_the_table_is_tidy(problem: Problem) -> None:
+    curve = problem.curve(X={"a": problem.X, "b": problem.X[::-1]})
+    table = curve.to_frame()
+    assert table.columns.tolist() == [
+        "bias", "view", "k", "recall_strict", "low", "high",
+        "recall_partial", "recall_partial_low", "recall_partial_high",
+        "precision", "precision_low", "precision_high",
+        "difference", "difference_low", "difference_high", "significant",
+    ]  # fmt: skip
+    assert table["bias"].dtype == bool
+    assert len(table) == 2 * 2 * 4
+    cell = table[~table["bias"] & (table["view"] == "b") & (table["k"] == 2)].iloc[0]
+    assert cell["recall_strict"] == curve.recall_strict.value[1, 1, 1]
+    assert cell["precision_high"] == curve.precision.high[1, 1, 1]
+    assert cell["difference"] == curve.difference.value[1, 1]
+    with_bias = table[table["bias"]]
+    assert not with_bias["difference"].any()
+    assert not with_bias["significant"].any()
+    assert "with bias, a: at 1 0." in repr(curve)
+    assert repr(problem.curve()).startswith("EntityRecallCurve(with bias: at 1 0.")

@@ -1,0 +1,310 @@
+"""Word erasure: the projection's theorems, what it leaves alone, and what it cannot do."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize, nnls
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+
+from flip_sklearn import FLiPExtractor
+from flip_sklearn.diagnostics import ErasedWords, erase_words
+from tests.helpers.planted import planted
+
+WORDS = [
+    "dog",
+    "dogs",
+    "cat",
+    "red",
+    "green",
+    "blue",
+    "man",
+    "woman",
+    "snow",
+    "beach",
+    "run",
+    "sit",
+]
+
+
+@pytest.fixture(scope="module")
+def data():
+    return planted()
+
+
+@pytest.fixture(scope="module")
+def model(data):
+    flip = FLiPExtractor(rank=3, vocabulary=WORDS, max_iter=30, random_state=0, l1_strength=0.0)
+    return flip.fit(data.X, data.Y)
+
+
+def made_up(d: int, n_words: int, rank: int, seed: int) -> FLiPExtractor:
+    """A model with random factors: the theorems do not ask where they come from."""
+    rng = np.random.default_rng(seed)
+    flip = FLiPExtractor(vocabulary=[f"word{j}" for j in range(n_words)])
+    flip.word_embeddings_ = rng.normal(size=(n_words, rank))
+    flip.projection_ = rng.normal(size=(rank, d))
+    flip.bias_ = rng.normal(size=n_words)
+    flip.embedding_mean_ = rng.normal(size=d)
+    flip.vocabulary_ = np.array(flip.vocabulary, dtype=object)
+    flip.word_counts_ = np.ones(n_words)
+    flip.n_features_in_, flip.rank_, flip.device_ = d, rank, "cpu"
+    return flip
+
+
+def directions(model: FLiPExtractor, words) -> np.ndarray:
+    A = np.asarray(model.word_embeddings_, dtype=float)
+    columns = [list(model.vocabulary_).index(word) for word in words]
+    return A[columns] @ model.projection_
+
+
+problems = st.tuples(
+    st.integers(2, 8), st.integers(1, 12), st.integers(1, 6), st.integers(0, 10**6)
+)
+
+
+@given(problems)
+@settings(max_examples=40, deadline=None)
+def test_result_is_the_projection_on_the_polar_cone(problem) -> None:
+    """Feasible, and Moreau: the step is in the cone of the directions and orthogonal to what is left."""
+    d, m, rank, seed = problem
+    model = made_up(d, m + 3, rank, seed)
+    words = [f"word{j}" for j in range(m)]
+    X = np.random.default_rng(seed).normal(size=(7, d))
+    G, erased = directions(model, words), erase_words(model, X, words)
+    left, step = erased.X - model.embedding_mean_, X - erased.X
+    scale = (
+        np.linalg.norm(G, axis=1).max() * np.linalg.norm(X - model.embedding_mean_, axis=1).max()
+    )
+    assert (left @ G.T).max() <= 1e-9 * scale
+    np.testing.assert_allclose((step * left).sum(axis=1), 0, atol=1e-9 * (1 + scale))
+    for row in step:
+        weights, rest = nnls(G.T, row)
+        assert rest <= 1e-8 * (1 + np.linalg.norm(row))
+        assert (weights >= 0).all()
+
+
+def test_no_feasible_point_is_closer(model, data) -> None:
+    words, x = ["dog", "cat", "red"], data.X[:1]
+    G, erased = directions(model, words), erase_words(model, data.X[:40], words)
+    row = int(np.argmax(erased.distance))
+    x, mean = data.X[row], model.embedding_mean_.astype(float)
+    found = minimize(
+        lambda y: np.sum((y - x) ** 2),
+        mean,  # which is feasible
+        jac=lambda y: 2 * (y - x),
+        constraints={"type": "ineq", "fun": lambda y: -G @ (y - mean), "jac": lambda y: -G},
+        method="SLSQP",
+        options={"ftol": 1e-14, "maxiter": 500},
+    )
+    assert found.success
+    assert erased.distance[row] > 0.1
+    np.testing.assert_allclose(np.sqrt(found.fun), erased.distance[row], rtol=1e-6)
+    rng = np.random.default_rng(0)
+    trials = erased.X[row] + rng.normal(size=(4000, len(x))) * np.geomspace(1e-4, 3, 4000)[:, None]
+    feasible = trials[((trials - mean) @ G.T <= 0).all(axis=1)]
+    assert len(feasible) > 50
+    assert (np.linalg.norm(feasible - x, axis=1) > erased.distance[row]).all()
+
+
+def test_one_word_by_hand() -> None:
+    model = made_up(3, 4, 2, seed=1)
+    g = directions(model, ["word2"])[0]
+    x = model.embedding_mean_ + 0.7 * g
+    erased = erase_words(model, x[None], "word2")
+    np.testing.assert_allclose(erased.X[0], model.embedding_mean_, atol=1e-12)
+    np.testing.assert_allclose(erased.score_before, 0.7 * g @ g)
+    np.testing.assert_allclose(erased.distance, 0.7 * np.linalg.norm(g))
+
+
+def test_scores_and_ranks_are_those_of_the_model(model, data) -> None:
+    words = ["snow", "man", "sit"]
+    columns = [WORDS.index(w) for w in words]
+    for use_bias in (True, False):
+        model.set_params(use_bias=use_bias)
+        erased = erase_words(model, data.X[:50], words)
+        for X, ranks in ((data.X[:50], erased.rank_before), (erased.X, erased.rank_after)):
+            order = np.asarray(model._top_words(X, len(WORDS)))
+            place = np.argsort(order, axis=1) + 1
+            same = place[:, columns] == ranks
+            assert same.mean() > 0.99  # products of other shapes round apart
+        lifts = model.decision_function(data.X[:50])[:, columns]
+        if not use_bias:
+            np.testing.assert_allclose(erased.score_before, lifts, atol=1e-4)
+    model.set_params(use_bias=True)
+
+
+def test_of_equal_scores_the_lower_word_is_first() -> None:
+    model = made_up(3, 6, 2, seed=1).set_params(use_bias=False)
+    model.word_embeddings_[[1, 3, 4]] = model.word_embeddings_[0]
+    X = np.random.default_rng(0).normal(size=(9, 3))
+    erased = erase_words(model, X, ["word0", "word1", "word3", "word4"])
+    np.testing.assert_array_equal(np.diff(erased.rank_before, axis=1), 1)
+
+
+def test_planted_words_go_and_others_stay() -> None:
+    """With orthogonal words, erasing one takes its coordinate and nothing else."""
+    rng = np.random.default_rng(0)
+    Y = rng.poisson(0.4, size=(600, 5))
+    basis = np.linalg.qr(rng.normal(size=(8, 8)))[0][:5]
+    X = Y @ basis
+    names = ["dog", "cat", "red", "green", "snow"]
+    flip = FLiPExtractor(rank=5, vocabulary=names, max_iter=100, random_state=0, use_bias=False)
+    flip.fit(X, Y)
+    both = np.array([[1, 1, 0, 0, 0.0]]) @ basis
+    erased = erase_words(flip, both, ["dog"])
+    assert sorted(flip.extract_keywords(both, top_k=2)[0]) == ["cat", "dog"]
+    assert flip.extract_keywords(erased.X, top_k=1) == [["cat"]]
+    assert erased.score_before[0, 0] > 1
+    assert erased.rank_after[0, 0] > 1
+    # Negative control: a step of the same length in a random direction does not erase the word.
+    step = rng.normal(size=(200, 8))
+    step *= erased.distance[0] / np.linalg.norm(step, axis=1, keepdims=True)
+    g, mean = directions(flip, ["dog"])[0], flip.embedding_mean_
+    assert ((both + step - mean) @ g > 0).all()
+
+
+def test_untouched_rows_are_the_same_bits(model, data) -> None:
+    for X in (data.X, data.X.astype(np.float32)):
+        erased = erase_words(model, X, ["beach"])
+        free = erased.score_before[:, 0] <= 0
+        assert 20 < free.sum() < len(X) - 20
+        np.testing.assert_array_equal(erased.X[free], X[free])
+        assert (erased.distance[free] == 0).all()
+        assert (erased.distance[~free] > 0).all()
+        np.testing.assert_allclose(erased.cosine[free], 1)
+        assert (erased.cosine[~free] < 1).all()
+
+
+def test_erasing_again_moves_nothing(model, data) -> None:
+    words = ["dog", "dogs", "cat", "run"]
+    once = erase_words(model, data.X, words)
+    twice = erase_words(model, once.X, words)
+    np.testing.assert_allclose(twice.X, once.X, atol=1e-10)
+    assert twice.distance.max() < 1e-10
+
+
+def test_more_words_move_further_and_rows_do_not_matter_to_each_other(model, data) -> None:
+    distances = [erase_words(model, data.X, WORDS[:k]).distance for k in (1, 2, 5, 9)]
+    for fewer, more in itertools.pairwise(distances):
+        assert (more >= fewer - 1e-9).all()
+        assert (more > fewer + 1e-6).any()
+    words = WORDS[:5]
+    alone = np.concatenate([erase_words(model, x[None], words).X for x in data.X[:20]])
+    np.testing.assert_allclose(alone, erase_words(model, data.X, words).X[:20], atol=1e-10)
+    reordered = erase_words(model, data.X[:20], words[::-1])
+    np.testing.assert_allclose(alone, reordered.X, atol=1e-10)
+
+
+def test_formats(model, data) -> None:
+    words, X = ["red", "red", "blue"], data.X[:30]
+    exact = erase_words(model, X, words)
+    assert exact.words == ("red", "blue")
+    assert exact.X.dtype == np.float64
+    frame = pd.DataFrame(X)
+    tensor = torch.from_numpy(X)
+    for other in (frame, tensor, X.tolist(), np.asfortranarray(X)):
+        np.testing.assert_array_equal(erase_words(model, other, words).X, exact.X)
+    for dtype, error in ((np.float32, 1e-5), (np.float16, 1e-2)):
+        given = X.astype(dtype)
+        result = erase_words(model, given, words)
+        assert result.X.dtype == np.float32
+        np.testing.assert_allclose(result.X, exact.X, rtol=error, atol=error * 10)
+        assert result.score_after.max() < 1e-5
+        np.testing.assert_array_equal(given, X.astype(dtype))
+    sparse = FLiPExtractor(rank=3, vocabulary=WORDS, max_iter=30, random_state=0, l1_strength=0.0)
+    sparse.fit(data.X, data.Y).to_sparse()
+    np.testing.assert_allclose(erase_words(sparse, X, words).X, exact.X, atol=1e-9)
+
+
+def test_lip_is_erased_too(data) -> None:
+    flip = FLiPExtractor(rank=None, vocabulary=WORDS, max_iter=10, random_state=0).fit(
+        data.X, data.Y
+    )
+    erased = erase_words(flip, data.X, ["dog", "cat"])
+    assert erased.score_before.max() > 0.1
+    assert erased.score_after.max() < 1e-9
+
+
+def test_words_without_direction_and_the_mean_itself(data) -> None:
+    model = made_up(4, 5, 3, seed=0)
+    model.word_embeddings_[2] = 0  # as L1 leaves rare words
+    X = np.vstack([model.embedding_mean_, np.zeros(4), np.ones(4)])
+    erased = erase_words(model, X, ["word2"])
+    np.testing.assert_array_equal(erased.X, X)
+    assert not erased.score_before.any()
+    assert np.isnan(erased.cosine[1])
+    opposite = made_up(4, 2, 3, seed=0)
+    opposite.word_embeddings_[1] = -opposite.word_embeddings_[0]
+    both = erase_words(opposite, X, ["word0", "word1"])  # the cone is a line
+    np.testing.assert_allclose(both.score_after, 0, atol=1e-12)
+    twins = made_up(4, 3, 3, seed=0)
+    twins.word_embeddings_[1] = twins.word_embeddings_[0]
+    np.testing.assert_allclose(
+        erase_words(twins, X, ["word0", "word1"]).X, erase_words(twins, X, "word0").X, atol=1e-9
+    )
+
+
+def test_blocks_do_not_change_the_result(model, data, monkeypatch) -> None:
+    whole = erase_words(model, data.X, ["man", "woman"])
+    monkeypatch.setattr("flip_sklearn.diagnostics.erasure._BLOCK_ELEMENTS", 50)
+    parts = erase_words(model, data.X, ["man", "woman"])
+    for name in ("X", "score_after", "distance", "cosine"):
+        np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), atol=1e-10)
+    assert (parts.rank_before == whole.rank_before).mean() > 0.99
+
+
+def test_table_and_text(model, data) -> None:
+    erased = erase_words(model, data.X[:3], ["dog", "sit"])
+    table = erased.to_frame()
+    assert list(table.columns) == [
+        "row", "word", "score_before", "score_after", "rank_before", "rank_after", "distance", "cosine",
+    ]  # fmt: skip
+    assert len(table) == 6
+    line = table[(table.row == 2) & (table.word == "sit")].iloc[0]
+    assert line.score_before == erased.score_before[2, 1]
+    assert line.distance == erased.distance[2]
+    assert isinstance(erased, ErasedWords)
+    moved = int((erased.distance > 0).sum())
+    assert repr(erased).startswith(f"ErasedWords({moved} of 3 embeddings moved: dog in ")
+    far = data.X[:1] * 0 + model.embedding_mean_ - 10 * directions(model, ["dog"])
+    assert (
+        repr(erase_words(model, far, "dog")) == "ErasedWords(0 of 1 embeddings moved: dog in none)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("Dog", "'Dog', which the model does not know; near are 'dog', 'dogs'"),
+        (["dog", "zzzzz"], "no word is near. Pass words of model.vocabulary_"),
+        ([], "is empty; pass at least one word"),
+        (3, "words=3 is not allowed; pass a word or a list"),
+        (["dog", 7], "has 7, which is no str"),
+        ([["dog"]], "which is no str"),
+    ],
+)
+def test_words_that_are_not_allowed(model, data, words, message) -> None:
+    with pytest.raises(ValueError, match=message.replace(".", r"\.")):
+        erase_words(model, data.X, words)
+
+
+def test_unseen_words_and_other_models_are_refused(model, data) -> None:
+    Y = data.Y.toarray()
+    Y[:, 4] = 0
+    flip = FLiPExtractor(rank=2, vocabulary=WORDS, max_iter=2, random_state=0).fit(data.X, Y)
+    with pytest.raises(ValueError, match="'green', which no training sentence has"):
+        erase_words(flip, data.X, ["green"])
+    with pytest.raises(ValueError, match="model is a Pipeline; pass a fitted FLiPExtractor"):
+        erase_words(make_pipeline(model), data.X, ["dog"])
+    with pytest.raises(NotFittedError):
+        erase_words(FLiPExtractor(), data.X, ["dog"])
+    with pytest.raises(ValueError, match="features"):
+        erase_words(model, data.X[:, :3], ["dog"])

@@ -1,0 +1,469 @@
+"""word_recoverability: loops, keyword accuracy and planted losses, and what it refuses."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from flip_sklearn import FLiPExtractor, keyword_accuracy
+from flip_sklearn.diagnostics import WordRecoverability, word_recoverability
+from flip_sklearn.diagnostics import words as module
+from flip_sklearn.diagnostics.bootstrap import Interval, PairedBootstrap
+
+
+class Scored:
+    """A model whose embeddings are the scores themselves."""
+
+    def __init__(self, words: list[str], counts: Any = None) -> None:
+        self.vocabulary_ = np.array(words, dtype=object)
+        if counts is not None:
+            self.word_counts_ = np.asarray(counts)
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        return np.asarray(X)
+
+
+def names(n_words: int) -> list[str]:
+    return [f"w{j}" for j in range(n_words)]
+
+
+def diagnose(Y: np.ndarray, scores: np.ndarray, by: Any, **options: Any) -> WordRecoverability:
+    options = {"n_bootstrap": 50, "random_state": 0} | options
+    return word_recoverability(Scored(names(Y.shape[1])), scores, Y, by=by, **options)
+
+
+def some_data(n: int = 60, n_words: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Counts, and scores that know something of them."""
+    rng = np.random.default_rng(seed)
+    Y = rng.poisson(0.3, size=(n, n_words))
+    return Y, (Y > 0) + rng.normal(size=Y.shape)
+
+
+def values(result: WordRecoverability) -> list[np.ndarray]:
+    """Everything but the intervals' ends."""
+    parts = [getattr(result, f.name) for f in fields(result) if f.name != "band_baseline"]
+    return [np.asarray(p.value if isinstance(p, Interval) else p, dtype=object) for p in parts]
+
+
+def arrays(result: WordRecoverability) -> list[np.ndarray]:
+    """The numbers of bands and of all words, ends of intervals included."""
+    parts = (result.band_recall, result.band_difference, result.overall)
+    return [getattr(part, field.name) for part in parts for field in fields(part)]
+
+
+@pytest.fixture(scope="module")
+def heard() -> tuple[FLiPExtractor, np.ndarray, np.ndarray]:
+    """A fit whose embeddings hold nothing of the last five of 20 words; X and Y of other sentences."""
+    rng = np.random.default_rng(0)
+    Y = rng.poisson(0.2, size=(1200, 20))
+    code = rng.normal(size=(20, 24))
+    code[15:] = 0
+    X = Y @ code
+    flip = FLiPExtractor(random_state=0).fit(X[:700], Y[:700])
+    return flip, X[700:], Y[700:]
+
+
+# ------------------------------------------------------------------ what it gives
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, list[Any]]:
+    n, n_words = draw(st.integers(1, 8)), draw(st.integers(1, 7))
+    whole = st.integers(0, 3)
+    row = st.lists(whole, min_size=n_words, max_size=n_words)
+    Y = np.array(draw(st.lists(row, min_size=n, max_size=n)))
+    Y[draw(st.integers(0, n - 1)), draw(st.integers(0, n_words - 1))] = 1
+    scores = np.array(draw(st.lists(row, min_size=n, max_size=n)), dtype=float)  # many are equal
+    label = st.sampled_from(["noun", "verb", None])
+    labels = draw(st.lists(label, min_size=n_words, max_size=n_words))
+    labels[int(np.argmax(Y.sum(axis=0) > 0))] = "noun"
+    return Y, scores, labels
+
+
+@settings(max_examples=100, deadline=None)
+@given(problems())
+def test_it_is_what_loops_count(problem: tuple[np.ndarray, np.ndarray, list[Any]]) -> None:
+    Y, scores, labels = problem
+    n, n_words = Y.shape
+    hit, has = np.zeros(n_words, dtype=int), np.zeros(n_words, dtype=int)
+    skipped = 0
+    for i in range(n):
+        words = {j for j in range(n_words) if Y[i, j] > 0}
+        top = sorted(range(n_words), key=lambda j: (-scores[i, j], j))[: len(words)]
+        for j in words:
+            has[j] += 1
+            hit[j] += j in top
+        skipped += all(labels[j] is None for j in words)
+    result = diagnose(Y, scores, labels, n_bootstrap=10)
+    assert result.test_count.tolist() == has.tolist()
+    assert result.test_hits.tolist() == hit.tolist()
+    expected = [h / k if k else np.nan for h, k in zip(hit, has, strict=True)]
+    np.testing.assert_array_equal(result.recall, expected)
+    assert result.band.tolist() == labels
+    assert (result.n_sentences, result.n_skipped) == (n, skipped)
+    total, totals = 0, 0
+    for b, band in enumerate(result.bands):
+        among = [j for j in range(n_words) if labels[j] == band and has[j]]
+        assert result.band_words[b] == len(among)
+        assert result.band_occurrences[b] == has[among].sum()
+        assert result.band_recall.value[b] == hit[among].sum() / has[among].sum()
+        total, totals = total + hit[among].sum(), totals + has[among].sum()
+    assert set(result.bands) == {labels[j] for j in range(n_words) if has[j]} - {None}
+    assert result.overall.value == total / totals
+    np.testing.assert_array_equal(
+        result.band_difference.value, result.band_recall.value - result.overall.value
+    )
+
+
+def test_words_sum_up_to_keyword_accuracy_weighted_by_words() -> None:
+    Y, scores = some_data()
+    result = diagnose(Y, scores, "length")
+    k = (Y > 0).sum(axis=1)
+    weighted = keyword_accuracy(Y, scores, sample_weight=k).value
+    seen = result.test_count > 0
+    assert result.overall.value == pytest.approx(weighted)
+    mean = np.average(result.recall[seen], weights=result.test_count[seen])
+    assert mean == pytest.approx(weighted)
+    mean = np.average(result.band_recall.value, weights=result.band_occurrences)
+    assert mean == pytest.approx(weighted)
+
+
+def test_planted_losses_are_found(heard: tuple[FLiPExtractor, np.ndarray, np.ndarray]) -> None:
+    flip, X, Y = heard
+    by = ["heard"] * 15 + ["unheard"] * 5
+    result = word_recoverability(flip, X, Y, by=by, random_state=0)
+    assert result.bands == ("heard", "unheard")
+    assert result.band_difference.significant.all()
+    assert result.band_recall.low[0] > 0.8
+    assert result.band_recall.high[1] < 0.5
+    assert set(result.lost(5)) == {f"word{j}" for j in range(15, 20)}
+    assert not set(result.kept(15)) & set(result.lost(5))
+    assert len(result.lost(100)) == 20
+
+
+def test_nothing_is_found_where_nothing_was_lost(
+    heard: tuple[FLiPExtractor, np.ndarray, np.ndarray],
+) -> None:
+    flip, X, Y = heard
+    by = ["even", "odd"] * 7 + [None] * 6  # only words that are heard, labelled by nothing of them
+    result = word_recoverability(flip, X, Y, by=by, random_state=0)
+    assert not result.band_difference.significant.any()
+    assert abs(result.band_difference.value).max() < 0.05
+
+
+def test_order_means_nothing() -> None:
+    Y, scores = some_data()
+    labels = np.array(["a", "b", "c"] * 4)
+    result = diagnose(Y, scores, labels)
+    rng = np.random.default_rng(1)
+    rows, columns = rng.permutation(len(Y)), rng.permutation(Y.shape[1])
+    other = diagnose(Y[rows], scores[rows], labels)
+    for a, b in zip(values(result), values(other), strict=True):
+        assert a.tolist() == b.tolist() or np.array_equal(a.astype(float), b.astype(float), True)
+    moved = diagnose(Y[:, columns], scores[:, columns], labels[columns])
+    np.testing.assert_array_equal(moved.recall, result.recall[columns])
+    for a, b in zip(arrays(result), arrays(moved), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_counts_beyond_one_and_kinds_of_input_mean_nothing() -> None:
+    Y, scores = some_data()
+    result = diagnose(Y, scores, "length")
+    for other in (3 * Y, sp.csr_array(Y), sp.coo_matrix(Y), pd.DataFrame(Y)):
+        same = diagnose(other, scores, "length")
+        for a, b in zip(arrays(result), arrays(same), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_sentences_without_labelled_words_change_nothing() -> None:
+    Y, scores = some_data()
+    labels = ["a", "b"] * 5 + [None, None]
+    result = diagnose(Y, scores, labels)
+    empty, unlabelled = np.zeros_like(Y[:3]), np.zeros_like(Y[:2])
+    unlabelled[:, -1] = 1
+    more = np.concatenate([empty, Y, unlabelled])
+    other = diagnose(more, np.concatenate([scores[:3], scores, scores[:2]]), labels)
+    for a, b in zip(arrays(result), arrays(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert other.n_skipped == result.n_skipped + 5
+    assert other.n_sentences == result.n_sentences + 5
+
+
+# ------------------------------------------------------------------ intervals
+
+
+def test_intervals_hold_the_value_and_shrink_with_the_level() -> None:
+    Y, scores = some_data(n=200)
+    wide = diagnose(Y, scores, ["a", "b", "c"] * 4, confidence=0.99, n_bootstrap=500)
+    narrow = diagnose(Y, scores, ["a", "b", "c"] * 4, confidence=0.5, n_bootstrap=500)
+    for of in ("band_recall", "band_difference", "overall"):
+        outer, inner = getattr(wide, of), getattr(narrow, of)
+        assert (outer.low < inner.low).all()
+        assert (inner.high < outer.high).all()
+        assert (outer.low <= outer.value).all()
+        assert (outer.value <= outer.high).all()
+    both = (wide.band_difference.low > 0) | (wide.band_difference.high < 0)
+    np.testing.assert_array_equal(wide.band_difference.significant, both)
+
+
+def test_the_same_seed_gives_the_same_bits() -> None:
+    Y, scores = some_data()
+    first, second, third = (diagnose(Y, scores, "length", random_state=s) for s in (3, 3, 4))
+    for a, b in zip(arrays(first), arrays(second), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert first.overall.low != third.overall.low
+    assert first.overall.value == third.overall.value
+
+
+def test_a_ratio_of_sums_is_resampled_as_one() -> None:
+    rng = np.random.default_rng(0)
+    parts, wholes = rng.integers(0, 3, size=(9, 2)), rng.integers(3, 6, size=(9, 2))
+    groups = np.array([0, 0, 1, 2, 2, 2, 3, 4, 5])
+    bootstrap = PairedBootstrap(parts, groups, 40, 0.9, 7, out_of=wholes)
+    drawn = np.random.RandomState(7).multinomial(6, np.full(6, 1 / 6), size=40)
+    slow = []
+    for times in drawn:
+        rows = [
+            i for g, m in enumerate(times) for _ in range(m) for i in np.flatnonzero(groups == g)
+        ]
+        slow.append(parts[rows].sum(axis=0) / wholes[rows].sum(axis=0))
+    np.testing.assert_allclose(bootstrap.samples, slow)
+    np.testing.assert_allclose(bootstrap.mean, parts.sum(axis=0) / wholes.sum(axis=0))
+    # A value out of one each is a mean.
+    plain = PairedBootstrap(parts, groups, 40, 0.9, 7)
+    ones = PairedBootstrap(parts, groups, 40, 0.9, 7, out_of=np.ones_like(parts))
+    np.testing.assert_array_equal(plain.samples, ones.samples)
+
+
+def test_a_band_too_rare_for_an_interval_has_none() -> None:
+    Y, scores = some_data()
+    Y[:, 0] = 0
+    Y[0, 0] = 1
+    result = diagnose(Y, scores, ["rare"] + ["often"] * 11)
+    assert result.bands == ("often", "rare")
+    assert np.isfinite(result.band_recall.value).all()
+    assert np.isnan([result.band_recall.low[1], result.band_difference.high[1]]).all()
+    assert not result.band_difference.significant[1]
+    assert np.isfinite(result.band_recall.low[0])
+
+
+def test_words_have_the_interval_of_wilson() -> None:
+    Y, scores = some_data()
+    Y[:, 3] = 0
+    result = diagnose(Y, scores, "length", confidence=0.9)
+    interval = result.word_interval()
+    for j in range(Y.shape[1]):
+        if j == 3:
+            assert np.isnan([interval.value[j], interval.low[j], interval.high[j]]).all()
+            continue
+        test = binomtest(int(result.test_hits[j]), int(result.test_count[j]))
+        expected = test.proportion_ci(0.9, method="wilson")
+        assert (interval.low[j], interval.high[j]) == pytest.approx((expected.low, expected.high))
+
+
+def test_a_word_missed_once_does_not_lead() -> None:
+    n = 40
+    Y = np.zeros((n, 4), dtype=int)
+    scores = np.zeros((n, 4))
+    Y[:, 0] = scores[:, 0] = 1  # always found
+    Y[:30, 1] = 1  # there 30 times, never found
+    scores[:30, 2] = 0.5
+    Y[39, 3] = 1  # there once, not found
+    scores[39, 2] = 0.5
+    result = diagnose(Y, scores, ["x"] * 4)
+    assert result.recall[[1, 3]].tolist() == [0, 0]
+    assert result.lost(2, min_count=1) == ["w1", "w3"]
+    assert result.kept(1) == ["w0"]
+    assert result.lost(9, min_count=31) == ["w0"]
+    left_out = diagnose(Y, scores, ["x", None, "x", "x"])
+    assert left_out.lost(2, min_count=1) == ["w3", "w0"]
+
+
+def test_the_baseline_is_what_a_model_finds_that_guesses() -> None:
+    Y, scores = some_data()
+    counts = np.random.default_rng(5).integers(1, 1000, size=12)
+    result = word_recoverability(
+        Scored(names(12), counts), scores, Y, n_bootstrap=50, random_state=0
+    )
+    always = np.tile(counts.astype(float), (len(Y), 1))
+    guess = word_recoverability(
+        Scored(names(12), counts), always, Y, n_bootstrap=50, random_state=0
+    )
+    for baseline in (result.band_baseline, guess.band_baseline):
+        assert baseline is not None
+        for field in fields(Interval):
+            np.testing.assert_array_equal(
+                getattr(baseline, field.name), getattr(guess.band_recall, field.name)
+            )
+    assert (result.bands_to_frame()["baseline"] == guess.band_recall.value).all()
+    unknown = diagnose(Y, scores, "length")
+    assert unknown.band_baseline is None
+    assert unknown.bands_to_frame()["baseline"].isna().all()
+
+
+# ------------------------------------------------------------------ bands
+
+
+def banded(counts: list[float], by: Any = "frequency", **options: Any) -> WordRecoverability:
+    n = len(counts)
+    model = Scored(names(n), counts)
+    return word_recoverability(model, np.eye(n), np.eye(n), by=by, n_bootstrap=10, **options)
+
+
+def test_bands_of_frequency_are_powers_of_ten() -> None:
+    counts = [0, 0.5, 1, 9, 9.5, 10, 99, 100, 999, 1000, 12345, 10**6]
+    result = banded(counts)
+    assert result.band.tolist() == [
+        "0", "1-9", "1-9", "1-9", "1-9", "10-99", "10-99", "100-999", "100-999", "1,000-9,999",
+        "10,000+", "10,000+",
+    ]  # fmt: skip
+    assert result.bands == ("0", "1-9", "10-99", "100-999", "1,000-9,999", "10,000+")
+    assert result.band_words.tolist() == [1, 4, 2, 2, 1, 2]
+    np.testing.assert_array_equal(result.train_count, counts)
+    assert banded(counts, n_bands=2).bands == ("0", "1-9", "10+")
+    assert banded(counts, n_bands=1).bands == ("0", "1+")
+    assert banded([5, 50], n_bands=30).bands == ("1-9", "10-99")
+
+
+def test_bands_of_length_are_two_characters_wide() -> None:
+    words = ["a", "abc", "abcd", "abcde", "abcdef", "a" * 9, "a" * 10, "a" * 30]
+    model = Scored(words)
+    bands = word_recoverability(model, np.eye(8), np.eye(8), by="length", n_bootstrap=10)
+    assert bands.band.tolist() == ["1-3", "1-3", "4-5", "4-5", "6-7", "8-9", "10+", "10+"]
+    two = word_recoverability(model, np.eye(8), np.eye(8), by="length", n_bands=2, n_bootstrap=10)
+    assert two.bands == ("1-3", "4+")
+
+
+def test_bands_without_an_occurrence_are_not_listed() -> None:
+    Y, scores = some_data()
+    Y[:, 0] = 0
+    result = diagnose(Y, scores, ["never"] + ["often"] * 11)
+    assert result.bands == ("often",)
+    assert result.band[0] == "never"
+    assert result.band_difference.value.tolist() == [0]
+    assert not result.band_difference.significant[0]
+
+
+def test_all_ways_of_grouping_agree() -> None:
+    Y, scores = some_data()
+    labels = ["noun", None, "verb", "noun"] * 3
+    table = {word: label for word, label in zip(names(12), labels, strict=True) if label}
+    result = diagnose(Y, scores, labels)
+    with_nan = pd.Series([np.nan if label is None else label for label in labels], dtype=object)
+    for by in (np.array(labels, dtype=object), with_nan, tuple(labels), table, table.get):
+        same = diagnose(Y, scores, by)
+        assert same.bands == ("noun", "verb")
+        assert same.band.tolist() == labels
+        for a, b in zip(arrays(result), arrays(same), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_labels_may_be_of_any_kind() -> None:
+    Y, scores = some_data()
+    assert diagnose(Y, scores, len).bands == (2, 3)
+    assert diagnose(Y, scores, [10, 9] * 6).bands == (9, 10)
+    pairs = diagnose(Y, scores, [("x", 2), ("x", 1)] * 6)
+    assert pairs.bands == (("x", 1), ("x", 2))
+    assert pairs.bands_to_frame()["band"].tolist() == [("x", 1), ("x", 2)]
+    assert diagnose(Y, scores, ["b", 1, "a"] * 4).bands == ("b", 1, "a")
+
+
+# ------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"by": "topic"}, "by='topic' is not allowed; use one of 'frequency', 'length'"),
+        ({"by": 3}, "by=3 is not allowed"),
+        ({"by": {"a", "b"}}, "is not allowed; use 'frequency'"),
+        ({"by": ["x"] * 5}, "by has 5 labels, the vocabulary 12 words"),
+        ({"by": [["x"]] * 12}, "cannot be told apart"),
+        ({"by": [None] * 12}, "gives a label to none of the 12 words that occur"),
+        ({"by": {"other": "x"}}, "gives a label to none of the 12 words that occur"),
+        ({"by": "frequency"}, "word_counts_"),
+        ({"n_bands": 0}, "n_bands=0 is not allowed"),
+        ({"n_bootstrap": 2}, "n_bootstrap=2"),
+        ({"confidence": 1.0}, "confidence=1.0"),
+        ({"Y": np.ones((5, 12))}, "X has 60 rows and Y has 5"),
+        ({"Y": np.ones((60, 3))}, "Y has 3 columns, the model has 12 words"),
+        ({"Y": -np.ones((60, 12))}, "negative"),
+        ({"Y": np.zeros((60, 12))}, "none of the 0 words that occur in the 60 rows"),
+        ({"Y": None}, "Y is None|y is None"),
+        ({"model": None}, "model is None and has no vocabulary_; pass a fitted FLiPExtractor"),
+        ({"model": FLiPExtractor()}, "has no vocabulary_; pass a fitted FLiPExtractor"),
+    ],
+)
+def test_bad_input_is_refused_before_any_scoring(
+    change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "find_words", lambda *_: pytest.fail("words were scored"))
+    Y, scores = some_data()
+    arguments = {"model": Scored(names(12)), "X": scores, "Y": Y, "by": "length"} | change
+    with pytest.raises(ValueError, match=message):
+        word_recoverability(**arguments)
+
+
+def test_single_words_are_no_bands() -> None:
+    n = 1001
+    with pytest.raises(ValueError, match=re.escape("makes 1001 bands; group words into at most")):
+        word_recoverability(Scored(names(n)), np.eye(n), np.eye(n), by=str)
+
+
+def test_embeddings_that_are_wrong_are_refused(
+    heard: tuple[FLiPExtractor, np.ndarray, np.ndarray],
+) -> None:
+    flip, X, Y = heard
+    broken = X.copy()
+    broken[3, 0] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        word_recoverability(flip, broken, Y)
+    with pytest.raises(ValueError, match="features"):
+        word_recoverability(flip, X[:, :3], Y)
+    result = word_recoverability(flip, X, Y, n_bootstrap=10)
+    for method in (result.lost, result.kept):
+        with pytest.raises(ValueError, match="n=0 is not allowed"):
+            method(0)
+        with pytest.raises(ValueError, match="min_count=0 is not allowed"):
+            method(min_count=0)
+
+
+def test_the_model_stays_as_it_is(heard: tuple[FLiPExtractor, np.ndarray, np.ndarray]) -> None:
+    flip, X, Y = heard
+    before = dict(vars(flip))
+    word_recoverability(flip, X, Y, n_bootstrap=10, verbose=1)
+    assert vars(flip).keys() == before.keys()
+    assert all(vars(flip)[name] is value for name, value in before.items())
+
+
+# ------------------------------------------------------------------ tables
+
+
+def test_tables_are_tidy() -> None:
+    Y, scores = some_data()
+    result = diagnose(Y, scores, ["a", "b", None] * 4)
+    table = result.to_frame()
+    assert table.columns.tolist() == [
+        "word", "band", "train_count", "test_count", "test_hits", "recall", "low", "high",
+    ]  # fmt: skip
+    assert table["word"].tolist() == names(12)
+    pooled = table.dropna(subset="band").groupby("band")[["test_hits", "test_count"]].sum()
+    bands = result.bands_to_frame()
+    assert bands.columns.tolist() == [
+        "band", "words", "occurrences", "recall", "low", "high", "difference", "difference_low",
+        "difference_high", "significant", "baseline",
+    ]  # fmt: skip
+    assert bands["occurrences"].tolist() == pooled["test_count"].tolist()
+    assert bands["recall"].tolist() == (pooled["test_hits"] / pooled["test_count"]).tolist()
+    assert re.fullmatch(
+        r"WordRecoverability\(a: 0\.\d{3}, b: 0\.\d{3}; overall 0\.\d{3}\)", repr(result)
+    )

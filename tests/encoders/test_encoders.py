@@ -1,0 +1,475 @@
+"""SentenceEncoder with any backend: order, checks, scikit-learn. Models and services have their own files."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.base import clone
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.validation import check_is_fitted
+
+from flip_sklearn import FLiPExtractor
+from flip_sklearn.encoders import batching as run
+from flip_sklearn.encoders.base import LocalModel
+from flip_sklearn.encoders.encoder import _LOADED, SentenceEncoder
+from tests.helpers.paths import ROOT
+from tests.helpers.processes import in_process
+
+TEXTS = ["a red dog", "the cat", "", "a red dog", "birds sing in the old tree", "b"]
+
+
+def letters(texts: list[str]) -> np.ndarray:
+    """A vector that says which text it is of: counts of letters, and the length."""
+    rows = [[text.count(c) for c in "abcdefghijklmnopqrstuvwxyz"] + [len(text)] for text in texts]
+    return np.array(rows, dtype=np.float64)
+
+
+def sized(texts: list[str]) -> np.ndarray:
+    """As ``letters``, but what is not exact in float32 shows."""
+    return letters(texts) / 3
+
+
+class Local(LocalModel):
+    """A local model without a library: batches sorted by length, lazily loaded."""
+
+    name = "stand-in"
+    loads = 0
+    seen: list[list[str]]
+
+    def load(self) -> Any:
+        Local.loads += 1
+        self.seen = []
+        return object()
+
+    def identity(self) -> dict[str, Any]:
+        return {"model": self.model}
+
+    def vectors(self, weights: Any, texts: list[str]) -> Any:
+        self.seen.append(texts)
+        return letters(texts)
+
+
+@pytest.fixture
+def local(monkeypatch: pytest.MonkeyPatch) -> type[Local]:
+    monkeypatch.setattr(Local, "loads", 0)
+    monkeypatch.setattr(
+        "flip_sklearn.encoders.encoder.SentenceTransformers",
+        lambda model, revision, device, prompt_name: Local(model, revision, device),
+    )
+    return Local
+
+
+# --- Vectors and their order -----------------------------------------------------------------
+
+
+def test_vectors_are_those_of_the_callable() -> None:
+    X = SentenceEncoder(sized).transform(TEXTS)
+    assert X.dtype == np.float32
+    assert X.flags.c_contiguous
+    np.testing.assert_array_equal(X, sized(TEXTS).astype(np.float32))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text(max_size=8), min_size=1, max_size=40), st.integers(1, 9), st.booleans())
+def test_order_and_batches_change_nothing(texts: list[str], batch_size: int, sort: bool) -> None:
+    encoder = SentenceEncoder(letters, batch_size=batch_size)
+    encoder.transform(["warm"])
+    _LOADED[encoder].backend.by_length = sort
+    np.testing.assert_array_equal(encoder.transform(texts), letters(texts))
+
+
+def test_each_text_is_encoded_once_in_batches() -> None:
+    seen: list[list[str]] = []
+
+    def watched(texts: list[str]) -> np.ndarray:
+        seen.append(list(texts))
+        return letters(texts)
+
+    SentenceEncoder(watched, batch_size=2).transform(TEXTS)
+    assert seen == [["a red dog", "the cat"], ["", "birds sing in the old tree"], ["b"]]
+
+
+def test_local_models_take_long_texts_first(local: type[Local]) -> None:
+    encoder = SentenceEncoder(batch_size=2)
+    np.testing.assert_array_equal(encoder.transform(TEXTS), letters(TEXTS))
+    lengths = [len(text) for batch in _LOADED[encoder].backend.seen for text in batch]
+    assert lengths == sorted(lengths, reverse=True)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        list,
+        tuple,
+        np.array,
+        pd.Series,
+        pd.Index,
+        iter,
+        lambda t: np.array(t, object),
+        lambda t: pd.Series(t, dtype="string[pyarrow]", index=range(9, 3, -1)),
+        lambda t: pd.Series(t, dtype="category"),
+    ],
+)
+def test_kinds_of_input(kind: Any) -> None:
+    np.testing.assert_array_equal(SentenceEncoder(letters).transform(kind(TEXTS)), letters(TEXTS))
+
+
+def test_the_callable_is_given_plain_str() -> None:
+    kinds = []
+    SentenceEncoder(lambda t: kinds.extend(map(type, t)) or letters(t)).transform(
+        [np.str_("x"), Path("y"), "z"]
+    )
+    assert kinds == [str] * 3
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [np.ndarray.tolist, torch.tensor, lambda a: torch.tensor(a, dtype=torch.bfloat16), np.float16],
+)
+def test_kinds_of_output(wrap: Any) -> None:
+    X = SentenceEncoder(lambda texts: wrap(letters(texts))).transform(TEXTS)
+    assert X.dtype == np.float32
+    np.testing.assert_array_equal(X, letters(TEXTS))
+
+
+def test_truncate_then_normalize() -> None:
+    X = SentenceEncoder(letters, truncate_dim=5, normalize=True).transform(["abba", "zz", "e"])
+    expected = np.array([[2, 2, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 1]]) / [[8**0.5], [1], [1]]
+    np.testing.assert_allclose(X, expected, rtol=1e-6)  # and a zero vector stays one
+
+
+def test_more_dims_than_there_are_end_it_with_the_first_batch() -> None:
+    seen: list[str] = []
+    encoder = SentenceEncoder(lambda t: seen.extend(t) or letters(t), truncate_dim=28, batch_size=2)
+    with pytest.raises(ValueError, match=r"truncate_dim=28 .* 27 dims"):
+        encoder.transform(TEXTS)
+    assert seen == TEXTS[:2]
+
+
+@pytest.mark.parametrize("size", [1e30, 1e-30])
+def test_large_and_small_vectors_are_normalized(size: float) -> None:
+    """Their squares are beyond float32."""
+    X = SentenceEncoder(lambda t: letters(t) * size, normalize=True).transform(["ab", "c"])
+    expected = letters(["ab", "c"]) / np.linalg.norm(letters(["ab", "c"]), axis=1, keepdims=True)
+    np.testing.assert_allclose(X, expected, rtol=1e-6)
+
+
+# --- A backend that is wrong -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("give", "complaint"),
+    [
+        (lambda t: letters(t)[1:], "callable backend gave 2 vectors for 3 texts in batch 0 of 3"),
+        (lambda t: letters([*t, "x"]), "gave 4 vectors for 3 texts"),
+        (lambda t: [], "gave 0 vectors for 3 texts"),
+        (lambda t: None, "something else.*dtype object"),
+        (lambda t: letters(t) + 1j, "something else.*complex"),
+        (lambda t: letters(t).astype(str), "something else"),
+        (lambda t: letters(t)[0], "gave 27 vectors"),
+        (lambda t: letters(t)[:, 0], r"shape \(3,\)"),
+        (lambda t: letters(t)[:, :0], r"shape \(3, 0\)"),
+        (lambda t: letters(t)[:, :, None], r"shape \(3, 27, 1\)"),
+        (lambda t: [[1.0], [1.0, 2.0], [1.0]], "equally long"),
+        (lambda t: [["x"]] * 3, "equally long vectors of numbers"),
+        (lambda t: np.where(letters(t) == 3, np.nan, 0), "NaN.* in 1 of 3 .*number 1"),
+        (lambda t: letters(t) * 1e60, "beyond float32"),
+        (lambda t: CountVectorizer().fit_transform(t), "sparse matrix"),
+    ],
+)
+def test_wrong_vectors_are_refused(give: Any, complaint: str, tmp_path: Path) -> None:
+    encoder = SentenceEncoder(give, cache_dir=tmp_path, revision="1")
+    with pytest.raises(RuntimeError, match=complaint):
+        encoder.transform(["a red", "bbb", "c red"])
+    # Nothing of it is kept: the next one, under the same name, encodes all.
+    right = SentenceEncoder(letters, cache_dir=tmp_path, revision="1")
+    np.testing.assert_array_equal(right.transform(["a red", "bbb"]), letters(["a red", "bbb"]))
+
+
+def test_dims_that_change_are_refused() -> None:
+    sizes = iter([3, 4])
+    encoder = SentenceEncoder(lambda t: np.ones((len(t), next(sizes))), batch_size=1)
+    with pytest.raises(RuntimeError, match=r"4 dims in batch 1 .*'b'.* 3 before"):
+        encoder.transform(["a", "b"])
+
+
+def test_errors_of_a_callable_pass() -> None:
+    def broken(texts: list[str]) -> np.ndarray:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        SentenceEncoder(broken).transform(["a"])
+
+
+# --- Input that is wrong ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("X", "complaint"),
+    [
+        ("a text", r"single str; .*\[text\]"),
+        (b"a text", "single bytes"),
+        (Path("a"), "single"),
+        ([], "no texts"),
+        (np.array([]), "no texts"),
+        (pd.Series([], dtype=str), "no texts"),
+        (None, "NoneType"),
+        ({"a": 1}, "dict"),
+        ({"a"}, "set"),
+        (3, "int"),
+        (pd.DataFrame({"text": ["a"]}), r"shape \(1, 1\)"),
+        (np.array([["a"]]), r"shape \(1, 1\)"),
+        (np.array("a"), r"shape \(\)"),
+        (["a", None], "Row 1 is None .*fill them"),
+        (["a", float("nan")], "Row 1 is nan .float., .*fill them"),
+        (pd.Series(["a", "b", None]), "Row 2 is .*fill them"),
+        (pd.Series(["a", pd.NA], dtype=object), "Row 1 is <NA> .*fill them"),
+        (["a", b"b"], r"Row 1 is b'b' \(bytes\), no text; pass str"),
+        (["a", 1.5], "Row 1 is 1.5"),
+        (["a", ["b"]], "Row 1 is"),
+        (["a", np.array(["b", "c"])], "Row 1 is"),
+        (["a", "x\ud800y"], "Row 1 is no valid Unicode"),
+    ],
+)
+def test_bad_texts_are_refused(X: Any, complaint: str) -> None:
+    def never(texts: list[str]) -> np.ndarray:
+        raise AssertionError("encoded before the check")
+
+    with pytest.raises(ValueError, match=complaint):
+        SentenceEncoder(never).transform(X)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "complaint"),
+    [
+        ({"backend": "openai"}, "backend='openai' .*'sonar-speech'"),
+        ({"backend": "sonar", "model": letters}, "backend='sonar' .*callable"),
+        ({"backend": "callable"}, "model=None .*callable"),
+        ({"model": 3}, "model=3"),
+        ({"model": ""}, "model=''"),
+        ({"batch_size": 0}, "batch_size=0 .*>= 1"),
+        ({"batch_size": True}, "batch_size=True"),
+        ({"batch_size": 101, "backend": "gemini"}, "batch_size=101 .*from 1 to 100"),
+        ({"truncate_dim": 0}, "truncate_dim=0"),
+        ({"truncate_dim": 2.0}, "truncate_dim=2.0"),
+        ({"normalize": 1}, "normalize=1"),
+        ({"prompt_name": "query", "backend": "sonar"}, "prompt_name='query' means nothing"),
+        ({"prompt_name": 3}, "prompt_name=3"),
+        ({"language": "fra_Latn"}, "language='fra_Latn' means nothing to the sentence-transf"),
+        ({"revision": ""}, "revision=''"),
+        ({"device": None}, "device=None"),
+        ({"cache_dir": ""}, "cache_dir=''"),
+        ({"cache_dir": 3}, "cache_dir=3"),
+        ({"model": torch.nn.Linear(2, 2), "backend": "gemini"}, "callable"),
+    ],
+)
+def test_bad_parameters_are_refused(parameters: dict[str, Any], complaint: str) -> None:
+    encoder = SentenceEncoder(**parameters)
+    for act in (encoder.fit, lambda: encoder.transform(["a"])):
+        with pytest.raises(ValueError, match=complaint):
+            act()
+
+
+def test_a_loaded_model_is_not_taken_for_a_callable() -> None:
+    class Model:
+        def encode(self, texts: list[str]) -> np.ndarray:
+            return letters(texts)
+
+        def __call__(self, batch: dict[str, Any]) -> None:
+            raise AssertionError
+
+    with pytest.raises(ValueError, match=r"Model object; .* model=model\.encode"):
+        SentenceEncoder(Model()).fit()
+    np.testing.assert_array_equal(
+        SentenceEncoder(Model().encode).transform(["ab"]), letters(["ab"])
+    )
+
+
+def test_a_key_in_the_wrong_place_is_not_repeated() -> None:
+    for wrong in ("AIzaSyD-secret", "aizasecret", "", None, 7):
+        with pytest.raises(ValueError, match="name of an environment variable") as caught:
+            SentenceEncoder(backend="gemini", api_key_env=wrong).fit()
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "backend"),
+    [
+        (None, "sentence-transformers"),
+        ("sentence-transformers/LaBSE", "sentence-transformers"),
+        ("intfloat/multilingual-e5-base", "sentence-transformers"),
+        ("cointegrated/SONAR_200_text_encoder", "sonar"),
+        ("sonar_speech_encoder_fra", "sonar-speech"),
+        ("gemini-embedding-001", "gemini"),
+        ("models/gemini-embedding-001", "gemini"),
+        (letters, "callable"),
+    ],
+)
+def test_the_model_says_the_backend(model: Any, backend: str) -> None:
+    assert SentenceEncoder(model)._check_parameters()[0] == backend
+
+
+# --- Messages for what is not installed ------------------------------------------------------
+
+MISSING = [
+    ("sentence-transformers", "sentence_transformers", r"pip install 'flip-sklearn\[encoders\]'"),
+    ("sonar", "transformers", r"pip install 'flip-sklearn\[sonar\]'"),
+    ("sonar", "sentencepiece", r"pip install 'flip-sklearn\[sonar\]'"),
+    ("sonar", "google.protobuf", r"pip install 'flip-sklearn\[sonar\]'"),
+    ("gemini", "google.genai", r"pip install 'flip-sklearn\[gemini\]'"),
+    ("gemini", "tenacity", r"pip install 'flip-sklearn\[gemini\]'"),
+    (
+        "sonar-speech",
+        "sonar.inference_pipelines.speech",
+        r"pip install sonar-space .*numpy\.load\('speech.npy'\)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("backend", "module", "remedy"), MISSING)
+def test_a_missing_package_is_named_with_its_command(
+    backend: str, module: str, remedy: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setenv("GEMINI_API_KEY", "none")
+    (tmp_path / "a.wav").write_bytes(b"")
+    with pytest.raises(ImportError, match=f"The {backend} backend needs {module}.*{remedy}"):
+        SentenceEncoder(backend=backend).transform([str(tmp_path / "a.wav")])
+
+
+def test_extras_of_the_messages_exist() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert {"encoders", "sonar", "gemini"} <= set(project["project"]["optional-dependencies"])
+
+
+def extras_loaded() -> set[str]:
+    from flip_sklearn.encoders import SentenceEncoder
+
+    for backend in ("sentence-transformers", "sonar", "sonar-speech", "gemini"):
+        SentenceEncoder(backend=backend).fit()
+    extras = {"sentence_transformers", "transformers", "huggingface_hub", "google.genai", "sonar"}
+    return extras & set(sys.modules)
+
+
+def test_neither_import_nor_fit_loads_an_extra() -> None:
+    assert in_process(extras_loaded) == set()
+
+
+# --- In scikit-learn -------------------------------------------------------------------------
+
+
+def test_weights_are_loaded_late_and_once(local: type[Local]) -> None:
+    encoder = SentenceEncoder().fit(TEXTS)
+    assert local.loads == 0
+    encoder.transform(TEXTS)
+    encoder.transform(TEXTS)
+    encoder.set_params(batch_size=3, normalize=True, truncate_dim=2).transform(TEXTS)
+    assert local.loads == 1
+    encoder.set_params(model="another").transform(TEXTS)
+    assert local.loads == 2
+
+
+def test_weights_are_in_no_copy(local: type[Local]) -> None:
+    encoder = SentenceEncoder()
+    before = dict(vars(encoder))
+    size, digest = len(pickle.dumps(encoder)), joblib.hash(encoder)
+    encoder.transform(TEXTS)
+    assert joblib.hash(encoder) == digest  # so that joblib.Memory knows it again
+    assert vars(encoder) == before
+    assert len(pickle.dumps(encoder)) == size
+    for other in (clone(encoder), pickle.loads(pickle.dumps(encoder)), copy.deepcopy(encoder)):
+        assert other not in _LOADED
+        np.testing.assert_array_equal(other.transform(TEXTS), letters(TEXTS))
+    assert local.loads == 4
+
+
+def test_weights_go_with_the_encoder(local: type[Local]) -> None:
+    before = len(_LOADED)
+    encoder = SentenceEncoder()
+    encoder.transform(TEXTS)
+    assert len(_LOADED) == before + 1
+    del encoder
+    assert len(_LOADED) == before
+
+
+def test_it_needs_no_fit() -> None:
+    encoder = SentenceEncoder(letters)
+    check_is_fitted(encoder)
+    tags = encoder.__sklearn_tags__()
+    assert not tags.requires_fit
+    assert tags.input_tags.string
+    assert not tags.input_tags.two_d_array
+    assert encoder.fit(TEXTS) is encoder
+    np.testing.assert_array_equal(encoder.fit_transform(TEXTS), encoder.transform(TEXTS))
+
+
+def test_parameters_are_documented() -> None:
+    import re
+
+    names = re.findall(r"^    (\w+) : ", SentenceEncoder.__doc__ or "", re.MULTILINE)
+    assert set(SentenceEncoder().get_params()) <= set(names)
+
+
+def test_set_output_keeps_names_and_index() -> None:
+    encoder = SentenceEncoder(letters, truncate_dim=3)
+    with pytest.raises(ValueError, match="call transform first"):
+        encoder.get_feature_names_out()
+    encoder.set_output(transform="pandas")
+    frame = encoder.transform(pd.Series(TEXTS, index=range(10, 16)))
+    assert list(frame.columns) == ["sentenceencoder0", "sentenceencoder1", "sentenceencoder2"]
+    assert list(frame.index) == list(range(10, 16))
+
+
+def test_first_in_a_pipeline_and_searched_by_two_processes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    words = np.array(["red", "green", "dog", "cat", "big", "fox"])
+    texts = [" ".join(rng.choice(words, 3)) for _ in range(60)]
+    Y = CountVectorizer(vocabulary=list(words)).fit_transform(texts)
+    pipeline = make_pipeline(
+        SentenceEncoder(letters, cache_dir=tmp_path, revision="1"),
+        FLiPExtractor(rank=4, max_iter=20, random_state=0, vocabulary=list(words)),
+    )
+    search = GridSearchCV(
+        pipeline,
+        {"flipextractor__use_bias": [True, False], "sentenceencoder__normalize": [True, False]},
+        cv=2,
+        n_jobs=2,
+    ).fit(texts, Y)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert search.score(texts, Y) > 0.5
+    assert len(search.best_estimator_.predict(texts).nonzero()[0])
+
+
+def test_progress_is_on_stderr_and_only_when_asked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SentenceEncoder(letters, verbose=1).transform(TEXTS)  # done before two seconds are over
+    monkeypatch.setattr(run, "_DELAY", 0)
+    SentenceEncoder(letters).transform(TEXTS)
+    assert capsys.readouterr() == ("", "")
+    SentenceEncoder(letters, verbose=1).transform(TEXTS)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "5/5" in err
+
+
+def test_nothing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        SentenceEncoder(letters).transform(TEXTS)
+    assert not caplog.records

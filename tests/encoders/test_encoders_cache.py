@@ -1,0 +1,392 @@
+"""The cache on disk: never a wrong vector, nothing paid twice, under kill -9 and several processes."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import random
+import shutil
+import sqlite3
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flip_sklearn.encoders import SentenceEncoder
+from flip_sklearn.encoders import batching as run
+from flip_sklearn.encoders.cache import VectorCache, _checksum, keys_of
+from tests.helpers.processes import Child, in_process, note
+
+BATCH = 5
+TEXTS = [f"text {i}" for i in range(6000)]
+
+
+def vectors(texts: list[str]) -> np.ndarray:
+    """64 numbers that depend on the whole text, exact in float32."""
+    codes = np.array([sum(ord(c) * 31**i for i, c in enumerate(t)) % 65521 for t in texts])
+    return (codes[:, None] * np.arange(1, 65)) % 65521
+
+
+def paid(texts: list[str], log: Path) -> np.ndarray:
+    """As ``vectors``; a line in the log for each text, written before anything is given."""
+    with log.open("a") as file:
+        file.write("".join(f"{text}\n" for text in texts))
+    return vectors(texts)
+
+
+def encoder(folder: Path, **parameters: object) -> SentenceEncoder:
+    options = {"cache_dir": folder / "cache", "revision": "1", "batch_size": BATCH, **parameters}
+    return SentenceEncoder(**{"model": functools.partial(paid, log=folder / "log"), **options})
+
+
+def calls(folder: Path) -> list[str]:
+    log = folder / "log"
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def stored(folder: Path) -> dict[bytes, bytes]:
+    """All rows as any program reads them."""
+    if not (folder / "cache" / "embeddings.sqlite3").exists():
+        return {}
+    with sqlite3.connect(folder / "cache" / "embeddings.sqlite3") as connection:
+        if not connection.execute("SELECT name FROM sqlite_master").fetchall():
+            return {}
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        return {row[0]: row[1] for row in connection.execute("SELECT * FROM vectors")}
+
+
+def right(folder: Path, texts: list[str] = TEXTS) -> int:
+    """How many rows there are; every one is that of its text."""
+    keys = keys_of({"backend": "callable", "revision": "1"}, (text.encode() for text in texts))
+    expected = dict(zip(keys, vectors(texts).astype("<f4"), strict=True))
+    rows = stored(folder)
+    for key, vector in rows.items():
+        assert expected[key].tobytes() == vector
+    return len(rows)
+
+
+def encode_and_tell(folder: Path, texts: list[str]) -> np.ndarray:
+    """Sends a note with the first batch."""
+    notes = iter(["begins"])
+
+    def telling(texts: list[str]) -> np.ndarray:
+        for word in notes:
+            note(word)
+        return paid(texts, folder / "log")
+
+    return encoder(folder, model=telling).transform(texts)
+
+
+# --- Killed ----------------------------------------------------------------------------------
+
+
+def test_killed_many_times_no_vector_is_wrong_and_none_paid_twice(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    kills, cut, before = 0, 0, 0
+    for end in range(240, 6001, 240):
+        with Child(encode_and_tell, tmp_path, TEXTS[:end]) as child:
+            assert child.receive() == ("note", "begins")
+            time.sleep(rng.uniform(0, 0.2) ** 2)
+            kills += child.kill()
+        rows = right(tmp_path)
+        assert rows >= before  # what is there stays
+        cut, before = cut + (rows < end), rows
+    assert cut >= 3
+    np.testing.assert_array_equal(encoder(tmp_path).transform(TEXTS), vectors(TEXTS))
+    assert right(tmp_path) == len(TEXTS)
+    assert len(set(calls(tmp_path))) == len(TEXTS)
+    assert len(calls(tmp_path)) <= len(TEXTS) + kills * BATCH  # only the batch in flight
+    before = len(calls(tmp_path))
+    np.testing.assert_array_equal(encoder(tmp_path).transform(TEXTS[::-1]), vectors(TEXTS[::-1]))
+    assert len(calls(tmp_path)) == before
+
+
+def naive(folder: Path) -> None:
+    """What the cache must not be: the vectors so far, written over the old file each time."""
+    note("begins")
+    for end in range(200, len(TEXTS), BATCH):
+        np.save(folder / "naive.npy", vectors(TEXTS[:end]))
+
+
+def test_a_file_that_is_written_over_does_break(tmp_path: Path) -> None:
+    """Negative control: the kills do hit writings."""
+    rng, broken = random.Random(1), 0
+    for _ in range(60):
+        with Child(naive, tmp_path) as child:
+            child.receive()
+            time.sleep(rng.uniform(0.002, 0.05))
+            child.kill()
+        try:
+            np.load(tmp_path / "naive.npy")
+        except (EOFError, ValueError, FileNotFoundError):
+            broken += 1
+            break
+    assert broken
+
+
+def test_an_error_in_between_loses_nothing(tmp_path: Path) -> None:
+    def failing(texts: list[str]) -> np.ndarray:
+        if "text 12" in texts:
+            raise TimeoutError
+        return paid(texts, tmp_path / "log")
+
+    with pytest.raises(TimeoutError):
+        encoder(tmp_path, model=failing).transform(TEXTS[:20])
+    assert calls(tmp_path) == TEXTS[:10]
+    np.testing.assert_array_equal(encoder(tmp_path).transform(TEXTS[:20]), vectors(TEXTS[:20]))
+    assert calls(tmp_path) == TEXTS[:20]
+
+
+# --- Several processes -----------------------------------------------------------------------
+
+
+def test_four_processes_at_once(tmp_path: Path) -> None:
+    """They all make the file, and write the same texts and others at the same time."""
+    parts = [TEXTS[:300], TEXTS[:300][::-1], TEXTS[200:400], TEXTS[300:600]]
+    children = [Child(encode_and_tell, tmp_path, part) for part in parts]
+    try:
+        for child, part in zip(children, parts, strict=True):
+            np.testing.assert_array_equal(child.result(), vectors(part))
+    finally:
+        for child in children:
+            child.kill()
+    assert right(tmp_path) == 600
+
+
+def hold(folder: Path) -> None:
+    connection = sqlite3.connect(folder / "cache" / "embeddings.sqlite3", isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    note("holds")
+    time.sleep(0.3)
+    connection.execute("COMMIT")
+
+
+def test_a_writer_waits_for_another(tmp_path: Path) -> None:
+    encoder(tmp_path).transform(TEXTS[:5])
+    with Child(hold, tmp_path) as child:
+        child.receive()
+        encoder(tmp_path).transform(TEXTS[:10])
+        child.result()
+    assert right(tmp_path) == 10
+
+
+def test_a_killed_writer_holds_up_nobody(tmp_path: Path) -> None:
+    encoder(tmp_path).transform(TEXTS[:5])
+    with Child(hold, tmp_path) as child:
+        child.receive()
+        assert child.kill()
+    encoder(tmp_path).transform(TEXTS[:10])
+    assert right(tmp_path) == 10
+
+
+# --- Damage ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("column", ["vector", "checksum", "key"])
+def test_a_changed_byte_is_seen(
+    tmp_path: Path, column: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder(tmp_path).transform(TEXTS[:20])
+    with sqlite3.connect(tmp_path / "cache" / "embeddings.sqlite3") as connection:
+        row, value = connection.execute(f"SELECT rowid, {column} FROM vectors").fetchone()
+        damaged = bytes([value[0] ^ 1]) + value[1:]
+        connection.execute(f"UPDATE vectors SET {column} = ? WHERE rowid = ?", (damaged, row))
+    np.testing.assert_array_equal(encoder(tmp_path).transform(TEXTS[:20]), vectors(TEXTS[:20]))
+    assert len(calls(tmp_path)) == 21
+    assert ("1 vectors" in caplog.text) == (column != "key")
+    encoder(tmp_path).transform(TEXTS[:20])
+    assert len(calls(tmp_path)) == 21  # mended
+
+
+def test_a_vector_under_another_key_is_seen(tmp_path: Path) -> None:
+    """The checksum is over the key, too."""
+    encoder(tmp_path).transform(TEXTS[:2])
+    with sqlite3.connect(tmp_path / "cache" / "embeddings.sqlite3") as connection:
+        (first, *one), (second, *two) = connection.execute("SELECT * FROM vectors").fetchall()
+        update = "UPDATE vectors SET vector = ?, checksum = ? WHERE key = ?"
+        connection.execute(update, (*one, second))
+        connection.execute(update, (*two, first))
+    np.testing.assert_array_equal(encoder(tmp_path).transform(TEXTS[:2]), vectors(TEXTS[:2]))
+
+
+@pytest.mark.parametrize("content", [b"no database" * 500, os.urandom(8192)])
+def test_another_file_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "cache").mkdir()
+    path = tmp_path / "cache" / "embeddings.sqlite3"
+    path.write_bytes(content)
+    with pytest.raises(RuntimeError, match=r"embeddings\.sqlite3 cannot be used: .*delete it"):
+        encoder(tmp_path).transform(TEXTS)
+    assert path.read_bytes() == content
+    assert not calls(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "table", ["vectors (id, embedding)", "notes (key, vector, checksum)", "vectors (key)"]
+)
+def test_the_database_of_another_program_is_refused_and_left_alone(
+    tmp_path: Path, table: str
+) -> None:
+    (tmp_path / "cache").mkdir()
+    path = tmp_path / "cache" / "embeddings.sqlite3"
+    connection = sqlite3.connect(path)
+    connection.execute(f"CREATE TABLE {table}")
+    connection.commit()
+    connection.close()
+    content = path.read_bytes()
+    with pytest.raises(RuntimeError, match=r"no cache of embeddings\. Set cache_dir"):
+        encoder(tmp_path).transform(TEXTS)
+    assert path.read_bytes() == content
+    assert not calls(tmp_path)
+
+
+@pytest.mark.parametrize("odd", [b"", b"123456", "text", 7, 1.5])
+def test_what_is_no_vector_is_encoded_again(tmp_path: Path, odd: object) -> None:
+    """Even where its checksum is right."""
+    encoder(tmp_path).transform(TEXTS[:2])
+    with sqlite3.connect(tmp_path / "cache" / "embeddings.sqlite3") as connection:
+        for (key,) in connection.execute("SELECT key FROM vectors").fetchall():
+            checksum = _checksum(key, odd) if isinstance(odd, bytes) else odd
+            update = "UPDATE vectors SET vector = ?, checksum = ? WHERE key = ?"
+            connection.execute(update, (odd, checksum, key))
+    np.testing.assert_array_equal(encoder(tmp_path).transform(TEXTS[:2]), vectors(TEXTS[:2]))
+    assert len(calls(tmp_path)) == 4
+
+
+def fill(folder: Path) -> str:
+    """No file may grow beyond what a full disk would leave; what the error says."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+    with pytest.raises(RuntimeError) as caught:
+        encoder(folder).transform(TEXTS)
+    return str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_a_full_disk_is_told_and_loses_one_batch(tmp_path: Path) -> None:
+    told = in_process(fill, tmp_path)
+    assert "Set cache_dir to a folder on a local disk with room" in told
+    rows, before = right(tmp_path), len(calls(tmp_path))
+    assert 0 < rows < len(TEXTS)
+    assert before <= rows + BATCH
+    np.testing.assert_array_equal(encoder(tmp_path).transform(TEXTS), vectors(TEXTS))
+    assert len(calls(tmp_path)) == before + len(TEXTS) - rows
+
+
+def test_a_torn_file_gives_no_wrong_vector(tmp_path: Path) -> None:
+    encoder(tmp_path).transform(TEXTS[:200])
+    path = tmp_path / "cache" / "embeddings.sqlite3"
+    whole = path.read_bytes()
+    for share in (0.3, 0.6, 0.9):
+        shutil.rmtree(tmp_path / "cache")
+        (tmp_path / "cache").mkdir()
+        path.write_bytes(whole[: int(share * len(whole))])
+        try:
+            X = encoder(tmp_path).transform(TEXTS[:200])
+        except RuntimeError as error:
+            assert "if the file is damaged, delete it" in str(error)  # noqa: PT017
+        else:
+            np.testing.assert_array_equal(X, vectors(TEXTS[:200]))
+
+
+def test_a_batch_is_on_the_disk_when_it_is_committed(tmp_path: Path) -> None:
+    """Through a power cut, too: SQLite then waits for the disk with each transaction."""
+    with closing(VectorCache(tmp_path)) as cache:
+        assert cache._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert cache._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_paid(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(RuntimeError, match="Set cache_dir to a folder on a local disk"):
+        encoder(tmp_path).transform(TEXTS)
+    assert not calls(tmp_path)
+
+
+# --- Keys ------------------------------------------------------------------------------------
+
+
+def test_what_decides_a_vector_is_in_its_key(tmp_path: Path) -> None:
+    """Another revision is another vector; how it is cut and scaled is not."""
+    first = encoder(tmp_path, truncate_dim=3, normalize=True).transform(TEXTS[:4])
+    assert len(calls(tmp_path)) == 4
+    whole = encoder(tmp_path, batch_size=1).transform(TEXTS[:4])
+    assert len(calls(tmp_path)) == 4
+    np.testing.assert_allclose(
+        first, whole[:, :3] / np.linalg.norm(whole[:, :3], axis=1, keepdims=True), rtol=1e-6
+    )
+    encoder(tmp_path, revision="2").transform(TEXTS[:4])
+    assert len(calls(tmp_path)) == 8
+    for near in ("text 0 ", "Text 0", "text\u00a00"):
+        encoder(tmp_path).transform([near])
+    assert len(calls(tmp_path)) == 11
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.text(max_size=3), st.text(max_size=3)), min_size=2, unique=True))
+def test_different_things_have_different_keys(pairs: list[tuple[str, str]]) -> None:
+    keys = {keys_of({"revision": a}, [b.encode()])[0] for a, b in pairs}
+    assert len(keys) == len(pairs)
+
+
+def test_keys_stay_what_they_are() -> None:
+    """A cache that was paid for is found by the next version, too."""
+    assert keys_of({"revision": "1", "backend": "callable"}, [b"text"])[0].hex() == (
+        "14fce840953f1c99c42096cc52820c2c58ad915ec67cb525c39b9d4b5e96a5e9"
+    )
+
+
+def test_a_callable_needs_a_name_to_be_cached(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="set revision to a name of yours"):
+        encoder(tmp_path, revision=None).transform(TEXTS)
+    assert not calls(tmp_path)
+
+
+def test_sizes_that_do_not_agree_are_an_error(tmp_path: Path) -> None:
+    encoder(tmp_path).transform(TEXTS[:5])
+    with pytest.raises(RuntimeError, match=r"3 dims in batch 0 .* 64 before"):
+        encoder(tmp_path, model=lambda t: np.ones((len(t), 3))).transform(TEXTS[:7])
+    assert right(tmp_path) == 5
+    encoder(tmp_path, model=lambda t: np.ones((len(t), 3))).transform(["other"])
+    with pytest.raises(RuntimeError, match="vectors of several sizes"):
+        encoder(tmp_path).transform(["other", *TEXTS[:5]])
+
+
+def test_nothing_is_unpickled() -> None:
+    source = Path(VectorCache.__init__.__code__.co_filename).read_text()
+    assert "pickle" not in source.replace("unpickled", "")
+
+
+def test_progress_begins_where_the_cache_ends(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_DELAY", 0)
+    encoder(tmp_path).transform(TEXTS[:15])
+    encoder(tmp_path, verbose=1).transform(TEXTS[:20])
+    err = capsys.readouterr().err
+    assert "15/20" in err
+    assert "20/20" in err
+
+
+def test_the_home_folder_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    encoder(tmp_path, cache_dir="~/cache").transform(TEXTS[:5])
+    assert right(tmp_path) == 5
+
+
+def many(folder: Path) -> int:
+    encoder(folder, batch_size=500).transform([f"text {i}" for i in range(3000)])
+    return len(calls(folder))
+
+
+def test_more_texts_than_a_query_takes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert in_process(many, tmp_path) == 3000
+        assert many(tmp_path) == 3000
+    assert not caplog.records

@@ -1,0 +1,383 @@
+"""Gemini through its real client, against a local server that speaks the wire format of the API."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import re
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flip_sklearn.encoders import SentenceEncoder, gemini
+
+KEY = "AIza-very-secret-0123456789"
+TEXTS = [f"text {i}" for i in range(7)]
+
+
+def vector(text: str, dims: int) -> list[float]:
+    """Of no particular length, as the API's are below 3072 dims; another one for each text."""
+    return np.random.default_rng(list(text.encode())).normal(size=dims).tolist()
+
+
+def unit(texts: list[str], dims: int = 768) -> np.ndarray:
+    X = np.array([vector(text, dims) for text in texts])
+    return (X / np.linalg.norm(X, axis=1, keepdims=True)).astype(np.float32)
+
+
+class Server(ThreadingHTTPServer):
+    """What comes next is in ``plan``, one word a request; after it everything is answered."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.plan: list[Any] = []
+        self.requests: list[dict[str, Any]] = []
+        self.paths: list[str] = []
+        self.keys: set[str | None] = set()
+
+    @property
+    def batches(self) -> list[list[str]]:
+        """The texts of each request that came in."""
+        return [
+            [part["text"] for one in request["requests"] for part in one["content"]["parts"]]
+            for request in self.requests
+        ]
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.requests.append(body)
+        self.server.paths.append(self.path)
+        self.server.keys.add(self.headers["x-goog-api-key"])
+        todo = self.server.plan.pop(0) if self.server.plan else "answer"
+        if todo == "slow":
+            time.sleep(0.5)
+        if todo == "drop":
+            self.close_connection = True
+            self.connection.close()
+            return
+        requests = body["requests"]
+        if isinstance(todo, dict):  # a rate limit that says how long
+            delay = {
+                "@type": "type.googleapis.com/google.rpc.RetryInfo",
+                "retryDelay": todo["info"],
+            }
+            error = {"code": 429, "message": "slower", "status": "RESOURCE_EXHAUSTED"}
+            return self.answer(429, {"error": {**error, "details": [delay]}}, header=todo["header"])
+        if isinstance(todo, int) or len(requests) > 100:
+            code = todo if isinstance(todo, int) else 400
+            message = f"at most 100 requests can be in one batch; you, {KEY}, sent {len(requests)}"
+            status = {429: "RESOURCE_EXHAUSTED", 500: "INTERNAL"}.get(code, "INVALID_ARGUMENT")
+            return self.answer(
+                code, {"error": {"code": code, "message": message, "status": status}}
+            )
+        if todo == "no json":
+            return self.answer(200, None, KEY.encode())
+        if todo == "nonsense":
+            return self.answer(200, {"embeddings": f"{KEY}"})
+        embeddings = [
+            {"values": vector(one["content"]["parts"][0]["text"], one["outputDimensionality"])}
+            for one in requests
+        ]
+        if todo == "short":
+            embeddings.pop()
+        if todo == "empty":
+            embeddings = []
+        if todo == "dims":
+            embeddings[1]["values"].pop()
+        if todo == "hole":
+            embeddings[1] = {}
+        return self.answer(200, {"embeddings": embeddings})
+
+    def answer(self, code: int, content: Any, data: bytes = b"", header: str = "") -> None:
+        data = data or json.dumps(content).encode()
+        self.send_response(code)
+        if header:
+            self.send_header("Retry-After", header)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    server = Server()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
+    monkeypatch.setattr(gemini, "_FIRST_WAIT", 0.001)
+    monkeypatch.setattr(gemini, "_LONGEST_WAIT", 0.002)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def make(**parameters: Any) -> SentenceEncoder:
+    return SentenceEncoder("gemini-embedding-001", **parameters)
+
+
+# --- What goes over the wire -----------------------------------------------------------------
+
+
+def test_batches_of_at_most_100_in_order(server: Server) -> None:
+    texts = [f"text {i}" for i in range(230)]
+    X = make().transform([*texts, "text 3"])
+    assert [len(batch) for batch in server.batches] == [100, 100, 30]
+    assert [text for batch in server.batches for text in batch] == texts
+    np.testing.assert_allclose(X, unit([*texts, "text 3"]), atol=1e-7)
+    one = server.requests[0]["requests"][0]
+    assert one["outputDimensionality"] == 768
+    assert "taskType" not in one
+    assert server.paths[0].endswith("/models/gemini-embedding-001:batchEmbedContents")
+    assert server.keys == {KEY}
+
+
+def test_the_server_does_refuse_more() -> None:
+    """Negative control of the limit: see Handler, and the check of batch_size."""
+    with pytest.raises(ValueError, match="batch_size=101"):
+        make(batch_size=101).fit()
+
+
+@pytest.mark.parametrize(
+    "model", ["gemini-embedding-001", "models/gemini-embedding-001", "gemini-embedding-2"]
+)
+def test_one_content_a_text_for_every_model(server: Server, model: str) -> None:
+    """The client makes one content, so one vector, of a list of str for gemini-embedding-2."""
+    X = SentenceEncoder(model).transform(TEXTS)
+    np.testing.assert_allclose(X, unit(TEXTS), atol=1e-7)
+
+
+@pytest.mark.parametrize("dims", [5, 768, 3072])
+def test_dims_and_length(server: Server, dims: int) -> None:
+    X = make(truncate_dim=dims).transform(TEXTS)
+    assert X.shape == (7, dims)
+    assert X.dtype == np.float32
+    whole = np.array([vector(text, dims) for text in TEXTS], np.float32)
+    np.testing.assert_allclose(X, unit(TEXTS, dims) if dims < 3072 else whole, rtol=1e-6)
+
+
+def test_the_task_type_is_sent_and_kept_apart(server: Server, tmp_path: Path) -> None:
+    for task in ("SEMANTIC_SIMILARITY", "CLUSTERING", None, "CLUSTERING"):
+        make(prompt_name=task, cache_dir=tmp_path).transform(TEXTS)
+    sent = [request["requests"][0].get("taskType") for request in server.requests]
+    assert sent == ["SEMANTIC_SIMILARITY", "CLUSTERING", None]
+
+
+# --- Trouble ---------------------------------------------------------------------------------
+
+
+def test_rate_limits_and_faults_are_tried_again(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.plan = [429, 500, "answer", 503, "drop", 408, "answer"]
+    X = make(batch_size=4).transform(TEXTS)
+    np.testing.assert_allclose(X, unit(TEXTS), atol=1e-7)
+    assert [len(batch) for batch in server.batches] == [4] * 3 + [3] * 4
+    warnings = [r.getMessage() for r in caplog.records if r.name.startswith("flip_sklearn")]
+    assert len(warnings) == 5
+    assert "429 RESOURCE_EXHAUSTED" in warnings[0]
+
+
+def test_waits_grow(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tenacity
+
+    monkeypatch.setattr(gemini, "_FIRST_WAIT", 1.0)
+    monkeypatch.setattr(gemini, "_LONGEST_WAIT", 60.0)
+    waits: list[float] = []
+    monkeypatch.setattr(tenacity.nap.time, "sleep", waits.append)
+    server.plan = [429] * 8
+    with pytest.raises(RuntimeError, match="429 RESOURCE_EXHAUSTED"):
+        make().transform(TEXTS)
+    assert len(server.requests) == 8
+    assert [round(wait) >= 2**i for i, wait in enumerate(waits[:6])] == [True] * 6
+    assert max(waits) <= 60
+    assert sum(waits) > 90
+
+
+@pytest.mark.parametrize(
+    ("header", "info", "wait"),
+    [
+        ("7", "", 7),
+        ("", "39s", 39),
+        ("3", "39.5s", 39.5),
+        ("299", "", 299),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", None, 0),
+    ],
+)
+def test_the_wait_that_a_rate_limit_asks_for_is_kept(
+    server: Server, monkeypatch: pytest.MonkeyPatch, header: str, info: Any, wait: float
+) -> None:
+    import tenacity
+
+    waits: list[float] = []
+    monkeypatch.setattr(tenacity.nap.time, "sleep", waits.append)
+    server.plan = [{"header": header, "info": info}]
+    np.testing.assert_allclose(make().transform(TEXTS), unit(TEXTS), atol=1e-7)
+    assert len(waits) == 1
+    assert wait <= waits[0] <= wait + 0.01
+
+
+@pytest.mark.parametrize(("header", "info"), [("3600", ""), ("", "40000s")])
+def test_a_wait_of_hours_is_an_error_now(server: Server, header: str, info: str) -> None:
+    server.plan = [{"header": header, "info": info}]
+    with pytest.raises(RuntimeError, match="429 RESOURCE_EXHAUSTED: slower"):
+        make().transform(TEXTS)
+    assert len(server.requests) == 1
+
+
+def test_a_server_that_says_nothing_is_tried_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gemini, "_TIMEOUT", 100)
+    server.plan = ["slow"]
+    np.testing.assert_allclose(make().transform(TEXTS), unit(TEXTS), atol=1e-7)
+    assert len(server.requests) == 2
+
+
+def test_a_key_that_is_refused_is_told_by_its_variable(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", KEY)
+    server.plan = [403]
+    with pytest.raises(RuntimeError, match=r"403 .*environment variable MY_KEY"):
+        make(api_key_env="MY_KEY").transform(TEXTS)
+    assert len(server.requests) == 1
+
+
+def test_what_cannot_pass_is_not_tried_again(server: Server) -> None:
+    server.plan = [400]
+    with pytest.raises(RuntimeError, match=r"batch of 7 texts: 400 INVALID_ARGUMENT: at most 100"):
+        make().transform(TEXTS)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("plan", "complaint"),
+    [
+        ("short", "gemini backend gave 6 vectors for 7 texts in batch 0"),
+        ("empty", "gave 0 vectors for 7 texts"),
+        ("dims", "a vector of 767 dims where 768"),
+        ("hole", "a vector of 0 dims where 768"),
+        ("nonsense", r"cannot be read \(ValidationError\)"),
+        ("no json", "cannot be read"),
+    ],
+)
+def test_wrong_answers_are_errors_and_not_kept(
+    server: Server, plan: str, complaint: str, tmp_path: Path
+) -> None:
+    encoder = make(cache_dir=tmp_path)
+    server.plan = [plan]
+    with pytest.raises(RuntimeError, match=complaint):
+        encoder.transform(TEXTS)
+    np.testing.assert_allclose(encoder.transform(TEXTS), unit(TEXTS), atol=1e-7)
+    assert len(server.requests) == 2
+
+
+def test_what_was_paid_is_not_paid_again(server: Server, tmp_path: Path) -> None:
+    encoder = make(batch_size=2, cache_dir=tmp_path)
+    server.plan = ["answer", "answer", 403]
+    with pytest.raises(RuntimeError, match=r"403 .*cache_dir"):
+        encoder.transform(TEXTS)
+    server.requests.clear()
+    X = encoder.set_params(batch_size=3).transform(["new", *reversed(TEXTS)])
+    assert server.batches == [["new", "text 6", "text 5"], ["text 4"]]
+    np.testing.assert_allclose(X, unit(["new", *reversed(TEXTS)]), atol=1e-7)
+    server.requests.clear()
+    encoder.transform(TEXTS)
+    assert not server.requests
+
+
+def test_empty_texts_are_refused_before_anything_is_paid(server: Server) -> None:
+    for blank in ("", " \n"):
+        with pytest.raises(ValueError, match=r"Row 7 is .*no empty texts"):
+            make(batch_size=2).transform([*TEXTS, blank])
+    assert not server.requests
+
+
+# --- The key ---------------------------------------------------------------------------------
+
+
+def test_the_key_comes_from_the_variable_that_is_named(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("GEMINI_API_KEY")
+    with pytest.raises(ValueError, match="variable GEMINI_API_KEY is not set"):
+        make().transform(TEXTS)
+    monkeypatch.setenv("GEMINI_API_KEY", "not this one")
+    monkeypatch.setenv("GOOGLE_API_KEY", "nor this one")
+    monkeypatch.setenv("MY_KEY", f" {KEY}\n")
+    with caplog.at_level(logging.DEBUG):
+        make(api_key_env="MY_KEY").transform(TEXTS)
+    assert server.keys == {KEY}
+    assert not server.plan
+    assert "GOOGLE_API_KEY" not in caplog.text  # the client says that it uses that one
+
+
+def test_no_way_leads_to_another_google_service(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client would send its requests elsewhere for these variables."""
+    monkeypatch.setenv("GOOGLE_GENAI_USE_VERTEXAI", "true")
+    monkeypatch.setenv("GOOGLE_GENAI_USE_ENTERPRISE", "true")
+    make().transform(TEXTS)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("plan", [[], [429, 429], [400], ["nonsense"], ["no json"], [500] * 8])
+def test_the_key_leaves_no_trace(
+    server: Server, plan: list[Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even when the server repeats it, which this one does in every refusal."""
+    encoder = make(cache_dir=tmp_path, verbose=1)
+    server.plan = list(plan)
+    seen = []
+    with caplog.at_level(logging.DEBUG):
+        if plan in ([], [429, 429]):
+            encoder.transform(TEXTS)
+        else:
+            with pytest.raises(RuntimeError) as caught:
+                encoder.transform(TEXTS)
+            # The error of the client, which has the key, is not chained to ours.
+            assert caught.value.__cause__ is None
+            assert caught.value.__context__ is None
+            seen += [repr(caught.value), repr(vars(caught.value))]
+            # Nor do the variables of the functions it came through show it, as error reporters print them.
+            report = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+            variables = "".join(report.format())
+            assert "encode_batch = " in variables
+            seen += [variables]
+            told = "cannot be read" if isinstance(plan[0], str) else r"you, \*\*\*, sent"
+            assert re.search(told, seen[0])
+    seen += [caplog.text, repr(encoder), str(vars(encoder)), repr(encoder.get_params())]
+    seen += [pickle.dumps(encoder).decode("latin1")]
+    seen += [path.read_bytes().decode("latin1") for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [text for text in seen if KEY in text]
+    assert "text 3" not in seen[-1]  # nor are the texts in the cache
+
+
+def test_a_key_that_is_none_is_not_repeated(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for wrong in ("secret key", "secr\u00e9t", "secret\nother"):
+        monkeypatch.setenv("GEMINI_API_KEY", wrong)
+        with pytest.raises(ValueError, match="GEMINI_API_KEY holds characters") as caught:
+            make().transform(TEXTS)
+        assert "secr" not in str(caught.value)
+    assert not server.requests

