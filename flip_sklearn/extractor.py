@@ -445,19 +445,14 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
             See :func:`flip_sklearn.metrics.keyword_accuracy`, which also gives the standard error.
         """
         X = scoring.fitted_input(self, X)
-        counts, _ = check_counts(one_target(Y, y), X.shape[0])
-        if counts.shape[1] != len(self.vocabulary_):
-            raise ValueError(
-                f"Y has {counts.shape[1]} columns, the model has {len(self.vocabulary_)} words; count "
-                "with the vocabulary of fit."
-            )
+        counts, _ = check_counts(one_target(Y, y), X.shape[0], len(self.vocabulary_))
         hits, k = scoring.keyword_hits(self, X, counts), np.diff(counts.indptr)
         per_row = np.where(k > 0, hits / np.maximum(k, 1), np.nan)
         return float(RowMean.of(per_row, sample_weight))
 
-    def _top_words(self, X: Any, k: int) -> np.ndarray:
-        """The k best words of each row as indices, best first: what diagnoses ask of an extractor."""
-        return scoring.top_words(self, scoring.fitted_input(self, X), k)[0]
+    def _top_words(self, X: Any, k: int, use_bias: bool | None = None) -> np.ndarray:
+        """The k best words of each row as indices, best first, with ``use_bias`` or as the estimator."""
+        return scoring.top_words(self, scoring.fitted_input(self, X), k, use_bias=use_bias)[0]
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """The vocabulary, in column order.

@@ -20,6 +20,7 @@ from flip_sklearn.backend.fit.data import CountDataset, WhitenedRows, count_word
 from flip_sklearn.backend.fit.optimality import raw_kkt_residual
 from flip_sklearn.backend.fit.path import PathPoint, follow
 from flip_sklearn.backend.fit.solver import Session
+from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.estimation.resume import join_processes
 from flip_sklearn.estimation.training import FitInputs, _attributes, _split, prepare
 from flip_sklearn.estimation.validation import check_counts, check_embeddings, check_weights
@@ -95,8 +96,6 @@ class RegularizationPath:
         pandas.DataFrame
             One row per strength, strongest first; one column per array.
         """
-        import pandas as pd
-
         columns = {
             "l1_strength": self.l1_strengths, "accuracy": self.accuracy,
             "standard_error": self.standard_error,
@@ -104,7 +103,7 @@ class RegularizationPath:
             "sparsity": self.sparsity, "n_words_left": self.n_words_left,
             "seconds": self.seconds, "kkt_residual": self.kkt_residual,
         }  # fmt: skip
-        return pd.DataFrame(columns)
+        return data_frame(columns)
 
     def __len__(self) -> int:
         return len(self.l1_strengths)
@@ -307,13 +306,8 @@ def kkt_residual(model: FLiPExtractor, X: Any, Y: Any, sample_weight: Any = None
     """
     check_is_fitted(model)
     array = check_embeddings(model, X, reset=False)[0]
-    counts, _ = check_counts(Y, array.shape[0])
+    counts, _ = check_counts(Y, array.shape[0], len(model.vocabulary_))
     weights = check_weights(sample_weight, array)
-    if counts.shape[1] != len(model.vocabulary_):
-        raise ValueError(
-            f"Y has {counts.shape[1]} columns, the model has {len(model.vocabulary_)} words; count "
-            "with the vocabulary of fit."
-        )
     take = None
     not_trained_on = getattr(model, "_held_out", None)
     if not_trained_on is not None:

@@ -26,8 +26,9 @@ from flip_sklearn.diagnostics.evaluation import (
     row_accuracy,
     row_jaccard,
 )
-from flip_sklearn.diagnostics.frames import cells, columns, frame, grid
+from flip_sklearn.diagnostics.frames import cells, columns, grid
 from flip_sklearn.diagnostics.split import SentenceSplit
+from flip_sklearn.estimation.frames import data_frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +75,7 @@ class ViewAlignment:
             Columns ``trained_on``, ``read_from``, the accuracy and the difference with their intervals,
             ``significant``, and the two Jaccard indices.
         """
-        return frame(
+        return data_frame(
             grid(trained_on=self.views, read_from=self.views)
             | columns(self.accuracy, self.difference)
             | {

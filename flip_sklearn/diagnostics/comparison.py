@@ -28,8 +28,9 @@ from flip_sklearn.diagnostics.evaluation import (
     most_frequent,
     row_accuracy,
 )
-from flip_sklearn.diagnostics.frames import cells, columns, frame, grid, shown
+from flip_sklearn.diagnostics.frames import cells, columns, grid, shown
 from flip_sklearn.diagnostics.split import SentenceSplit
+from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.estimation.validation import resolve_rank
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.splice import SpLiCEExtractor
@@ -93,7 +94,7 @@ class RankAnalysis:
         """
         where: dict[str, Any] = grid(rank=self.ranks, view=self.views)
         where["n_parameters"] = np.repeat(self.n_parameters, len(self.views))
-        return frame(where | columns(self.accuracy, self.difference))
+        return data_frame(where | columns(self.accuracy, self.difference))
 
     def __repr__(self) -> str:
         return f"RankAnalysis({cells(self.labels, self.views, self.accuracy.value)})"
@@ -227,7 +228,7 @@ class ExtractorComparison:
             ``significant``.
         """
         where = grid(extractor=self.extractors, view=self.views)
-        return frame(where | columns(self.accuracy, self.difference))
+        return data_frame(where | columns(self.accuracy, self.difference))
 
     def __repr__(self) -> str:
         return f"ExtractorComparison({cells(self.extractors, self.views, self.accuracy.value)})"

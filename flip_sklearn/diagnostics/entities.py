@@ -18,7 +18,8 @@ from flip_sklearn.diagnostics.bootstrap import (
     check_resampling,
 )
 from flip_sklearn.diagnostics.evaluation import as_seed
-from flip_sklearn.diagnostics.frames import cells, frame, grid
+from flip_sklearn.diagnostics.frames import cells, grid
+from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.estimation.validation import check_embeddings
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.metrics import entity_curve
@@ -91,7 +92,7 @@ class EntityRecallCurve:
             ("significant", self.difference.significant),
         ):
             table[column] = np.stack([np.zeros_like(values), values]).ravel()
-        return frame(table)
+        return data_frame(table)
 
     def __repr__(self) -> str:
         names = [

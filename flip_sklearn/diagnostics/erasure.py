@@ -9,9 +9,10 @@ import numpy as np
 
 from flip_sklearn.backend.device import as_shared_tensor
 from flip_sklearn.backend.sparse_coding.lasso import nonnegative_lasso
-from flip_sklearn.diagnostics.frames import frame, grid
+from flip_sklearn.diagnostics.frames import grid
 from flip_sklearn.diagnostics.inputs import check_model, check_words
 from flip_sklearn.estimation import scoring
+from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.extractor import FLiPExtractor
 
 # Numbers of one block of rows, or of their scores over the vocabulary: 2**22 float64 are 32 MiB.
@@ -62,7 +63,7 @@ class ErasedWords:
             for name in ("score_before", "score_after", "rank_before", "rank_after")
         }
         rows = {"distance": np.repeat(self.distance, m), "cosine": np.repeat(self.cosine, m)}
-        return frame(grid(row=range(n), word=self.words) | cells | rows)
+        return data_frame(grid(row=range(n), word=self.words) | cells | rows)
 
     def __repr__(self) -> str:
         moved = int((self.distance > 0).sum())

@@ -1,19 +1,10 @@
-"""Results as tidy pandas tables; pandas is imported only here and only when asked for."""
+"""Columns of tidy tables, and short texts, of results that are arrays with named axes."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-
-
-def frame(columns: dict[str, Any]) -> Any:
-    """A pandas DataFrame of columns of one length."""
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise ImportError("to_frame() needs pandas: pip install pandas") from error
-    return pd.DataFrame(columns)
 
 
 def grid(**axes: Any) -> dict[str, np.ndarray]:

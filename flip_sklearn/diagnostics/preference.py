@@ -27,8 +27,9 @@ from flip_sklearn.diagnostics.evaluation import (
     most_frequent,
     row_accuracy,
 )
-from flip_sklearn.diagnostics.frames import cells, columns, frame, grid, shown
+from flip_sklearn.diagnostics.frames import cells, columns, grid, shown
 from flip_sklearn.diagnostics.split import SentenceSplit, split_sentences
+from flip_sklearn.estimation.frames import data_frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +89,7 @@ class VocabularyPreference:
         """
         where = grid(words_of=self.languages, view=self.views)
         where["reference"] = np.repeat(np.array(self.reference, dtype=object), len(self.views))
-        return frame(where | columns(self.accuracy, self.difference))
+        return data_frame(where | columns(self.accuracy, self.difference))
 
     def __repr__(self) -> str:
         return f"VocabularyPreference({cells(self.languages, self.views, self.accuracy.value)})"
@@ -202,7 +203,7 @@ class EncoderComparison:
             intervals, and ``significant``.
         """
         where = grid(encoder=self.encoders, words_of=self.languages, view=self.views)
-        return frame(where | columns(self.accuracy, self.difference))
+        return data_frame(where | columns(self.accuracy, self.difference))
 
     def __repr__(self) -> str:
         means = self.accuracy.value.mean(axis=(1, 2))

@@ -9,9 +9,9 @@ import numpy as np
 
 from flip_sklearn.backend.device import as_shared_tensor
 from flip_sklearn.backend.sparse_coding.lasso import nonnegative_lasso
-from flip_sklearn.diagnostics.frames import frame
 from flip_sklearn.diagnostics.inputs import check_model
 from flip_sklearn.estimation import scoring
+from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.parameters import check_integer, check_number
 
@@ -83,7 +83,7 @@ class SimilarityExplanation:
         """
         m = len(self.words)
         word = np.append(self.words, [None, None])
-        return frame(
+        return data_frame(
             {
                 "kind": ["word"] * m + ["common", "residual"],
                 "word": word,

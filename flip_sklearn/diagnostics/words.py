@@ -20,7 +20,8 @@ from flip_sklearn.diagnostics.bootstrap import (
     check_resampling,
 )
 from flip_sklearn.diagnostics.evaluation import as_seed, find_words, most_frequent
-from flip_sklearn.diagnostics.frames import columns, frame
+from flip_sklearn.diagnostics.frames import columns
+from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.estimation.validation import check_counts
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.parameters import check_integer
@@ -153,7 +154,7 @@ class WordRecoverability:
             its interval ``low`` and ``high``.
         """
         interval = self.word_interval()
-        return frame(
+        return data_frame(
             {
                 "word": self.words,
                 "band": self.band,
@@ -178,7 +179,7 @@ class WordRecoverability:
         table = columns(self.band_recall, self.band_difference)
         unknown = np.full(len(self.bands), np.nan)
         guess = unknown if self.band_baseline is None else self.band_baseline.value
-        return frame(
+        return data_frame(
             {
                 "band": np.fromiter(self.bands, dtype=object, count=len(self.bands)),
                 "words": self.band_words,
@@ -280,12 +281,7 @@ def word_recoverability(
     check_resampling(n_bootstrap, confidence)
     check_integer("n_bands", n_bands, 1)
     words, train_count = _vocabulary(model)
-    truth = check_counts(Y, _num_samples(X))[0]
-    if truth.shape[1] != len(words):
-        raise ValueError(
-            f"Y has {truth.shape[1]} columns, the model has {len(words)} words; count with the vocabulary "
-            "of fit."
-        )
+    truth = check_counts(Y, _num_samples(X), len(words))[0]
     labels, order = label_words(by, n_bands, words, train_count)
     test_count = np.bincount(truth.indices, minlength=len(words))
     occurring = {label for label, n in zip(labels, test_count, strict=True) if n > 0}

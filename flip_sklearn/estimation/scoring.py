@@ -47,12 +47,14 @@ def scoring_compute(estimator: Any, precision: str) -> Compute:
         return resolve_compute("cpu", precision)
 
 
-def make_scorer(estimator: Any) -> Scorer:
-    """The fitted factors on the estimator's device, with the offset that ``use_bias`` asks for."""
+def make_scorer(estimator: Any, use_bias: bool | None = None) -> Scorer:
+    """The fitted factors on the estimator's device; scores with b or without, None as the estimator."""
     compute = scoring_compute(estimator, estimator.precision)
     offset = estimator.bias_
     unseen = estimator.word_counts_ <= 0
-    if not check_bool("use_bias", estimator.use_bias):
+    if use_bias is None:
+        use_bias = check_bool("use_bias", estimator.use_bias)
+    if not use_bias:
         offset = np.where(unseen, UNSEEN_SCORE, 0.0).astype(offset.dtype)
     return Scorer.from_arrays(
         estimator.word_embeddings_,
@@ -65,15 +67,23 @@ def make_scorer(estimator: Any) -> Scorer:
 
 
 def top_words(
-    estimator: Any, X: np.ndarray, k: Any, *, probabilities: bool = False
+    estimator: Any,
+    X: np.ndarray,
+    k: Any,
+    *,
+    use_bias: bool | None = None,
+    probabilities: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Best words and scores of each row, best first; never words that training did not see."""
     k = most_words(estimator, k)
     with progress(estimator, len(X)) as bar:
-        return make_scorer(estimator).top(X, k, probabilities=probabilities, after_block=bar.update)
+        scorer = make_scorer(estimator, use_bias)
+        return scorer.top(X, k, probabilities=probabilities, after_block=bar.update)
 
 
-def keywords(estimator: Any, X: np.ndarray, k: Any, return_scores: bool) -> list[list[Any]]:
+def keywords(
+    estimator: Any, X: np.ndarray, k: Any, return_scores: bool, *, use_bias: bool | None = None
+) -> list[list[Any]]:
     """The words of each row, best first, or (word, score) pairs.
 
     Word by word as the rows come: next to the lists there is only one block of rows.
@@ -81,13 +91,19 @@ def keywords(estimator: Any, X: np.ndarray, k: Any, return_scores: bool) -> list
     k = most_words(estimator, k)
     found: list[list[Any]] = []
     with progress(estimator, len(X)) as bar:
-        for indices, scores in make_scorer(estimator).top_blocks(X, k):
+        for indices, scores in make_scorer(estimator, use_bias).top_blocks(X, k):
             words = estimator.vocabulary_[indices].tolist()
-            if return_scores:
-                words = list(map(list, map(zip, words, scores.tolist())))
-            found += words
+            found += with_scores(words, scores.tolist()) if return_scores else words
             bar.update(len(indices))
     return found
+
+
+def with_scores(words: list[list[str]], scores: list[list[float]]) -> list[list[tuple[str, float]]]:
+    """(word, score) pairs of each row."""
+    return [
+        list(zip(row_words, row_scores, strict=True))
+        for row_words, row_scores in zip(words, scores, strict=True)
+    ]
 
 
 def keyword_hits(estimator: Any, X: np.ndarray, counts: sp.csr_array) -> np.ndarray:

@@ -82,8 +82,13 @@ def one_target(Y: Any, y: Any) -> Any:
     return y if Y is None else Y
 
 
-def check_counts(Y: Any, n_rows: int) -> tuple[sp.csr_array, list[str] | None]:
-    """Y as CSR float32 counts in canonical form, and its column names if it has any."""
+def check_counts(
+    Y: Any, n_rows: int, n_words: int | None = None
+) -> tuple[sp.csr_array, list[str] | None]:
+    """Y as CSR float32 counts in canonical form, and its column names if it has any.
+
+    ``n_words`` is the number of words of a fitted model, whose columns Y must have.
+    """
     if Y is None:
         raise ValueError(
             "FLiPExtractor requires y to be passed, but the target y is None. Pass Y, the (n, V) word "
@@ -125,6 +130,11 @@ def check_counts(Y: Any, n_rows: int) -> tuple[sp.csr_array, list[str] | None]:
         raise ValueError(
             f"Found input variables with inconsistent numbers of samples: X has {n_rows} rows and Y "
             f"has {counts.shape[0]}. Pass one row of counts per embedding."
+        )
+    if n_words is not None and counts.shape[1] != n_words:
+        raise ValueError(
+            f"Y has {counts.shape[1]} columns, the model has {n_words} words; count with the vocabulary "
+            "of fit."
         )
     if counts.shape[1] == 0:
         raise ValueError("Y has no columns; pass counts of at least one word, shape (n, V >= 1).")

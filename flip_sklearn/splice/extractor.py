@@ -253,7 +253,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
             counts = (block.indices[:, :k] >= 0).sum(axis=1).tolist()
             words = self.vocabulary_[block.indices[:, :k]].tolist()
             if return_scores:
-                words = list(map(list, map(zip, words, block.weights[:, :k].tolist())))
+                words = scoring.with_scores(words, block.weights[:, :k].tolist())
             found += [row[:count] for row, count in zip(words, counts, strict=True)]
         return found
 

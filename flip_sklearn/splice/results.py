@@ -8,15 +8,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.splice.concepts import ranked_entries
-
-
-def _frame(columns: dict[str, Any]) -> Any:
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise ImportError("to_frame() needs pandas: pip install pandas") from error
-    return pd.DataFrame(columns)
 
 
 @dataclass(frozen=True)
@@ -45,7 +38,7 @@ class DecompositionQuality:
             f"mean cosine={self.cosine.mean():.3f}, largest gap={self.gap.max():.1g})"
         )
 
-    def to_frame(self) -> Any:
+    def todata_frame(self) -> Any:
         """One row for each embedding.
 
         Returns
@@ -53,7 +46,7 @@ class DecompositionQuality:
         pandas.DataFrame
             Columns ``l0``, ``cosine`` and ``gap``.
         """
-        return _frame({"l0": self.l0, "cosine": self.cosine, "gap": self.gap})
+        return data_frame({"l0": self.l0, "cosine": self.cosine, "gap": self.gap})
 
 
 @dataclass(frozen=True)
@@ -84,7 +77,7 @@ class ConceptMeans:
         more = "; ..." if len(self.groups) > 5 else ""
         return f"ConceptMeans({'; '.join(shown)}{more})"
 
-    def to_frame(self) -> Any:
+    def todata_frame(self) -> Any:
         """One row for each group and concept, largest weight first within a group.
 
         Returns
@@ -93,7 +86,7 @@ class ConceptMeans:
             Columns ``group``, ``concept`` and ``weight``.
         """
         order, group, _ = ranked_entries(self.weights)
-        return _frame(
+        return data_frame(
             {
                 "group": self.groups[group],
                 "concept": self.vocabulary[self.weights.indices[order]],

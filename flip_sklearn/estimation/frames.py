@@ -1,0 +1,14 @@
+"""Results as pandas tables. pandas is imported only here, and only when a table is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def data_frame(columns: dict[str, Any]) -> Any:
+    """A pandas DataFrame of columns of one length."""
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise ImportError("to_frame() needs pandas: pip install pandas") from error
+    return pd.DataFrame(columns)
