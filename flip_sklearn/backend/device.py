@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from flip_sklearn.backend.distributed import Group
+from flip_sklearn.backend.distributed import ProcessGroup
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float64")
 
@@ -60,7 +60,7 @@ def resolve_device(device: str) -> torch.device:
 def _own_gpu() -> torch.device:
     """The current CUDA device; in a process group that torchrun started, this process's own."""
     number = os.environ.get("LOCAL_RANK")
-    if number is None or Group.current().is_single_process:
+    if number is None or ProcessGroup.current().is_single_process:
         return torch.device("cuda")
     # Where each process sees only its own GPU, that is number 0.
     return torch.device("cuda", int(number) % torch.cuda.device_count())

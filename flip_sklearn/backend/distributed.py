@@ -17,14 +17,14 @@ import torch.distributed as dist
 
 
 @dataclass(frozen=True)
-class Group:
+class ProcessGroup:
     """This process among those that train together; (0, 1) is a process alone."""
 
     rank: int = 0
     size: int = 1
 
     @classmethod
-    def current(cls) -> Group:
+    def current(cls) -> ProcessGroup:
         """The default process group of ``torch.distributed``, if its user has set it up."""
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             return cls(dist.get_rank(), dist.get_world_size())
@@ -83,7 +83,7 @@ class Group:
         return int(tensor)
 
 
-def unjoined_processes() -> int:
+def count_ungrouped_processes() -> int:
     """Processes that torchrun started beside this one without a process group among them, else 0."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     joined = dist.is_available() and dist.is_initialized()

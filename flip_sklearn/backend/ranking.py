@@ -122,7 +122,9 @@ def hits_of(top: np.ndarray, k: np.ndarray, start: np.ndarray, words: np.ndarray
     return hits
 
 
-def hits_at_k(scores: torch.Tensor, start: np.ndarray, words: np.ndarray) -> np.ndarray:
+def keyword_accuracy_per_row(
+    scores: torch.Tensor, start: np.ndarray, words: np.ndarray
+) -> np.ndarray:
     """Per row: share of its k best-scored words that are in the row, k = its number of words.
 
     The words of row i are ``words[start[i]:start[i + 1]]``. Rows without words give 0.

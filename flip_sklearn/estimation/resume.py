@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from flip_sklearn.backend.device import Compute
-from flip_sklearn.backend.distributed import Group, unjoined_processes
+from flip_sklearn.backend.distributed import ProcessGroup, count_ungrouped_processes
 from flip_sklearn.backend.fit.checkpoint import FORMAT, Checkpoint
 from flip_sklearn.backend.fit.solver import Options
 
@@ -26,10 +26,10 @@ COMPARED_ROWS = 1024
 Data = tuple[np.ndarray, sp.csr_array, np.ndarray, np.ndarray | None]
 
 
-def join_processes() -> Group:
+def join_processes() -> ProcessGroup:
     """The process group that this process is in; warns when torchrun's processes have none."""
-    group = Group.current()
-    others = unjoined_processes()
+    group = ProcessGroup.current()
+    others = count_ungrouped_processes()
     if group.is_single_process and others:
         warnings.warn(
             f"torchrun started {others} processes, but they form no process group: each fits the "
@@ -41,7 +41,7 @@ def join_processes() -> Group:
 
 
 def check_same_call(
-    group: Group,
+    group: ProcessGroup,
     options: Options,
     compute: Compute,
     estimator: Any,
@@ -66,7 +66,7 @@ def check_same_call(
 
 def open_checkpoint(
     folder: Path,
-    group: Group,
+    group: ProcessGroup,
     options: Options,
     compute: Compute,
     estimator: Any,
@@ -113,7 +113,7 @@ def _given(arrays: list[np.ndarray | None]) -> list[np.ndarray]:
     return [array for array in arrays if array is not None]
 
 
-def _check_writable(folder: Path, group: Group, compute: Compute) -> None:
+def _check_writable(folder: Path, group: ProcessGroup, compute: Compute) -> None:
     """Make the folder and a file in it now: hours later would be a bad time to fail."""
     problem = None
     if group.rank == 0:

@@ -16,7 +16,7 @@ from sklearn.utils import check_random_state
 from tqdm.auto import tqdm
 
 from flip_sklearn.backend.device import Compute, resolve_compute
-from flip_sklearn.backend.distributed import Group
+from flip_sklearn.backend.distributed import ProcessGroup
 from flip_sklearn.backend.fit.checkpoint import Checkpoint
 from flip_sklearn.backend.fit.data import CountDataset, count_words
 from flip_sklearn.backend.fit.initialization import InitialPoint
@@ -63,7 +63,7 @@ class FitInputs:
     compute: Compute
     early_stopping: str | None
     validation_fraction: float
-    group: Group
+    group: ProcessGroup
     checkpoint: Checkpoint | None
     verbose: bool
 

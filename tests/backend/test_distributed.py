@@ -26,7 +26,7 @@ import torch.distributed as dist
 
 from flip_sklearn import FLiPExtractor
 from flip_sklearn.backend.device import resolve_compute, resolve_device
-from flip_sklearn.backend.distributed import Group
+from flip_sklearn.backend.distributed import ProcessGroup
 from flip_sklearn.backend.fit import candidates as sampling
 from flip_sklearn.backend.fit import checkpoint as checkpoints
 from flip_sklearn.backend.fit import solver
@@ -470,7 +470,7 @@ def test_rows_kept_on_a_device_are_those_of_the_process(rank: int) -> None:
     take = np.random.default_rng(0).permutation(len(TRUTH.X))[:100]
     Y, compute = TRUTH.Y[take], resolve_compute("cpu", "float64")
     parts = (TRUTH.X, Y.indptr, Y.indices, Y.data, np.ones(100), Y.shape[1])
-    plain, kept = (CountDataset(*parts, take=take, group=Group(rank, 3)) for _ in range(2))
+    plain, kept = (CountDataset(*parts, take=take, group=ProcessGroup(rank, 3)) for _ in range(2))
     cpu = torch.device("cpu")
     mine = np.arange(rank, 100, 3)
     x = kept._upload(mine, torch.float64, cpu)  # what happens on a GPU where it fits

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from flip_sklearn.backend.device import Compute, as_shared_tensor, fits_on_device
-from flip_sklearn.backend.distributed import Group
+from flip_sklearn.backend.distributed import ProcessGroup
 
 UPLOAD_ROWS = 65_536
 ENTRIES_AT_ONCE = 2**20
@@ -60,11 +60,11 @@ class CountDataset:
         n_words: int,
         *,
         take: np.ndarray | None = None,
-        group: Group | None = None,
+        group: ProcessGroup | None = None,
     ) -> None:
         self.X = X
         self.take = take  # rows of X that are ours, all when None: X itself is never copied
-        self.group = Group() if group is None else group
+        self.group = ProcessGroup() if group is None else group
         self.indptr = np.asarray(indptr, dtype=np.int64)
         self.indices = indices
         self.counts = counts
@@ -207,7 +207,7 @@ class WhitenedRows:
     compute: Compute
 
     @property
-    def group(self) -> Group:
+    def group(self) -> ProcessGroup:
         """The processes that share these rows."""
         return self.rows.group
 

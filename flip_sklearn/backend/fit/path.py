@@ -28,7 +28,7 @@ from flip_sklearn.backend.fit.optimality import kkt_residual
 from flip_sklearn.backend.fit.optimizer import Parameters
 from flip_sklearn.backend.fit.session import PassRecord, Run
 from flip_sklearn.backend.fit.solver import Session, Solution
-from flip_sklearn.backend.ranking import hits_at_k
+from flip_sklearn.backend.ranking import keyword_accuracy_per_row
 
 FAST_RATE, FAST_SHARE = 2.0, (3, 5)
 # A path that begins below this share of l1_max starts as a fit does: many words have rows there.
@@ -146,8 +146,10 @@ def measure(
         h = latent if B is None else latent @ B.T
         block_loss, scores = loss_only(h, A, b, targets, data.compute, work)
         loss += block_loss
-        hits[0, picked] = hits_at_k(scores, targets.start, targets.col.cpu().numpy())
-        hits[1, picked] = hits_at_k(scores.sub_(b), targets.start, targets.col.cpu().numpy())
+        hits[0, picked] = keyword_accuracy_per_row(scores, targets.start, targets.col.cpu().numpy())
+        hits[1, picked] = keyword_accuracy_per_row(
+            scores.sub_(b), targets.start, targets.col.cpu().numpy()
+        )
     sums = torch.from_numpy(np.append(loss, hits)).to(data.compute.device)
     data.group.sum_(sums)
     found = sums.cpu().numpy()

@@ -42,7 +42,7 @@ from flip_sklearn.backend.fit.optimizer import Parameters
 from flip_sklearn.backend.fit.penalty import l1_max
 from flip_sklearn.backend.fit.session import PassRecord, Run, one_pass
 from flip_sklearn.backend.fit.whitening import Moments, Whitening, shared_moments, streaming_moments
-from flip_sklearn.backend.ranking import hits_at_k
+from flip_sklearn.backend.ranking import keyword_accuracy_per_row
 
 # Embeddings whose float64 copies are in memory at one time: as many numbers, within these rows.
 MOMENT_ELEMENTS, MOMENT_CHUNK_ROWS = 2**20, (256, 4096)
@@ -282,7 +282,8 @@ def evaluate(data: WhitenedRows, parameters: Parameters, work: Workspace) -> tup
         h = latent if B is None else latent @ B.T
         block_loss, scores = loss_only(h, A, b, targets, data.compute, work)
         hits = float(
-            rows.weights[picked] @ hits_at_k(scores, targets.start, targets.col.cpu().numpy())
+            rows.weights[picked]
+            @ keyword_accuracy_per_row(scores, targets.start, targets.col.cpu().numpy())
         )
         sums += torch.tensor([block_loss, hits], dtype=torch.float64, device=sums.device)
     data.group.sum_(sums)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from flip_sklearn.backend.distributed import Group
+from flip_sklearn.backend.distributed import ProcessGroup
 
 # The ridge, relative to the mean eigenvalue, is RIDGE_PER_ROW d / (sum of weights) within these bounds.
 # With few rows for d dimensions the small sample eigenvalues are noise (zero, when n <= d), and
@@ -68,7 +68,7 @@ def streaming_moments(chunks: Iterable[tuple[torch.Tensor, torch.Tensor]], d: in
     return total
 
 
-def shared_moments(moments: Moments, group: Group, device: torch.device) -> Moments:
+def shared_moments(moments: Moments, group: ProcessGroup, device: torch.device) -> Moments:
     """Moments of the rows of all processes of a group, the same on each."""
     if group.is_single_process:
         return moments

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from flip_sklearn import FLiPExtractor
 from flip_sklearn.backend.device import Compute, resolve_compute
-from flip_sklearn.backend.ranking import block_maxima, hits_at_k, hits_of, top_k
+from flip_sklearn.backend.ranking import block_maxima, hits_of, keyword_accuracy_per_row, top_k
 from flip_sklearn.backend.scoring import bfloat16 as shortlist
 from flip_sklearn.backend.scoring import products as words
 from flip_sklearn.backend.scoring import scorer as topk
@@ -111,7 +111,7 @@ def test_hits_at_k_is_keyword_accuracy(m: int, n_words: int, seed: int) -> None:
         row=torch.from_numpy(coo.row.astype(np.int64)),
         col=torch.from_numpy(coo.col.astype(np.int64)),
     )
-    found = hits_at_k(torch.from_numpy(z), targets.start, targets.col.numpy())
+    found = keyword_accuracy_per_row(torch.from_numpy(z), targets.start, targets.col.numpy())
     np.testing.assert_array_equal(found, np.nan_to_num(keyword_accuracy(Y, z).per_row))
 
 
