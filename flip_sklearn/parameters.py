@@ -1,9 +1,11 @@
-"""Checks of scalar parameters. A message names the value, what is allowed and the remedy."""
+"""Checks of scalar parameters, and warnings that point at the caller's line."""
 
 from __future__ import annotations
 
 import math
 import numbers
+import sys
+import warnings
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from typing import Any
 import numpy as np
 
 SHORT_REPR_LENGTH = 60
+# Libraries that call methods of this package for a user: a warning is not about their code.
+CALLING_LIBRARIES = {"flip_sklearn", "sklearn", "joblib", "contextlib", "functools", "threading"}
 
 
 def short_repr(value: Any, length: int = SHORT_REPR_LENGTH) -> str:
@@ -101,3 +105,25 @@ def check_folder(name: str, value: Any) -> Path | None:
     if path.exists() and not path.is_dir():
         raise ValueError(f"{name}={value!r} is a file; use the path of a folder, or None.")
     return path
+
+
+def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
+    """Issue a warning for the innermost line outside this package and scikit-learn.
+
+    A fixed ``stacklevel`` would depend on how many decorators, helpers and pipelines lie between.
+    """
+    frame = sys._getframe(1)
+    while frame.f_back is not None and _top_package(frame.f_globals) in CALLING_LIBRARIES:
+        frame = frame.f_back
+    warnings.warn_explicit(
+        message,
+        category,
+        filename=frame.f_code.co_filename,
+        lineno=frame.f_lineno,
+        module=frame.f_globals.get("__name__", "<unknown>"),
+        registry=frame.f_globals.setdefault("__warningregistry__", {}),
+    )
+
+
+def _top_package(module_globals: dict[str, Any]) -> str:
+    return str(module_globals.get("__name__")).partition(".")[0]
