@@ -38,7 +38,7 @@ class DecompositionQuality:
             f"mean cosine={self.cosine.mean():.3f}, largest gap={self.gap.max():.1g})"
         )
 
-    def todata_frame(self) -> Any:
+    def to_frame(self) -> Any:
         """One row for each embedding.
 
         Returns
@@ -77,7 +77,7 @@ class ConceptMeans:
         more = "; ..." if len(self.groups) > 5 else ""
         return f"ConceptMeans({'; '.join(shown)}{more})"
 
-    def todata_frame(self) -> Any:
+    def to_frame(self) -> Any:
         """One row for each group and concept, largest weight first within a group.
 
         Returns
