@@ -1,8 +1,12 @@
-"""The code on the README runs as it stands, and the pages it points to exist."""
+"""The documents: examples run, and links, paths and module names exist."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +14,12 @@ import pytest
 from tests.helpers.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf8")
+DOCS = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
+PAGES = ["README.md", "CONTRIBUTING.md", "benchmarks/README.md", *DOCS]
+PACKAGE = ROOT / "flip_sklearn"
 
 
-def test_the_readme_example_runs(capsys: pytest.CaptureFixture[str], monkeypatch, tmp_path) -> None:
+def test_readme_examples_run(capsys: pytest.CaptureFixture[str], monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("FLIP_SKLEARN_CACHE", str(tmp_path))
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert len(blocks) == 2
@@ -23,23 +30,92 @@ def test_the_readme_example_runs(capsys: pytest.CaptureFixture[str], monkeypatch
     keywords, best = printed.splitlines()[-2:]
     assert len(eval(keywords)) == 3
     assert set(eval(best)) == {"rank", "l1_strength", "use_bias"}
-    # What it reads off unseen rows is right far more often than the most frequent words are.
+    # The accuracy on unseen rows is far above that of the most frequent words.
     X, Y, flip = namespace["X"], namespace["Y"], namespace["flip"]
     assert flip.set_params(use_bias=True).score(X[-100:], Y[-100:]) > 0.5
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
-)
-def test_links_lead_somewhere(page: str) -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_paths_exist(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf8")
     targets = [t for t in re.findall(r"\]\(([^)]+)\)", text) if not t.startswith("http")]
-    missing = [t for t in targets if not ((ROOT / page).parent / t.split("#")[0]).exists()]
-    assert not missing
+    assert not [t for t in targets if not ((ROOT / page).parent / t.split("#")[0]).exists()]
+    assert missing_paths(text) == []
+    assert missing_modules(text) == []
     assert "@" not in re.sub(r"`[^`]*`", "", text), "a placeholder was left"
 
 
-def test_the_sources_of_the_makefile_exist() -> None:
+def missing_paths(text: str) -> list[str]:
+    """Paths of Python files, relative to the repository or to the package, that do not exist."""
+    paths = re.findall(r"(?<![\w/.])[\w.]+(?:/\w+)*/\w+\.py\b", text)
+    return [p for p in paths if not (ROOT / p).is_file() and not (PACKAGE / p).is_file()]
+
+
+def missing_modules(text: str) -> list[str]:
+    """Dotted names in the package, the benchmarks or the tests, and imported names, that do not exist."""
+    names = re.findall(r"\b(?:flip_sklearn|benchmarks|tests)(?:\.[A-Za-z_]\w*)+", text)
+    for module, imported in re.findall(r"from (flip_sklearn[\w.]*) import ([\w, ]+)", text):
+        names += [f"{module}.{name.strip()}" for name in imported.split(",")]
+    files = (".py", ".toml", ".safetensors", ".json")
+    return [name for name in names if not name.endswith(files) and not exists(name)]
+
+
+def exists(dotted: str) -> bool:
+    """Whether this is a module, or an attribute of one."""
+    parts = dotted.split(".")
+    for n in range(len(parts), 0, -1):
+        try:
+            spec = importlib.util.find_spec(".".join(parts[:n]))
+        except ModuleNotFoundError:
+            continue
+        if spec is None:
+            continue
+        if n == len(parts):
+            return True
+        value = importlib.import_module(".".join(parts[:n]))
+        for part in parts[n:]:
+            if not hasattr(value, part):
+                return False
+            value = getattr(value, part)
+        return True
+    return False
+
+
+def test_checks_of_paths_and_modules_find_missing_ones() -> None:
+    """Negative control."""
+    assert missing_paths("`backend/fit/solver.py` and `flip_sklearn/io.py`") == []
+    assert missing_paths("`backend/topk.py`") == ["backend/topk.py"]
+    assert missing_paths("`python tests/test_nothing.py`") == ["tests/test_nothing.py"]
+    assert missing_modules("`flip_sklearn.metrics.perplexity` in `flip_sklearn.metrics`") == []
+    assert missing_modules("`flip_sklearn._scoring`") == ["flip_sklearn._scoring"]
+    assert missing_modules("from flip_sklearn.views import stack_views, fold") == [
+        "flip_sklearn.views.fold"
+    ]
+
+
+def listed_files() -> Iterator[Path]:
+    """The files and folders in the tree of CONTRIBUTING.md."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf8")
+    tree = text.split("    flip_sklearn/\n", 1)[1].split("\n\n", 1)[0]
+    folders = {6: PACKAGE}  # by indentation
+    for line in tree.splitlines():
+        indent = len(line) - len(line.lstrip())
+        parent = folders[indent]
+        if folder := re.match(r"(\w+)/", line.lstrip()):
+            parent = folders[indent + 2] = parent / folder[1]
+            yield parent
+        yield from (parent / name for name in re.findall(r"\w+\.py\b", line))
+
+
+def test_layout_in_contributing_is_that_of_the_package() -> None:
+    folders_and_files = set(listed_files())
+    assert not [path for path in folders_and_files if not path.exists()]
+    top = {path for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    top = {path for path in top if not path.name.startswith("__")}
+    assert top <= folders_and_files
+
+
+def test_scripts_in_the_makefile_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf8")
     scripts = re.findall(r"(?:examples|benchmarks)/\w+\.py", makefile)
     assert scripts
