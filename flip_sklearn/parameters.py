@@ -33,6 +33,11 @@ def is_integer(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not is_bool(value)
 
 
+def is_real(value: Any) -> bool:
+    """Whether a value is a real number, of Python or NumPy; True and False are not."""
+    return isinstance(value, numbers.Real) and not is_bool(value)
+
+
 def refusal(name: str, value: Any, allowed: str) -> ValueError:
     """The error for a parameter that is not allowed."""
     return ValueError(f"{name}={value!r} is not allowed; use {allowed}.")
@@ -58,9 +63,8 @@ def check_number(
     open_high: bool = False,
 ) -> float:
     """A finite number from ``low`` to ``high``; ``open_low`` and ``open_high`` exclude the ends."""
-    is_real = isinstance(value, numbers.Real) and not is_bool(value)
     inside = (
-        is_real
+        is_real(value)
         and math.isfinite(value)
         and (value > low if open_low else value >= low)
         and (value < high if open_high else value <= high)

@@ -26,6 +26,7 @@ from flip_sklearn.parameters import (
     check_number,
     is_bool,
     is_integer,
+    is_real,
     refusal,
     short_repr,
     warn_caller,
@@ -50,6 +51,16 @@ def test_is_integer_accepts(value: Any) -> None:
 @pytest.mark.parametrize("value", [True, np.True_, 1.0, np.float64(1), math.nan, "1", None, [1]])
 def test_is_integer_refuses(value: Any) -> None:
     assert not is_integer(value)
+
+
+@pytest.mark.parametrize("value", [1, -0.5, math.inf, np.float32(2), np.int64(1), Fraction(1, 2)])
+def test_is_real_accepts(value: Any) -> None:
+    assert is_real(value)
+
+
+@pytest.mark.parametrize("value", [True, np.True_, 1j, "1", None, [1.0], np.array([1.0])])
+def test_is_real_refuses(value: Any) -> None:
+    assert not is_real(value)
 
 
 @pytest.mark.parametrize("value", [1, 5, np.int64(1), np.uint8(5)])

@@ -22,7 +22,7 @@ from flip_sklearn.encoders import SentenceEncoder
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.persistence.hub import locate
 from flip_sklearn.vocabulary import ConceptVectorizer
-from flip_sklearn.vocabulary.defaults import same_text, suited_vectorizer
+from flip_sklearn.vocabulary.defaults import default_vectorizer, normalized_texts
 
 BLOCK = 1024  # lines that are encoded, read and written in one go
 
@@ -94,11 +94,11 @@ def fit(
     else:
         X = reading.embeddings(embeddings)
         _check_rows(X, texts, embeddings)
-    labels = np.unique(same_text(texts), return_inverse=True)[1]
+    labels = np.unique(normalized_texts(texts), return_inverse=True)[1]
     test = _test_rows(labels, test_share, seed)
     train = np.setdiff1d(np.arange(len(texts)), test, assume_unique=True)
     # The words before the vectors: a corpus without any is told before minutes of encoding.
-    vectorizer = suited_vectorizer(texts, len(train), **words).fit([texts[i] for i in train])
+    vectorizer = default_vectorizer(texts, len(train), **words).fit([texts[i] for i in train])
     Y = vectorizer.transform(texts)
     if encoder is not None:
         X = encoder.transform(texts)

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from flip_sklearn.vocabulary.tokenizer import Reader
+from flip_sklearn.vocabulary.tokenizer import Tokenizer
 
 VIEWS = ("text", "speech")
 SPLITS = ("train", "dev", "test")
 
 _BLOCK_ELEMENTS = 2**22  # of a file that are looked at in one go
-_CLEANED = Reader(lowercase=False, strip_punctuation=True, fold=None, split=str.split)
+_CLEANED = Tokenizer(lowercase=False, strip_punctuation=True, fold=None, split=str.split)
 
 
 @dataclass(frozen=True, eq=False)

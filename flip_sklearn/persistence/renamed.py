@@ -22,7 +22,12 @@ RENAMED = {
     "flip_sklearn.report._findings": "flip_sklearn.report.findings",
 }
 # Functions and classes that have been renamed, too: (former module, former name) -> name.
-RENAMED_NAMES = {("flip_sklearn._spans", "Matcher"): "PhraseMatcher"}
+RENAMED_NAMES = {
+    ("flip_sklearn._reading", "Reader"): "Tokenizer",
+    ("flip_sklearn._reading", "_Guard"): "CheckedSplitter",
+    ("flip_sklearn._reading", "_latin"): "split_latin",
+    ("flip_sklearn._spans", "Matcher"): "PhraseMatcher",
+}
 
 
 class RenamedModule(ModuleType):

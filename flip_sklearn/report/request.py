@@ -28,7 +28,7 @@ from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.metrics import entity_curve
 from flip_sklearn.parameters import check_integer
 from flip_sklearn.views import check_views
-from flip_sklearn.vocabulary.defaults import same_text, suited_vectorizer
+from flip_sklearn.vocabulary.defaults import default_vectorizer, normalized_texts
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def check_request(
     names = _check_entities(entities, n)
     tried = None if ranks is False else _check_ranks(ranks, d)
     # A sentence that is there twice must not be on both sides, however differently it is embedded.
-    same = [_labels(same_text(row), n) for row in by_language.values()]
+    same = [_labels(normalized_texts(row), n) for row in by_language.values()]
     together = _merge([_labels(groups, n), *same], n)
     split = split_sentences(arrays, groups=together, test=test, random_state=seed)
     sentences = check_sentences(arrays, split, seed)
@@ -243,7 +243,7 @@ def _fit_vectorizer(vectorizer: Any, texts: list[str], train: np.ndarray) -> Any
     if vectorizer is None:
         # Single words are what readers look for; in small corpora many pairs are chance, and pairs such
         # as "new york" would hide the names, which are looked up word by word.
-        vectorizer = suited_vectorizer(texts, len(train))
+        vectorizer = default_vectorizer(texts, len(train))
     for verb in ("fit", "transform", "get_feature_names_out"):
         if not hasattr(vectorizer, verb):
             raise ValueError(

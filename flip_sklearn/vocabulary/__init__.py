@@ -1,4 +1,4 @@
-"""Text -> counts of words and of pairs that belong together ("new york"), a span counted as one unit."""
+"""Texts to counts of concepts: words, and pairs of associated words, such as "new york"."""
 
 from flip_sklearn.vocabulary.vectorizer import ConceptVectorizer
 from flip_sklearn.vocabulary.vectorizer import _concepts as _concepts  # named by pickles of 0.1.0

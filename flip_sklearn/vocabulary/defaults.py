@@ -1,4 +1,4 @@
-"""What suits a corpus when nobody says: which words to look for, and which texts are the same."""
+"""Default vectorizer settings for a corpus, and normalized texts for finding duplicates."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import numpy as np
 
 from flip_sklearn.vocabulary import ConceptVectorizer
 
-_LARGE = 160_000  # sentences from which on a word must occur as often as in the paper
+# The paper's min_count, and the number of sentences from which it is the default.
 _PAPER_MIN_COUNT = 20
+_LARGE_CORPUS = 160_000
 
 
-def suited_vectorizer(
+def default_vectorizer(
     texts: Sequence[str],
     n_train: int,
     *,
@@ -22,29 +23,33 @@ def suited_vectorizer(
     token_pattern: str | None = None,
     verbose: bool = False,
 ) -> ConceptVectorizer:
-    """An unfitted vectorizer; what is None goes by the number of training texts and by their script."""
+    """Return an unfitted vectorizer.
+
+    ``min_count=None`` depends on the number of training texts, ``token_pattern=None`` on their script.
+    """
     if token_pattern is None:
-        token_pattern = "latin" if _mostly_latin(texts) else "indic"
+        token_pattern = "latin" if _is_mostly_latin(texts) else "indic"
     return ConceptVectorizer(
         bigrams=bigrams,
-        min_count=least_count(n_train) if min_count is None else min_count,
+        min_count=default_min_count(n_train) if min_count is None else min_count,
         max_unigrams=max_words,
         token_pattern=token_pattern,
         verbose=verbose,
     )
 
 
-def least_count(n: int) -> int:
-    """How often a word must occur to be looked for: falls with the root of the corpus' size."""
-    return int(np.clip(round(_PAPER_MIN_COUNT * (n / _LARGE) ** 0.5), 2, _PAPER_MIN_COUNT))
+def default_min_count(n_texts: int) -> int:
+    """Return the default minimum count of a word: proportional to the square root of ``n_texts``."""
+    min_count = round(_PAPER_MIN_COUNT * (n_texts / _LARGE_CORPUS) ** 0.5)
+    return int(np.clip(min_count, 2, _PAPER_MIN_COUNT))
 
 
-def same_text(texts: Sequence[str]) -> list[str]:
-    """Labels that are equal where two texts differ in nothing but case and blanks."""
+def normalized_texts(texts: Sequence[str]) -> list[str]:
+    """Case-fold texts and collapse white space, so that texts that differ in these only are equal."""
     return [" ".join(text.casefold().split()) for text in texts]
 
 
-def _mostly_latin(texts: Sequence[str]) -> bool:
-    """Whether most letters are of the Latin script (to the end of Latin Extended-B)."""
+def _is_mostly_latin(texts: Sequence[str]) -> bool:
+    """Whether at least half of the letters of the first texts are Latin (to Latin Extended-B)."""
     letters = [letter for text in texts[:1000] for letter in text if letter.isalpha()]
     return 2 * sum(letter < "\u0250" for letter in letters) >= len(letters)

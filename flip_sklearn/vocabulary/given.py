@@ -1,58 +1,61 @@
-"""A vocabulary that somebody gives: its concepts, their columns, and the words that they are read as."""
+"""Checks of a vocabulary passed by the user: concepts, their columns, and their words."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
-from flip_sklearn.vocabulary.tokenizer import Reader
+from flip_sklearn.parameters import refusal, warn_caller
+from flip_sklearn.vocabulary.tokenizer import Tokenizer
 
 
-def read_vocabulary(vocabulary: Any, read: Reader) -> tuple[dict[str, int], list[tuple[str, ...]]]:
-    """Concept -> column, and in the order of columns the words that a text with the concept would have.
+def parse_vocabulary(
+    vocabulary: Any, tokenizer: Tokenizer
+) -> tuple[dict[str, int], list[tuple[str, ...]]]:
+    """Return the column of each concept, and the words of each concept in the order of columns.
+
+    Concepts are tokenized as texts are. Warns of concepts of which the tokenizer drops letters.
 
     Raises
     ------
     ValueError
-        If it is no mapping or list of distinct strings, or two concepts are read as the same words.
+        If it is not a mapping or an iterable of distinct strings, or two concepts have the same words.
     """
-    columns = _columns(vocabulary)
+    columns = _check_columns(vocabulary)
     names = sorted(columns, key=columns.__getitem__)
-    concepts = [tuple(read(name)) for name in names]
-    by_words: dict[tuple[str, ...], str] = {}
+    concepts = [tuple(tokenizer(name)) for name in names]
+    name_of: dict[tuple[str, ...], str] = {}
+    incomplete: list[tuple[str, str]] = []
     for name, concept in zip(names, concepts, strict=True):
-        if concept and by_words.setdefault(concept, name) != name:
+        if concept and name_of.setdefault(concept, name) != name:
             raise ValueError(
-                f"vocabulary has {by_words[concept]!r} and {name!r}, which are the same words once "
-                "cleaned; keep one of them."
+                f"vocabulary has {name_of[concept]!r} and {name!r}, which are the same words once cleaned; "
+                "keep one of them."
             )
-    cut = [
-        (name, " ".join(concept))
-        for name, concept in zip(names, concepts, strict=True)
-        if _letters("".join(concept)) != _letters(read.clean(name))
-    ]
-    if cut:
-        warnings.warn(
-            f"{len(cut)} concepts of vocabulary are not read whole, the first is {cut[0][0]!r}, read as "
-            f"{cut[0][1]!r}, which is what it counts. Change token_pattern, or leave them out.",
-            stacklevel=3,
+        if _letters("".join(concept)) != _letters(tokenizer.clean(name)):
+            incomplete.append((name, " ".join(concept)))
+    if incomplete:
+        name, words = incomplete[0]
+        warn_caller(
+            f"{len(incomplete)} concepts of vocabulary lose letters when they are split into words; the "
+            f"first is {name!r}, which counts {words!r}. Change token_pattern, or leave them out."
         )
     return columns, concepts
 
 
-def _columns(vocabulary: Any) -> dict[str, int]:
-    """Concept -> column, from such a mapping or a sequence."""
+def _check_columns(vocabulary: Any) -> dict[str, int]:
+    """Return the column of each concept, from such a mapping or from an iterable of concepts."""
     if isinstance(vocabulary, str) or not isinstance(vocabulary, Iterable):
-        raise ValueError(
-            f"vocabulary={vocabulary!r} is not allowed; use a mapping of concepts to columns, a list of "
-            "concepts, or None."
-        )
+        allowed = "a mapping of concepts to columns, a list of concepts, or None"
+        raise refusal("vocabulary", vocabulary, allowed)
     names = list(vocabulary)
-    strange = [name for name in names if not isinstance(name, str)]
-    if strange or not names:
-        what = f"holds {strange[0]!r}, which is not a str" if strange else "is empty"
-        raise ValueError(f"vocabulary {what}; pass at least one concept, all of them str.")
+    if not names:
+        raise ValueError("vocabulary is empty; pass at least one concept, all of them str.")
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(
+                f"vocabulary holds {name!r}, which is not a str; pass at least one concept, all of them str."
+            )
     if isinstance(vocabulary, Mapping):
         if {*vocabulary.values()} != {*range(len(names))}:
             raise ValueError(
@@ -62,10 +65,10 @@ def _columns(vocabulary: Any) -> dict[str, int]:
         return {name: int(column) for name, column in vocabulary.items()}
     if isinstance(vocabulary, Set):
         names.sort()
-    columns = {name: j for j, name in enumerate(names)}
-    if len(columns) < len(names):
-        twice = next(name for j, name in enumerate(names) if columns[name] != j)
-        raise ValueError(f"vocabulary has {twice!r} twice; name each concept once.")
+    columns: dict[str, int] = {}
+    for column, name in enumerate(names):
+        if columns.setdefault(name, column) != column:
+            raise ValueError(f"vocabulary has {name!r} twice; name each concept once.")
     return columns
 
 

@@ -1,4 +1,7 @@
-"""Texts as word numbers: which words and pairs are frequent, and where concepts are found."""
+"""Phrases in token ids: choice of the concepts of a corpus, and greedy matching of concepts in texts.
+
+Texts come in blocks ``(ids, row_ends)``: the tokens of row i are ``ids[row_ends[i - 1]:row_ends[i]]``.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-_PAIRS_AT_ONCE = 2**22
+MAX_PENDING_PAIRS = 2**22
 
 
 @dataclass(frozen=True)
 class PhraseMatcher:
-    """Greedy left-to-right longest match, by a trie over words that all positions walk at once.
+    """Greedy left-to-right longest match, by a trie that is walked from all positions at once.
 
-    ``words`` numbers the words of all concepts; ``first[word]`` is the node after one word; edge
-    ``node * len(words) + word`` leads to ``child``; ``column[node]`` is the concept that ends there.
+    ``words`` gives each word of the concepts an id; ``first[word]`` is the trie node after a first word;
+    edge ``node * len(words) + word`` leads to ``child``; ``column[node]`` is the concept that ends there,
+    or -1. Fitted vectorizers are pickled with these attributes.
     """
 
     words: dict[str, int]
@@ -29,148 +33,183 @@ class PhraseMatcher:
     n_columns: int
 
     @classmethod
-    def of(cls, concepts: Sequence[tuple[str, ...]]) -> PhraseMatcher:
-        """Column j counts ``concepts[j]``; one without words is never found."""
+    def from_concepts(cls, concepts: Sequence[tuple[str, ...]]) -> PhraseMatcher:
+        """Build the trie; column j counts ``concepts[j]``. A concept without words never matches."""
         words = {word: i for i, word in enumerate(dict.fromkeys(itertools.chain(*concepts)))}
         first = np.full(len(words), -1, dtype=np.int64)
-        step: dict[int, int] = {}
-        column: list[int] = []
+        child_of: dict[int, int] = {}  # by edge
+        column: list[int] = []  # by node
         for j, concept in enumerate(concepts):
             node = -1
-            for word in map(words.__getitem__, concept):
-                if node < 0:
-                    after = first[word] = len(column) if first[word] < 0 else first[word]
-                else:
-                    after = step.setdefault(node * len(words) + word, len(column))
-                if after == len(column):
+            for depth, word in enumerate(concept):
+                edge = node * len(words) + words[word]
+                child = int(first[words[word]]) if depth == 0 else child_of.get(edge, -1)
+                if child < 0:
+                    child = len(column)
                     column.append(-1)
-                node = int(after)
+                    if depth == 0:
+                        first[words[word]] = child
+                    else:
+                        child_of[edge] = child
+                node = child
             if concept:
                 column[node] = j
-        edges = np.array(sorted(step), dtype=np.int64)
-        child = np.array([step[int(edge)] for edge in edges], dtype=np.int64)
-        return cls(words, first, edges, child, np.array(column, dtype=np.int64), len(concepts))
+        edges = np.array(sorted(child_of), dtype=np.int64)
+        children = np.array([child_of[int(edge)] for edge in edges], dtype=np.int64)
+        return cls(words, first, edges, children, np.array(column, dtype=np.int64), len(concepts))
 
-    def numbers(self, words: Sequence[str]) -> np.ndarray:
-        """The number of each word, -1 for one that is in no concept."""
-        known = self.words
-        return np.array([known.get(word, -1) for word in words], dtype=np.int64)
+    def word_ids(self, tokens: Sequence[str]) -> np.ndarray:
+        """Return the id of each token, -1 for one that is in no concept."""
+        return np.array([self.words.get(token, -1) for token in tokens], dtype=np.int64)
 
-    def units(self, ids: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Position and column of each concept found, in order of the text."""
-        row_end = np.repeat(ends, np.diff(ends, prepend=0))
+    def find(self, ids: np.ndarray, row_ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the position and the column of each match, in order of the text."""
+        row_end = np.repeat(row_ends, np.diff(row_ends, prepend=0))
+        # The longest concept at each position, whether or not an earlier match covers it.
         length = np.ones(ids.size, dtype=np.int64)
         column = np.full(ids.size, -1, dtype=np.int64)
         position = np.flatnonzero(ids >= 0)
         node = self.first[ids[position]]
         position, node = position[node >= 0], node[node >= 0]
         for depth in itertools.count(1):
-            hit = self.column[node] >= 0
-            column[position[hit]] = self.column[node[hit]]
-            length[position[hit]] = depth
-            inside = position + depth < row_end[position]
-            position, node = position[inside], node[inside]
+            is_end = self.column[node] >= 0
+            column[position[is_end]] = self.column[node[is_end]]
+            length[position[is_end]] = depth
+            in_row = position + depth < row_end[position]
+            position, node = position[in_row], node[in_row]
             word = ids[position + depth]
             position, node, word = position[word >= 0], node[word >= 0], word[word >= 0]
             if not position.size or not self.edges.size:
                 break
             edge = node * len(self.words) + word
-            at = np.minimum(np.searchsorted(self.edges, edge), self.edges.size - 1)
-            found = self.edges[at] == edge
-            position, node = position[found], self.child[at[found]]
-        taken = np.flatnonzero(_starts(length) & (column >= 0))
-        return taken, column[taken]
+            index = np.minimum(np.searchsorted(self.edges, edge), self.edges.size - 1)
+            exists = self.edges[index] == edge
+            position, node = position[exists], self.child[index[exists]]
+        matches = np.flatnonzero(_greedy_starts(length) & (column >= 0))
+        return matches, column[matches]
 
-    def count(self, ids: np.ndarray, ends: np.ndarray) -> sp.csr_array:
-        """Counts (n, V) of the concepts of n texts."""
-        position, column = self.units(ids, ends)
-        row = np.searchsorted(ends, position, side="right")
+    def count(self, ids: np.ndarray, row_ends: np.ndarray) -> sp.csr_array:
+        """Count the concepts of n texts: CSR (n, V)."""
+        position, column = self.find(ids, row_ends)
+        row = np.searchsorted(row_ends, position, side="right")
         ones = np.ones(column.size, dtype=np.int32)
-        return sp.csr_array((ones, (row, column)), shape=(ends.size, self.n_columns))
+        return sp.csr_array((ones, (row, column)), shape=(row_ends.size, self.n_columns))
 
 
-def _starts(length: np.ndarray) -> np.ndarray:
-    """Where a reader starts a unit who begins at 0 and goes on by ``length[i]`` from each i.
+def _greedy_starts(length: np.ndarray) -> np.ndarray:
+    """Mark the positions that a scan visits which starts at 0 and moves from i to ``i + length[i]``.
 
-    Positions under no earlier span are starts. From these jumps of 1, 2, 4, ... units reach the rest.
+    A position that no earlier match covers is visited in any case. The others are reached from these by
+    jumps of 1, 2, 4, ... steps (pointer doubling).
     """
-    jump = np.arange(length.size) + length
-    starts = np.ones(length.size + 1, dtype=bool)  # the last one is the end of the text
-    starts[1:-1] = np.maximum.accumulate(jump)[:-1] <= np.arange(1, length.size)
-    jump = np.append(jump, length.size)
+    next_position = np.arange(length.size) + length
+    starts = np.ones(length.size + 1, dtype=bool)  # the last entry is the end of the text
+    starts[1:-1] = np.maximum.accumulate(next_position)[:-1] <= np.arange(1, length.size)
+    jump = np.append(next_position, length.size)
     while not starts[jump[starts]].all():
         starts[jump[starts]] = True
         jump = jump[jump]
     return starts[:-1]
 
 
-def _most_frequent(counts: np.ndarray, limit: int | None, name: Callable[[int], str]) -> np.ndarray:
-    """Numbers of the ``limit`` largest counts, equal ones by name."""
-    if limit is None or counts.size <= limit:
-        return np.arange(counts.size)
-    last = np.partition(counts, -limit)[-limit]
-    sure = np.flatnonzero(counts > last)
-    equal = sorted(np.flatnonzero(counts == last).tolist(), key=name)[: limit - sure.size]
-    return np.concatenate([sure, np.array(equal, dtype=sure.dtype)])
+@dataclass(frozen=True)
+class ConceptCriteria:
+    """Which words and pairs become concepts: parameters of ``ConceptVectorizer``."""
 
-
-def _count_pairs(
-    blocks: Iterable[tuple[np.ndarray, np.ndarray]], code: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Pairs of neighbours that have a code >= 0, as ``first * code.size + second``; counts; all pairs."""
-    keys, counts = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    pending: list[np.ndarray] = []
-    total = waiting = 0
-
-    def merged() -> tuple[np.ndarray, np.ndarray]:
-        new, times = np.unique(np.concatenate([keys[:0], *pending]), return_counts=True)
-        every, place = np.unique(np.concatenate([keys, new]), return_inverse=True)
-        weights = np.concatenate([counts, times])
-        return every, np.bincount(place, weights=weights).astype(np.int64)
-
-    for ids, ends in blocks:
-        coded = code[ids]
-        inside = np.ones(max(ids.size - 1, 0), dtype=bool)
-        inside[ends[(ends > 0) & (ends < ids.size)] - 1] = False
-        total += int(inside.sum())
-        inside &= (coded[:-1] >= 0) & (coded[1:] >= 0)
-        pending.append(coded[:-1][inside] * code.size + coded[1:][inside])
-        waiting += pending[-1].size
-        if waiting >= max(_PAIRS_AT_ONCE, keys.size):
-            keys, counts = merged()
-            pending, waiting = [], 0
-    return *merged(), total
+    min_count: int
+    max_unigrams: int | None
+    bigrams: bool
+    min_pmi: float
+    max_bigrams: int | None
 
 
 def choose_concepts(
     words: list[str],
     counts: np.ndarray,
     blocks: Iterable[tuple[np.ndarray, np.ndarray]],
-    *,
-    min_count: int,
-    max_unigrams: int | None,
-    bigrams: bool,
-    min_pmi: float,
-    max_bigrams: int | None,
+    criteria: ConceptCriteria,
 ) -> tuple[list[tuple[str, ...]], np.ndarray, np.ndarray]:
-    """The words of each concept, in the order of names; its count; its PMI, NaN for one word."""
-    often = np.flatnonzero(counts >= min_count)
-    top = _most_frequent(counts[often], max_unigrams, lambda i: words[often[i]])
-    chosen: dict[tuple[str, ...], tuple[int, float]]
-    chosen = {(words[i],): (int(counts[i]), math.nan) for i in often[top]}
-    if bigrams:
-        code = np.full(counts.size, -1, dtype=np.int64)
-        code[often] = often  # a pair is no more frequent than its words
-        pair, times, n_pairs = _count_pairs(blocks, code)
-        pair, times = pair[times >= min_count], times[times >= min_count]
-        first, second = np.divmod(pair, counts.size)
-        by_chance = counts[first].astype(np.float64) * counts[second] * n_pairs
-        pmi = np.log(times * float(counts.sum()) ** 2 / by_chance)
-        bound = pmi >= min_pmi
-        first, second, times, pmi = first[bound], second[bound], times[bound], pmi[bound]
-        names = [f"{words[a]} {words[b]}" for a, b in zip(first, second, strict=True)]
-        for i in _most_frequent(times, max_bigrams, names.__getitem__):
-            chosen[words[first[i]], words[second[i]]] = (int(times[i]), float(pmi[i]))
+    """Choose the concepts of a corpus.
+
+    Token id i of the blocks is ``words[i]``, which occurs ``counts[i]`` times. Returns the words of each
+    concept, in the order of names, its count, and its PMI, NaN for one word.
+    """
+    frequent = np.flatnonzero(counts >= criteria.min_count)
+    top = _most_frequent(counts[frequent], criteria.max_unigrams, lambda i: words[frequent[i]])
+    chosen: dict[tuple[str, ...], tuple[int, float]] = {}
+    for i in frequent[top]:
+        chosen[(words[i],)] = (int(counts[i]), math.nan)
+    if criteria.bigrams:
+        chosen |= _choose_pairs(words, counts, blocks, criteria)
     concepts = sorted(chosen, key=" ".join)
-    found = [chosen[concept] for concept in concepts]
-    return concepts, np.array([count for count, _ in found]), np.array([pmi for _, pmi in found])
+    concept_counts = np.array([chosen[concept][0] for concept in concepts])
+    return concepts, concept_counts, np.array([chosen[concept][1] for concept in concepts])
+
+
+def _choose_pairs(
+    words: list[str],
+    counts: np.ndarray,
+    blocks: Iterable[tuple[np.ndarray, np.ndarray]],
+    criteria: ConceptCriteria,
+) -> dict[tuple[str, ...], tuple[int, float]]:
+    """Return the count and the PMI of each pair that becomes a concept."""
+    # A pair is no more frequent than its words, so that only pairs of frequent words are counted.
+    keys, pair_counts, n_pairs = _count_pairs(blocks, counts >= criteria.min_count)
+    keys = keys[pair_counts >= criteria.min_count]
+    pair_counts = pair_counts[pair_counts >= criteria.min_count]
+    first, second = np.divmod(keys, counts.size)
+    by_chance = counts[first].astype(np.float64) * counts[second] * n_pairs
+    pmi = np.log(pair_counts * float(counts.sum()) ** 2 / by_chance)
+    associated = pmi >= criteria.min_pmi
+    first, second = first[associated], second[associated]
+    pair_counts, pmi = pair_counts[associated], pmi[associated]
+    pairs = [(words[i], words[j]) for i, j in zip(first, second, strict=True)]
+    top = _most_frequent(pair_counts, criteria.max_bigrams, lambda i: " ".join(pairs[i]))
+    return {pairs[i]: (int(pair_counts[i]), float(pmi[i])) for i in top}
+
+
+def _most_frequent(
+    counts: np.ndarray, limit: int | None, name_of: Callable[[int], str]
+) -> np.ndarray:
+    """Return the indices of the ``limit`` largest counts; equal counts in the order of names."""
+    if limit is None or counts.size <= limit:
+        return np.arange(counts.size)
+    lowest = np.partition(counts, -limit)[-limit]
+    above = np.flatnonzero(counts > lowest)
+    tied = sorted(np.flatnonzero(counts == lowest).tolist(), key=name_of)
+    return np.concatenate([above, np.array(tied[: limit - above.size], dtype=above.dtype)])
+
+
+def _count_pairs(
+    blocks: Iterable[tuple[np.ndarray, np.ndarray]], counted: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Count pairs of neighbors in a row, of which both words are ``counted`` (bool, by id).
+
+    Returns the keys ``first * counted.size + second`` of the pairs, their counts, and the number of all
+    neighbors, counted or not.
+    """
+    keys, counts = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    pending: list[np.ndarray] = []
+    n_pairs = n_pending = 0
+    for ids, row_ends in blocks:
+        in_row = np.ones(max(ids.size - 1, 0), dtype=bool)
+        in_row[row_ends[(row_ends > 0) & (row_ends < ids.size)] - 1] = False
+        n_pairs += int(in_row.sum())
+        is_counted = counted[ids]
+        use = in_row & is_counted[:-1] & is_counted[1:]
+        pending.append(ids[:-1][use].astype(np.int64) * counted.size + ids[1:][use])
+        n_pending += pending[-1].size
+        if n_pending >= max(MAX_PENDING_PAIRS, keys.size):
+            keys, counts = _merge_keys(keys, counts, pending)
+            pending, n_pending = [], 0
+    return *_merge_keys(keys, counts, pending), n_pairs
+
+
+def _merge_keys(
+    keys: np.ndarray, counts: np.ndarray, pending: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Add each occurrence of a key in ``pending`` to the counts; keys stay sorted and distinct."""
+    new_keys, new_counts = np.unique(np.concatenate([keys[:0], *pending]), return_counts=True)
+    merged, index = np.unique(np.concatenate([keys, new_keys]), return_inverse=True)
+    weights = np.concatenate([counts, new_counts])
+    return merged, np.bincount(index, weights=weights).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Text -> words -> numbers: cleaning, token patterns and reading in blocks, by several processes."""
+"""Tokenization: texts to tokens to token ids, block by block, optionally in several processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import re
 import string
 import sys
 import unicodedata
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
@@ -17,192 +16,203 @@ import numpy as np
 from joblib import Parallel, delayed
 from sklearn.feature_extraction.text import strip_accents_ascii, strip_accents_unicode
 
+from flip_sklearn.parameters import refusal, short_repr
+
 PRESETS = ("latin", "indic", "whitespace")
-FOLDS = {"ascii": strip_accents_ascii, "unicode": strip_accents_unicode, None: None}
-# The published code deletes these, so "don't" becomes "dont": ASCII punctuation, curly quotes, the
-# em dash and three characters without width. The joiner U+200D stays: it shapes Indic letters.
+ACCENT_STRIPPERS = {"ascii": strip_accents_ascii, "unicode": strip_accents_unicode, None: None}
+# Characters deleted by the published code, so that "don't" becomes "dont": ASCII punctuation, curly
+# quotes, the em dash and three zero-width characters. The joiner U+200D stays: Indic spelling needs it.
 _DELETED = re.compile(f"[{re.escape(string.punctuation)}’‘“”—\u200b\u200c\u2060]+")  # noqa: RUF001
 _LATIN = re.compile(r"\b\w\w+\b")
-_BLOCK_ROWS, _BLOCK_CHARACTERS = 4096, 2**21
+MAX_CHUNK_ROWS, MAX_CHUNK_CHARACTERS = 4096, 2**21
 
 
-def _latin(text: str) -> list[str]:
-    r"""Runs of two or more letters, digits or "_": what ``\b\w\w+\b`` finds, mostly without it."""
-    words = text.split()
-    if "".join(words).isalnum():  # nothing but such runs and blanks, as after stripping punctuation
-        return [word for word in words if len(word) > 1]
+def split_latin(text: str) -> list[str]:
+    r"""Return the matches of ``\b\w\w+\b``: runs of two or more letters, digits or "_"."""
+    tokens = text.split()
+    if "".join(
+        tokens
+    ).isalnum():  # the usual case after stripping punctuation, faster than the pattern
+        return [token for token in tokens if len(token) > 1]
     return _LATIN.findall(text)
 
 
 @functools.cache
 def _indic_pattern() -> str:
-    r"""A letter or digit and all letters, digits, marks and joiners that follow; ``\w`` has no marks."""
-    marks = [c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c)[0] == "M"]
+    r"""Return a pattern for a letter or digit and the letters, digits, marks and joiners after it.
+
+    ``\w`` does not match marks.
+    """
     ranges: list[list[str]] = []
-    for mark in marks:
-        if ranges and ord(ranges[-1][1]) + 1 == ord(mark):
-            ranges[-1][1] = mark
+    for character in map(chr, range(sys.maxunicode + 1)):
+        if unicodedata.category(character)[0] != "M":
+            continue
+        if ranges and ord(ranges[-1][1]) + 1 == ord(character):
+            ranges[-1][1] = character
         else:
-            ranges.append([mark, mark])
+            ranges.append([character, character])
     return rf"\w[\w\u200c\u200d{''.join(f'{first}-{last}' for first, last in ranges)}]*"
 
 
 @dataclass(frozen=True)
-class _Guard:
-    """Words from a user's pattern or function: no blanks in them, none without a character."""
+class CheckedSplitter:
+    """A user's pattern or callable, whose tokens are checked: str, not empty, without white space."""
 
     split: Callable[[str], Iterable[str]]
 
     def __call__(self, text: str) -> list[str]:
-        """The tokens of a text."""
-        """The tokens of a text."""
-        found = self.split(text)
-        if isinstance(found, str) or not isinstance(found, Iterable):
+        """Return the tokens of a text; white space around a token is removed."""
+        result = self.split(text)
+        if isinstance(result, str) or not isinstance(result, Iterable):
             raise ValueError(
-                f"token_pattern gave {found!r} for the text {text!r}; it must give a list of words."
+                f"token_pattern returned {short_repr(result)} for the text {short_repr(text)}; it must "
+                "return a list of words."
             )
-        words: list[str] = []
-        for word in found:
-            parts = word.split() if isinstance(word, str) else [word, word]
-            if len(parts) > 1:
+        tokens: list[str] = []
+        for token in result:
+            parts = token.split() if isinstance(token, str) else None
+            if parts is None or len(parts) > 1:
                 raise ValueError(
-                    f"token_pattern gave the word {word!r}; words are str without white space, which "
-                    "joins the words of a concept. Split there, or put '_' in its place."
+                    f"token_pattern returned the word {token!r}; words are str without white space, which "
+                    "separates the words of a concept. Split there, or replace it by '_'."
                 )
-            words += parts
-        return words
+            tokens += parts
+        return tokens
 
 
-def splitter(token_pattern: Any) -> Callable[[str], list[str]]:
-    """What cuts a cleaned text into words."""
+def make_splitter(token_pattern: Any) -> Callable[[str], list[str]]:
+    """Return the function that splits a cleaned text into tokens."""
     if callable(token_pattern):
-        return _Guard(token_pattern)
-    remedy = f"use one of {', '.join(map(repr, PRESETS))}, a regular expression or a callable."
+        return CheckedSplitter(token_pattern)
+    allowed = f"one of {', '.join(map(repr, PRESETS))}, a regular expression or a callable"
     if not isinstance(token_pattern, str) or not token_pattern:
-        raise ValueError(f"token_pattern={token_pattern!r} is not allowed; {remedy}")
+        raise refusal("token_pattern", token_pattern, allowed)
     if token_pattern == "latin":
-        return _latin
+        return split_latin
     if token_pattern == "indic":
         return re.compile(_indic_pattern()).findall
     if token_pattern == "whitespace":
         return str.split
-    if token_pattern.isidentifier():  # a misspelt name would be a pattern that never matches
-        raise ValueError(f"token_pattern={token_pattern!r} is no preset; {remedy}")
+    if token_pattern.isidentifier():  # a misspelled preset would be a pattern that rarely matches
+        raise ValueError(f"token_pattern={token_pattern!r} is not a preset; use {allowed}.")
     try:
         pattern = re.compile(token_pattern)
     except re.error as error:
         raise ValueError(
-            f"token_pattern={token_pattern!r} is no regular expression ({error}); {remedy}"
+            f"token_pattern={token_pattern!r} is not a regular expression ({error}); use {allowed}."
         ) from error
     if pattern.groups > 1:
         raise ValueError(
             f"token_pattern={token_pattern!r} has {pattern.groups} capturing groups; use at most one, "
             "the word: (?:...) groups without capturing."
         )
-    return _Guard(pattern.findall)
+    return CheckedSplitter(pattern.findall)
 
 
 @dataclass(frozen=True)
-class Reader:
-    """Text -> words. It can be pickled, so that other processes read too."""
+class Tokenizer:
+    """Clean a text and split it into tokens. Can be pickled, for use in other processes."""
 
     lowercase: bool
     strip_punctuation: bool
-    fold: Callable[[str], str] | None
+    fold: Callable[[str], str] | None  # strips accents
     split: Callable[[str], list[str]]
 
     def clean(self, text: str) -> str:
-        """The text in lower case, without punctuation and accents, as the settings ask."""
+        """Return the text with punctuation, case and accents removed, as configured."""
         if self.strip_punctuation:
             text = _DELETED.sub("", text)
         if self.lowercase:
             text = text.lower()
         if not text.isascii():
-            # Blanks that are not ASCII would be deleted with the accents, and two words be one.
+            # White space outside ASCII becomes a blank: ASCII folding would delete it and join two words.
             text = " ".join(unicodedata.normalize("NFC", text).split())
         if self.fold is not None and not text.isascii():
             text = self.fold(text)
         return text
 
     def __call__(self, text: str) -> list[str]:
-        """The tokens of a text."""
+        """Return the tokens of a text."""
         return self.split(self.clean(text))
 
-    def wipes(self, text: str) -> bool:
-        """Whether stripping accents leaves nothing of a text with letters."""
+    def loses_all_letters(self, text: str) -> bool:
+        """Whether a text has letters or digits, and stripping accents deletes all of them."""
         if self.fold is None or text.isascii() or not any(map(str.isalnum, text)):
             return False
         return not any(map(str.isalnum, self.clean(text)))
 
 
 @dataclass(frozen=True)
-class Block:
-    """Some texts as word numbers: row i holds ``ids[ends[i - 1]:ends[i]]``, ``words[id]`` spells one."""
+class TokenBlock:
+    """Token ids of some texts: row i is ``ids[row_ends[i - 1]:row_ends[i]]``; ``tokens[id]`` is a token."""
 
-    words: list[str]
+    tokens: list[str]  # distinct
     ids: np.ndarray
-    ends: np.ndarray
-    wiped: list[int]
+    row_ends: np.ndarray
+    rows_without_letters: list[int]  # that lose all their letters to the stripping of accents
 
 
-def _read(texts: Sequence[str], read: Reader) -> Block:
-    tokens: list[str] = []
-    ends = np.empty(len(texts), dtype=np.int64)
-    wiped = []
+def _tokenize_chunk(texts: Sequence[str], tokenizer: Tokenizer) -> TokenBlock:
+    all_tokens: list[str] = []
+    row_ends = np.empty(len(texts), dtype=np.int64)
+    rows_without_letters = []
     for i, text in enumerate(texts):
-        words = read(text)
-        if not words and read.wipes(text):
-            wiped.append(i)
-        tokens += words
-        ends[i] = len(tokens)
-    number: defaultdict[str, int] = defaultdict()
-    number.default_factory = number.__len__  # a new word gets the next number
-    ids = np.fromiter(map(number.__getitem__, tokens), np.int32, len(tokens))
-    return Block(list(number), ids, ends, wiped)
+        tokens = tokenizer(text)
+        if not tokens and tokenizer.loses_all_letters(text):
+            rows_without_letters.append(i)
+        all_tokens += tokens
+        row_ends[i] = len(all_tokens)
+    id_of = {token: i for i, token in enumerate(dict.fromkeys(all_tokens))}
+    ids = np.fromiter(map(id_of.__getitem__, all_tokens), np.int32, len(all_tokens))
+    return TokenBlock(list(id_of), ids, row_ends, rows_without_letters)
 
 
-def read_all(chunks: Iterator[list[str]], read: Reader, n_jobs: int) -> Iterator[Block]:
-    """Tokenize chunks of texts, in ``n_jobs`` processes; blocks come in the order of the chunks."""
+def tokenize(
+    chunks: Iterator[list[str]], tokenizer: Tokenizer, n_jobs: int
+) -> Iterator[TokenBlock]:
+    """Tokenize chunks of texts in ``n_jobs`` processes; yield one block per chunk, in order."""
     first = list(itertools.islice(chunks, 2))
+    chunks = itertools.chain(first, chunks)
     if n_jobs == 1 or len(first) < 2:
-        for chunk in itertools.chain(first, chunks):
-            yield _read(chunk, read)
+        for chunk in chunks:
+            yield _tokenize_chunk(chunk, tokenizer)
         return
-    with Parallel(n_jobs=n_jobs) as pool:  # a few chunks at a time: memory stays bounded
-        chunks = itertools.chain(first, chunks)
+    with Parallel(n_jobs=n_jobs) as pool:
+        # A few chunks at a time, so that memory stays bounded.
         while window := list(itertools.islice(chunks, 4 * n_jobs)):
-            yield from pool(delayed(_read)(chunk, read) for chunk in window)
+            yield from pool(delayed(_tokenize_chunk)(chunk, tokenizer) for chunk in window)
 
 
 def check_documents(raw_documents: Any) -> Iterable[Any]:
-    """The texts, if they are an iterable of texts and not a single text or a mapping."""
-    if isinstance(raw_documents, str | bytes | Mapping | Set) or not isinstance(
-        raw_documents, Iterable
-    ):
-        what = type(raw_documents).__name__
-        raise ValueError(f"raw_documents is a {what}; pass a list of texts, one str per row.")
-    if getattr(raw_documents, "ndim", 1) != 1:
+    """Return the texts, if they are a one-dimensional iterable and not a single text or a mapping."""
+    not_texts = isinstance(raw_documents, str | bytes | Mapping | Set)
+    if not_texts or not isinstance(raw_documents, Iterable):
         raise ValueError(
-            f"raw_documents has {raw_documents.ndim} dimensions; pass one text per row, for example one "  # type: ignore[attr-defined]
-            "column of a table."
+            f"raw_documents is a {type(raw_documents).__name__}; pass a list of texts, one str per row."
+        )
+    n_dimensions = getattr(raw_documents, "ndim", 1)
+    if n_dimensions != 1:
+        raise ValueError(
+            f"raw_documents has {n_dimensions} dimensions; pass one text per row, for example one column "
+            "of a table."
         )
     return raw_documents
 
 
-def chunks(raw_documents: Iterable[Any]) -> Iterator[list[str]]:
-    """Lists of texts, none of which is large in rows or in characters."""
+def split_into_chunks(raw_documents: Iterable[Any]) -> Iterator[list[str]]:
+    """Yield lists of texts of bounded length, in rows and in characters."""
     chunk: list[str] = []
-    size = 0
+    n_characters = 0
     for row, text in enumerate(raw_documents):
         if not isinstance(text, str):
             remedy = "decode it" if isinstance(text, bytes) else "pass '' for a missing text"
             raise ValueError(
-                f"row {row} is {text!r} of type {type(text).__name__}, not str; {remedy}."
+                f"row {row} is {short_repr(text)} of type {type(text).__name__}, not str; {remedy}."
             )
         chunk.append(text)
-        size += len(text)
-        if len(chunk) == _BLOCK_ROWS or size >= _BLOCK_CHARACTERS:
+        n_characters += len(text)
+        if len(chunk) == MAX_CHUNK_ROWS or n_characters >= MAX_CHUNK_CHARACTERS:
             yield chunk
-            chunk, size = [], 0
+            chunk, n_characters = [], 0
     if chunk:
         yield chunk

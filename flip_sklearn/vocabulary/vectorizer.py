@@ -1,15 +1,9 @@
-"""Text -> counts of words and of pairs that belong together ("new york"), a span counted as one unit.
-
-Words become numbers once, block by block; choosing pairs and finding spans is array work on these.
-"""
+"""Texts to counts of concepts: words, and pairs of associated words, such as "new york"."""
 
 from __future__ import annotations
 
 import functools
 import math
-import numbers
-import warnings
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Any
 
@@ -20,62 +14,80 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from tqdm.auto import tqdm
 
-from flip_sklearn.vocabulary import tokenizer as reading
-from flip_sklearn.vocabulary.given import read_vocabulary
-from flip_sklearn.vocabulary.phrases import PhraseMatcher, choose_concepts
+from flip_sklearn.parameters import (
+    check_bool,
+    check_choice,
+    check_integer,
+    is_integer,
+    is_real,
+    refusal,
+    warn_caller,
+)
+from flip_sklearn.vocabulary.given import parse_vocabulary
+from flip_sklearn.vocabulary.phrases import ConceptCriteria, PhraseMatcher, choose_concepts
+from flip_sklearn.vocabulary.tokenizer import (
+    ACCENT_STRIPPERS,
+    TokenBlock,
+    Tokenizer,
+    check_documents,
+    make_splitter,
+    split_into_chunks,
+    tokenize,
+)
 
 __all__ = ["ConceptVectorizer"]
 
 
 # No set_output: counts are sparse, as those of CountVectorizer.
 class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
-    """Count words and pairs of words that belong together, a span being one unit.
+    """Count words, and pairs of associated words as one unit.
 
-    A concept is a word, or several words in a row, joined by a blank: ``"new york"``. Texts are read from
-    left to right, always taking the longest concept that starts at a word and going on behind it, so in
-    "new york" neither "new" nor "york" is counted. These are the span-aware targets of Kesiraju et al.
-    (2026, arXiv 2604.18109). Words in no concept are not counted.
+    A concept is a word, or several consecutive words joined by a blank: ``"new york"``. Matching is greedy:
+    from left to right, the longest concept that starts at a word is counted, and matching continues after
+    it. So in "new york" neither "new" nor "york" is counted. These are the span-aware targets of Kesiraju
+    et al. (2026, arXiv 2604.18109). Words in no concept are not counted.
 
-    Words are concepts by corpus frequency. A pair of neighbours a b is one by corpus frequency and
-    pointwise mutual information, in nats,
+    Words become concepts by corpus frequency. A pair of neighbors a b becomes a concept by corpus frequency
+    and pointwise mutual information, in nats,
 
-        PMI(a b) = ln [ p(a b) / (p(a) p(b)) ],   p(a b) = c(a b) / pairs,   p(a) = c(a) / words
+        PMI(a b) = ln [ p(a b) / (p(a) p(b)) ],   p(a b) = c(a b) / n_pairs,   p(a) = c(a) / n_words
 
-    where c are counts in the texts of ``fit``, before any span is taken, ``words`` is the number of
-    words and ``pairs`` that of neighbours in one text. 1.5 nats means 4.5 times as often as by chance.
+    where c are counts in the texts of ``fit`` before phrases are matched, ``n_words`` is the number of
+    words and ``n_pairs`` the number of pairs of neighbors in a text. 1.5 nats means that a pair occurs 4.5
+    times as often as by chance.
 
     Parameters
     ----------
     bigrams : bool, default=True
         Whether pairs become concepts; if False, words only, as in ``CountVectorizer``.
     min_count : int, default=20
-        Least number of occurrences of a word or a pair, >= 1.
+        Minimum number of occurrences of a word or a pair, >= 1.
     min_pmi : float, default=1.5
-        Least PMI of a pair, in nats; a finite number.
+        Minimum PMI of a pair, in nats; a finite number.
     max_unigrams, max_bigrams : int or None, default=6500 and 3500
-        At most so many words and pairs, >= 1, the most frequent (of equal ones the first by name);
-        None for no limit. A pair stays when one of its words does not.
+        Maximum number of words and of pairs, >= 1: the most frequent, equal counts in the order of names.
+        None for no limit. A pair can be a concept when its words are not.
     token_pattern : {"latin", "indic", "whitespace"}, regular expression or callable, default="latin"
         What a word is, in a cleaned text. ``"latin"``: two or more letters or digits, as in
         ``CountVectorizer``. ``"indic"``: a letter or digit and all letters, digits, vowel signs and
         other marks that follow: whole words in Devanagari, Telugu, Tamil, Bengali, Arabic, ...
-        ``"whitespace"``: all between blanks. A callable takes a text and gives its words, for scripts
-        without blanks.
+        ``"whitespace"``: anything between white space. A callable takes a text and returns its words, for
+        scripts without blanks.
     lowercase : bool, default=True
-        Whether to bring texts to lower case.
+        Whether to convert texts to lower case.
     strip_punctuation : bool, default=True
-        Whether to delete ASCII punctuation, curly quotes, the em dash and characters without width.
-        They leave no blank: "don't" becomes "dont".
+        Whether to delete ASCII punctuation, curly quotes, the em dash and zero-width characters. They are
+        not replaced by a blank: "don't" becomes "dont".
     strip_accents : {"auto", "ascii", "unicode"} or None, default="auto"
         ``"ascii"`` and ``"unicode"`` as in ``CountVectorizer``; ``"auto"`` is "ascii" for
         ``token_pattern="latin"``, as in the paper, and None for any other. "ascii" deletes every letter
-        that has no ASCII form: all of other scripts, and the German ß. "unicode" only takes accents off.
+        that has no ASCII form: all of other scripts, and the German ß. "unicode" only removes accents.
     vocabulary : mapping of str to int, or iterable of str, default=None
-        The concepts and their columns; nothing is learned then, ``fit`` reads no text, and the five
+        The concepts and their columns. Nothing is learned then: ``fit`` reads no text, and the five
         parameters above ``token_pattern`` have no effect. Concepts may have any number of words and are
-        read as texts are, so "New York" finds "new york".
+        tokenized as texts are, so "New York" matches "new york".
     n_jobs : int, default=None
-        Processes that read texts: None for 1, -1 for all cores. The result is the same.
+        Number of processes that tokenize: None for 1, -1 for all cores. The result is the same.
     verbose : bool, default=False
         Whether to show a progress bar on standard error after two seconds.
 
@@ -84,15 +96,15 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
     vocabulary_ : dict of str to int
         Each concept's column; columns are in the order of names when learned.
     counts_ : ndarray of shape (V,)
-        Occurrences of each concept in the texts of ``fit``, before spans are taken. Only when learned.
+        Occurrences of each concept in the texts of ``fit``, before phrases are matched. Only when learned.
     pmi_ : ndarray of shape (V,)
         PMI of each pair in nats, NaN for words. Only when learned.
 
     Notes
     -----
-    A word that only occurs inside of concepts, such as "york", keeps its column, without any count in the
-    texts of ``fit``. Neighbours are what stands side by side after cleaning: punctuation and words that the
-    pattern leaves out do not part them.
+    A word that only occurs inside longer concepts, such as "york", keeps its column, which is empty in the
+    counts of the texts of ``fit``. Two words are neighbors if they are adjacent after cleaning: punctuation
+    and words that the pattern drops do not separate them.
 
     Composed and decomposed spellings of a letter are the same (NFC). ``fit`` and ``fit_transform`` read
     any iterable once and keep 4 bytes per word of it; ``transform`` keeps only the counts.
@@ -151,7 +163,7 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         Parameters
         ----------
         raw_documents : iterable of str
-            One text per row; read once, so a generator or an open file will do.
+            One text per row, read once: may be a generator or an open file.
         y : None
             Ignored.
 
@@ -162,18 +174,18 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         Raises
         ------
         ValueError
-            If a parameter is not allowed, a row is not a str (the message has its number), or no
-            concept is left.
+            If a parameter is not allowed, a row is not a str (the message has its number), or no word
+            is frequent enough.
         """
         if self.vocabulary is None:
             self._learn(raw_documents)
         else:
-            reading.check_documents(raw_documents)
-            self._take_vocabulary()
+            check_documents(raw_documents)
+            self._use_given_vocabulary()
         return self
 
     def fit_transform(self, raw_documents: Iterable[str], y: Any = None) -> sp.csr_array:
-        """Choose the concepts and count them, reading the texts once.
+        """Choose the concepts and count them, in one pass over the texts.
 
         Parameters
         ----------
@@ -195,11 +207,13 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         if self.vocabulary is not None:
             return self.fit(raw_documents).transform(raw_documents)
         words, blocks = self._learn(raw_documents)
-        number = self._matcher.numbers(words)
-        return self._stack(self._matcher.count(number[ids], ends) for ids, ends in blocks)
+        matcher_ids = self._matcher.word_ids(words)
+        return self._stack(
+            self._matcher.count(matcher_ids[ids], row_ends) for ids, row_ends in blocks
+        )
 
     def transform(self, raw_documents: Iterable[str]) -> sp.csr_array:
-        """Count the concepts of texts.
+        """Count the concepts in texts.
 
         Parameters
         ----------
@@ -218,19 +232,19 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         ValueError
             If a row is not a str (the message has its number).
         """
-        matcher = self._fitted()
+        matcher = self._get_matcher()
         return self._stack(
-            matcher.count(matcher.numbers(block.words)[block.ids], block.ends)
-            for block in self._blocks(raw_documents)
+            matcher.count(matcher.word_ids(block.tokens)[block.ids], block.row_ends)
+            for block in self._tokenize(raw_documents)
         )
 
     def inverse_transform(self, X: Any) -> list[np.ndarray]:
-        """Name the concepts of each row of counts.
+        """Return the concepts of each row of counts.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n, V)
-            Counts; only what is not zero matters.
+            Counts, of which only the nonzero ones matter.
 
         Returns
         -------
@@ -253,12 +267,12 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         return np.split(names[counts.indices], counts.indptr[1:-1])
 
     def build_analyzer(self) -> Callable[[str], list[str]]:
-        """Make a function that gives the concepts of one text, in order, as they are counted.
+        """Return a function that lists the concepts of one text, in order, as they are counted.
 
         Returns
         -------
         callable
-            Takes a str, gives a list of str. It can be pickled.
+            Takes a str and returns a list of str. It can be pickled.
 
         Raises
         ------
@@ -267,13 +281,13 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         """
         return functools.partial(
             _concepts,
-            matcher=self._fitted(),
-            read=self._reader(),
+            matcher=self._get_matcher(),
+            read=self._make_tokenizer(),
             names=self.get_feature_names_out(),
         )
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Give the concepts in the order of columns.
+        """Return the concepts in the order of columns.
 
         Parameters
         ----------
@@ -289,51 +303,43 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         NotFittedError
             If there was no ``fit`` and no ``vocabulary`` is given.
         """
-        self._fitted()
+        self._get_matcher()
         return np.array(sorted(self.vocabulary_, key=self.vocabulary_.__getitem__), dtype=object)
 
-    def _reader(self) -> reading.Reader:
-        split = reading.splitter(self.token_pattern)
-        plain = isinstance(self.token_pattern, str)
-        accents = self.strip_accents
-        if isinstance(accents, str) and accents == "auto":
-            accents = "ascii" if plain and self.token_pattern == "latin" else None
-        if not (accents is None or (isinstance(accents, str) and accents in reading.FOLDS)):
+    def _make_tokenizer(self) -> Tokenizer:
+        split = make_splitter(self.token_pattern)
+        preset = self.token_pattern if isinstance(self.token_pattern, str) else None
+        accents = check_choice("strip_accents", self.strip_accents, ("auto", *ACCENT_STRIPPERS))
+        if accents == "auto":
+            accents = "ascii" if preset == "latin" else None
+        if accents is not None and preset == "indic":
             raise ValueError(
-                f"strip_accents={accents!r} is not allowed; use 'auto', 'ascii', 'unicode' or None."
-            )
-        if accents is not None and plain and self.token_pattern == "indic":
-            raise ValueError(
-                f"strip_accents={accents!r} takes marks off, which token_pattern='indic' is there to keep; "
+                f"strip_accents={accents!r} removes marks, which token_pattern='indic' is meant to keep; "
                 "use strip_accents='auto' or None."
             )
-        for name in ("lowercase", "strip_punctuation"):
-            _check_bool(name, getattr(self, name))
-        return reading.Reader(self.lowercase, self.strip_punctuation, reading.FOLDS[accents], split)
+        check_bool("lowercase", self.lowercase)
+        check_bool("strip_punctuation", self.strip_punctuation)
+        return Tokenizer(self.lowercase, self.strip_punctuation, ACCENT_STRIPPERS[accents], split)
 
-    def _check_choice(self) -> None:
-        """The parameters that choose concepts."""
-        _check_bool("bigrams", self.bigrams)
-        pmi = self.min_pmi
-        if isinstance(pmi, bool) or not isinstance(pmi, numbers.Real) or not math.isfinite(pmi):
-            raise ValueError(f"min_pmi={pmi!r} is not allowed; use a finite number, in nats.")
-        for name in ("min_count", "max_unigrams", "max_bigrams"):
-            value = getattr(self, name)
-            if not (_is_whole(value) and value >= 1) and (value is not None or name == "min_count"):
-                allowed = "an integer >= 1" + (
-                    "" if name == "min_count" else ", or None for no limit"
-                )
-                raise ValueError(f"{name}={value!r} is not allowed; use {allowed}.")
+    def _check_criteria(self) -> ConceptCriteria:
+        if not (is_real(self.min_pmi) and math.isfinite(self.min_pmi)):
+            raise refusal("min_pmi", self.min_pmi, "a finite number, in nats")
+        return ConceptCriteria(
+            min_count=check_integer("min_count", self.min_count, 1),
+            max_unigrams=_check_limit("max_unigrams", self.max_unigrams),
+            bigrams=check_bool("bigrams", self.bigrams),
+            min_pmi=self.min_pmi,
+            max_bigrams=_check_limit("max_bigrams", self.max_bigrams),
+        )
 
-    def _blocks(self, raw_documents: Any) -> Iterator[reading.Block]:
-        """The texts as numbers, some thousand at a time, in order."""
-        documents, read = reading.check_documents(raw_documents), self._reader()
-        if self.n_jobs is not None and (not _is_whole(self.n_jobs) or self.n_jobs == 0):
-            raise ValueError(
-                f"n_jobs={self.n_jobs!r} is not allowed; use an integer >= 1, -1 for all cores, or None."
-            )
-        rows = 0
-        wiped: list[int] = []
+    def _tokenize(self, raw_documents: Any) -> Iterator[TokenBlock]:
+        """Yield the token ids of the texts, some thousand texts at a time, in order."""
+        documents, tokenizer = check_documents(raw_documents), self._make_tokenizer()
+        if self.n_jobs is not None and (not is_integer(self.n_jobs) or self.n_jobs == 0):
+            raise refusal("n_jobs", self.n_jobs, "an integer >= 1, -1 for all cores, or None")
+        n_jobs = effective_n_jobs(self.n_jobs)
+        n_rows = 0
+        rows_without_letters: list[int] = []
         with tqdm(
             total=len(documents) if isinstance(documents, Sized) else None,
             unit="text",
@@ -341,36 +347,38 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
             delay=2,
             disable=not self.verbose,
         ) as bar:
-            for block in reading.read_all(
-                reading.chunks(documents), read, effective_n_jobs(self.n_jobs)
-            ):
-                wiped += [rows + i for i in block.wiped]
-                rows += block.ends.size
-                bar.update(block.ends.size)
+            for block in tokenize(split_into_chunks(documents), tokenizer, n_jobs):
+                rows_without_letters += [n_rows + i for i in block.rows_without_letters]
+                n_rows += block.row_ends.size
+                bar.update(block.row_ends.size)
                 yield block
-        if wiped:
-            warnings.warn(
-                f"{len(wiped)} of {rows} texts lose all their letters when accents are stripped (the first "
-                f"is row {wiped[0]}). Pass strip_accents=None; for scripts with vowel signs also "
-                "token_pattern='indic'.",
-                stacklevel=2,
+        if rows_without_letters:
+            warn_caller(
+                f"{len(rows_without_letters)} of {n_rows} texts lose all their letters when accents are "
+                f"stripped (the first is row {rows_without_letters[0]}). Pass strip_accents=None; for "
+                "scripts with vowel signs also token_pattern='indic'."
             )
 
     def _learn(self, raw_documents: Any) -> tuple[list[str], list[tuple[np.ndarray, np.ndarray]]]:
-        """Choose concepts; give all words, and the texts as numbers of these with the ends of rows."""
-        self._check_choice()
-        number: defaultdict[str, int] = defaultdict()
-        number.default_factory = number.__len__
+        """Choose the concepts.
+
+        Returns the distinct words, and blocks of texts as ids of these words and the ends of rows.
+        """
+        criteria = self._check_criteria()
+        id_of: dict[str, int] = {}
         counts = np.zeros(0, dtype=np.int64)
         blocks = []
-        for block in self._blocks(raw_documents):
-            place = np.fromiter(map(number.__getitem__, block.words), np.int32, len(block.words))
-            if counts.size < len(number):
-                counts = np.pad(counts, (0, len(number)))
-            counts[place] += np.bincount(block.ids, minlength=place.size)
-            blocks.append((place[block.ids], block.ends))
-        words, counts = list(number), counts[: len(number)]
-        n_rows = sum(ends.size for _, ends in blocks)
+        n_rows = 0
+        for block in self._tokenize(raw_documents):
+            for word in block.tokens:
+                id_of.setdefault(word, len(id_of))
+            word_ids = np.array([id_of[word] for word in block.tokens], dtype=np.int32)
+            if counts.size < len(id_of):  # doubles, so that the total cost of copying is linear
+                counts = np.pad(counts, (0, len(id_of)))
+            counts[word_ids] += np.bincount(block.ids, minlength=word_ids.size)
+            blocks.append((word_ids[block.ids], block.row_ends))
+            n_rows += block.row_ends.size
+        words, counts = list(id_of), counts[: len(id_of)]
         if not words:
             raise ValueError(
                 f"There is no word in {n_rows} texts. Pass texts, and for other scripts than Latin "
@@ -381,41 +389,31 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
                 f"No word occurs min_count={self.min_count} times in {n_rows} texts; the most frequent, "
                 f"{words[counts.argmax()]!r}, occurs {counts.max()} times. Lower min_count."
             )
-        concepts, self.counts_, self.pmi_ = choose_concepts(
-            words,
-            counts,
-            blocks,
-            min_count=self.min_count,
-            max_unigrams=self.max_unigrams,
-            bigrams=self.bigrams,
-            min_pmi=self.min_pmi,
-            max_bigrams=self.max_bigrams,
-        )
-        self._matcher = PhraseMatcher.of(concepts)
+        concepts, self.counts_, self.pmi_ = choose_concepts(words, counts, blocks, criteria)
+        self._matcher = PhraseMatcher.from_concepts(concepts)
         self.vocabulary_ = {" ".join(concept): j for j, concept in enumerate(concepts)}
         return words, blocks
 
-    def _take_vocabulary(self) -> None:
-        """Concepts as the user gave them, with the words that a text with them would have."""
-        columns, concepts = read_vocabulary(self.vocabulary, self._reader())
+    def _use_given_vocabulary(self) -> None:
+        columns, concepts = parse_vocabulary(self.vocabulary, self._make_tokenizer())
         for name in ("counts_", "pmi_"):  # of an earlier fit without vocabulary
             self.__dict__.pop(name, None)
-        self._matcher = PhraseMatcher.of(concepts)
+        self._matcher = PhraseMatcher.from_concepts(concepts)
         self.vocabulary_ = columns
 
-    def _fitted(self) -> PhraseMatcher:
+    def _get_matcher(self) -> PhraseMatcher:
         if not hasattr(self, "_matcher"):
             if self.vocabulary is None:
                 raise NotFittedError(
-                    f"This {type(self).__name__} instance is not fitted yet. Call 'fit', or give it a "
+                    f"This {type(self).__name__} instance is not fitted yet. Call 'fit', or pass a "
                     "vocabulary."
                 )
-            self._take_vocabulary()
+            self._use_given_vocabulary()
         return self._matcher
 
     def _stack(self, blocks: Iterable[sp.csr_array]) -> sp.csr_array:
-        none = sp.csr_array((0, self._matcher.n_columns), dtype=np.int32)
-        return sp.csr_array(sp.vstack([none, *blocks], format="csr"))
+        no_rows = sp.csr_array((0, self._matcher.n_columns), dtype=np.int32)
+        return sp.csr_array(sp.vstack([no_rows, *blocks], format="csr"))
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_matcher") or self.vocabulary is not None
@@ -428,21 +426,17 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         return tags
 
 
+def _check_limit(name: str, value: Any) -> int | None:
+    return None if value is None else check_integer(name, value, 1, or_else="None for no limit")
+
+
+# Pickled analyzers hold this function and its keyword arguments by name.
 def _concepts(
-    text: str, *, matcher: PhraseMatcher, read: reading.Reader, names: np.ndarray
+    text: str, *, matcher: PhraseMatcher, read: Tokenizer, names: np.ndarray
 ) -> list[str]:
     if not isinstance(text, str):
         raise ValueError(f"text is {text!r} of type {type(text).__name__}; pass one text, a str.")
-    words = read(text)
-    _, column = matcher.units(matcher.numbers(words), np.array([len(words)]))
-    found: list[str] = names[column].tolist()
-    return found
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def _check_bool(name: str, value: Any) -> None:
-    if not isinstance(value, bool | np.bool_):
-        raise ValueError(f"{name}={value!r} is not allowed; use True or False.")
+    tokens = read(text)
+    _, columns = matcher.find(matcher.word_ids(tokens), np.array([len(tokens)]))
+    concepts: list[str] = names[columns].tolist()
+    return concepts

@@ -426,12 +426,12 @@ def test_nothing_of_a_test_sentence_is_trained_on() -> None:
 
 def test_scripts_other_than_latin_are_read_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     from flip_sklearn.report.request import _fit_vectorizer
-    from flip_sklearn.vocabulary.defaults import least_count
+    from flip_sklearn.vocabulary.defaults import default_min_count
 
     texts = ["नमस्ते दुनिया", "नमस्ते भारत"] * 4
     words = _fit_vectorizer(None, texts, np.arange(8)).get_feature_names_out()
     assert sorted(words) == sorted(["नमस्ते", "दुनिया", "भारत"])
-    assert [least_count(n) for n in (10, 7200, 40_000, 160_000, 10**7)] == [2, 4, 10, 20, 20]
+    assert [default_min_count(n) for n in (10, 7200, 40_000, 160_000, 10**7)] == [2, 4, 10, 20, 20]
 
 
 # --- Bad input, before any training --------------------------------------------------------------

@@ -30,9 +30,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import check_estimator
 
 from flip_sklearn import FLiPExtractor
-from flip_sklearn.vocabulary import ConceptVectorizer
-from flip_sklearn.vocabulary import phrases as _spans
-from flip_sklearn.vocabulary import tokenizer as _reading
+from flip_sklearn.vocabulary import ConceptVectorizer, phrases, tokenizer
 from tests.helpers.paths import ROOT
 
 EVERYTHING: dict[str, Any] = {
@@ -149,8 +147,8 @@ def test_choosing_agrees_with_loops(rows: list[list[str]], block: int, **paramet
     expected = slow_choice(rows, **parameters)
     vectorizer = ConceptVectorizer(**parameters)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_reading, "_BLOCK_ROWS", block)
-        patch.setattr(_spans, "_PAIRS_AT_ONCE", block)
+        patch.setattr(tokenizer, "MAX_CHUNK_ROWS", block)
+        patch.setattr(phrases, "MAX_PENDING_PAIRS", block)
         if not expected:
             with pytest.raises(ValueError, match="Lower min_count"):
                 vectorizer.fit(texts)
@@ -393,7 +391,7 @@ def test_indic_by_the_letter(text: str) -> None:
         elif word:
             words.append(word)
             word = ""
-    assert _reading.splitter("indic")(unicodedata.normalize("NFC", text)) == words
+    assert tokenizer.make_splitter("indic")(unicodedata.normalize("NFC", text)) == words
 
 
 @pytest.mark.parametrize("text", [HINDI, TELUGU, BENGALI, TAMIL])
@@ -479,7 +477,7 @@ def test_ascii_names_the_remedy_for_other_scripts() -> None:
         warnings.simplefilter("error")
         fitted.transform(["", "❤", "é", "été", "1"])  # nothing to warn of
     for accents in ("ascii", "unicode"):
-        with pytest.raises(ValueError, match=f"'{accents}' takes marks off.*'auto' or None"):
+        with pytest.raises(ValueError, match=f"'{accents}' removes marks.*'auto' or None"):
             ConceptVectorizer(token_pattern="indic", strip_accents=accents).fit(["aa"])
 
 
@@ -538,7 +536,7 @@ def test_bad_texts(documents: Any, message: str) -> None:
 
 
 def test_row_number_in_a_later_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_reading, "_BLOCK_ROWS", 3)
+    monkeypatch.setattr(tokenizer, "MAX_CHUNK_ROWS", 3)
     with pytest.raises(ValueError, match="row 10 is None"):
         ConceptVectorizer(min_count=1).fit([*["aa bb"] * 10, None])
     with pytest.warns(UserWarning, match=r"1 of 11 texts.*row 10"):
@@ -546,8 +544,10 @@ def test_row_number_in_a_later_block(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_large_texts_make_small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_reading, "_BLOCK_CHARACTERS", 10)
-    sizes = [len(chunk) for chunk in _reading.chunks(["a" * 30, "a", "b", "c" * 9, "d"])]
+    monkeypatch.setattr(tokenizer, "MAX_CHUNK_CHARACTERS", 10)
+    sizes = [
+        len(chunk) for chunk in tokenizer.split_into_chunks(["a" * 30, "a", "b", "c" * 9, "d"])
+    ]
     assert sizes == [1, 3, 1]
 
 
@@ -560,20 +560,32 @@ def test_large_texts_make_small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"min_count": 0}, "min_count=0 is not allowed; use an integer >= 1"),
         ({"min_count": 0.5}, "min_count=0.5"),
         ({"min_count": None}, r"min_count=None is not allowed; use an integer >= 1\."),
-        ({"max_unigrams": 0}, "max_unigrams=0 is not allowed; use an integer >= 1, or None"),
+        (
+            {"max_unigrams": 0},
+            "max_unigrams=0 is not allowed; use an integer >= 1 or None for no limit",
+        ),
         ({"max_bigrams": True}, "max_bigrams=True"),
         ({"min_pmi": math.nan}, "min_pmi=nan is not allowed; use a finite number, in nats"),
         ({"min_pmi": "high"}, "min_pmi='high'"),
-        ({"token_pattern": "Latin"}, "'Latin' is no preset; use one of 'latin', 'indic'"),
+        ({"token_pattern": "Latin"}, "'Latin' is not a preset; use one of 'latin', 'indic'"),
         ({"token_pattern": None}, "token_pattern=None is not allowed"),
         ({"token_pattern": ""}, "token_pattern='' is not allowed"),
-        ({"token_pattern": "(a"}, "no regular expression"),
+        ({"token_pattern": "(a"}, "not a regular expression"),
         ({"token_pattern": "(a)(b)"}, "2 capturing groups"),
-        ({"token_pattern": r"[^,]+"}, "gave the word 'aa bb'; words are str without white space"),
-        ({"token_pattern": lambda text: [1]}, "gave the word 1"),
-        ({"token_pattern": lambda text: text}, "gave 'aa bb' for the text"),
-        ({"token_pattern": lambda text: None}, "gave None"),
-        ({"strip_accents": "utf8"}, "strip_accents='utf8' is not allowed; use 'auto', 'ascii'"),
+        (
+            {"token_pattern": r"[^,]+"},
+            "returned the word 'aa bb'; words are str without white space",
+        ),
+        ({"token_pattern": lambda text: [1]}, "returned the word 1"),
+        (
+            {"token_pattern": lambda text: text},
+            "returned 'aa bb' for the text 'aa bb'; it must return",
+        ),
+        ({"token_pattern": lambda text: None}, "returned None"),
+        (
+            {"strip_accents": "utf8"},
+            "strip_accents='utf8' is not allowed; use one of 'auto', 'ascii'",
+        ),
         ({"strip_accents": True}, "strip_accents=True"),
         ({"n_jobs": 0}, "n_jobs=0 is not allowed"),
         ({"n_jobs": 1.5}, "n_jobs=1.5 is not allowed; use an integer"),
@@ -617,7 +629,7 @@ def test_given_vocabulary() -> None:
 
 def test_concepts_that_lose_words_are_named() -> None:
     vectorizer = ConceptVectorizer(vocabulary=["aa", "x", "vitamin c", "ice-cream"])
-    with pytest.warns(UserWarning, match=r"2 concepts.*'x', read as '', which is what it counts"):
+    with pytest.warns(UserWarning, match=r"2 concepts.*the first is 'x', which counts ''"):
         counts = vectorizer.transform(["aa x vitamin", "icecream"])
     assert counts.toarray().tolist() == [[1, 0, 1, 0], [0, 0, 0, 1]]
     with warnings.catch_warnings():
@@ -640,7 +652,7 @@ def test_facts_of_an_earlier_fit_go() -> None:
 
 
 def test_processes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_reading, "_BLOCK_ROWS", 20)
+    monkeypatch.setattr(tokenizer, "MAX_CHUNK_ROWS", 20)
     texts = [*sentences(150), TELUGU, *sentences(50, seed=1)]
     one = ConceptVectorizer(min_count=3, min_pmi=0.1, token_pattern="indic")
     two = clone(one).set_params(n_jobs=2)
@@ -657,13 +669,13 @@ def test_processes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_context_chooses_when_n_jobs_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_reading, "_BLOCK_ROWS", 5)
+    monkeypatch.setattr(tokenizer, "MAX_CHUNK_ROWS", 5)
     texts = sentences(40)
     expected = ConceptVectorizer(min_count=2).fit_transform(texts)
     seen: list[int] = []
-    parallel = _reading.Parallel
+    parallel = tokenizer.Parallel
     monkeypatch.setattr(
-        _reading, "Parallel", lambda n_jobs: seen.append(n_jobs) or parallel(n_jobs=n_jobs)
+        tokenizer, "Parallel", lambda n_jobs: seen.append(n_jobs) or parallel(n_jobs=n_jobs)
     )
     with joblib.parallel_config(backend="threading", n_jobs=2):
         counts = ConceptVectorizer(min_count=2).fit_transform(texts)
