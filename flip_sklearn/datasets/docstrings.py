@@ -1,7 +1,7 @@
-"""Real text on every machine: English sentences from the docstrings of installed packages.
+"""English sentences from the docstrings of installed packages.
 
-Source -> ``ast`` -> docstrings -> paragraphs -> plain text -> sentences. Sources are parsed, never
-imported or run. The sentences of each package are cached, so only the first call has to parse.
+Sources are parsed with ``ast``, never imported or run. Docstrings are split into paragraphs, stripped of
+markup and split into sentences. The sentences of each package are cached, so only the first call parses.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ import inspect
 import itertools
 import json
 import logging
-import numbers
 import os
 import re
 import sys
 import sysconfig
-import tempfile
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,21 +28,24 @@ import numpy as np
 from sklearn.utils import check_random_state
 from tqdm import tqdm
 
+from flip_sklearn.io import write_atomic
+from flip_sklearn.parameters import check_integer, refusal
+
 __all__ = ["DEFAULT_PACKAGES", "load_docstrings"]
 
 DEFAULT_PACKAGES = ("stdlib", "numpy", "scipy", "sklearn", "torch", "joblib")
 
 logger = logging.getLogger(__name__)
 
-_CLEANER_VERSION = 1  # raise it whenever the cleaner gives other sentences for the same sources
+_CLEANER_VERSION = 1  # increase it when the cleaning changes, so that cached sentences are not used
 
-# --- Paragraphs: what in a docstring is prose ------------------------------------------------
+# --- Paragraphs of prose ---------------------------------------------------------------------
 _UNDERLINE = re.compile(r"([-=~^\"'#*+.])\1{2,}")
-_COLUMNS = re.compile(r"[^.!?:\s\"')]\s{2,}\S")  # a table row; prose has two blanks after a stop
-_NO_PROSE = re.compile(  # no letters; {placeholder}; | table |; Returns:
+_COLUMNS = re.compile(r"[^.!?:\s\"')]\s{2,}\S")  # table row; in prose two blanks follow a stop
+_NOT_PROSE = re.compile(  # no letters; {placeholder}; | table |; Returns:
     r"[^A-Za-z]*|[{%(<]+\w+[)>}]+s?|\|.*|\+[-=+].*|[A-Z*][\w /*()]{0,40}:{1,2}"
 )
-_DIRECTIVE = re.compile(  # those of prose have their text as the group, the others none
+_DIRECTIVE = re.compile(  # group 1 is the text of a directive that contains prose
     r"\.\.(?=\s|$)(?:\s+(?:attention|caution|danger|deprecated|hint|important|note|tip|warning|"
     r"version\w+)::\s*(?:v?\d\S*\s*)?(.*))?"
 )
@@ -54,16 +55,16 @@ _LIST_ITEM = re.compile(
     r"|:[\w*. ]+:(?:\s+|$)"  # :param x: description
     r"|[\w*.,'\" ]{1,30}\s--?\s+(?=\S)"  # x -- description
 )
-# `x (int): description`; the same shape inside a paragraph is prose with a colon.
+# `x (int): description` at the start of a paragraph; elsewhere it is prose with a colon.
 _ARGUMENT = re.compile(r"[`'\"*]*[A-Za-z_][\w.*`'\"]*(?:\s*\((?:[^()]|\([^()]*\))*\))?:\s+(?=\S)")
 
 
 def _paragraphs(doc: str) -> Iterator[str]:
-    """Give the prose paragraphs of a docstring, wrapped lines joined and list markers dropped."""
+    """Yield the prose paragraphs of a docstring, wrapped lines joined and list markers removed."""
     paragraphs: list[list[str]] = []
-    # Whether the last paragraph may go on, whether it is a list item, how far it is indented.
+    # Of the last paragraph: whether it may continue, whether it is a list item, its indentation.
     is_open, hanging, start = False, False, 0
-    block: int | None = None  # inside a literal block: skip what is deeper than this
+    block: int | None = None  # indentation of a literal block, whose deeper lines are skipped
     in_doctest, in_fence, section = False, False, ""
     for line, following in itertools.pairwise([*inspect.cleandoc(doc).splitlines(), ""]):
         text, depth = line.strip(), len(line) - len(line.lstrip())
@@ -79,17 +80,17 @@ def _paragraphs(doc: str) -> Iterator[str]:
             continue
         elif text.startswith((">>>", "In [")):
             in_doctest, text = True, ""
-        elif _UNDERLINE.fullmatch(following.strip()) and not _NO_PROSE.fullmatch(text):
+        elif _UNDERLINE.fullmatch(following.strip()) and not _NOT_PROSE.fullmatch(text):
             section, text = text.lower(), ""
         elif section == "references":
             continue
         elif directive := _DIRECTIVE.match(text):
             text, is_open = directive[1] or "", False
             block = depth if directive[1] is None else None
-        elif _NO_PROSE.fullmatch(text) or ("  " in text and _COLUMNS.search(text)):
+        elif _NOT_PROSE.fullmatch(text) or ("  " in text and _COLUMNS.search(text)):
             text, block = "", depth if text.endswith("::") else None
         elif " :" in text and (header := _NUMPYDOC_HEADER.match(text)):
-            # `name : What it does.` in "See Also" is a sentence; elsewhere a type stands there.
+            # `name : Description.` in "See Also" has a sentence, in other sections a type.
             text, marker = (text, header) if section == "see also" else ("", None)
         else:
             marker = _LIST_ITEM.match(text)
@@ -108,8 +109,8 @@ def _paragraphs(doc: str) -> Iterator[str]:
         yield re.sub(r"(?<=[a-z]-) (?=[a-z])", "", " ".join(paragraph))
 
 
-# --- Sentences: markup away, split, judge ----------------------------------------------------
-# Footnotes and citations, unless they stand for a noun: "as shown in [1]_".
+# --- Sentences -------------------------------------------------------------------------------
+# Footnotes and citations, unless one replaces a noun: "as shown in [1]_".
 _CITATION = r"(?<!\bin|\bof|\bby|\bto|\bon)(?<!see|and)(?<!from|with)(?<!\s)(?:,?\s*\[[^][\s]+\]_)+"
 _MARKUP = [
     (re.compile(r"\\ "), ""),
@@ -117,7 +118,7 @@ _MARKUP = [
     (re.compile(r"!?\[([^][]+)\]\([^()\s]+\)"), r"\1"),  # [Markdown](link)
     (re.compile(r"(?<![`\w])(?::[\w+-]+)*:?`~(?:[\w.]*\.)?(\w+)(\(\))?`"), r"\1\2"),
     (re.compile(r"(?<![`\w])(?::[\w+-]+)+:(?=`)"), ""),
-    (re.compile(r"`(\w+)'"), r"\1"),  # the `quotes' of old
+    (re.compile(r"`(\w+)'"), r"\1"),  # `old quotes'
     (re.compile(r"``(.+?)``"), r"\1"),
     (re.compile(r"`!?([^`<>]+?)(?:\s*<[^`<>]*>)?`_{0,2}"), r"\1"),
     (re.compile(r"(?<![\w*])(\*\*?)(?=[^\s*])([^*]+)(?<=[^\s*])\1(?![\w*])"), r"\2"),
@@ -134,7 +135,7 @@ _FORBIDDEN = re.compile(
 )
 _FRAME = re.compile(r"(?!Whether )[A-Z][A-Za-z'-]*[,:]? .*[.!?]")
 _WORD = re.compile(r"[\"'(]*(?:[A-Z]?[a-z]+|[A-Z]+s?)(?:['/-][A-Za-z]+)*[\"')]*[.,;:!?]*[\"')]*")
-# "Number of samples." is no sentence: what starts like a noun phrase needs a finite verb.
+# "Number of samples." is not a sentence: text that starts like a noun phrase needs a finite verb.
 _NOUN_PHRASE = re.compile(
     r"(?:An?|The|Any|All|Each|Same|Names?|Values?|Arrays?|Ax[ie]s|List|Base|M[aei]\w+um|Helper|Data|"
     r"Wrapper|Class|Input|Output|Indices|Shape|Matrix|Size|Used|String|Extra|Linear|Upper|Lower|Only|"
@@ -152,15 +153,15 @@ _FINITE = re.compile(
 
 
 def _is_sentence(text: str) -> bool:
-    """Tell whether a line of plain text reads as one English sentence."""
+    """Whether plain text reads as one English sentence."""
     if not _FRAME.fullmatch(text) or _FORBIDDEN.search(text):
         return False
     words = text.split(" ")
     plain = [word for word in words if _WORD.fullmatch(word)]
     return (
         4 <= len(words) <= 40
-        and len(plain) >= 0.8 * len(words)  # the others are numbers and code
-        and sum(map(str.islower, plain)) >= 0.5 * len(words)  # titles and references have fewer
+        and len(plain) >= 0.8 * len(words)  # not numbers or code
+        and sum(map(str.islower, plain)) >= 0.5 * len(words)  # not a title or a reference
         and text.count("(") == text.count(")")
         and text.count('"') % 2 == 0
         and (_NOUN_PHRASE.match(text) is None or _FINITE.search(text) is not None)
@@ -168,7 +169,7 @@ def _is_sentence(text: str) -> bool:
 
 
 def _sentences(doc: str) -> Iterator[str]:
-    """Give the sentences of one docstring in source order, repeats included."""
+    """Yield the sentences of one docstring in source order, repeats included."""
     for text in _paragraphs(doc):
         if any(mark in text for mark in "`*]\\"):
             for pattern, replacement in _MARKUP:
@@ -183,42 +184,47 @@ def _sentences(doc: str) -> Iterator[str]:
 
 
 def _unique(sentences: Iterable[str]) -> list[str]:
-    """Keep one of all sentences that differ in case only, at the place of the first."""
+    """Keep the last of the sentences that differ in case only, at the position of the first."""
     return list({sentence.lower(): sentence for sentence in sentences}.values())
 
 
-# --- Sources: found and parsed, never imported -----------------------------------------------
-_NO_SOURCE = (".", "test_", "conftest.")
-_TESTS = frozenset({"__pycache__", "test", "tests"})
-# Not in every distribution: without them a Python version gives the same sentences everywhere.
+# --- Sources ---------------------------------------------------------------------------------
+_SKIPPED_PREFIXES = (".", "test_", "conftest.")
+_SKIPPED_FOLDERS = frozenset({"__pycache__", "test", "tests"})
+# Parts of the standard library that some distributions lack: without them, a Python version has the
+# same sentences everywhere.
 _OPTIONAL = frozenset({"distutils", "ensurepip", "idlelib", "lib2to3", "tkinter", "turtledemo"})
 
 
 def _sources(package: str) -> list[tuple[str, str]]:
-    """List (name, path) of the sources of a package, in an order that no machine changes."""
+    """Return (name, path) of the sources of a package, in the same order on every machine."""
     roots: list[str] = [sysconfig.get_path("stdlib")]
     if package != "stdlib":
         try:
-            spec = importlib.util.find_spec(package)  # a top-level name is looked up, not imported
+            spec = importlib.util.find_spec(package)  # does not import a top-level name
         except (ImportError, ValueError):
             spec = None
         roots = list((spec.submodule_search_locations or [spec.origin or ""]) if spec else ())
-    found = []
+    sources = []
     for root in roots:
         if root.endswith(".py"):  # a package of one file
-            found.append((os.path.basename(root), root))
+            sources.append((os.path.basename(root), root))
         for folder, folders, files in os.walk(root):
-            skipped = _TESTS | _OPTIONAL if package == "stdlib" and folder == root else _TESTS
-            # What is no identifier is no package: site-packages, lib-dynload and the like.
+            skipped = _SKIPPED_FOLDERS
+            if package == "stdlib" and folder == root:
+                skipped = skipped | _OPTIONAL
+            # Folders such as site-packages and lib-dynload are not packages: no identifiers.
             folders[:] = [f for f in folders if f.isidentifier() and f not in skipped]
-            names = [f for f in files if f.endswith(".py") and not f.startswith(_NO_SOURCE)]
-            paths = filter(os.path.isfile, [os.path.join(folder, name) for name in names])
-            found += [(os.path.relpath(path, root).replace(os.sep, "/"), path) for path in paths]
-    return sorted(found, key=lambda source: source[0].split("/"))
+            for file in files:
+                path = os.path.join(folder, file)
+                is_source = file.endswith(".py") and not file.startswith(_SKIPPED_PREFIXES)
+                if is_source and os.path.isfile(path):
+                    sources.append((os.path.relpath(path, root).replace(os.sep, "/"), path))
+    return sorted(sources, key=lambda source: source[0].split("/"))
 
 
 def _docstrings(tree: ast.Module) -> Iterator[str]:
-    """Give the docstrings of a source file, and those it adds to compiled functions."""
+    """Yield the docstrings of a source file, including those it adds to compiled functions."""
     stack: list[ast.AST] = [tree]
     while stack:
         node = stack.pop()
@@ -239,71 +245,68 @@ def _docstrings(tree: ast.Module) -> Iterator[str]:
 
 
 def _parse(path: str) -> list[str]:
-    """Give the sentences of one source file; a file that cannot be parsed gives none."""
-    collecting = gc.isenabled()
-    gc.disable()  # a syntax tree has no cycles, and collecting takes as long as parsing
+    """Return the sentences of one source file; none if it cannot be parsed."""
+    gc_was_enabled = gc.isenabled()
+    gc.disable()  # syntax trees have no cycles, and collection takes as long as parsing
     try:
         code = Path(path).read_bytes()
         if b'"""' not in code and b"'''" not in code:
             return []
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes are their author's business
+            warnings.simplefilter("ignore")  # invalid escapes in the sources of others
             docstrings = list(_docstrings(ast.parse(code)))
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         logger.debug("Skipped %s: %s", path, error)
         return []
     finally:
-        if collecting:
+        if gc_was_enabled:
             gc.enable()
     return [sentence for doc in docstrings for sentence in _sentences(doc)]
 
 
-# --- Cache: one file a package, checked when read and replaced in one step when written ------
+# --- Cache: one file a package ---------------------------------------------------------------
 _CacheDir = str | os.PathLike[str] | None
 
 
 def _cache_path(cache_dir: _CacheDir, package: str, sources: Sequence[tuple[str, str]]) -> Path:
-    """Name the cache file after all that decides its content."""
+    """Return the path of the cache file, whose name has a hash of everything its content depends on."""
     if cache_dir is None:
         home = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
         cache_dir = os.environ.get("FLIP_SKLEARN_CACHE") or os.path.join(home, "flip-sklearn")
-    # Sizes and times of the sources say more than a version: they also see an edited install.
-    stats = [(name, os.stat(path)) for name, path in sources]
-    files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    # Sizes and times of the sources instead of a version, so that edited sources are parsed again.
+    files = []
+    for name, path in sources:
+        stat = os.stat(path)
+        files.append((name, stat.st_size, stat.st_mtime_ns))
     key = repr((_CLEANER_VERSION, sys.implementation.name, sys.version_info[:3], package, files))
     name = f"docstrings-{package}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json.gz"
     return Path(os.path.expanduser(cache_dir), name)
 
 
 def _read_cache(path: Path) -> list[str] | None:
-    """Give the cached sentences, or None where there are none or they are damaged."""
+    """Return the cached sentences, or None if there is no cache file or it is damaged."""
     try:
-        sentences = json.loads(gzip.decompress(path.read_bytes()))  # gzip checks length and sum
+        sentences = json.loads(gzip.decompress(path.read_bytes()))  # checks length and checksum
         if isinstance(sentences, list) and all(isinstance(s, str) for s in sentences):
             return sentences
-        raise ValueError("it holds no list of sentences")
+        raise ValueError("it does not contain a list of sentences")
     except FileNotFoundError:
         return None
     except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
-        logger.warning("The cache file %s cannot be used and is built again: %s", path, error)
+        logger.warning("The cache file %s is damaged and is replaced: %s", path, error)
         return None
 
 
 def _write_cache(path: Path, sentences: Sequence[str]) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A folder beside the target is on its disk, so that replacing is one step.
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            temporary = Path(folder, path.name)
-            temporary.write_bytes(gzip.compress(json.dumps(sentences).encode(), mtime=0))
-            os.replace(temporary, path)
+        write_atomic(path, gzip.compress(json.dumps(sentences).encode(), mtime=0))
     except OSError as error:
-        logger.warning("Not cached: %s. Set cache_dir to a folder that can be written.", error)
+        logger.warning("Not cached: %s. Set cache_dir to a writable folder.", error)
 
 
 def _collect(packages: Iterable[str], cache_dir: _CacheDir, verbose: bool) -> Iterator[list[str]]:
-    """Give the sentences of each package, parsing those that the cache does not hold."""
-    found: dict[str, list[str]] = {}
+    """Yield the sentences of each package, parsing the packages that are not cached."""
+    sentences: dict[str, list[str]] = {}
     to_write: dict[str, Path] = {}
     to_parse: list[tuple[str, str]] = []
     for package in dict.fromkeys(packages):
@@ -313,15 +316,15 @@ def _collect(packages: Iterable[str], cache_dir: _CacheDir, verbose: bool) -> It
             continue
         path = _cache_path(cache_dir, package, sources)
         cached = _read_cache(path)
-        found[package] = cached or []
+        sentences[package] = cached or []
         if cached is None:
             to_write[package] = path
             to_parse += [(package, source) for _, source in sources]
     for package, source in tqdm(to_parse, disable=not verbose or not to_parse, unit="file"):
-        found[package] += _parse(source)
+        sentences[package] += _parse(source)
     for package, path in to_write.items():
-        _write_cache(path, _unique(found[package]))
-    yield from found.values()
+        _write_cache(path, _unique(sentences[package]))
+    yield from sentences.values()
 
 
 def load_docstrings(
@@ -334,26 +337,26 @@ def load_docstrings(
 ) -> list[str]:
     """Load English sentences from the docstrings of installed packages.
 
-    Tens of thousands of sentences of technical English with no download, the same on every machine
-    with the same versions. Sources are parsed with ``ast``, never imported or run.
+    Tens of thousands of sentences of technical English without a download, the same on every machine
+    with the same package versions. Sources are parsed with ``ast``, never imported or run.
 
     Parameters
     ----------
     max_sentences : int >= 1, default=None
-        At most how many sentences to give; None gives all.
+        Maximum number of sentences; None for all.
     random_state : int or RandomState instance, default=None
-        Shuffles, so that `max_sentences` are a random sample; an int gives the same ones on each
-        call. None keeps the order (packages as given, files by path, place in the file) and
+        Shuffles the sentences, so that `max_sentences` are a random sample; an int makes it reproducible.
+        None keeps the order (packages as passed, files by path, position in the file) and
         takes `max_sentences` spread evenly over all.
     packages : iterable of str, default=("stdlib", "numpy", "scipy", "sklearn", "torch", "joblib")
         Top-level import names; ``"stdlib"`` is the standard library. One that is not installed
         is skipped with a warning in the log.
     cache_dir : path-like, default=None
-        Folder for the parsed sentences, one compressed JSON file a package, rebuilt when sources
+        Folder for the parsed sentences, one compressed JSON file a package, replaced when sources
         change or it is damaged. None means ``$FLIP_SKLEARN_CACHE``, else
         ``$XDG_CACHE_HOME/flip-sklearn``, else ``~/.cache/flip-sklearn``.
     verbose : bool, default=False
-        Show a progress bar on stderr while sources are parsed (some 20 s, only once).
+        Whether to show a progress bar on standard error while sources are parsed (some 20 s, only once).
 
     Returns
     -------
@@ -364,7 +367,7 @@ def load_docstrings(
     Raises
     ------
     ValueError
-        If `max_sentences` or `packages` is not valid, or nothing was found at all.
+        If `max_sentences` or `packages` is not valid, or no package has any sentence.
 
     Notes
     -----
@@ -378,22 +381,22 @@ def load_docstrings(
     >>> len(load_docstrings(packages=["joblib"], max_sentences=3, random_state=0))
     3
     """
-    is_int = isinstance(max_sentences, numbers.Integral) and max_sentences is not True
-    if max_sentences is not None and not (is_int and max_sentences >= 1):
-        raise ValueError(
-            f"max_sentences must be an int >= 1, or None for all sentences; got {max_sentences!r}."
+    if max_sentences is not None:
+        max_sentences = check_integer(
+            "max_sentences", max_sentences, 1, or_else="None for all sentences"
         )
     names = () if isinstance(packages, str) else tuple(packages)
     if not names or not all(str(name).isidentifier() for name in names):
-        raise ValueError(
-            f"packages must be top-level names as in import, such as ('sklearn',); got {packages!r}."
-        )
+        allowed = "a list of top-level names as in import, such as ('sklearn',)"
+        raise refusal("packages", packages, allowed)
     rng = None if random_state is None else check_random_state(random_state)
     sentences = _unique(itertools.chain.from_iterable(_collect(names, cache_dir, verbose)))
     if not sentences:
-        raise ValueError(f"No sentences in {names!r}: name packages installed with .py sources.")
+        raise ValueError(
+            f"packages={names!r} have no sentences; use packages that are installed with .py sources."
+        )
     n = len(sentences)
-    size = n if max_sentences is None else min(int(max_sentences), n)
+    size = n if max_sentences is None else min(max_sentences, n)
     if rng is None:
         return [sentences[i * n // size] for i in range(size)]
     return [sentences[i] for i in rng.permutation(n)[:size]]

@@ -1,4 +1,4 @@
-"""The docstring corpus: what is a sentence, nothing is run, one order, a cache one can trust."""
+"""load_docstrings: cleaning, sources that are never run, reproducible order, and the cache."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from flip_sklearn.datasets import load_docstrings
 
 MakePackage = Callable[[dict[str, str]], str]
 
-# The module alone, without the rest of the package, and with a stand-in for scikit-learn, which
-# would load SciPy: a subprocess starts quickly, and shows all that reading docstrings loads.
+# The module without the other data sets, and with a stub for scikit-learn, which would load SciPy: the
+# subprocess starts quickly, and sys.modules shows what load_docstrings itself loads.
 LOAD_MODULE = f"""
 import importlib.util, json, sys, types
 import numpy
@@ -48,7 +48,7 @@ MANY = {
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test reads or writes the cache of the user."""
+    """Tests never read or write the cache of the user."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("FLIP_SKLEARN_CACHE", str(folder))
     return folder
@@ -70,7 +70,7 @@ def make_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ma
         return name
 
     yield make
-    assert "flip_fake" not in sys.modules  # in no test may the package have been imported
+    assert "flip_fake" not in sys.modules  # no test may import the package
 
 
 def clean(doc: str) -> list[str]:
@@ -93,7 +93,7 @@ def run_python(code: str, **environment: str) -> str:
 # --- Cleaning --------------------------------------------------------------------------------
 
 
-def test_wrapped_lines_are_joined_and_paragraphs_are_not() -> None:
+def test_wrapped_lines_are_joined_within_paragraphs() -> None:
     doc = """Fit the model to
     the given data. This may take some
     time on long in-
@@ -148,7 +148,7 @@ def test_abbreviations_do_not_end_a_sentence() -> None:
     ]
 
 
-def test_numpydoc_sections_keep_their_prose_only() -> None:
+def test_only_prose_of_numpydoc_sections_is_kept() -> None:
     doc = """Count the words of a text.
 
     Parameters
@@ -197,7 +197,7 @@ def test_numpydoc_sections_keep_their_prose_only() -> None:
     ]
 
 
-def test_google_and_field_lists_keep_their_descriptions() -> None:
+def test_descriptions_in_google_style_and_field_lists_are_kept() -> None:
     doc = """Apply the layer to its input.
 
     Args:
@@ -223,7 +223,7 @@ def test_google_and_field_lists_keep_their_descriptions() -> None:
     ]
 
 
-def test_blocks_that_are_not_prose_are_dropped() -> None:
+def test_blocks_other_than_prose_are_dropped() -> None:
     doc = """Every block below, if it is indented, is code::
 
         This line is in a literal block.
@@ -288,12 +288,12 @@ def test_blocks_that_are_not_prose_are_dropped() -> None:
         "See https://example.org for more of it.",
     ],
 )
-def test_what_is_no_sentence(text: str) -> None:
+def test_text_that_is_not_a_sentence_is_dropped(text: str) -> None:
     assert clean(text) == []
 
 
 def is_sentence(text: str) -> bool:
-    """The promise of the public docstring, written a second time."""
+    """Whether text fits the public docstring, written independently of the code."""
     words = text.split()
     return (
         re.fullmatch(r"[A-Z][ -~]*[.!?]", text) is not None
@@ -317,7 +317,7 @@ DOC_PARTS = st.sampled_from(
 @example("")
 @example("```")
 @example("The value is used here.\n    The value is used here.")
-def test_cleaner_survives_any_text_and_gives_sentences_only(doc: str) -> None:
+def test_any_text_is_cleaned_to_sentences_only(doc: str) -> None:
     assert [s for s in datasets._sentences(doc) if not is_sentence(s)] == []
 
 
@@ -356,7 +356,7 @@ def test_docstrings_of_all_kinds_in_source_order(make_package: MakePackage) -> N
     assert numbers == ["first", "second", "third", "fourth", "fifth", "sixth", "seventh"]
 
 
-def test_nothing_is_imported_or_run(make_package: MakePackage, tmp_path: Path) -> None:
+def test_sources_are_not_imported_or_run(make_package: MakePackage, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     run_me = f'"""The {{}} is read but never run."""\nopen({str(trace)!r}, "w").close()\n1 / 0\n'
     name = make_package({f"{m}.py": run_me.format(m) for m in ("__init__", "module", "__main__")})
@@ -364,10 +364,10 @@ def test_nothing_is_imported_or_run(make_package: MakePackage, tmp_path: Path) -
     assert not trace.exists()
 
 
-def test_no_module_of_the_packages_is_loaded(cache: Path) -> None:
+def test_modules_of_the_packages_are_not_loaded(cache: Path) -> None:
     code = """
     sources = datasets._sources
-    datasets._sources = lambda package: sources(package)[:25]  # enough to see, and quick
+    datasets._sources = lambda package: sources(package)[:25]  # a few, to be quick
     counts = [len(datasets.load_docstrings(packages=[p])) for p in ("torch", "scipy", "joblib")]
     print(json.dumps([counts, sorted(sys.modules)]))
     """
@@ -376,14 +376,16 @@ def test_no_module_of_the_packages_is_loaded(cache: Path) -> None:
     assert {m.split(".")[0] for m in modules} & {"torch", "scipy", "joblib"} == set()
 
 
-def test_tests_and_folders_that_are_no_packages_are_left_out(make_package: MakePackage) -> None:
+def test_test_suites_and_folders_that_are_not_packages_are_skipped(
+    make_package: MakePackage,
+) -> None:
     doc = '"""The {} file is read here."""'
     files = ("tests/a", "test/b", "__pycache__/c", "site-packages/d", "test_e", "conftest", "f/g")
     name = make_package({f"{file}.py": doc.format(file.replace("/", "-")) for file in files})
     assert load_docstrings(packages=[name]) == ["The f-g file is read here."]
 
 
-def test_standard_library_without_site_packages_and_optional_parts() -> None:
+def test_standard_library_excludes_site_packages_and_optional_parts() -> None:
     names = [name for name, _ in datasets._sources("stdlib")]
     assert {"argparse.py", "json/decoder.py", "unittest/case.py"} <= set(names)
     folders = {name.split("/")[0] for name in names}
@@ -425,7 +427,7 @@ def test_docstrings_of_compiled_functions() -> None:
 # --- Order and selection ---------------------------------------------------------------------
 
 
-def test_order_does_not_hang_on_the_file_system(
+def test_order_is_independent_of_the_file_system(
     make_package: MakePackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = make_package(MANY)
@@ -445,12 +447,12 @@ def test_order_does_not_hang_on_the_file_system(
     assert load_docstrings(packages=[name], cache_dir=tmp_path / "b") == expected
 
 
-def test_order_does_not_hang_on_the_hash_seed(make_package: MakePackage, tmp_path: Path) -> None:
+def test_order_is_independent_of_the_hash_seed(make_package: MakePackage, tmp_path: Path) -> None:
     code = f"""
     sys.path.insert(0, {str(tmp_path / "site")!r})
     found = datasets.load_docstrings(packages=[{make_package(MANY)!r}, "joblib"])
-    drawn = datasets.load_docstrings(packages=["joblib"], random_state=3, max_sentences=9)
-    print(json.dumps([hash("a"), found, drawn]))
+    sample = datasets.load_docstrings(packages=["joblib"], random_state=3, max_sentences=9)
+    print(json.dumps([hash("a"), found, sample]))
     """
     caches = [str(tmp_path / seed) for seed in "12"]
     (hash_1, *first), (hash_2, *second) = (
@@ -462,39 +464,41 @@ def test_order_does_not_hang_on_the_hash_seed(make_package: MakePackage, tmp_pat
     assert len(first[0]) > 100
 
 
-def test_selection_without_a_seed_is_spread_evenly(make_package: MakePackage) -> None:
+def test_selection_without_random_state_is_spread_evenly(make_package: MakePackage) -> None:
     words = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
     name = make_package(
         {"a.py": '"""' + "\n\n".join(f"This is number {w}." for w in words) + '"""'}
     )
-    every = load_docstrings(packages=[name])
-    assert len(every) == 10
-    assert load_docstrings(packages=[name], max_sentences=5) == every[::2]
-    assert load_docstrings(packages=[name], max_sentences=1) == every[:1]
-    assert load_docstrings(packages=[name], max_sentences=np.int64(10)) == every  # type: ignore[arg-type]
-    assert load_docstrings(packages=[name], max_sentences=99) == every
+    all_sentences = load_docstrings(packages=[name])
+    assert len(all_sentences) == 10
+    assert load_docstrings(packages=[name], max_sentences=5) == all_sentences[::2]
+    assert load_docstrings(packages=[name], max_sentences=1) == all_sentences[:1]
+    assert load_docstrings(packages=[name], max_sentences=np.int64(10)) == all_sentences  # type: ignore[arg-type]
+    assert load_docstrings(packages=[name], max_sentences=99) == all_sentences
 
 
 def test_random_state() -> None:
-    every = load_docstrings(packages=["joblib"])
+    all_sentences = load_docstrings(packages=["joblib"])
     shuffled = load_docstrings(packages=["joblib"], random_state=0)
-    assert shuffled != every
-    assert sorted(shuffled) == sorted(every)
-    drawn = load_docstrings(packages=["joblib"], random_state=0, max_sentences=50)
-    assert drawn == shuffled[:50]
-    assert drawn != load_docstrings(packages=["joblib"], random_state=1, max_sentences=50)
+    assert shuffled != all_sentences
+    assert sorted(shuffled) == sorted(all_sentences)
+    sample = load_docstrings(packages=["joblib"], random_state=0, max_sentences=50)
+    assert sample == shuffled[:50]
+    assert sample != load_docstrings(packages=["joblib"], random_state=1, max_sentences=50)
     state = np.random.RandomState(0)
-    assert drawn == load_docstrings(packages=["joblib"], random_state=state, max_sentences=50)
-    assert drawn != load_docstrings(packages=["joblib"], random_state=state, max_sentences=50)
+    assert sample == load_docstrings(packages=["joblib"], random_state=state, max_sentences=50)
+    assert sample != load_docstrings(packages=["joblib"], random_state=state, max_sentences=50)
 
 
-def test_bad_random_state_is_told_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_random_state_is_refused_before_sources_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(datasets, "_collect", lambda *args: pytest.fail("sources were read"))
     with pytest.raises(ValueError, match="cannot be used to seed"):
         load_docstrings(random_state="zero")  # type: ignore[arg-type]
 
 
-def test_repeats_are_dropped_whatever_their_case(make_package: MakePackage) -> None:
+def test_repeats_are_dropped_regardless_of_case(make_package: MakePackage) -> None:
     doc = '"""This is said once. THIS is said once. That is said too."""'
     found = load_docstrings(packages=[make_package({"a.py": doc, "b.py": doc})])
     assert [s.lower() for s in found] == ["this is said once.", "that is said too."]
@@ -502,19 +506,23 @@ def test_repeats_are_dropped_whatever_their_case(make_package: MakePackage) -> N
 
 @pytest.mark.parametrize("value", [0, -1, True, False, 2.5, "10", np.nan])
 def test_bad_max_sentences(value: object) -> None:
-    with pytest.raises(ValueError, match=r"max_sentences must be an int >= 1, or None.*got") as e:
+    with pytest.raises(
+        ValueError, match=r"max_sentences=.*use an integer >= 1 or None for all sentences"
+    ) as e:
         load_docstrings(max_sentences=value)  # type: ignore[arg-type]
     assert repr(value) in str(e.value)
 
 
 @pytest.mark.parametrize("value", ["sklearn", (), ("scikit-learn",), ("sklearn.svm",), (3,)])
 def test_bad_packages(value: object) -> None:
-    with pytest.raises(ValueError, match=r"packages must be top-level names.*'sklearn',") as e:
+    with pytest.raises(
+        ValueError, match=r"packages=.*use a list of top-level names.*'sklearn',"
+    ) as e:
         load_docstrings(packages=value)  # type: ignore[arg-type]
     assert repr(value) in str(e.value)
 
 
-def test_missing_package_is_a_warning_and_none_at_all_an_error(
+def test_missing_packages_are_warned_of_and_only_missing_packages_refused(
     make_package: MakePackage, caplog: pytest.LogCaptureFixture
 ) -> None:
     name = make_package({"a.py": '"""The one that is there is read."""'})
@@ -523,11 +531,14 @@ def test_missing_package_is_a_warning_and_none_at_all_an_error(
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "'flip_not_there'" in record.getMessage()
-    with pytest.raises(ValueError, match=r"flip_not_there.*installed"):
+    with pytest.raises(
+        ValueError,
+        match=r"packages=.*flip_not_there.*have no sentences; use packages that are installed",
+    ):
         load_docstrings(packages=["flip_not_there", "sys"])
 
 
-def test_progress_goes_to_stderr_and_only_when_asked(
+def test_progress_is_shown_on_stderr_only_if_verbose(
     make_package: MakePackage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = make_package(MANY)
@@ -590,7 +601,7 @@ def flip_a_bit(data: bytes) -> bytes:
         lambda data: gzip.compress(b"[1, 2]"),
     ],
 )
-def test_damaged_cache_is_built_again(
+def test_damaged_cache_is_replaced(
     make_package: MakePackage,
     cache: Path,
     caplog: pytest.LogCaptureFixture,
@@ -607,7 +618,7 @@ def test_damaged_cache_is_built_again(
     assert list(cache.iterdir()) == [file]
 
 
-def test_cache_folder_that_cannot_be_written(
+def test_cache_folder_that_is_not_writable(
     make_package: MakePackage, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     name = make_package(MANY)
@@ -615,21 +626,21 @@ def test_cache_folder_that_cannot_be_written(
     found = load_docstrings(packages=[name], cache_dir=tmp_path / "file" / "folder")
     assert len(found) == 9
     assert {r.levelname for r in caplog.records} == {"WARNING"}
-    assert "Set cache_dir to a folder that can be written" in caplog.records[-1].getMessage()
+    assert "Set cache_dir to a writable folder" in caplog.records[-1].getMessage()
 
 
 def test_failed_write_leaves_nothing_behind(
     make_package: MakePackage, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(source: object, target: object) -> None:
-        raise PermissionError("no room here")
+        raise PermissionError("not permitted")
 
     monkeypatch.setattr(os, "replace", fail)
     assert len(load_docstrings(packages=[make_package(MANY)])) == 9
     assert list(cache.iterdir()) == []
 
 
-def test_place_of_the_cache(
+def test_location_of_the_cache(
     make_package: MakePackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = make_package(MANY)
@@ -645,7 +656,7 @@ def test_place_of_the_cache(
     assert len(list((tmp_path / "xdg" / "flip-sklearn").iterdir())) == 1
 
 
-def test_two_processes_write_one_cache_file(tmp_path: Path) -> None:
+def test_two_processes_write_the_same_cache_file(tmp_path: Path) -> None:
     path = tmp_path / "cache" / "docstrings-x.json.gz"
     write = """
     sentences = [f"This is sentence {i} of process %s." for i in range(2000)]
@@ -663,13 +674,13 @@ def test_two_processes_write_one_cache_file(tmp_path: Path) -> None:
         while any(writer.poll() is None for writer in writers):
             sentences = datasets._read_cache(path)
             if sentences is None:
-                assert not seen  # once there is a file, there is always a whole one
+                assert not seen  # once a complete file exists, there always is one
                 time.sleep(0.02)
                 continue
             assert len(sentences) == 2000
             (writer_name,) = {sentence[-2] for sentence in sentences}
             seen.add(writer_name)
-            time.sleep(0.002)  # leave the processors to the writers
+            time.sleep(0.002)  # leaves the processors to the writers
     finally:
         for writer in writers:
             writer.kill()
@@ -680,23 +691,23 @@ def test_two_processes_write_one_cache_file(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-# --- The whole -------------------------------------------------------------------------------
+# --- The whole corpus ------------------------------------------------------------------------
 
 
-def test_docstring_example() -> None:
+def test_example_in_the_docstring() -> None:
     results = doctest.testmod(datasets)
     assert results.attempted >= 2
     assert results.failed == 0
 
 
-def test_the_corpus_is_large_unique_and_quick_the_second_time() -> None:
-    # torch is the largest of all and takes half of the time: the others must do here.
+def test_corpus_is_large_unique_and_cached() -> None:
+    # Without torch, the largest package, which takes half of the time.
     packages = [name for name in datasets.DEFAULT_PACKAGES if name != "torch"]
     sentences = load_docstrings(packages=packages)
     assert len(sentences) >= 30_000
     assert len({sentence.lower() for sentence in sentences}) == len(sentences)
     assert [s for s in sentences if not is_sentence(s)] == []
-    # The English of papers and manuals: function words lead, and they are many.
+    # In English prose, the share of "the" lies in this range.
     words = " ".join(sentences).lower().split()
     assert 0.05 < words.count("the") / len(words) < 0.15
     start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""load_paired_embeddings: which rows it keeps, that they stay aligned, and what it says of bad files."""
+"""load_paired_embeddings: selection of rows, their alignment, and errors for bad files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCORES = np.linspace(-0.5, 0.6, N).astype(np.float32)
 
 
 def write(folder: Path, split: str = "train", n: int = N, **changed: Any) -> Path:
-    """A folder in the published layout: row i is i in text, -i in speech, and says "line i"."""
+    """Write a folder in the published layout: row i is i in text, -i in speech, with transcript "line i"."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = np.repeat(np.arange(n, dtype=np.float16)[:, None], D, axis=1)
     arrays = {"text_embs": rows, "speech_embs": -rows, "sim_scores": SCORES[:n]} | changed
@@ -34,7 +34,7 @@ def write(folder: Path, split: str = "train", n: int = N, **changed: Any) -> Pat
 
 
 def aligned(data: Any) -> bool:
-    """Whether both views, the texts and the scores are those of the rows."""
+    """Whether both views, the texts and the scores belong to ``data.rows``."""
     return (
         np.array_equal(data.views["text"][:, 0], data.rows)
         and np.array_equal(data.views["speech"][:, 0], -data.rows)
@@ -43,10 +43,10 @@ def aligned(data: Any) -> bool:
     )
 
 
-# --- Which rows ------------------------------------------------------------------------------
+# --- Selection of rows -----------------------------------------------------------------------
 
 
-def test_all_rows_are_the_files_themselves(tmp_path: Path) -> None:
+def test_all_rows_are_memory_maps_of_the_files(tmp_path: Path) -> None:
     data = load_paired_embeddings(write(tmp_path), sim_threshold=-np.inf)
     assert aligned(data)
     assert data.n_dropped == 0
@@ -57,7 +57,7 @@ def test_all_rows_are_the_files_themselves(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "dev", "test"])
-def test_scores_above_the_threshold(tmp_path: Path, split: str) -> None:
+def test_rows_with_scores_above_the_threshold_are_kept(tmp_path: Path, split: str) -> None:
     data = load_paired_embeddings(write(tmp_path, split), split)
     assert data.rows.tolist() == np.flatnonzero(SCORES > 0).tolist()
     assert aligned(data)
@@ -65,7 +65,7 @@ def test_scores_above_the_threshold(tmp_path: Path, split: str) -> None:
     assert not isinstance(data.views["text"], np.memmap)
 
 
-def test_a_score_equal_to_the_threshold_is_not_above_it(tmp_path: Path) -> None:
+def test_score_equal_to_the_threshold_is_not_above_it(tmp_path: Path) -> None:
     folder = write(tmp_path, sim_scores=np.array([0.0, 0.5, 0.75, np.nan], np.float32), n=4)
     assert load_paired_embeddings(folder).rows.tolist() == [1, 2]
     assert load_paired_embeddings(folder, sim_threshold=0.5).rows.tolist() == [2]
@@ -74,7 +74,9 @@ def test_a_score_equal_to_the_threshold_is_not_above_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("view", ["text_embs", "speech_embs"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_row_that_is_not_finite_goes_from_all(tmp_path: Path, view: str, bad: float) -> None:
+def test_row_that_is_not_finite_in_one_view_is_dropped(
+    tmp_path: Path, view: str, bad: float
+) -> None:
     folder = write(tmp_path)
     array = np.load(folder / f"train_{view}.npy")
     array[N - 2, 3] = bad
@@ -86,15 +88,15 @@ def test_a_row_that_is_not_finite_goes_from_all(tmp_path: Path, view: str, bad: 
 
 
 @settings(max_examples=25, deadline=None)
-@given(threshold=st.floats(-1, 0.55), most=st.integers(1, 2 * N))
-def test_some_of_the_rows(tmp_path_factory, threshold: float, most: int) -> None:
+@given(threshold=st.floats(-1, 0.55), limit=st.integers(1, 2 * N))
+def test_max_sentences(tmp_path_factory, threshold: float, limit: int) -> None:
     folder = tmp_path_factory.getbasetemp() / "some"
     if not folder.exists():
         write(folder)
-    data = load_paired_embeddings(folder, sim_threshold=threshold, max_sentences=most)
+    data = load_paired_embeddings(folder, sim_threshold=threshold, max_sentences=limit)
     above = np.flatnonzero(threshold < SCORES)
     assert aligned(data)
-    assert len(data.rows) == min(most, len(above))
+    assert len(data.rows) == min(limit, len(above))
     assert set(data.rows) <= set(above)
     assert (np.diff(data.rows) > 0).all()
     assert data.n_dropped == N - len(above)  # those beyond max_sentences do not count
@@ -103,7 +105,7 @@ def test_some_of_the_rows(tmp_path_factory, threshold: float, most: int) -> None
 # --- The texts -------------------------------------------------------------------------------
 
 
-def test_punctuation_goes_as_published(tmp_path: Path) -> None:
+def test_punctuation_is_deleted_as_published(tmp_path: Path) -> None:
     lines = [
         "  Don't — stop,\tnow! ",
         "“New‐York”’s [best]",
@@ -112,34 +114,34 @@ def test_punctuation_goes_as_published(tmp_path: Path) -> None:
         "",
         "one\u2028two\x85three",
     ]
-    # The published rule, written another way.
+    # The published rule, written independently of the code.
     deleted = string.punctuation + "’“”‘\u200c\u200b\u2060—"
-    wanted = [
+    expected = [
         re.sub(r"\s+", " ", "".join(c for c in line if c not in deleted)).strip() for line in lines
     ]
     folder = write(tmp_path, n=6, lines=lines, sim_scores=np.ones(6))
-    assert load_paired_embeddings(folder).texts == wanted
-    assert wanted[0] == "Dont stop now"
-    assert wanted[3:5] == ["", ""]
+    assert load_paired_embeddings(folder).texts == expected
+    assert expected[0] == "Dont stop now"
+    assert expected[3:5] == ["", ""]
 
 
-def test_an_empty_line_shifts_nothing(tmp_path: Path) -> None:
+def test_empty_line_keeps_the_rows_aligned(tmp_path: Path) -> None:
     lines = ["", *[f"line {i}" for i in range(1, N)]]
     data = load_paired_embeddings(write(tmp_path, lines=lines), sim_threshold=-np.inf)
     assert data.texts == lines
     assert data.rows.tolist() == list(range(N))
 
 
-def test_blank_lines_at_the_end_are_none(tmp_path: Path) -> None:
+def test_blank_lines_at_the_end_are_ignored(tmp_path: Path) -> None:
     lines = [*[f"line {i}" for i in range(N)], "", " "]
     assert aligned(load_paired_embeddings(write(tmp_path, lines=lines)))
 
 
-# --- What follows ----------------------------------------------------------------------------
+# --- Training --------------------------------------------------------------------------------
 
 
-def test_weights_choose_the_rows_of_memory_maps(tmp_path: Path) -> None:
-    """Training on all rows with weight 0 for some is training on the others: what the notes promise."""
+def test_fit_with_weights_is_fit_on_the_selected_rows(tmp_path: Path) -> None:
+    """As the notes of the docstring say, for memory maps: rows of weight 0 are as good as absent."""
     rng = np.random.default_rng(0)
     counts = rng.poisson(0.7, size=(200, 6))
     names = ["red", "green", "blue", "dog", "cat", "tree"]
@@ -178,8 +180,8 @@ def test_weights_choose_the_rows_of_memory_maps(tmp_path: Path) -> None:
             r"train_speech_embs.npy has shape \(11, 5\).*\(12, 5\)",
         ),
         ({"speech_embs": np.zeros((N, D + 1))}, r"train_speech_embs.npy has shape \(12, 6\)"),
-        ({"text_embs": np.zeros(N)}, r"train_text_embs.npy has shape \(12,\).*wanted.*\(n, d\)"),
-        ({"text_embs": np.zeros((N, D), int)}, r"type int64; wanted are floats"),
+        ({"text_embs": np.zeros(N)}, r"train_text_embs.npy has shape \(12,\).*expected.*\(n, d\)"),
+        ({"text_embs": np.zeros((N, D), int)}, r"type int64; expected floats"),
         (
             {"text_embs": np.full((N, D), None)},
             r"train_text_embs.npy cannot be read.*without Python",
@@ -200,34 +202,34 @@ def test_files_that_do_not_fit(tmp_path: Path, changed: dict[str, Any], message:
 
 
 @pytest.mark.parametrize("content", [b"", b"not an array", b"\x80\x04N."])
-def test_what_is_no_array(tmp_path: Path, content: bytes) -> None:
+def test_file_that_is_not_an_array(tmp_path: Path, content: bytes) -> None:
     folder = write(tmp_path)
     (folder / "train_speech_embs.npy").write_bytes(content)
     with pytest.raises(ValueError, match=r"train_speech_embs.npy cannot be read"):
         load_paired_embeddings(folder)
 
 
-def test_a_download_that_broke_off(tmp_path: Path) -> None:
+def test_incomplete_file(tmp_path: Path) -> None:
     path = write(tmp_path) / "train_text_embs.npy"
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ValueError, match=r"train_text_embs.npy cannot be read"):
         load_paired_embeddings(tmp_path)
 
 
-def test_text_that_is_not_utf8(tmp_path: Path) -> None:
+def test_transcript_that_is_not_utf8(tmp_path: Path) -> None:
     path = write(tmp_path) / "train_transcript.txt"
     path.write_bytes(b"caf\xe9\n" * N)
     with pytest.raises(ValueError, match=r"train_transcript.txt is not UTF-8"):
         load_paired_embeddings(tmp_path)
 
 
-def test_missing_files_are_named_beside_what_is_there(tmp_path: Path) -> None:
+def test_message_lists_missing_and_existing_files(tmp_path: Path) -> None:
     (write(tmp_path) / "train_sim_scores.npy").unlink()
     with pytest.raises(ValueError, match=r"no train_sim_scores.npy; it has train_speech_embs.npy"):
         load_paired_embeddings(tmp_path)
     with pytest.raises(ValueError, match=r"no dev_text_embs.npy and no dev_speech_embs.npy"):
         load_paired_embeddings(tmp_path, "dev")
-    with pytest.raises(ValueError, match="is no folder"):
+    with pytest.raises(ValueError, match="is not a folder"):
         load_paired_embeddings(tmp_path / "elsewhere")
 
 
@@ -243,7 +245,7 @@ def test_missing_files_are_named_beside_what_is_there(tmp_path: Path) -> None:
         ("max_sentences", True),
     ],
 )
-def test_arguments(tmp_path: Path, argument: str, value: Any) -> None:
+def test_bad_arguments(tmp_path: Path, argument: str, value: Any) -> None:
     with pytest.raises(
         ValueError, match=rf"{argument}={re.escape(repr(value))} is not allowed; use"
     ):
