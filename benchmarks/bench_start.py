@@ -6,8 +6,8 @@ Run from the root of the repository:
     python -m benchmarks.bench_start --repeats 10
 
 The figure of a case is the median over the repeats of the user and system CPU seconds of its process. The
-cases are run in turn in every repeat, so that a change in the load of the machine affects all of them. The first
-repeat is not counted: it writes the byte code. The target is a ratio of at most 1.5.
+cases are run in turn in every repeat, so that a change in the load of the machine affects all of them. The
+first repeat writes the byte code and is not counted. The target is a ratio of at most 1.5.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pictures of results: a Display keeps the arrays, `plot` draws them."""
+"""Plots of results. A Display stores the arrays of a result and draws them with `plot`."""
 
 from flip_sklearn.plots.alignment import AlignmentDisplay
 from flip_sklearn.plots.curves import EntityCurveDisplay, RankCurveDisplay

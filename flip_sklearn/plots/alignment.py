@@ -1,4 +1,4 @@
-"""A heat map of who reads whom: views against views, or languages against views."""
+"""Heat map of keyword accuracy: training views, or languages, against views."""
 
 from __future__ import annotations
 
@@ -12,34 +12,37 @@ from flip_sklearn.plots import style
 
 
 class AlignmentDisplay:
-    """Heat map of keyword accuracy: the darker a cell, the more of a sentence's words are found.
+    """Heat map of keyword accuracy of each model on each view.
 
-    Each cell shows the accuracy in percent and, below it, by how many points it differs from the row's
-    reference, with a star where the interval of the difference leaves out 0. White stands for 0.
+    Each cell shows the accuracy in percent and, below it, the difference to the reference of the row in
+    percentage points, with a star if the interval of the difference excludes 0. Darker cells have a higher
+    accuracy; white is 0.
 
     Parameters
     ----------
     accuracy : array-like of shape (r, c)
-        Keyword accuracy, in [0, 1]; a nan cell is hatched.
+        Keyword accuracy, in [0, 1]; cells of nan are hatched.
     rows, columns : sequence of str
-        The r and c names.
+        Names of the r rows and c columns.
     difference : array-like of shape (r, c), default=None
-        To the row's reference; nan where there is none to show.
+        Difference to the reference of the row; nan in cells that show no difference.
     significant : array-like of bool of shape (r, c), default=None
-        Where to put a star.
-    row_label, column_label, note : str
-        What rows and columns are, and what the difference is to.
+        Which cells have a star.
+    row_label, column_label : str
+        Axis labels.
+    note : str
+        Description of the reference of the differences.
 
     Attributes
     ----------
     ax_, figure_ : matplotlib Axes and Figure
-        Where it was drawn.
+        The axes and the figure of the last drawing.
     image_ : matplotlib AxesImage
         The cells.
     text_ : ndarray of shape (r, c)
         The matplotlib Text of each cell.
     colorbar_ : matplotlib Colorbar
-        The scale.
+        The color scale.
 
     Examples
     --------
@@ -66,13 +69,12 @@ class AlignmentDisplay:
         self.rows = tuple(rows)
         self.columns = tuple(columns)
         shape = (len(self.rows), len(self.columns))
-        self.accuracy, self.difference, stars = style.same_shape(
-            shape,
-            accuracy=accuracy,
-            difference=np.full(shape, np.nan) if difference is None else difference,
-            significant=np.zeros(shape) if significant is None else significant,
+        if difference is None:
+            difference = np.full(shape, np.nan)
+        self.accuracy, self.difference = style.check_shapes(
+            shape, accuracy=accuracy, difference=difference
         )
-        self.significant = stars > 0
+        self.significant = style.check_flags(shape, significant=significant)
         self.row_label = row_label
         self.column_label = column_label
         self.note = note
@@ -86,7 +88,7 @@ class AlignmentDisplay:
         Parameters
         ----------
         result : ViewAlignment or VocabularyPreference
-            Of :func:`~flip_sklearn.diagnostics.view_alignment` or
+            The result of :func:`~flip_sklearn.diagnostics.view_alignment` or
             :func:`~flip_sklearn.diagnostics.vocabulary_preference`.
         ax : matplotlib Axes, default=None
             As in :meth:`plot`.
@@ -103,25 +105,27 @@ class AlignmentDisplay:
         Raises
         ------
         ValueError
-            If the result is of another kind.
+            If the result is not a ViewAlignment or a VocabularyPreference.
         """
         style.check_result(
             result, (ViewAlignment, VocabularyPreference), "view_alignment or vocabulary_preference"
         )
         if isinstance(result, ViewAlignment):
             rows, row_label, note = result.views, "trained on", "the model's own view"
-            reference = np.eye(len(rows), dtype=bool)
+            references = result.views
         else:
             rows, row_label, note = result.languages, "words of", "the language's own view"
-            if result.reference != rows:
-                same = len(set(result.reference)) == 1
-                note = f'"{result.reference[0]}"' if same else "where the row has one number"
-            reference = np.array([[v == own for v in result.views] for own in result.reference])
+            references = result.reference
+            if len(set(references)) == 1 and references != rows:
+                note = f'"{references[0]}"'
+            elif references != rows:
+                note = "the cell of the row without a difference"
+        is_reference = np.array([[view == name for view in result.views] for name in references])
         display = cls(
             result.accuracy.value,
             rows=rows,
             columns=result.views,
-            difference=np.where(reference, np.nan, result.difference.value),
+            difference=np.where(is_reference, np.nan, result.difference.value),
             significant=result.difference.significant,
             row_label=row_label,
             note=note,
@@ -139,12 +143,12 @@ class AlignmentDisplay:
         name: str | None = None,
         **options: Any,
     ) -> AlignmentDisplay:
-        """Train a model on each view, read every view, and draw the result.
+        """Train a model on each view, evaluate it on every view, and draw the result.
 
         Parameters
         ----------
         estimator : estimator
-            What to fit, as in :func:`~flip_sklearn.diagnostics.view_alignment`; it is not changed.
+            The estimator to fit, as in :func:`~flip_sklearn.diagnostics.view_alignment`; it is not changed.
         views : mapping of str to array-like of shape (n, d)
             Row-aligned views of the same sentences.
         Y : {array-like, sparse matrix} of shape (n, V)
@@ -166,16 +170,16 @@ class AlignmentDisplay:
         )
 
     def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> AlignmentDisplay:
-        """Draw.
+        """Draw the stored arrays.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; a new figure when None.
+            The axes to draw on; those of a new figure if None.
         name : str, default=None
             Title.
         **kwargs : dict
-            For ``Axes.imshow``, such as ``cmap`` or ``vmax``.
+            Arguments of ``Axes.imshow``, such as ``cmap`` or ``vmax``.
 
         Returns
         -------
@@ -183,63 +187,67 @@ class AlignmentDisplay:
             The display itself.
         """
         n_rows, n_columns = self.accuracy.shape
-        ax = style.axes(ax, (max(2.6 + 0.75 * n_columns, 4.8), max(1.6 + 0.5 * n_rows, 3.0)))
-        finite = self.accuracy[np.isfinite(self.accuracy)]
-        # Up to the next ten percent: a scale that starts at 0 and makes use of its dark end.
-        top = np.ceil(10 * finite.max(initial=0.0)) / 10 or 1.0
-        limits = {} if "norm" in kwargs else {"vmin": 0.0, "vmax": top}
-        settings = {"cmap": "Blues", "aspect": "auto"} | limits | kwargs
-        self.image_ = ax.imshow(np.ma.masked_invalid(self.accuracy), **settings)
-        self.text_ = np.empty(self.accuracy.shape, dtype=object)
-        size = 9 if n_columns <= 6 else 7
-        for i, j in np.ndindex(*self.accuracy.shape):
-            self.text_[i, j] = ax.text(
-                j,
-                i,
-                self._words(i, j),
-                color=self._ink(i, j),
-                ha="center",
-                va="center",
-                fontsize=size,
-            )
-            if np.isnan(self.accuracy[i, j]):
-                self._hatch(ax, i, j)
-        columns = style.wrap(self.columns, 13)
-        turned = n_columns > 3 and max(map(len, map(str, self.columns))) * n_columns > 60
-        if turned:
-            columns = style.wrap(self.columns, 30, lines=1)
-        ax.set_xticks(
-            range(n_columns), columns, fontsize=9, rotation=45 if turned else 0,
-            ha="right" if turned else "center", rotation_mode="anchor" if turned else None,
-        )  # fmt: skip
-        ax.set_yticks(range(n_rows), style.wrap(self.rows, 30, lines=2), fontsize=9)
-        label = self.column_label
-        if np.isfinite(self.difference).any():
-            label += f"\nbelow: points more than from {self.note};\n* the interval leaves out 0"
-        ax.set_xlabel(style.words([label])[0], fontsize=9)
-        ax.set_ylabel(self.row_label, fontsize=9)
-        style.finish(ax, name)
+        ax = style.get_axes(ax, (max(2.6 + 0.75 * n_columns, 4.8), max(1.6 + 0.5 * n_rows, 3.0)))
+        self._draw_cells(ax, kwargs)
+        self._label_axes(ax)
+        style.finish_axes(ax, name)
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0)
         self.colorbar_ = ax.figure.colorbar(self.image_, ax=ax)
         self.colorbar_.set_label("share of words found", fontsize=9)
         self.colorbar_.outline.set_visible(False)
-        style.percent(self.colorbar_.ax.yaxis)
+        style.format_percent(self.colorbar_.ax.yaxis)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
-    def _words(self, i: int, j: int) -> str:
-        """What a cell says."""
+    def _draw_cells(self, ax: Any, kwargs: dict[str, Any]) -> None:
+        """Draw the colors, texts and hatches of the cells."""
+        finite = self.accuracy[np.isfinite(self.accuracy)]
+        # The scale ends at the next multiple of ten percent, so that its dark end is used.
+        v_max = np.ceil(10 * finite.max(initial=0.0)) / 10 or 1.0
+        limits = {} if "norm" in kwargs else {"vmin": 0.0, "vmax": v_max}
+        settings = {"cmap": "Blues", "aspect": "auto"} | limits | kwargs
+        self.image_ = ax.imshow(np.ma.masked_invalid(self.accuracy), **settings)
+        self.text_ = np.empty(self.accuracy.shape, dtype=object)
+        font = {"ha": "center", "va": "center", "fontsize": 9 if len(self.columns) <= 6 else 7}
+        for i, j in np.ndindex(*self.accuracy.shape):
+            color = self._text_color(i, j)
+            self.text_[i, j] = ax.text(j, i, self._cell_text(i, j), color=color, **font)
+            if np.isnan(self.accuracy[i, j]):
+                self._hatch(ax, i, j)
+
+    def _label_axes(self, ax: Any) -> None:
+        """Label the ticks and the axes; long column names are rotated."""
+        n_rows, n_columns = self.accuracy.shape
+        max_length = max((len(str(column)) for column in self.columns), default=0)
+        if n_columns > 3 and max_length * n_columns > 60:
+            columns = style.wrap_labels(self.columns, 30, lines=1)
+            rotation = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        else:
+            columns = style.wrap_labels(self.columns, 13)
+            rotation = {}
+        ax.set_xticks(range(n_columns), columns, fontsize=9, **rotation)
+        ax.set_yticks(range(n_rows), style.wrap_labels(self.rows, 30, lines=2), fontsize=9)
+        label = self.column_label
+        if np.isfinite(self.difference).any():
+            label += (
+                f"\nsecond line: difference to {self.note}, in points;\n* the interval excludes 0"
+            )
+        ax.set_xlabel(style.escape_labels([label])[0], fontsize=9)
+        ax.set_ylabel(self.row_label, fontsize=9)
+
+    def _cell_text(self, i: int, j: int) -> str:
+        """Return the text of a cell."""
         if np.isnan(self.accuracy[i, j]):
-            return style.NOTHING
+            return style.NO_VALUE
         text = f"{100 * self.accuracy[i, j]:.1f}"
         if np.isfinite(self.difference[i, j]):
             star = "*" if self.significant[i, j] else ""
-            text += f"\n{style.number(100 * self.difference[i, j], '+.1f')}{star}"
+            text += f"\n{style.format_number(100 * self.difference[i, j], '+.1f')}{star}"
         return text
 
-    def _ink(self, i: int, j: int) -> str:
-        """Black or white, whichever has more contrast on the cell (WCAG 2.1)."""
+    def _text_color(self, i: int, j: int) -> str:
+        """Return black or white, whichever has more contrast with the cell (WCAG 2.1)."""
         if np.isnan(self.accuracy[i, j]):
             return "black"
         rgb = np.array(self.image_.cmap(self.image_.norm(self.accuracy[i, j]))[:3])
@@ -250,8 +258,10 @@ class AlignmentDisplay:
     def _hatch(self, ax: Any, i: int, j: int) -> None:
         from matplotlib.patches import Rectangle
 
-        ax.add_patch(
-            Rectangle(
-                (j - 0.5, i - 0.5), 1, 1, facecolor="none", edgecolor="#999999", hatch="////", lw=0
-            )
-        )
+        pattern: dict[str, Any] = {
+            "facecolor": "none",
+            "edgecolor": "#999999",
+            "hatch": "////",
+            "lw": 0,
+        }
+        ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, **pattern))

@@ -1,4 +1,4 @@
-"""Accuracy against rank, and names found against the number of words looked at."""
+"""Accuracy against rank, and recall of names against the number of extracted words."""
 
 from __future__ import annotations
 
@@ -12,35 +12,37 @@ from flip_sklearn.plots import style
 
 
 class RankCurveDisplay:
-    """Keyword accuracy against rank: a line for each view, LiP at the end, guessing as the floor.
+    """Keyword accuracy against rank, with one line per view.
 
-    The rank axis is logarithmic to base 2. LiP, the model without factorization, has no rank: it stands
-    apart, to the right of the last one. The dotted line is the accuracy of always guessing the words that
-    are most frequent. Bands and whiskers are confidence intervals.
+    The rank axis is logarithmic with base 2. LiP, the model without factorization, has no rank and is drawn
+    to the right of the last one. The dotted line is the accuracy of always predicting the most frequent
+    words. Shaded bands and error bars are confidence intervals.
 
     Parameters
     ----------
     ranks : sequence of int or None, of length R
-        Ranks from low to high; None is LiP.
+        Ranks in ascending order; None is LiP.
     accuracy, low, high : array-like of shape (R, v)
         Keyword accuracy with its interval, in [0, 1].
     views : sequence of v str
+        Names of the views.
     floor : float, default=None
-        Accuracy of guessing.
+        Accuracy of always predicting the most frequent words.
 
     Attributes
     ----------
     ax_, figure_ : matplotlib Axes and Figure
-        Where it was drawn.
+        The axes and the figure of the last drawing.
     line_ : list of v matplotlib Line2D
         Accuracy against rank.
     lip_ : list of matplotlib Line2D
-        The mark of LiP of each view; empty without LiP.
+        The marker of LiP for each view; empty without LiP.
     errorbar_ : list of matplotlib ErrorbarContainer
-        The intervals of LiP of each view; empty without LiP.
+        The interval of LiP for each view; empty without LiP.
     fill_between_ : list of v matplotlib FillBetweenPolyCollection
         The intervals along the ranks.
     floor_ : matplotlib Line2D or None
+        The dotted line.
 
     Examples
     --------
@@ -58,7 +60,7 @@ class RankCurveDisplay:
     ) -> None:
         self.ranks = tuple(ranks)
         self.views = tuple(views)
-        self.accuracy, self.low, self.high = style.same_shape(
+        self.accuracy, self.low, self.high = style.check_shapes(
             (len(self.ranks), len(self.views)), accuracy=accuracy, low=low, high=high
         )
         self.floor = None if floor is None else float(floor)
@@ -72,7 +74,7 @@ class RankCurveDisplay:
         Parameters
         ----------
         result : RankAnalysis
-            Of :func:`~flip_sklearn.diagnostics.rank_analysis`.
+            The result of :func:`~flip_sklearn.diagnostics.rank_analysis`.
         ax : matplotlib Axes, default=None
             As in :meth:`plot`.
         name : str, default=None
@@ -88,14 +90,17 @@ class RankCurveDisplay:
         Raises
         ------
         ValueError
-            If the result is of another kind.
+            If the result is not a RankAnalysis.
         """
         style.check_result(result, RankAnalysis, "rank_analysis")
-        found = result.accuracy
         display = cls(
-            ranks=result.ranks, accuracy=found.value, low=found.low, high=found.high,
-            views=result.views, floor=result.baseline.value,
-        )  # fmt: skip
+            ranks=result.ranks,
+            accuracy=result.accuracy.value,
+            low=result.accuracy.low,
+            high=result.accuracy.high,
+            views=result.views,
+            floor=result.baseline.value,
+        )
         return display.plot(ax, name=name, **kwargs)
 
     @classmethod
@@ -110,12 +115,12 @@ class RankCurveDisplay:
         name: str | None = None,
         **options: Any,
     ) -> RankCurveDisplay:
-        """Train a model at every rank, and draw the result.
+        """Train a model at every rank and draw the result.
 
         Parameters
         ----------
         estimator : FLiPExtractor
-            All settings but ``rank``; it is not changed.
+            Supplies all settings but ``rank``; it is not changed.
         views : mapping of str to array-like of shape (n, d), or one such array
             Row-aligned views of the same sentences.
         Y : {array-like, sparse matrix} of shape (n, V)
@@ -138,93 +143,111 @@ class RankCurveDisplay:
         return cls.from_result(result, ax=ax, name=name)
 
     def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> RankCurveDisplay:
-        """Draw.
+        """Draw the stored arrays.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; a new figure when None.
+            The axes to draw on; those of a new figure if None.
         name : str, default=None
             Title.
         **kwargs : dict
-            For ``Axes.plot``, of all lines, such as ``linewidth``.
+            Arguments of ``Axes.plot`` for all lines, such as ``linewidth``.
 
         Returns
         -------
         RankCurveDisplay
             The display itself.
         """
-        many = len(self.views) > 5
-        ax = style.axes(ax, (8.4 if many else 6.4, 4.0))
-        factored = np.array([r is not None for r in self.ranks], dtype=bool)
-        x = np.log2([r for r in self.ranks if r is not None])
-        labels = [str(r) for r in self.ranks if r is not None]
-        step = (
-            0.12  # side by side: the intervals of several views in one place would hide each other
-        )
-        apart = x[-1] + 1.0 + step * (len(self.views) - 1) / 2 if len(x) else 0.0
-        self.line_, self.lip_, self.errorbar_, self.fill_between_ = [], [], [], []
-        for j in range(len(self.views)):
-            look = style.series(j) | kwargs
-            self.line_ += ax.plot(x, self.accuracy[factored, j], **look)
-            color = self.line_[-1].get_color()
-            self.fill_between_.append(
-                style.band(ax, x, self.low[factored, j], self.high[factored, j], color)
-            )
-            for i in np.flatnonzero(~factored):
-                at = apart + step * (j - (len(self.views) - 1) / 2)
-                self.lip_ += ax.plot([at], self.accuracy[i, j], **(look | {"linestyle": ""}))
-                self.errorbar_.append(
-                    style.whiskers(ax, [at], self.low[i, [j]], self.high[i, [j]], color=color)
-                )
-        if not factored.all():
+        legend_outside = len(self.views) > 5
+        ax = style.get_axes(ax, (8.4 if legend_outside else 6.4, 4.0))
+        ranks = [rank for rank in self.ranks if rank is not None]
+        has_lip = len(ranks) < len(self.ranks)
+        n_views = len(self.views)
+        x = np.log2(ranks)
+        # The points of LiP are side by side, because their intervals would cover each other.
+        spacing = 0.12
+        x_lip = x[-1] + 1.0 + spacing * (n_views - 1) / 2 if ranks else 0.0
+        self.line_: list[Any] = []
+        self.lip_: list[Any] = []
+        self.errorbar_: list[Any] = []
+        self.fill_between_: list[Any] = []
+        for j in range(n_views):
+            line_style = style.line_style(j) | kwargs
+            self._draw_line(ax, x, j, line_style)
+            if has_lip:
+                offset = spacing * (j - (n_views - 1) / 2)
+                self._draw_lip(ax, x_lip + offset, j, line_style)
+        labels = [str(rank) for rank in ranks]
+        if has_lip:
             labels.append("LiP")
-            x = np.append(x, apart)
-            if len(x) > 1:
-                ax.axvline((2 * x[-2] + 1.0) / 2, color=style.PALE, linewidth=0.8)
+            x = np.append(x, x_lip)
+            if ranks:
+                ax.axvline(x[-2] + 0.5, color=style.LIGHT_GRAY, linewidth=0.8)
         handles, names = list(self.line_), list(self.views)
         self.floor_ = None
         if self.floor is not None:
             self.floor_ = ax.axhline(self.floor, color="black", linewidth=1, linestyle=":")
             handles.append(self.floor_)
-            names.append("guessing the most frequent words")
+            names.append("most frequent words")
         if len(x) == 1:
             ax.set_xlim(x[0] - 1, x[0] + 1)
-        ax.set_xticks(*style.spread(x, labels), fontsize=9)
-        ax.set_xlabel("rank (dimensions kept for the words)", fontsize=9)
-        style.shares(ax, "share of a sentence's words found")
-        style.legend(ax, handles, names, beside=many)
-        style.finish(ax, name)
+        ax.set_xticks(*style.spaced_ticks(x, labels), fontsize=9)
+        ax.set_xlabel("rank (number of latent dimensions)", fontsize=9)
+        style.set_share_axis(ax, "share of a sentence's words found")
+        style.add_legend(ax, handles, names, outside=legend_outside)
+        style.finish_axes(ax, name)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
+    def _draw_line(self, ax: Any, x: np.ndarray, j: int, line_style: dict[str, Any]) -> None:
+        """Draw the line and the band of view j."""
+        rows = [i for i, rank in enumerate(self.ranks) if rank is not None]
+        (line,) = ax.plot(x, self.accuracy[rows, j], **line_style)
+        self.line_.append(line)
+        low, high = self.low[rows, j], self.high[rows, j]
+        self.fill_between_.append(style.draw_band(ax, x, low, high, line.get_color()))
+
+    def _draw_lip(self, ax: Any, x: float, j: int, line_style: dict[str, Any]) -> None:
+        """Draw the marker and the error bar of LiP for view j."""
+        color = self.line_[-1].get_color()
+        for i in [i for i, rank in enumerate(self.ranks) if rank is None]:
+            self.lip_ += ax.plot([x], self.accuracy[i, j], **(line_style | {"linestyle": ""}))
+            whiskers = style.draw_whiskers(
+                ax, [x], self.low[i, [j]], self.high[i, [j]], color=color
+            )
+            self.errorbar_.append(whiskers)
+
 
 class EntityCurveDisplay:
-    """Names found against the number of words looked at, with the bias and without.
+    """Recall of names against the number of extracted words, with and without the bias.
 
-    A name is found when all its words are among the k best. Lines with the bias are solid with filled
-    marks, lines without it dashed with hollow ones; the k axis is logarithmic. Bands are confidence
-    intervals; the dotted line is the most that can be found, since the vocabulary lacks some names.
+    A name is found if all its words are among the k best ones. Lines with the bias are solid with filled
+    markers, lines without it are dashed with hollow markers. The k axis is logarithmic. Shaded bands are
+    confidence intervals. The dotted line is the largest possible recall, because the vocabulary lacks some
+    names.
 
     Parameters
     ----------
     ks : array-like of shape (K,)
         Numbers of words, ascending.
     recall, low, high : array-like of shape (2, v, K)
-        Share of names found with its interval, in [0, 1]; with the bias first, then without.
+        Share of names found with its interval, in [0, 1]; index 0 is with the bias, 1 without.
     views : sequence of v str
+        Names of the views.
     ceiling : float, default=None
-        Share of names whose words the model can give at all.
+        Share of names whose words are all in the vocabulary.
 
     Attributes
     ----------
     ax_, figure_ : matplotlib Axes and Figure
-        Where it was drawn.
+        The axes and the figure of the last drawing.
     line_ : list of 2 v matplotlib Line2D
-        View by view: with the bias, then without.
+        For each view, with and then without the bias.
     fill_between_ : list of 2 v matplotlib FillBetweenPolyCollection
         The intervals, in the same order.
     ceiling_ : matplotlib Line2D or None
+        The dotted line.
 
     Examples
     --------
@@ -242,7 +265,7 @@ class EntityCurveDisplay:
     ) -> None:
         self.ks = np.asarray(ks)
         self.views = tuple(views)
-        self.recall, self.low, self.high = style.same_shape(
+        self.recall, self.low, self.high = style.check_shapes(
             (2, len(self.views), len(self.ks)), recall=recall, low=low, high=high
         )
         self.ceiling = None if ceiling is None else float(ceiling)
@@ -256,7 +279,7 @@ class EntityCurveDisplay:
         Parameters
         ----------
         result : EntityRecallCurve
-            Of :func:`~flip_sklearn.diagnostics.entity_recall_curve`.
+            The result of :func:`~flip_sklearn.diagnostics.entity_recall_curve`.
         ax : matplotlib Axes, default=None
             As in :meth:`plot`.
         name : str, default=None
@@ -272,14 +295,17 @@ class EntityCurveDisplay:
         Raises
         ------
         ValueError
-            If the result is of another kind.
+            If the result is not an EntityRecallCurve.
         """
         style.check_result(result, EntityRecallCurve, "entity_recall_curve")
-        found = result.recall_strict
         display = cls(
-            ks=result.ks, recall=found.value, low=found.low, high=found.high,
-            views=result.views, ceiling=result.ceiling,
-        )  # fmt: skip
+            ks=result.ks,
+            recall=result.recall_strict.value,
+            low=result.recall_strict.low,
+            high=result.recall_strict.high,
+            views=result.views,
+            ceiling=result.ceiling,
+        )
         return display.plot(ax, name=name, **kwargs)
 
     @classmethod
@@ -293,14 +319,14 @@ class EntityCurveDisplay:
         name: str | None = None,
         **options: Any,
     ) -> EntityCurveDisplay:
-        """Look for the names with a fitted model, and draw the result.
+        """Compute the recall of names with a fitted model and draw the result.
 
         Parameters
         ----------
         estimator : FLiPExtractor
-            Fitted.
+            A fitted estimator.
         X : array-like of shape (n, d), or mapping of str to such arrays
-            Embeddings that the model was not trained on, or views of them.
+            Embeddings of sentences that the model was not trained on, or views of them.
         entities : sequence of n lists of str
             The names in each sentence.
         ax : matplotlib Axes, default=None
@@ -319,61 +345,63 @@ class EntityCurveDisplay:
         return cls.from_result(result, ax=ax, name=name)
 
     def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> EntityCurveDisplay:
-        """Draw.
+        """Draw the stored arrays.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; a new figure when None.
+            The axes to draw on; those of a new figure if None.
         name : str, default=None
             Title.
         **kwargs : dict
-            For ``Axes.plot``, of all lines, such as ``linewidth``.
+            Arguments of ``Axes.plot`` for all lines, such as ``linewidth``.
 
         Returns
         -------
         EntityCurveDisplay
             The display itself.
         """
-        many = len(self.views) > 2
-        ax = style.axes(ax, (8.4 if many else 6.4, max(4.0, 0.32 * (len(self.views) + 3))))
+        legend_outside = len(self.views) > 2
+        height = max(4.0, 0.32 * (len(self.views) + 3))
+        ax = style.get_axes(ax, (8.4 if legend_outside else 6.4, height))
         x = np.log10(self.ks)
-        # Marks at every one of many k would run into each other: one in each tenth of the line.
-        dots = {"markevery": 0.1} if len(x) > 15 else {}
+        # With many values of k, a marker at each one would overlap the next.
+        marker_spacing = {"markevery": 0.1} if len(x) > 15 else {}
         self.line_, self.fill_between_ = [], []
         for j in range(len(self.views)):
-            for without in range(2):
-                look = style.series(j) | {"linestyle": "--" if without else "-"}
-                if without:
-                    look["markerfacecolor"] = "white"
-                line = ax.plot(x, self.recall[without, j], **(look | dots | kwargs))[0]
-                ends = self.low[without, j], self.high[without, j]
-                self.fill_between_.append(style.band(ax, x, *ends, line.get_color()))
+            with_bias = style.line_style(j) | {"linestyle": "-"}
+            without_bias = with_bias | {"linestyle": "--", "markerfacecolor": "white"}
+            for i, line_style in enumerate((with_bias, without_bias)):
+                settings = line_style | marker_spacing | kwargs
+                (line,) = ax.plot(x, self.recall[i, j], **settings)
                 self.line_.append(line)
-        handles, names = self._keys()
+                low, high = self.low[i, j], self.high[i, j]
+                self.fill_between_.append(style.draw_band(ax, x, low, high, line.get_color()))
+        handles, names = self._legend_entries()
         self.ceiling_ = None
         if self.ceiling is not None:
             self.ceiling_ = ax.axhline(self.ceiling, color="black", linewidth=1, linestyle=":")
             handles.append(self.ceiling_)
-            names.append("names that the vocabulary has")
-        at = self.ks if len(x) <= 15 else style.round_numbers(self.ks[0], self.ks[-1])
-        ax.set_xticks(*style.spread(np.log10(at), at), fontsize=9)
-        ax.set_xlabel("words looked at, the best first", fontsize=9)
-        style.shares(ax, "share of names found whole")
-        style.legend(ax, handles, names, beside=many)
-        style.finish(ax, name)
+            names.append("names in the vocabulary")
+        ticks = self.ks if len(x) <= 15 else style.round_numbers(self.ks[0], self.ks[-1])
+        ax.set_xticks(*style.spaced_ticks(np.log10(ticks), ticks), fontsize=9)
+        ax.set_xlabel("number of extracted words k", fontsize=9)
+        style.set_share_axis(ax, "share of names found (all words)")
+        style.add_legend(ax, handles, names, outside=legend_outside)
+        style.finish_axes(ax, name)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
-    def _keys(self) -> tuple[list[Any], list[str]]:
-        """What the legend says: of several views their names, and once what is with the bias."""
+    def _legend_entries(self) -> tuple[list[Any], list[str]]:
+        """Return handles and labels: with several views, one per view and one per line style."""
         from matplotlib.lines import Line2D
 
-        how = ["with the bias", "without the bias"]
+        bias_labels = ["with the bias", "without the bias"]
         if len(self.views) == 1:
-            return list(self.line_), how
-        plain = [
-            Line2D([], [], color="black", marker="o", markersize=5, linestyle="-"),
-            Line2D([], [], color="black", marker="o", markersize=5, linestyle="--", mfc="white"),
+            return list(self.line_), bias_labels
+        marker: dict[str, Any] = {"color": "black", "marker": "o", "markersize": 5}
+        bias_handles = [
+            Line2D([], [], linestyle="-", **marker),
+            Line2D([], [], linestyle="--", markerfacecolor="white", **marker),
         ]
-        return [*self.line_[::2], *plain], [*self.views, *how]
+        return [*self.line_[::2], *bias_handles], [*self.views, *bias_labels]

@@ -1,4 +1,4 @@
-"""Methods side by side, as bars with intervals."""
+"""Keyword accuracy of several methods, as bars with intervals."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from flip_sklearn.plots import style
 class ExtractorDisplay:
     """Keyword accuracy of several methods as bars with confidence intervals.
 
-    A star stands where the interval of the difference to the first method leaves out 0. With several
-    views every method has a bar for each, told apart by their hatches.
+    A star marks a method whose difference to the first method has an interval that excludes 0. With several
+    views, each method has one bar per view; the views differ in their hatches.
 
     Parameters
     ----------
     extractors : sequence of e str
-        Names of the methods, the first on top.
+        Names of the methods, the first at the top.
     accuracy, low, high : array-like of shape (e, v)
         Keyword accuracy with its interval, in [0, 1].
     views : sequence of v str
+        Names of the views.
     significant : array-like of bool of shape (e, v), default=None
-        Where to put a star.
+        Which bars have a star.
 
     Attributes
     ----------
     ax_, figure_ : matplotlib Axes and Figure
-        Where it was drawn.
+        The axes and the figure of the last drawing.
     bars_ : list of v matplotlib BarContainer
         The bars of each view, method by method.
     errorbar_ : list of v matplotlib ErrorbarContainer
         The intervals.
     text_ : ndarray of shape (e, v)
-        The matplotlib Text beside each bar.
+        The matplotlib Text to the right of each bar.
 
     Examples
     --------
@@ -61,14 +62,10 @@ class ExtractorDisplay:
         self.extractors = tuple(extractors)
         self.views = tuple(views)
         shape = (len(self.extractors), len(self.views))
-        self.accuracy, self.low, self.high, stars = style.same_shape(
-            shape,
-            accuracy=accuracy,
-            low=low,
-            high=high,
-            significant=np.zeros(shape) if significant is None else significant,
+        self.accuracy, self.low, self.high = style.check_shapes(
+            shape, accuracy=accuracy, low=low, high=high
         )
-        self.significant = stars > 0
+        self.significant = style.check_flags(shape, significant=significant)
 
     @classmethod
     def from_result(
@@ -79,7 +76,7 @@ class ExtractorDisplay:
         Parameters
         ----------
         result : ExtractorComparison
-            Of :func:`~flip_sklearn.diagnostics.compare_extractors`.
+            The result of :func:`~flip_sklearn.diagnostics.compare_extractors`.
         ax : matplotlib Axes, default=None
             As in :meth:`plot`.
         name : str, default=None
@@ -95,59 +92,63 @@ class ExtractorDisplay:
         Raises
         ------
         ValueError
-            If the result is of another kind.
+            If the result is not an ExtractorComparison.
         """
         style.check_result(result, ExtractorComparison, "compare_extractors")
-        found = result.accuracy
         display = cls(
-            extractors=result.extractors, accuracy=found.value, low=found.low, high=found.high,
-            views=result.views, significant=result.difference.significant,
-        )  # fmt: skip
+            extractors=result.extractors,
+            accuracy=result.accuracy.value,
+            low=result.accuracy.low,
+            high=result.accuracy.high,
+            views=result.views,
+            significant=result.difference.significant,
+        )
         return display.plot(ax, name=name, **kwargs)
 
     def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> ExtractorDisplay:
-        """Draw.
+        """Draw the stored arrays.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; a new figure when None.
+            The axes to draw on; those of a new figure if None.
         name : str, default=None
             Title.
         **kwargs : dict
-            For ``Axes.barh``, of all bars, such as ``edgecolor``.
+            Arguments of ``Axes.barh`` for all bars, such as ``edgecolor``.
 
         Returns
         -------
         ExtractorDisplay
             The display itself.
         """
-        e, v = self.accuracy.shape
-        ax = style.axes(ax, (6.4 if v == 1 else 8.0, 1.2 + e * (0.2 + 0.25 * v)))
-        thick = 0.8 / v
+        n_extractors, n_views = self.accuracy.shape
+        width = 6.4 if n_views == 1 else 8.0
+        ax = style.get_axes(ax, (width, 1.2 + n_extractors * (0.2 + 0.25 * n_views)))
+        spacing = 0.8 / n_views
         self.bars_, self.errorbar_ = [], []
-        self.text_ = np.empty((e, v), dtype=object)
-        for j in range(v):
-            at = np.arange(e) + thick * (j - (v - 1) / 2)
-            look = style.fill(j) | {"height": 0.92 * thick} | kwargs
-            self.bars_.append(ax.barh(at, self.accuracy[:, j], **look))
+        self.text_ = np.empty((n_extractors, n_views), dtype=object)
+        for j in range(n_views):
+            y = np.arange(n_extractors) + spacing * (j - (n_views - 1) / 2)
+            bar_style = style.bar_style(j) | {"height": 0.92 * spacing} | kwargs
+            self.bars_.append(ax.barh(y, self.accuracy[:, j], **bar_style))
             self.errorbar_.append(
-                style.whiskers(ax, at, self.low[:, j], self.high[:, j], across=True)
+                style.draw_whiskers(ax, y, self.low[:, j], self.high[:, j], horizontal=True)
             )
-            for i in range(e):
-                self.text_[i, j] = style.value(
-                    ax, self.accuracy[i, j], self.high[i, j], at[i], self.significant[i, j]
+            for i in range(n_extractors):
+                self.text_[i, j] = style.annotate_share(
+                    ax, self.accuracy[i, j], self.high[i, j], y[i], self.significant[i, j]
                 )
-        ax.set_yticks(range(e), style.wrap(self.extractors, 26), fontsize=9)
-        ax.set_ylim(e - 0.45, -0.55)
-        style.percent(ax.xaxis)
+        ax.set_yticks(range(n_extractors), style.wrap_labels(self.extractors, 26), fontsize=9)
+        ax.set_ylim(n_extractors - 0.45, -0.55)
+        style.format_percent(ax.xaxis)
         ax.set_xlim(0, 1)
         label = "share of a sentence's words found"
         if self.significant.any():
-            label += f"\n* the interval of the difference to {self.extractors[0]} leaves out 0"
-        ax.set_xlabel(style.words([label])[0], fontsize=9)
-        if v > 1:
-            style.legend(ax, self.bars_, self.views, beside=True)
-        style.finish(ax, name)
+            label += f"\n* the interval of the difference to {self.extractors[0]} excludes 0"
+        ax.set_xlabel(style.escape_labels([label])[0], fontsize=9)
+        if n_views > 1:
+            style.add_legend(ax, self.bars_, self.views, outside=True)
+        style.finish_axes(ax, name)
         self.ax_, self.figure_ = ax, ax.figure
         return self

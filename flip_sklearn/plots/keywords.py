@@ -13,10 +13,10 @@ LIFT = "lift over the average sentence (nats)"
 
 
 class KeywordDisplay:
-    """Bars of the words read off one embedding, the best on top.
+    """Bars of the keywords of one embedding, the best at the top.
 
-    A filled bar is a word of the sentence, a hatched one is not; where the sentence is not known, all are
-    filled.
+    The bars of words that are in the sentence are filled, the others are hatched. If the words of the
+    sentence are not known, all bars are filled.
 
     Parameters
     ----------
@@ -25,16 +25,16 @@ class KeywordDisplay:
     scores : array-like of shape (k,)
         Lengths of the bars.
     present : array-like of bool of shape (k,), default=None
-        Which words are in the sentence.
+        Whether each word is in the sentence.
     text : str, default=None
         The sentence, shown as the title.
     label : str, default="score"
-        What a score is, with its unit.
+        Label of the score axis, with the unit.
 
     Attributes
     ----------
     ax_, figure_ : matplotlib Axes and Figure
-        Where it was drawn.
+        The axes and the figure of the last drawing.
     bars_ : matplotlib BarContainer
         One bar for each word, best first.
 
@@ -59,10 +59,8 @@ class KeywordDisplay:
     ) -> None:
         self.words = tuple(words)
         shape = (len(self.words),)
-        (self.scores,) = style.same_shape(shape, scores=scores)
-        self.present = None
-        if present is not None:
-            self.present = style.same_shape(shape, present=present)[0] > 0
+        (self.scores,) = style.check_shapes(shape, scores=scores)
+        self.present = None if present is None else style.check_flags(shape, present=present)
         self.text = text
         self.label = label
 
@@ -85,11 +83,11 @@ class KeywordDisplay:
         result : sequence of (str, float)
             Words with scores, best first: an element of ``extract_keywords(X, return_scores=True)``.
         words_present : collection of str, default=None
-            The words of the sentence, as the vocabulary spells them.
+            The words of the sentence, spelled as in the vocabulary.
         text : str, default=None
             The sentence, shown as the title.
         label : str, default="score"
-            What a score is, with its unit.
+            Label of the score axis, with the unit.
         ax : matplotlib Axes, default=None
             As in :meth:`plot`.
         name : str, default=None
@@ -105,7 +103,7 @@ class KeywordDisplay:
         Raises
         ------
         ValueError
-            If the result is not made of pairs, or ``words_present`` is one string.
+            If the result is not a sequence of pairs, or ``words_present`` is a string.
         """
         pairs = list(result)
         if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
@@ -120,8 +118,8 @@ class KeywordDisplay:
         words = [word for word, _ in pairs]
         present = None
         if words_present is not None:
-            among = set(words_present)
-            present = [word in among for word in words]
+            words_present = set(words_present)
+            present = [word in words_present for word in words]
         display = cls(words, [score for _, score in pairs], present=present, text=text, label=label)
         return display.plot(ax, name=name, **kwargs)
 
@@ -138,19 +136,19 @@ class KeywordDisplay:
         name: str | None = None,
         **kwargs: Any,
     ) -> KeywordDisplay:
-        """Read an embedding and draw the words.
+        """Extract the keywords of an embedding and draw them.
 
         Parameters
         ----------
         estimator : FLiPExtractor
-            Fitted. With ``use_bias=False`` the bars are lifts over the average sentence, with
-            ``use_bias=True`` scores, which frequent words are high in everywhere.
+            A fitted estimator. With ``use_bias=False`` the bars are lifts over the average sentence; with
+            ``use_bias=True`` they are scores, which are high for frequent words in every sentence.
         x : array-like of shape (d,) or (1, d)
             The embedding.
         top_k : int, default=None
-            Words to draw, >= 1; the estimator's ``top_k`` when None.
+            Number of words, >= 1; the ``top_k`` of the estimator if None.
         words_present : collection of str, default=None
-            The words of the sentence, as the vocabulary spells them.
+            The words of the sentence, spelled as in the vocabulary.
         text : str, default=None
             The sentence, shown as the title.
         ax : matplotlib Axes, default=None
@@ -168,7 +166,7 @@ class KeywordDisplay:
         Raises
         ------
         ValueError
-            If x is more than one embedding, or not one that the estimator takes.
+            If x is not one embedding, or the estimator does not accept it.
         """
         shape = np.shape(x)
         if len(shape) not in (1, 2) or (len(shape) == 2 and shape[0] != 1):
@@ -176,38 +174,49 @@ class KeywordDisplay:
         keywords = estimator.extract_keywords(
             np.asarray(x)[None] if len(shape) == 1 else x, top_k=top_k, return_scores=True
         )
-        labels = {False: LIFT, True: "score with the bias (nats)"}
+        label = "score"
+        if hasattr(estimator, "use_bias"):
+            label = "score with the bias (nats)" if estimator.use_bias else LIFT
         return cls.from_result(
-            keywords[0], words_present=words_present, text=text, ax=ax, name=name,
-            label=labels[estimator.use_bias] if hasattr(estimator, "use_bias") else "score", **kwargs,
-        )  # fmt: skip
+            keywords[0],
+            words_present=words_present,
+            text=text,
+            label=label,
+            ax=ax,
+            name=name,
+            **kwargs,
+        )
 
     def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> KeywordDisplay:
-        """Draw.
+        """Draw the stored arrays.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; a new figure when None.
+            The axes to draw on; those of a new figure if None.
         name : str, default=None
-            Title, in place of the sentence.
+            Title; the sentence if None.
         **kwargs : dict
-            For ``Axes.barh``, such as ``height``.
+            Arguments of ``Axes.barh``, such as ``height``.
 
         Returns
         -------
         KeywordDisplay
             The display itself.
         """
-        ax = style.axes(ax, (4.8, 1.2 + 0.27 * len(self.words)))
+        ax = style.get_axes(ax, (4.8, 1.2 + 0.27 * len(self.words)))
         present = np.ones(len(self.words), bool) if self.present is None else self.present
-        self.bars_ = style.bars(ax, self.scores, present, **kwargs)
-        ax.set_yticks(range(len(self.words)), style.wrap(self.words, 28, lines=1), fontsize=9)
+        self.bars_ = style.draw_bars(ax, self.scores, present, **kwargs)
+        ax.set_yticks(
+            range(len(self.words)), style.wrap_labels(self.words, 28, lines=1), fontsize=9
+        )
         ax.set_ylim(len(self.words) - 0.4, -0.6)
-        # Below the axes, where a legend would need room: the bars leave none for it inside.
+        # The key is part of the axis label because a legend inside the axes would cover bars.
         key = "" if self.present is None else "\nfilled: in the sentence; hatched: not"
-        ax.set_xlabel(style.words([self.label + key])[0], fontsize=9)
+        ax.set_xlabel(style.escape_labels([self.label + key])[0], fontsize=9)
         ax.tick_params(axis="x", labelsize=9)
-        style.finish(ax, name if name is not None or self.text is None else f'"{self.text}"')
+        if name is None and self.text is not None:
+            name = f'"{self.text}"'
+        style.finish_axes(ax, name)
         self.ax_, self.figure_ = ax, ax.figure
         return self

@@ -1,4 +1,4 @@
-"""What the cosine of two embeddings is made of, word by word."""
+"""Contributions of words to the cosine of two embeddings."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from flip_sklearn.plots import style
 
 
 class SimilarityDisplay:
-    """A waterfall of what a cosine is made of: each bar starts where the one above it ends.
+    """Waterfall chart of the contributions to a cosine: each bar starts where the one above it ends.
 
-    From the top: what all sentences share, the words that carry most, all other words together, and what
-    no word explains; the grey bar at the end is their sum, the cosine. Bars that take away are hatched.
+    From the top, the bars are the part that all sentences share, the words with the largest contributions,
+    all other words together, and the part that no word explains. The grey bar at the bottom is their sum,
+    the cosine. Bars of negative contributions are hatched.
 
     Parameters
     ----------
     labels : sequence of p str
-        Names of the parts.
+        Names of the contributions.
     parts : array-like of shape (p,)
-        Their sizes.
+        The contributions.
 
     Attributes
     ----------
     ax_, figure_ : matplotlib Axes and Figure
-        Where it was drawn.
+        The axes and the figure of the last drawing.
     bars_ : matplotlib BarContainer
-        One bar for each part.
+        One bar for each contribution.
     total_ : matplotlib BarContainer
         The bar of the sum.
     text_ : list of p + 1 matplotlib Text
-        The sizes, written beside the bars.
+        The numbers to the right of the bars.
 
     Examples
     --------
@@ -47,7 +48,7 @@ class SimilarityDisplay:
 
     def __init__(self, labels: Any, parts: Any) -> None:
         self.labels = tuple(labels)
-        (self.parts,) = style.same_shape((len(self.labels),), parts=parts)
+        (self.parts,) = style.check_shapes((len(self.labels),), parts=parts)
 
     @classmethod
     def from_result(
@@ -64,9 +65,10 @@ class SimilarityDisplay:
         Parameters
         ----------
         result : SimilarityExplanation
-            Of :func:`~flip_sklearn.diagnostics.explain_similarity`.
+            The result of :func:`~flip_sklearn.diagnostics.explain_similarity`.
         top_k : int, default=10
-            Words with a bar of their own, >= 0: those that carry most; the others share one.
+            Number of words with their own bar, >= 0: those with the largest absolute contributions. All
+            other words share one bar.
         ax : matplotlib Axes, default=None
             As in :meth:`plot`.
         name : str, default=None
@@ -82,18 +84,18 @@ class SimilarityDisplay:
         Raises
         ------
         ValueError
-            If the result is of another kind, or ``top_k`` is not allowed.
+            If the result is not a SimilarityExplanation, or ``top_k`` is negative.
         """
         style.check_result(result, SimilarityExplanation, "explain_similarity")
         top_k = check_integer("top_k", top_k, 0)
-        sizes = np.asarray(result.contribution, dtype=float)
-        order = np.argsort(-np.abs(sizes), kind="stable")
-        shown, rest = order[:top_k], order[top_k:]
-        labels = ["what all sentences share", *(str(result.words[j]) for j in shown)]
-        parts = [float(result.common), *sizes[shown]]
+        contribution = np.asarray(result.contribution, dtype=float)
+        order = np.argsort(-np.abs(contribution), kind="stable")
+        top, rest = order[:top_k], order[top_k:]
+        labels = ["what all sentences share", *(str(result.words[j]) for j in top)]
+        parts = [float(result.common), *contribution[top]]
         if len(rest):
             labels.append(f"{len(rest)} other words")
-            parts.append(sizes[rest].sum())
+            parts.append(contribution[rest].sum())
         display = cls([*labels, "not explained by words"], [*parts, float(result.residual)])
         return display.plot(ax, name=name, **kwargs)
 
@@ -114,7 +116,7 @@ class SimilarityDisplay:
         Parameters
         ----------
         estimator : FLiPExtractor
-            Fitted.
+            A fitted estimator.
         x1, x2 : array-like of shape (d,) or (1, d)
             The embeddings.
         top_k : int, default=10
@@ -135,16 +137,16 @@ class SimilarityDisplay:
         return cls.from_result(result, top_k=top_k, ax=ax, name=name)
 
     def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> SimilarityDisplay:
-        """Draw.
+        """Draw the stored arrays.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; a new figure when None.
+            The axes to draw on; those of a new figure if None.
         name : str, default=None
             Title.
         **kwargs : dict
-            For ``Axes.barh``, of the parts, such as ``height``.
+            Arguments of ``Axes.barh`` for the contributions, such as ``height``.
 
         Returns
         -------
@@ -152,27 +154,30 @@ class SimilarityDisplay:
             The display itself.
         """
         n = len(self.parts)
-        ax = style.axes(ax, (5.6, 1.2 + 0.27 * (n + 1)))
+        ax = style.get_axes(ax, (5.6, 1.2 + 0.27 * (n + 1)))
         ends = np.cumsum(self.parts)
         starts = ends - self.parts
         total = float(ends[-1]) if n else 0.0
-        self.bars_ = style.bars(ax, self.parts, self.parts >= 0, left=starts, **kwargs)
-        self.total_ = ax.barh([n], [total], color=style.PALE, edgecolor="black")
-        for i, end in enumerate(ends):  # the step down to the next bar
+        self.bars_ = style.draw_bars(ax, self.parts, self.parts >= 0, left=starts, **kwargs)
+        self.total_ = ax.barh([n], [total], color=style.LIGHT_GRAY, edgecolor="black")
+        for i, end in enumerate(ends):  # a vertical line to the next bar
             ax.plot([end, end], [i, i + 1], color="black", linewidth=0.6, zorder=0)
-        sizes = [*(style.number(part, "+.2f") for part in self.parts), style.number(total, ".2f")]
-        tips = [*np.maximum(starts, ends), max(total, 0.0)]
-        span = max(tips) - min([*starts, *ends, 0.0]) or 1.0
+        numbers = [style.format_number(part, "+.2f") for part in self.parts]
+        numbers.append(style.format_number(total, ".2f"))
+        right_ends = [*np.maximum(starts, ends), max(total, 0.0)]
+        span = max(right_ends) - min([*starts, *ends, 0.0]) or 1.0
         self.text_ = [
-            ax.text(tip + 0.015 * span, i, size, va="center", fontsize=8)
-            for i, (tip, size) in enumerate(zip(tips, sizes, strict=True))
+            ax.text(x + 0.015 * span, i, number, va="center", fontsize=8)
+            for i, (x, number) in enumerate(zip(right_ends, numbers, strict=True))
         ]
-        ax.set_yticks(range(n + 1), [*style.wrap(self.labels, 28, lines=1), "cosine"], fontsize=9)
+        ax.set_yticks(
+            range(n + 1), [*style.wrap_labels(self.labels, 28, lines=1), "cosine"], fontsize=9
+        )
         ax.set_ylim(n + 0.6, -0.6)
         ax.margins(x=0.12)
         ax.axvline(0, color="black", linewidth=0.8)
         ax.set_xlabel("part of the cosine", fontsize=9)
         ax.tick_params(axis="x", labelsize=9)
-        style.finish(ax, name)
+        style.finish_axes(ax, name)
         self.ax_, self.figure_ = ax, ax.figure
         return self

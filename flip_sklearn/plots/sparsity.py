@@ -13,9 +13,9 @@ from flip_sklearn.plots import style
 class SparsityDisplay:
     """Keyword accuracy along a path of L1 strengths, against the share of zeros in A.
 
-    The axis is logarithmic in the share of entries that are left, so that 90, 99 and 99.9 % of zeros are
-    equally far apart: accuracy falls where few are left. Whiskers are one standard error each way; the
-    ring is the sparsest model within one standard error of the best.
+    The axis is logarithmic in the share of nonzero entries, so that 90, 99 and 99.9 % zeros are equally far
+    apart, because accuracy falls where few nonzeros are left. Error bars are one standard error. The ring
+    marks the sparsest model within one standard error of the best.
 
     Parameters
     ----------
@@ -24,15 +24,16 @@ class SparsityDisplay:
     accuracy, standard_error : array-like of shape (s,)
         Keyword accuracy with bias and its standard error, in [0, 1].
     accuracy_without_bias : array-like of shape (s,)
+        Keyword accuracy without bias, in [0, 1].
     chosen : int, default=None
-        Number of the model to mark.
+        Index of the model to mark.
 
     Attributes
     ----------
     ax_, figure_ : matplotlib Axes and Figure
-        Where it was drawn.
+        The axes and the figure of the last drawing.
     line_ : list of 2 matplotlib Line2D
-        Accuracy with the bias, and without.
+        Accuracy with and without the bias.
     errorbar_ : matplotlib ErrorbarContainer
         The standard errors.
     chosen_ : matplotlib Line2D or None
@@ -59,7 +60,7 @@ class SparsityDisplay:
         chosen: int | None = None,
     ) -> None:
         self.sparsity, self.accuracy, self.standard_error, self.accuracy_without_bias = (
-            style.same_shape(
+            style.check_shapes(
                 (len(sparsity),),
                 sparsity=sparsity,
                 accuracy=accuracy,
@@ -73,12 +74,12 @@ class SparsityDisplay:
     def from_result(
         cls, result: Any, *, ax: Any = None, name: str | None = None, **kwargs: Any
     ) -> SparsityDisplay:
-        """Draw a path.
+        """Draw a regularization path.
 
         Parameters
         ----------
         result : RegularizationPath
-            Of :func:`~flip_sklearn.regularization_path`.
+            The result of :func:`~flip_sklearn.regularization_path`.
         ax : matplotlib Axes, default=None
             As in :meth:`plot`.
         name : str, default=None
@@ -94,7 +95,7 @@ class SparsityDisplay:
         Raises
         ------
         ValueError
-            If the result is of another kind.
+            If the result is not a RegularizationPath.
         """
         style.check_result(result, RegularizationPath, "regularization_path")
         best = result.best()
@@ -119,12 +120,12 @@ class SparsityDisplay:
         name: str | None = None,
         **options: Any,
     ) -> SparsityDisplay:
-        """Train a model at each strength, and draw the path.
+        """Train a model at each L1 strength and draw the path.
 
         Parameters
         ----------
         estimator : FLiPExtractor
-            All settings but ``l1_strength``; it is not changed.
+            Supplies all settings but ``l1_strength``; it is not changed.
         X : array-like of shape (n, d)
             Embeddings.
         Y : {array-like, sparse matrix} of shape (n, V)
@@ -147,59 +148,62 @@ class SparsityDisplay:
         return cls.from_result(result, ax=ax, name=name)
 
     def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> SparsityDisplay:
-        """Draw.
+        """Draw the stored arrays.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; a new figure when None.
+            The axes to draw on; those of a new figure if None.
         name : str, default=None
             Title.
         **kwargs : dict
-            For ``Axes.plot``, of both lines, such as ``linewidth``.
+            Arguments of ``Axes.plot`` for both lines, such as ``linewidth``.
 
         Returns
         -------
         SparsityDisplay
             The display itself.
         """
-        ax = style.axes(ax, (6.4, 4.0))
-        x, ticks = self._places()
+        ax = style.get_axes(ax, (6.4, 4.0))
+        x, ticks = self._positions()
         error = np.nan_to_num(self.standard_error)
         self.line_, names = [], ["with the bias", "without the bias"]
         for i, values in enumerate((self.accuracy, self.accuracy_without_bias)):
-            self.line_ += ax.plot(x, values, **(style.series(i) | kwargs))
-        self.errorbar_ = style.whiskers(
+            self.line_ += ax.plot(x, values, **(style.line_style(i) | kwargs))
+        self.errorbar_ = style.draw_whiskers(
             ax, x, self.accuracy - error, self.accuracy + error, color=self.line_[0].get_color()
         )
         handles = list(self.line_)
         self.chosen_ = None
         if self.chosen is not None:
+            ring = {"markersize": 13, "markerfacecolor": "none", "markeredgecolor": "black"}
             self.chosen_ = ax.plot(
-                x[self.chosen], self.accuracy[self.chosen], "o", markersize=13,
-                markerfacecolor="none", markeredgecolor="black", clip_on=False,
-            )[0]  # fmt: skip
+                x[self.chosen], self.accuracy[self.chosen], "o", clip_on=False, **ring
+            )[0]
             handles.append(self.chosen_)
             names.append("the sparsest within one standard error")
         ax.set_xticks(list(ticks), list(ticks.values()), fontsize=9)
         ax.set_xlabel("zeros in A, as a share of its entries", fontsize=9)
-        style.shares(ax, "share of a sentence's words found")
-        style.legend(ax, handles, names)
-        style.finish(ax, name)
+        style.set_share_axis(ax, "share of a sentence's words found")
+        style.add_legend(ax, handles, names)
+        style.finish_axes(ax, name)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
-    def _places(self) -> tuple[np.ndarray, dict[float, str]]:
-        """Where each model stands, in powers of ten of what is left; and the ticks."""
-        left = 1 - self.sparsity
-        some = left[left > 0]
-        end = -np.log10(some.min()) if len(some) else 0.0
-        beyond = end + max(0.5, 0.12 * end)  # where nothing is left, which has no logarithm
-        x = np.full(len(left), beyond)
-        x[left > 0] = -np.log10(some)
-        zeros = [0.0, 0.5] + [1 - 10.0**-p for p in range(1, int(np.ceil(end)) + 1)]
-        ticks = {-np.log10(1 - z) + 0.0: f"{100 * z:.10g}%" for z in zeros}
-        ticks = {at: label for at, label in ticks.items() if at <= end + 0.05}
-        if len(some) < len(left):
-            ticks[beyond] = "100%"
+    def _positions(self) -> tuple[np.ndarray, dict[float, str]]:
+        """Return the position of each model, -log10 of the share of nonzeros, and the ticks."""
+        nonzero = 1 - self.sparsity
+        is_finite = nonzero > 0
+        x_max = -np.log10(nonzero[is_finite].min()) if is_finite.any() else 0.0
+        # A model of zeros only has no logarithm and is drawn to the right of the others.
+        x_all_zero = x_max + max(0.5, 0.12 * x_max)
+        x = np.full(len(nonzero), x_all_zero)
+        x[is_finite] = -np.log10(nonzero[is_finite])
+        ticks = {}
+        for zeros in [0.0, 0.5] + [1 - 10.0**-p for p in range(1, int(np.ceil(x_max)) + 1)]:
+            position = -np.log10(1 - zeros) + 0.0
+            if position <= x_max + 0.05:
+                ticks[position] = f"{100 * zeros:.10g}%"
+        if not is_finite.all():
+            ticks[x_all_zero] = "100%"
         return x, ticks

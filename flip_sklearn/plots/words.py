@@ -1,4 +1,4 @@
-"""Which words are found: recall against frequency, or by group."""
+"""Recall of words against their frequency, or by group."""
 
 from __future__ import annotations
 
@@ -9,53 +9,56 @@ import numpy as np
 from flip_sklearn.diagnostics.words import WordRecoverability, word_recoverability
 from flip_sklearn.plots import style
 
-_LABELLED = 5
+_N_LABELLED = 5  # words labelled above and below the dots
+_X_UNSEEN = -0.6  # position of words that do not occur in training, whose count has no logarithm
 
 
 class RecoverabilityDisplay:
     """Recall of words against their frequency in training, or of groups of words as bars.
 
-    Bands of frequency: a faint dot for each word, larger where the test has it more often; a thick line
-    over the counts of each band at the recall of its words together, with its interval; and the names of
-    some words at both ends. Any other grouping, which has no place on the axis of frequency: a bar for
-    each group. The dashed line is the recall of all words together, and a star stands where the interval
-    of the difference to it leaves out 0. Diamonds are what always guessing the most frequent words finds.
+    For frequency bins, each word is a dot, whose size grows with the number of test sentences that contain
+    the word. A thick line over the counts of a bin shows the pooled recall of its words, with its interval,
+    and some words with high and low recall are labelled. For other groups, each group is a bar. The dashed
+    line is the pooled recall of all words, and a star marks groups whose difference to it has an interval
+    that excludes 0. Diamonds are the recall of always predicting the most frequent words.
 
     Parameters
     ----------
     bands : sequence of b labels
+        Names of the bins or groups.
     recall, low, high : array-like of shape (b,)
-        Recall of each band with its interval, in [0, 1].
+        Recall of each bin with its interval, in [0, 1].
     overall : float
-        Recall of all words together.
+        Pooled recall of all words.
     significant : array-like of bool of shape (b,), default=None
-        Where to put a star.
+        Which bins have a star.
     floor : array-like of shape (b,), default=None
-        Recall of guessing, of each band.
+        Recall of always predicting the most frequent words, for each bin.
     counts : array-like of shape (b, 2), default=None
-        Least and largest training count in each band; None for bars.
+        Smallest and largest training count in each bin; None to draw bars.
     words : sequence of str, default=None
-        Names of the words drawn as dots.
+        The words drawn as dots.
     word_count, word_recall, word_test_count : array-like, default=None
-        Training count, recall and test sentences of each word.
+        Training count, recall and number of test sentences of each word.
     kept, lost : sequence of str
-        The words to name at the upper and the lower end.
+        The words to label above and below the dots.
 
     Attributes
     ----------
     ax_, figure_ : matplotlib Axes and Figure
-        Where it was drawn.
+        The axes and the figure of the last drawing.
     line_ : list of b matplotlib Line2D
-        The recall of each band; empty for bars.
+        The recall of each bin; empty if bars are drawn.
     bars_ : matplotlib BarContainer or None
-        The bars, if it is bars.
+        The bars, if bars are drawn.
     errorbar_ : matplotlib ErrorbarContainer
         The intervals.
     scatter_ : matplotlib PathCollection or None
-        The words.
+        The dots.
     text_ : list of matplotlib Annotation
-        The shares of the bars, or the names of words.
+        The percentages of the bars, or the labels of words.
     overall_ : matplotlib Line2D
+        The dashed line.
     floor_ : matplotlib Line2D or None
         The diamonds.
 
@@ -90,24 +93,19 @@ class RecoverabilityDisplay:
     ) -> None:
         self.bands = tuple(bands)
         b = len(self.bands)
-        self.recall, self.low, self.high, stars = style.same_shape(
-            (b,),
-            recall=recall,
-            low=low,
-            high=high,
-            significant=np.zeros(b) if significant is None else significant,
+        self.recall, self.low, self.high = style.check_shapes(
+            (b,), recall=recall, low=low, high=high
         )
-        self.significant = stars > 0
+        self.significant = style.check_flags((b,), significant=significant)
         self.overall = float(overall)
-        self.floor = None if floor is None else style.same_shape((b,), floor=floor)[0]
-        self.counts = None if counts is None else style.same_shape((b, 2), counts=counts)[0]
+        self.floor = None if floor is None else style.check_shapes((b,), floor=floor)[0]
+        self.counts = None if counts is None else style.check_shapes((b, 2), counts=counts)[0]
         self.words = () if words is None else tuple(words)
-        none = np.zeros(0)
-        self.word_count, self.word_recall, self.word_test_count = style.same_shape(
+        self.word_count, self.word_recall, self.word_test_count = style.check_shapes(
             (len(self.words),),
-            word_count=none if word_count is None else word_count,
-            word_recall=none if word_recall is None else word_recall,
-            word_test_count=none if word_test_count is None else word_test_count,
+            word_count=() if word_count is None else word_count,
+            word_recall=() if word_recall is None else word_recall,
+            word_test_count=() if word_test_count is None else word_test_count,
         )
         self.kept = tuple(kept)
         self.lost = tuple(lost)
@@ -121,7 +119,7 @@ class RecoverabilityDisplay:
         Parameters
         ----------
         result : WordRecoverability
-            Of :func:`~flip_sklearn.diagnostics.word_recoverability`.
+            The result of :func:`~flip_sklearn.diagnostics.word_recoverability`.
         ax : matplotlib Axes, default=None
             As in :meth:`plot`.
         name : str, default=None
@@ -137,27 +135,33 @@ class RecoverabilityDisplay:
         Raises
         ------
         ValueError
-            If the result is of another kind.
+            If the result is not a WordRecoverability.
         """
         style.check_result(result, WordRecoverability, "word_recoverability")
-        found = result.band_recall
-        counts, floor = _ranges(result), result.band_baseline
+        counts, baseline = _count_ranges(result), result.band_baseline
         words: dict[str, Any] = {}
         if counts is not None:
-            shown = np.flatnonzero((result.test_count > 0) & (result.band != None))  # noqa: E711
+            in_bin = np.array([band is not None for band in result.band], dtype=bool)
+            rows = np.flatnonzero((result.test_count > 0) & in_bin)
             words = {
-                "words": result.words[shown],
-                "word_count": result.train_count[shown],
-                "word_recall": result.recall[shown],
-                "word_test_count": result.test_count[shown],
-                "kept": result.kept(_LABELLED),
-                "lost": result.lost(_LABELLED),
+                "words": result.words[rows],
+                "word_count": result.train_count[rows],
+                "word_recall": result.recall[rows],
+                "word_test_count": result.test_count[rows],
+                "kept": result.kept(_N_LABELLED),
+                "lost": result.lost(_N_LABELLED),
             }
         display = cls(
-            bands=result.bands, recall=found.value, low=found.low, high=found.high,
-            overall=result.overall.value, significant=result.band_difference.significant,
-            floor=None if floor is None else floor.value, counts=counts, **words,
-        )  # fmt: skip
+            bands=result.bands,
+            recall=result.band_recall.value,
+            low=result.band_recall.low,
+            high=result.band_recall.high,
+            overall=result.overall.value,
+            significant=result.band_difference.significant,
+            floor=None if baseline is None else baseline.value,
+            counts=counts,
+            **words,
+        )
         return display.plot(ax, name=name, **kwargs)
 
     @classmethod
@@ -198,16 +202,16 @@ class RecoverabilityDisplay:
     def plot(
         self, ax: Any = None, *, name: str | None = None, **kwargs: Any
     ) -> RecoverabilityDisplay:
-        """Draw.
+        """Draw the stored arrays.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; a new figure when None.
+            The axes to draw on; those of a new figure if None.
         name : str, default=None
             Title.
         **kwargs : dict
-            For the bands: ``Axes.plot``, or ``Axes.barh`` where they are bars.
+            Arguments for the bins: of ``Axes.plot``, or of ``Axes.barh`` if bars are drawn.
 
         Returns
         -------
@@ -218,139 +222,145 @@ class RecoverabilityDisplay:
         self.text_: list[Any] = []
         self.bars_ = self.scatter_ = self.floor_ = None
         if self.counts is None:
-            ax = style.axes(ax, (6.4, min(1.3 + 0.3 * len(self.bands), 12.0)))
+            ax = style.get_axes(ax, (6.4, min(1.3 + 0.3 * len(self.bands), 12.0)))
             self._plot_groups(ax, kwargs)
         else:
-            ax = style.axes(ax, (6.4, 4.6))
+            ax = style.get_axes(ax, (6.4, 4.6))
             self._plot_frequency(ax, self.counts, kwargs)
-        style.finish(ax, name)
+        style.finish_axes(ax, name)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
     def _plot_groups(self, ax: Any, kwargs: dict[str, Any]) -> None:
-        at = np.arange(len(self.bands))
-        self.bars_ = style.bars(ax, self.recall, np.ones(len(at), bool), **kwargs)
-        self.errorbar_ = style.whiskers(ax, at, self.low, self.high, across=True)
+        """Draw a bar for each group."""
+        y = np.arange(len(self.bands))
+        self.bars_ = style.draw_bars(ax, self.recall, np.ones(len(y), bool), **kwargs)
+        self.errorbar_ = style.draw_whiskers(ax, y, self.low, self.high, horizontal=True)
         self.text_ = [
-            style.value(ax, self.recall[i], self.high[i], i, self.significant[i])
-            for i in range(len(at))
+            style.annotate_share(ax, self.recall[i], self.high[i], i, self.significant[i])
+            for i in range(len(y))
         ]
         if self.floor is not None:
-            self.floor_ = self._diamonds(ax, self.floor, at)
+            self.floor_ = self._draw_diamonds(ax, self.floor, y)
         self.overall_ = ax.axvline(
             self.overall, color="black", linestyle="--", linewidth=1, zorder=0
         )
-        ax.set_yticks(at, style.wrap(self.bands, 26, lines=2), fontsize=9)
-        ax.set_ylim(len(at) - 0.45, -0.55)
-        style.percent(ax.xaxis)
+        ax.set_yticks(y, style.wrap_labels(self.bands, 26, lines=2), fontsize=9)
+        ax.set_ylim(len(y) - 0.45, -0.55)
+        style.format_percent(ax.xaxis)
         ax.set_xlim(0, 1.05)
-        ax.set_xlabel(self._found() + self._star(), fontsize=9)
+        ax.set_xlabel(self._recall_label() + self._star_label(), fontsize=9)
 
     def _plot_frequency(self, ax: Any, counts: np.ndarray, kwargs: dict[str, Any]) -> None:
-        ends = _place(counts)
+        """Draw a dot for each word and a line for each bin of training counts."""
         if len(self.words):
-            x, size = _place(self.word_count), 5 + 4 * np.log2(np.maximum(self.word_test_count, 1))
             self.scatter_ = ax.scatter(
-                x,
+                _count_position(self.word_count),
                 self.word_recall,
-                s=size,
+                s=5 + 4 * np.log2(np.maximum(self.word_test_count, 1)),
                 color="#777777",
                 alpha=0.25,
                 linewidth=0,
                 rasterized=True,
             )
-        look = {"color": style.BLUE, "linewidth": 4, "solid_capstyle": "butt"} | kwargs
-        for (first, last), recall in zip(ends, self.recall, strict=True):
-            wide = max(last - first, 0.1) / 2  # a band of one count has a line, too
-            middle = (first + last) / 2
-            self.line_ += ax.plot([middle - wide, middle + wide], [recall, recall], **look)
-        self.errorbar_ = style.whiskers(ax, ends.mean(axis=1), self.low, self.high)
-        for star, at, high in zip(self.significant, ends.mean(axis=1), self.high, strict=True):
-            if star:
-                ax.annotate(
-                    "*",
-                    (at, high),
-                    xytext=(0, -1),
-                    textcoords="offset points",
-                    ha="center",
-                    fontsize=11,
-                )
+        ends = _count_position(counts)
+        middles = ends.mean(axis=1)
+        self._draw_bins(ax, ends, kwargs)
+        self.errorbar_ = style.draw_whiskers(ax, middles, self.low, self.high)
+        for i in np.flatnonzero(self.significant):
+            ax.annotate(
+                "*",
+                (middles[i], self.high[i]),
+                xytext=(0, -1),
+                textcoords="offset points",
+                ha="center",
+                fontsize=11,
+            )
         if self.floor is not None:
-            self.floor_ = self._diamonds(ax, ends.mean(axis=1), self.floor)
+            self.floor_ = self._draw_diamonds(ax, middles, self.floor)
         self.overall_ = ax.axhline(self.overall, color="black", linestyle="--", linewidth=1)
-        most = int(np.ceil(max(ends.max(initial=1.0), 1.0)))
-        ticks = {float(p): f"{10**p:,}" for p in range(most + 1)}
+        max_power = int(np.ceil(max(ends.max(initial=1.0), 1.0)))
+        ticks = {float(power): f"{10**power:,}" for power in range(max_power + 1)}
         if (counts[:, 0] <= 0).any():
-            ticks[_NEVER] = "0"
+            ticks[_X_UNSEEN] = "0"
         ax.set_xticks(list(ticks), list(ticks.values()))
-        ax.set_xlabel("times in the training text" + self._star(), fontsize=9)
-        style.shares(ax, self._found())
+        ax.set_xlabel("count in the training text" + self._star_label(), fontsize=9)
+        style.set_share_axis(ax, self._recall_label())
         ax.set_yticks(np.linspace(0, 1, 6))
         ax.set_ylim(-0.05, 1.05)
         ax.set_xlim(min(ticks) - 0.15, ends.max(initial=1.0) + 0.25)
-        self._name_words(ax)
+        self._label_words(ax)
 
-    def _found(self) -> str:
+    def _draw_bins(self, ax: Any, ends: np.ndarray, kwargs: dict[str, Any]) -> None:
+        """Draw a horizontal line for each bin, from its smallest to its largest count."""
+        settings = {"color": style.BLUE, "linewidth": 4, "solid_capstyle": "butt"} | kwargs
+        for (first, last), recall in zip(ends, self.recall, strict=True):
+            half = max(last - first, 0.1) / 2  # at least 0.1 long, also for a bin of one count
+            middle = (first + last) / 2
+            self.line_ += ax.plot([middle - half, middle + half], [recall, recall], **settings)
+
+    def _draw_diamonds(self, ax: Any, x: Any, y: Any) -> Any:
+        settings = {"markersize": 6, "markerfacecolor": "white", "markeredgecolor": "black"}
+        return ax.plot(x, y, "D", clip_on=False, **settings)[0]
+
+    def _recall_label(self) -> str:
         if self.floor is None:
             return "share of occurrences found (dashed: all words)"
-        return "share of occurrences found (dashed: all words;\ndiamonds: guessing frequent words)"
+        return "share of occurrences found (dashed: all words;\ndiamonds: most frequent words)"
 
-    def _diamonds(self, ax: Any, x: Any, y: Any) -> Any:
-        look = {"markersize": 6, "markerfacecolor": "white", "markeredgecolor": "black"}
-        return ax.plot(x, y, "D", clip_on=False, **look)[0]
+    def _star_label(self) -> str:
+        if not self.significant.any():
+            return ""
+        return "\n* the interval of the difference to all words excludes 0"
 
-    def _star(self) -> str:
-        star = "\n* the interval of the difference to all words leaves out 0"
-        return star if self.significant.any() else ""
-
-    def _name_words(self, ax: Any) -> None:
-        """Names of some words in a row above and one below, with a line to the dot of each."""
-        place = {word: i for i, word in reversed(list(enumerate(self.words)))}
+    def _label_words(self, ax: Any) -> None:
+        """Label some words in a row above the dots and in one below, each with a line to its dot."""
+        row_of_word = {word: i for i, word in reversed(list(enumerate(self.words)))}
         left, right = ax.get_xlim()
-        inches = ax.get_window_extent().width / ax.figure.dpi
-        per_letter = (right - left) / (inches * 72) * 8 * 0.65  # at 8 points
-        for names, y in ((self.kept, 1.15), (self.lost, -0.15)):
-            known = [place[word] for word in names if word in place]
-            known.sort(key=lambda i: (self.word_count[i], self.word_recall[i]))
-            texts = style.wrap([self.words[i] for i in known], 16, 1)
-            x = _place(self.word_count[known])
-            middles = _side_by_side(x, [per_letter * (len(t) + 1) for t in texts], right)
-            for i, text, at, middle in zip(known, texts, x, middles, strict=True):
-                self.text_.append(
-                    ax.annotate(
-                        text, (at, self.word_recall[i]), xytext=(middle, y), fontsize=8,
-                        ha="center", va="bottom" if y > 0 else "top",
-                        arrowprops={"arrowstyle": "-", "linewidth": 0.5, "shrinkB": 0},
-                    )
-                )  # fmt: skip
+        width_in_points = ax.get_window_extent().width / ax.figure.dpi * 72
+        letter_width = (right - left) / width_in_points * 8 * 0.65  # at a font size of 8 points
+        for words, y in ((self.kept, 1.15), (self.lost, -0.15)):
+            rows = [row_of_word[word] for word in words if word in row_of_word]
+            rows.sort(key=lambda i: (self.word_count[i], self.word_recall[i]))
+            texts = style.wrap_labels([self.words[i] for i in rows], 16, 1)
+            x = _count_position(self.word_count[rows])
+            x_text = _without_overlap(x, [letter_width * (len(text) + 1) for text in texts], right)
+            for i, row in enumerate(rows):
+                annotation = ax.annotate(
+                    texts[i],
+                    (x[i], self.word_recall[row]),
+                    xytext=(x_text[i], y),
+                    fontsize=8,
+                    ha="center",
+                    va="bottom" if y > 0 else "top",
+                    arrowprops={"arrowstyle": "-", "linewidth": 0.5, "shrinkB": 0},
+                )
+                self.text_.append(annotation)
         if self.text_:
             ax.set_ylim(-0.25, 1.25)
 
 
-def _side_by_side(x: np.ndarray, widths: list[float], right: float) -> np.ndarray:
-    """Middles of labels in a row in the order of x, none covering another, none beyond the right end."""
-    middles, half = np.array(x, dtype=float), np.array(widths) / 2
-    for i in range(1, len(middles)):
-        middles[i] = max(middles[i], middles[i - 1] + half[i - 1] + half[i])
-    for i in reversed(range(len(middles))):
-        end = right if i + 1 == len(middles) else middles[i + 1] - half[i + 1]
-        middles[i] = min(middles[i], end - half[i])
-    return middles
+def _without_overlap(x: np.ndarray, widths: list[float], right: float) -> np.ndarray:
+    """Shift labels centered at ascending x so that they do not overlap nor exceed the right end."""
+    centers, half = np.array(x, dtype=float), np.array(widths) / 2
+    for i in range(1, len(centers)):
+        centers[i] = max(centers[i], centers[i - 1] + half[i - 1] + half[i])
+    for i in reversed(range(len(centers))):
+        end = right if i + 1 == len(centers) else centers[i + 1] - half[i + 1]
+        centers[i] = min(centers[i], end - half[i])
+    return centers
 
 
-_NEVER = -0.6  # where words that training never saw stand, which have no logarithm
-
-
-def _place(count: Any) -> np.ndarray:
-    """Training counts on the axis: in powers of ten."""
+def _count_position(count: Any) -> np.ndarray:
+    """Return the position of training counts on the axis, log10 of the count."""
     count = np.asarray(count, dtype=float)
-    return np.where(count > 0, np.log10(np.maximum(count, 1e-3)), _NEVER)
+    return np.where(count > 0, np.log10(np.maximum(count, 1e-3)), _X_UNSEEN)
 
 
-def _ranges(result: WordRecoverability) -> np.ndarray | None:
-    """Least and largest training count of each band; None where bands overlap, which are not of counts."""
-    used = result.test_count > 0
-    counts = [result.train_count[used & (result.band == band)] for band in result.bands]
+def _count_ranges(result: WordRecoverability) -> np.ndarray | None:
+    """Return the range of training counts of each bin, or None if the bins are not count ranges."""
+    in_test = result.test_count > 0
+    counts = [result.train_count[in_test & (result.band == band)] for band in result.bands]
     if any(len(c) == 0 or np.isnan(c).any() for c in counts):
         return None
     ranges = np.array([[c.min(), c.max()] for c in counts])

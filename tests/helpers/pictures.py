@@ -1,4 +1,4 @@
-"""Results made by hand, one of each kind, and how pictures of them are looked at."""
+"""Results made by hand, one of each kind, and helpers to inspect plots of them."""
 
 from __future__ import annotations
 
@@ -97,41 +97,42 @@ def extractors(views: Any = ("text", "speech")) -> ExtractorComparison:
 
 
 def recoverability(
-    n_words: int = 300, by: str = "frequency", guess: bool = True
+    n_words: int = 300, by: str = "frequency", with_baseline: bool = True
 ) -> WordRecoverability:
-    """Words of which the frequent ones are found more often, in bands of frequency or of two kinds."""
+    """Recall that increases with frequency, in frequency bins or two groups."""
     rng = np.random.default_rng(0)
     train = np.concatenate([[0, 0], rng.integers(1, 1000, size=n_words - 2)]).astype(float)
     test = np.maximum(rng.poisson(train / 20), 1)
     hits = rng.binomial(test, np.clip(0.2 + 0.25 * np.log10(train + 1), 0, 1))
     if by == "frequency":
-        bands, number = ("0", "1-9", "10-99", "100+"), np.searchsorted([1, 10, 100], train, "right")
+        bins = ("0", "1-9", "10-99", "100+")
+        bin_of_word = np.searchsorted([1, 10, 100], train, "right")
     else:
-        bands, number = ("noun", "verb"), np.arange(n_words) % 2
-    found, among = np.bincount(number, hits), np.bincount(number, test)
-    overall = found.sum() / among.sum()
+        bins, bin_of_word = ("noun", "verb"), np.arange(n_words) % 2
+    bin_hits, occurrences = np.bincount(bin_of_word, hits), np.bincount(bin_of_word, test)
+    overall = bin_hits.sum() / occurrences.sum()
     return WordRecoverability(
         words=np.array([f"word{j}" for j in range(n_words)], dtype=object),
         train_count=train,
         test_count=test,
         test_hits=hits,
         recall=hits / test,
-        band=np.array(bands, dtype=object)[number],
-        bands=bands,
-        band_recall=interval(found / among),
-        band_difference=difference(found / among - overall),
-        band_words=np.bincount(number),
-        band_occurrences=among,
+        band=np.array(bins, dtype=object)[bin_of_word],
+        bands=bins,
+        band_recall=interval(bin_hits / occurrences),
+        band_difference=difference(bin_hits / occurrences - overall),
+        band_words=np.bincount(bin_of_word),
+        band_occurrences=occurrences,
         overall=interval(overall),
         n_sentences=100,
         n_skipped=0,
         confidence=0.95,
-        band_baseline=interval(np.linspace(0.05, 0.3, len(bands))) if guess else None,
+        band_baseline=interval(np.linspace(0.05, 0.3, len(bins))) if with_baseline else None,
     )
 
 
 def similarity() -> SimilarityExplanation:
-    """Common 0.3, words 0.5, -0.1 and twelve of 0.01, residual 0.05."""
+    """Contributions: common 0.3, words 0.5, -0.1 and twelve of 0.01, residual 0.05."""
     contribution = np.array([0.5, -0.1, *[0.01] * 12])
     m = len(contribution)
     return SimilarityExplanation(
@@ -142,7 +143,7 @@ def similarity() -> SimilarityExplanation:
 
 
 KEYWORDS = [("dog", 4.2), ("runs", 3.0), ("cat", -0.5)]
-PICTURES: dict[str, Callable[..., Any]] = {
+DISPLAYS: dict[str, Callable[..., Any]] = {
     "alignment": lambda **kw: plots.AlignmentDisplay.from_result(alignment(), **kw),
     "preference": lambda **kw: plots.AlignmentDisplay.from_result(preference(), **kw),
     "ranks": lambda **kw: plots.RankCurveDisplay.from_result(ranks(), **kw),
@@ -156,16 +157,16 @@ PICTURES: dict[str, Callable[..., Any]] = {
     ),
     "similarity": lambda **kw: plots.SimilarityDisplay.from_result(similarity(), **kw),
 }
-each_picture = pytest.mark.parametrize("name", PICTURES)
+each_display = pytest.mark.parametrize("name", DISPLAYS)
 
 
 def new_axes(width: float = 6.4, height: float = 4.8) -> Any:
-    """Axes of a figure that pyplot does not know."""
+    """Axes of a figure that is not registered with pyplot."""
     return FigureCanvasAgg(Figure((width, height))).figure.subplots()
 
 
 def pixels(figure: Any, dpi: int = 50) -> np.ndarray:
-    """The figure as it is in grey, (height, width), from 0 to 1."""
+    """The figure in grayscale, (height, width), from 0 to 1."""
     from matplotlib.image import imread
 
     file = io.BytesIO()
@@ -176,13 +177,13 @@ def pixels(figure: Any, dpi: int = 50) -> np.ndarray:
 
 
 def texts(figure: Any) -> list[str]:
-    """Everything that is written in a figure."""
+    """All texts of a figure."""
     figure.draw_without_rendering()
     return [t.get_text() for t in figure.findobj(matplotlib.text.Text) if t.get_text().strip()]
 
 
 def nothing_is_cut_off(figure: Any) -> bool:
-    """Whether all that is drawn lies inside the figure, to a hundredth of an inch."""
+    """Whether everything drawn lies inside the figure, to a hundredth of an inch."""
     figure.draw_without_rendering()
     inside = figure.get_tightbbox(figure.canvas.get_renderer())
     width, height = figure.get_size_inches()

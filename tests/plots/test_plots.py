@@ -1,4 +1,4 @@
-"""Pictures can be read in grey, with any words, and on any axes."""
+"""Plots are readable in grayscale, with any text, and on any axes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ import flip_sklearn
 from flip_sklearn import plots
 from tests.helpers.paths import ROOT
 from tests.helpers.pictures import (
-    PICTURES,
+    DISPLAYS,
     alignment,
-    each_picture,
+    each_display,
     entities,
     extractors,
     new_axes,
@@ -34,17 +34,17 @@ from tests.helpers.pictures import (
 pytestmark = pytest.mark.filterwarnings("error")
 
 
-# --- Of every picture ------------------------------------------------------------------------
+# --- Every display ---------------------------------------------------------------------------
 
 
-@each_picture
-def test_it_draws_on_given_axes_and_nowhere_else(name: str, tmp_path: Any) -> None:
+@each_display
+def test_only_the_given_axes_are_changed(name: str, tmp_path: Any) -> None:
     import matplotlib.pyplot as plt
 
     before, settings = plt.get_fignums(), dict(matplotlib.rcParams)
     figure = Figure((10, 4))
     left, right = figure.subplots(1, 2)
-    display = PICTURES[name](ax=right, name="Title")
+    display = DISPLAYS[name](ax=right, name="Title")
     assert display.ax_ is right
     assert display.figure_ is figure
     assert not left.has_data()
@@ -56,34 +56,34 @@ def test_it_draws_on_given_axes_and_nowhere_else(name: str, tmp_path: Any) -> No
     assert (tmp_path / "picture.png").stat().st_size > 2000
 
 
-@each_picture
-def test_it_makes_one_figure_where_none_is_given(name: str) -> None:
+@each_display
+def test_without_axes_one_figure_is_created(name: str) -> None:
     import matplotlib.pyplot as plt
 
     before = plt.get_fignums()
-    display = PICTURES[name](ax=None)
+    display = DISPLAYS[name](ax=None)
     new = [n for n in plt.get_fignums() if n not in before]
     assert [plt.figure(n) for n in new] == [display.figure_]
     assert nothing_is_cut_off(display.figure_)
     plt.close(display.figure_)
 
 
-@each_picture
-def test_it_can_be_drawn_again_elsewhere(name: str) -> None:
-    display = PICTURES[name](ax=new_axes())
+@each_display
+def test_plot_again_on_other_axes_draws_the_same(name: str) -> None:
+    display = DISPLAYS[name](ax=new_axes())
     first, again = display.ax_, new_axes()
     assert display.plot(again) is display
     assert display.ax_ is again is not first
     assert np.array_equal(pixels(first.figure, 30), pixels(again.figure, 30))
 
 
-@each_picture
-def test_several_axes_are_refused(name: str) -> None:
+@each_display
+def test_an_array_of_axes_raises(name: str) -> None:
     with pytest.raises(ValueError, match="one matplotlib Axes"):
-        PICTURES[name](ax=Figure().subplots(1, 2))
+        DISPLAYS[name](ax=Figure().subplots(1, 2))
 
 
-def test_other_results_are_refused() -> None:
+def test_other_results_raise() -> None:
     for display, source in (
         (plots.AlignmentDisplay, "view_alignment or vocabulary_preference"),
         (plots.RankCurveDisplay, "rank_analysis"),
@@ -93,11 +93,11 @@ def test_other_results_are_refused() -> None:
         (plots.RecoverabilityDisplay, "word_recoverability"),
         (plots.SimilarityDisplay, "explain_similarity"),
     ):
-        with pytest.raises(ValueError, match=f"result is a dict; pass what {source} gives"):
+        with pytest.raises(ValueError, match=f"result is a dict; pass the result of {source}"):
             display.from_result({})
 
 
-def test_arrays_of_another_shape_are_refused() -> None:
+def test_arrays_of_another_shape_raise() -> None:
     with pytest.raises(ValueError, match=r"accuracy has shape \(1, 2\)"):
         plots.AlignmentDisplay([[0.1, 0.2]], rows=["a", "b"], columns=["a", "b"])
     with pytest.raises(ValueError, match=r"low has shape"):
@@ -105,12 +105,10 @@ def test_arrays_of_another_shape_are_refused() -> None:
 
 
 def test_import_needs_no_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = [name for name in sys.modules if name.startswith("flip_sklearn.plots")]
-    assert len(ours) > 5
-    monkeypatch.setattr(
-        flip_sklearn, "plots", plots
-    )  # which is put back at the end, like the modules
-    for name in ours:
+    loaded = [name for name in sys.modules if name.startswith("flip_sklearn.plots")]
+    assert len(loaded) > 5
+    monkeypatch.setattr(flip_sklearn, "plots", plots)  # restored at the end, like the modules
+    for name in loaded:
         monkeypatch.delitem(sys.modules, name)
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.setitem(sys.modules, name, None)
@@ -127,8 +125,8 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
         plots.KeywordDisplay(["dog"], [1.0]).plot()
 
 
-def test_a_result_without_numbers_is_drawn() -> None:
-    """Where all intervals are nan, such as those of a band that is too rare."""
+def test_results_of_nan_are_drawn() -> None:
+    """Intervals are nan for bins with too few words."""
     nan = np.full((2, 1), np.nan)
     for display in (
         plots.RankCurveDisplay(ranks=[1, None], accuracy=nan, low=nan, high=nan, views=["a"]),
@@ -153,7 +151,7 @@ def test_a_result_without_numbers_is_drawn() -> None:
         pixels(display.plot(new_axes()).figure_)
 
 
-def test_the_gallery_shows_every_display() -> None:
+def test_docs_show_every_display() -> None:
     page = ROOT / "docs" / "pictures.md"
     text = page.read_text(encoding="utf8")
     assert set(re.findall(r"\w+Display\b", text)) == set(plots.__all__)
@@ -163,7 +161,7 @@ def test_the_gallery_shows_every_display() -> None:
         assert 2_000 < (page.parent / picture).stat().st_size < 60_000
 
 
-# --- In grey ---------------------------------------------------------------------------------
+# --- Grayscale -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -171,15 +169,15 @@ def test_the_gallery_shows_every_display() -> None:
     [(plots.RankCurveDisplay, ranks), (plots.EntityCurveDisplay, entities)],
     ids=["ranks", "entities"],
 )
-def test_ten_lines_differ_without_colour(draw: Any, result: Any) -> None:
+def test_ten_lines_differ_without_color(draw: Any, result: Any) -> None:
     display = draw.from_result(result([f"view {i}" for i in range(10)]), ax=new_axes())
-    looks = {(line.get_marker(), line.get_markerfacecolor() == "white") for line in display.line_}
-    assert len(looks) == len(display.line_) >= 10
+    styles = {(line.get_marker(), line.get_markerfacecolor() == "white") for line in display.line_}
+    assert len(styles) == len(display.line_) >= 10
 
 
-def test_in_grey_it_can_be_seen_which_line_is_which() -> None:
-    """Swapping the values of any two of five views changes the picture, not only its colours."""
-    result, look = ranks([f"view {i}" for i in range(5)]), {}
+def test_lines_are_identifiable_in_grayscale() -> None:
+    """Swapping the values of any two of five views changes the plot also in grayscale."""
+    result, images = ranks([f"view {i}" for i in range(5)]), []
     for order in (
         [0, 1, 2, 3, 4],
         [1, 0, 2, 3, 4],
@@ -191,8 +189,8 @@ def test_in_grey_it_can_be_seen_which_line_is_which() -> None:
             ranks=result.ranks, views=result.views, accuracy=result.accuracy.value[:, order],
             low=result.accuracy.value[:, order], high=result.accuracy.value[:, order],
         )  # fmt: skip
-        look[tuple(order)] = pixels(display.plot(new_axes()).figure_)
-    first, *others = look.values()
+        images.append(pixels(display.plot(new_axes()).figure_))
+    first, *others = images
     for other in others:
         assert np.count_nonzero(np.abs(first - other) > 0.2) > 50
 
@@ -203,7 +201,7 @@ def test_neighbouring_lines_differ_in_lightness() -> None:
     assert np.abs(np.diff(grey)).min() > 0.15
 
 
-def test_the_map_is_darker_the_higher_and_its_text_can_be_read() -> None:
+def test_heat_map_lightness_is_monotonic_and_text_has_contrast() -> None:
     values = np.linspace(0, 1, 12)[None]
     display = plots.AlignmentDisplay(values, rows=["all"], columns=range(12)).plot(new_axes())
     rgb = display.image_.cmap(display.image_.norm(values[0]))[:, :3]
@@ -215,7 +213,7 @@ def test_the_map_is_darker_the_higher_and_its_text_can_be_read() -> None:
     assert ((lighter + 0.05) / (darker + 0.05) >= 4.5).all()  # WCAG 2.1, level AA
 
 
-def test_words_in_the_sentence_and_others_differ_in_grey() -> None:
+def test_words_in_the_sentence_differ_from_others_in_grayscale() -> None:
     flags = ([True, False, True], [False, True, True])
     first, second = (
         pixels(plots.KeywordDisplay(["a", "b", "c"], [3, 2, 1], present=p).plot(new_axes()).figure_)
@@ -224,25 +222,25 @@ def test_words_in_the_sentence_and_others_differ_in_grey() -> None:
     assert np.count_nonzero(np.abs(first - second) > 0.2) > 500
 
 
-# --- Any words -------------------------------------------------------------------------------
+# --- Any text --------------------------------------------------------------------------------
 
-STRANGE = ["a$b$c", "$x_1$", "snake_case", "_under", "50%", "back\\slash", "{curly}", "<&>", ""]
+SPECIAL = ["a$b$c", "$x_1$", "snake_case", "_under", "50%", "back\\slash", "{curly}", "<&>", ""]
 
 
 @pytest.mark.parametrize("result", [alignment, ranks, entities, extractors])
-def test_strange_names_are_written_as_they_are(result: Any) -> None:
+def test_special_characters_are_drawn_literally(result: Any) -> None:
     display = {
         alignment: plots.AlignmentDisplay, ranks: plots.RankCurveDisplay,
         entities: plots.EntityCurveDisplay, extractors: plots.ExtractorDisplay,
     }[result]  # fmt: skip
-    figure = display.from_result(result(STRANGE), ax=new_axes(), name="$ name _ $").figure_
+    figure = display.from_result(result(SPECIAL), ax=new_axes(), name="$ name _ $").figure_
     written = texts(figure)
     assert not any(is_math_text(text) for text in written)
-    shown = " | ".join(text.replace(r"\$", "$") for text in written)
-    assert all(name in shown for name in [*STRANGE, "$ name _ $"])
+    joined = " | ".join(text.replace(r"\$", "$") for text in written)
+    assert all(name in joined for name in [*SPECIAL, "$ name _ $"])
 
 
-def test_a_word_with_dollars_is_no_formula() -> None:
+def test_dollar_signs_do_not_start_a_formula() -> None:
     words = ["$a^2$", r"\$", "$"]
     display = plots.KeywordDisplay(words, [3, 2, 1], text="costs $5 or $6").plot(new_axes())
     written = texts(display.figure_)
@@ -251,18 +249,19 @@ def test_a_word_with_dollars_is_no_formula() -> None:
     pixels(display.figure_)
 
 
-def test_words_without_a_glyph_give_one_warning_and_boxes() -> None:
+def test_missing_glyphs_give_one_warning_and_boxes() -> None:
     words = ["dog", "हिन्दी", "猫", "собака", "Größe"]
     with pytest.warns(UserWarning, match="2 words have characters that the font lacks") as caught:
         display = plots.KeywordDisplay(words, np.arange(5)).plot(new_axes())
     assert len(caught) == 1
+    assert caught[0].filename == __file__
     assert "font.family" in str(caught[0].message)
     labels = [label.get_text() for label in display.ax_.get_yticklabels()]
     assert labels == ["dog", "\N{WHITE SQUARE}" * 6, "\N{WHITE SQUARE}", "собака", "Größe"]
-    pixels(display.figure_)  # warnings are errors: none is left for the drawing
+    pixels(display.figure_)  # warnings are errors: drawing gives none
 
 
-def test_without_the_boxes_matplotlib_would_warn() -> None:
+def test_matplotlib_warns_of_missing_glyphs() -> None:
     """Negative control."""
     ax = new_axes()
     ax.set_title("猫")
@@ -272,7 +271,7 @@ def test_without_the_boxes_matplotlib_would_warn() -> None:
 
 @pytest.mark.parametrize("n", [1, 10])
 @pytest.mark.parametrize("result", [alignment, ranks, entities, extractors])
-def test_one_view_or_ten_with_long_names_stay_in_the_figure(result: Any, n: int) -> None:
+def test_long_names_stay_in_the_figure(result: Any, n: int) -> None:
     import matplotlib.pyplot as plt
 
     display = {
@@ -281,7 +280,7 @@ def test_one_view_or_ten_with_long_names_stay_in_the_figure(result: Any, n: int)
     }[result]  # fmt: skip
     views = [f"sentence-transformers/paraphrase-multilingual-{i} of text" for i in range(n)]
     with warnings.catch_warnings():
-        # matplotlib says so where labels leave no room for the axes.
+        # matplotlib warns if labels leave no space for the axes.
         warnings.simplefilter("error")
         figure = display.from_result(result(views)).figure_
         assert nothing_is_cut_off(figure)

@@ -1,4 +1,4 @@
-"""Each picture says what its result says."""
+"""Each display draws the numbers of its result."""
 
 from __future__ import annotations
 
@@ -30,16 +30,20 @@ from tests.helpers.pictures import (
 pytestmark = pytest.mark.filterwarnings("error")
 
 
-def test_alignment_says_the_accuracy_and_the_difference() -> None:
+def test_alignment_cells_show_accuracy_and_difference() -> None:
     result = alignment()
     display = plots.AlignmentDisplay.from_result(result, ax=new_axes())
-    accuracy, apart = 100 * result.accuracy.value, 100 * result.difference.value
-    assert display.text_[0, 0].get_text() == f"{accuracy[0, 0]:.1f}"  # nothing to differ from
+    accuracy, differences = 100 * result.accuracy.value, 100 * result.difference.value
+    assert display.text_[0, 0].get_text() == f"{accuracy[0, 0]:.1f}"  # the reference
     star = "*" if result.difference.significant[0, 1] else ""
-    expected = f"{accuracy[0, 1]:.1f}\n{apart[0, 1]:+.1f}{star}".replace("-", "\N{MINUS SIGN}")
+    expected = f"{accuracy[0, 1]:.1f}\n{differences[0, 1]:+.1f}{star}".replace(
+        "-", "\N{MINUS SIGN}"
+    )
     assert display.text_[0, 1].get_text() == expected
     assert display.ax_.get_ylabel() == "trained on"
-    assert display.ax_.get_xlabel().startswith("read from\nbelow: points more than from")
+    assert display.ax_.get_xlabel().startswith(
+        "read from\nsecond line: difference to the model's own view"
+    )
     assert [t.get_text() for t in display.ax_.get_xticklabels()] == ["text", "speech"]
     assert display.image_.get_clim() == (0.0, np.ceil(10 * result.accuracy.value.max()) / 10)
 
@@ -54,19 +58,19 @@ def test_alignment_of_languages_and_empty_cells() -> None:
     assert "language's own view" in display.ax_.get_xlabel()
     other = plots.AlignmentDisplay.from_result(preference(("en", "en")), ax=new_axes())
     assert other.text_[1, 0].get_text() == "30.0"
-    assert 'from "en";' in other.ax_.get_xlabel()
+    assert 'difference to "en",' in other.ax_.get_xlabel()
     mixed = plots.AlignmentDisplay.from_result(preference(("en", "fr")), ax=new_axes())
-    assert "where the row has one number" in mixed.ax_.get_xlabel()
+    assert "the cell of the row without a difference" in mixed.ax_.get_xlabel()
 
 
-def test_a_map_without_any_number_or_of_zeros_is_drawn() -> None:
+def test_heat_maps_of_nan_or_zero_are_drawn() -> None:
     for value in (np.nan, 0.0):
         display = plots.AlignmentDisplay([[value]], rows=["a"], columns=["b"]).plot(new_axes())
         assert display.image_.get_clim() == (0.0, 1.0)
         pixels(display.figure_)
 
 
-def test_settings_reach_the_main_artist() -> None:
+def test_keyword_arguments_reach_the_main_artist() -> None:
     display = plots.AlignmentDisplay.from_result(alignment(), ax=new_axes(), vmax=1.0, cmap="Greys")
     assert display.image_.get_clim() == (0.0, 1.0)
     assert display.image_.get_cmap().name == "Greys"
@@ -74,7 +78,7 @@ def test_settings_reach_the_main_artist() -> None:
     assert {line.get_linewidth() for line in lines} == {3}
 
 
-def test_ranks_are_logarithmic_and_lip_stands_apart() -> None:
+def test_rank_axis_is_logarithmic_and_lip_is_separate() -> None:
     result = ranks()
     display = plots.RankCurveDisplay.from_result(result, ax=new_axes())
     for j, line in enumerate(display.line_):
@@ -90,11 +94,11 @@ def test_ranks_are_logarithmic_and_lip_stands_apart() -> None:
     assert [t.get_text() for t in display.ax_.get_xticklabels()] == ["16", "64", "384", "LiP"]
     assert display.floor_.get_ydata()[0] == 0.22
     legend = [t.get_text() for t in display.ax_.get_legend().get_texts()]
-    assert legend == ["text", "speech", "guessing the most frequent words"]
+    assert legend == ["text", "speech", "most frequent words"]
 
 
 @pytest.mark.parametrize("tried", [(None,), (8,), (8, None)])
-def test_few_ranks_are_enough(tried: Any) -> None:
+def test_one_or_two_ranks_are_drawn(tried: Any) -> None:
     display = plots.RankCurveDisplay.from_result(ranks(tried=tried), ax=new_axes())
     labels = [t.get_text() for t in display.ax_.get_xticklabels()]
     assert labels == ["LiP" if rank is None else str(rank) for rank in tried]
@@ -115,23 +119,27 @@ def test_entities_with_the_bias_and_without() -> None:
         assert np.isclose(corners.max(), result.recall_strict.high[without, view].max())
     legend = [t.get_text() for t in display.ax_.get_legend().get_texts()]
     assert legend == [
-        "text", "speech", "with the bias", "without the bias", "names that the vocabulary has",
-    ]  # fmt: skip
+        "text",
+        "speech",
+        "with the bias",
+        "without the bias",
+        "names in the vocabulary",
+    ]
     assert display.ceiling_.get_ydata()[0] == 0.93
 
 
-def test_many_k_leave_room_between_ticks() -> None:
+def test_ticks_of_many_k_do_not_overlap() -> None:
     display = plots.EntityCurveDisplay.from_result(entities(ks=range(1, 101)), ax=new_axes())
     labels = [t.get_text() for t in display.ax_.get_xticklabels()]
     assert labels == ["1", "2", "5", "10", "20", "50", "100"]
 
 
-def test_sparsity_marks_the_choice_and_the_zero_model() -> None:
+def test_sparsity_marks_the_chosen_and_the_zero_model() -> None:
     result = path()
     display = plots.SparsityDisplay.from_result(result, ax=new_axes())
     x = display.line_[0].get_xdata()
     assert np.allclose(x[1:], -np.log10([0.01, 0.5, 0.8]))
-    assert x[0] > x[1] + 0.4  # A = 0 has no logarithm: beyond the last one
+    assert x[0] > x[1] + 0.4  # A = 0 has no logarithm
     assert np.array_equal(display.line_[0].get_ydata(), result.accuracy)
     assert np.array_equal(display.line_[1].get_ydata(), result.accuracy_without_bias)
     assert np.allclose(ends(display.errorbar_), result.accuracy[:, None] + [[-0.004, 0.004]])
@@ -148,9 +156,9 @@ def test_extractors_with_intervals_and_stars() -> None:
         assert [bar.get_width() for bar in bars] == result.accuracy.value[:, j].tolist()
         expected = np.column_stack([result.accuracy.low[:, j], result.accuracy.high[:, j]])
         assert np.allclose(ends(display.errorbar_[j], axis=0), expected)
-    shown = [text.get_text() for text in display.text_[:, 0]]
-    assert shown == ["50.0%", "48.0%", "20.0% *"]
-    assert "to FLiP leaves out 0" in display.ax_.get_xlabel()
+    labels = [text.get_text() for text in display.text_[:, 0]]
+    assert labels == ["50.0%", "48.0%", "20.0% *"]
+    assert "to FLiP excludes 0" in display.ax_.get_xlabel()
     assert len({bars[0].get_hatch() for bars in display.bars_}) == 2
 
 
@@ -166,25 +174,25 @@ def test_recoverability_by_frequency() -> None:
     assert len(dots) == 300
     assert np.allclose(dots[2:, 0], np.log10(result.train_count[2:]))
     assert (dots[:2, 0] < -0.3).all()  # never seen in training
-    named = {text.get_text() for text in display.text_ if text.get_text() != "*"}
-    assert named == {*result.kept(5), *result.lost(5)}
+    labels = {text.get_text() for text in display.text_ if text.get_text() != "*"}
+    assert labels == {*result.kept(5), *result.lost(5)}
     assert [t.get_text() for t in display.ax_.get_xticklabels()] == ["1", "10", "100", "1,000", "0"]
     assert np.array_equal(display.floor_.get_ydata(), result.band_baseline.value)
-    assert "diamonds: guessing" in display.ax_.get_ylabel()
+    assert "diamonds: most frequent words" in display.ax_.get_ylabel()
     assert display.overall_.get_ydata()[0] == result.overall.value
 
 
-def test_names_of_words_do_not_cover_each_other() -> None:
+def test_word_labels_do_not_overlap() -> None:
     display = plots.RecoverabilityDisplay.from_result(recoverability(), ax=new_axes())
     display.figure_.draw_without_rendering()
-    # The box of an annotation has its line, too: the text alone is asked for.
+    # The extent of an annotation includes its arrow, so ask for that of the text.
     renderer = display.figure_.canvas.get_renderer()
     boxes = [matplotlib.text.Text.get_window_extent(text, renderer) for text in display.text_]
     for i, one in enumerate(boxes):
         assert not any(one.overlaps(other) for other in boxes[i + 1 :])
 
 
-def test_recoverability_of_groups_is_bars() -> None:
+def test_recoverability_of_groups_has_bars() -> None:
     result = recoverability(by="kind")
     display = plots.RecoverabilityDisplay.from_result(result, ax=new_axes())
     assert display.scatter_ is None
@@ -193,8 +201,8 @@ def test_recoverability_of_groups_is_bars() -> None:
     expected = np.column_stack([result.band_recall.low, result.band_recall.high])
     assert np.allclose(ends(display.errorbar_, axis=0), expected)
     assert np.array_equal(display.floor_.get_xdata(), result.band_baseline.value)
-    unknown = recoverability(by="kind", guess=False)
-    display = plots.RecoverabilityDisplay.from_result(unknown, ax=new_axes())
+    without = recoverability(by="kind", with_baseline=False)
+    display = plots.RecoverabilityDisplay.from_result(without, ax=new_axes())
     assert display.floor_ is None
     assert "diamonds" not in display.ax_.get_xlabel()
 
@@ -205,7 +213,7 @@ def test_a_huge_vocabulary_is_drawn() -> None:
     pixels(display.figure_)
 
 
-def test_keywords_are_filled_where_the_sentence_has_them() -> None:
+def test_keywords_in_the_sentence_are_filled() -> None:
     display = plots.KeywordDisplay.from_result(
         KEYWORDS, words_present={"dog", "cat"}, text="A dog and a cat.", ax=new_axes()
     )
@@ -214,7 +222,7 @@ def test_keywords_are_filled_where_the_sentence_has_them() -> None:
     assert display.ax_.get_title(loc="left") == '"A dog and a cat."'
     assert display.ax_.get_xlabel() == "score\nfilled: in the sentence; hatched: not"
     top, bottom = display.ax_.transData.transform([(0, 0), (0, 2)])[:, 1]
-    assert top > bottom  # the best word is on top
+    assert top > bottom  # the best word is at the top
     unknown = plots.KeywordDisplay.from_result(KEYWORDS, ax=new_axes())
     assert unknown.ax_.get_xlabel() == "score"
     assert not any(bar.get_hatch() for bar in unknown.bars_)
@@ -243,7 +251,7 @@ def test_keywords_of_an_estimator(small: Any) -> None:
         (KEYWORDS, "a dog", "one string"),
     ],
 )
-def test_what_is_no_keyword_is_refused(result: Any, present: Any, message: str) -> None:
+def test_invalid_keywords_raise(result: Any, present: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plots.KeywordDisplay.from_result(result, words_present=present)
 
@@ -259,7 +267,7 @@ def test_a_waterfall_ends_at_its_sum() -> None:
     assert [t.get_text() for t in display.ax_.get_yticklabels()] == [*"abcd", "cosine"]
 
 
-def test_other_words_share_one_bar_and_nothing_is_lost() -> None:
+def test_other_words_share_one_bar_and_the_sum_is_the_cosine() -> None:
     result = similarity()
     display = plots.SimilarityDisplay.from_result(result, top_k=3, ax=new_axes())
     assert display.labels == (
@@ -275,7 +283,7 @@ def test_other_words_share_one_bar_and_nothing_is_lost() -> None:
         plots.SimilarityDisplay.from_result(result, top_k=-1)
 
 
-def test_pictures_from_an_estimator_are_those_of_the_result(small: Any) -> None:
+def test_from_estimator_draws_the_result(small: Any) -> None:
     flip = FLiPExtractor(rank=3, random_state=0).fit(small.X[:300], small.Y[:300])
     X, Y = small.X[300:], small.Y[300:]
     result = word_recoverability(flip, X, Y, random_state=0)
@@ -284,8 +292,8 @@ def test_pictures_from_an_estimator_are_those_of_the_result(small: Any) -> None:
     assert np.array_equal(pixels(one.figure_), pixels(two.figure_))
     names = [["word1"]] * len(X)
     curve = plots.EntityCurveDisplay.from_estimator(flip, X, names, ks=[1, 12], ax=new_axes())
-    assert curve.line_[0].get_ydata()[-1] == 1.0  # all twelve words looked at
-    # So few rows want more passes than is worth it here.
+    assert curve.line_[0].get_ydata()[-1] == 1.0  # all twelve words are extracted
+    # Training on so few rows does not converge in a few passes.
     warnings.simplefilter("ignore", ConvergenceWarning)
     rank = plots.RankCurveDisplay.from_estimator(
         FLiPExtractor(max_iter=2, random_state=0), small.X, small.Y, [2, None], ax=new_axes()
