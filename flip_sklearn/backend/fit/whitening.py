@@ -1,11 +1,11 @@
-"""Streaming mean and covariance of the embeddings, and the whitening transform made from them.
+"""Streaming mean and covariance of the embeddings, and the whitening transform computed from them.
 
 With the weighted mean mu and covariance C = U diag(lambda) U^T of the training embeddings, the whitened
 embedding of x is
 
     x~ = Q^T (x - mu),      Q = U diag(lambda + ridge)^(-1/2),      Cov(x~) = I (up to the ridge).
 
-Training happens in x~, where every direction has unit variance; afterwards Q is folded into B, so the
+Training uses x~, in which every direction has unit variance. Afterwards Q is folded into B, so that the
 fitted model reads raw embeddings: B~ x~ = (B~ Q^T) (x - mu).
 """
 
@@ -19,16 +19,16 @@ import torch
 
 from flip_sklearn.backend.distributed import ProcessGroup
 
-# The ridge, relative to the mean eigenvalue, is RIDGE_PER_ROW d / (sum of weights) within these bounds.
-# With few rows for d dimensions the small sample eigenvalues are noise (zero, when n <= d), and
-# dividing by them would blow it up; with many rows the ridge only guards against the float format.
+# The ridge, relative to the mean eigenvalue, is RIDGE_PER_ROW d / (sum of weights), clipped to this range.
+# With few rows the small sample eigenvalues are noise (zero if n <= d), and dividing by them would amplify
+# it. With many rows the ridge only guards against rounding errors.
 RIDGE_RANGE = (1e-4, 0.3)
 RIDGE_PER_ROW = 0.2
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Weighted count, mean and scatter matrix of rows seen so far; two of them merge exactly."""
+    """Sum of weights, mean and scatter matrix of a set of rows."""
 
     weight: float
     mean: np.ndarray  # (d,)
@@ -36,24 +36,24 @@ class Moments:
 
     @classmethod
     def empty(cls, d: int) -> Moments:
-        """No rows."""
+        """Return the moments of no rows."""
         return cls(0.0, np.zeros(d), np.zeros((d, d)))
 
     def merge(self, other: Moments) -> Moments:
-        """Moments of both sets of rows together (Chan, Golub and LeVeque 1983)."""
+        """Return the exact moments of the union of two sets of rows (Chan, Golub and LeVeque 1983)."""
         if other.weight == 0:
             return self
         if self.weight == 0:
             return other
         weight = self.weight + other.weight
-        step = other.mean - self.mean
-        mean = self.mean + step * (other.weight / weight)
-        cross = np.outer(step, step) * (self.weight * other.weight / weight)
+        difference = other.mean - self.mean
+        mean = self.mean + difference * (other.weight / weight)
+        cross = np.outer(difference, difference) * (self.weight * other.weight / weight)
         return Moments(weight, mean, self.scatter + other.scatter + cross)
 
 
 def streaming_moments(chunks: Iterable[tuple[torch.Tensor, torch.Tensor]], d: int) -> Moments:
-    """Moments in float64 from one pass over chunks ``(x (m, d), weights (m,))``."""
+    """Compute moments in float64 in one pass over chunks ``(x (m, d), weights (m,))``."""
     total = Moments.empty(d)
     for x, weights in chunks:
         w = weights.to(torch.float64)
@@ -62,14 +62,14 @@ def streaming_moments(chunks: Iterable[tuple[torch.Tensor, torch.Tensor]], d: in
             continue
         x = x.to(torch.float64)
         mean = (w @ x) / weight
-        root = (x - mean).mul_(w.sqrt()[:, None])
-        scatter = (root.T @ root).cpu().numpy()
+        scaled = (x - mean).mul_(w.sqrt()[:, None])
+        scatter = (scaled.T @ scaled).cpu().numpy()
         total = total.merge(Moments(weight, mean.cpu().numpy(), scatter))
     return total
 
 
 def shared_moments(moments: Moments, group: ProcessGroup, device: torch.device) -> Moments:
-    """Moments of the rows of all processes of a group, the same on each."""
+    """Merge the moments of all processes of a group; each process gets the same result."""
     if group.is_single_process:
         return moments
     d = len(moments.mean)
@@ -85,7 +85,7 @@ def shared_moments(moments: Moments, group: ProcessGroup, device: torch.device) 
 
 @dataclass(frozen=True)
 class Whitening:
-    """mu, Q and the inverse map, in float64."""
+    """mu, Q and Q^-1, in float64."""
 
     mean: np.ndarray  # (d,)
     forward: np.ndarray  # Q (d, d): x~ = (x - mu) Q
@@ -93,23 +93,23 @@ class Whitening:
 
     @classmethod
     def from_moments(cls, moments: Moments, ridge: float | None = None) -> Whitening:
-        """The whitening transform of the rows that the moments describe."""
+        """Compute the whitening transform of the rows with these moments."""
         d = moments.mean.shape[0]
         if ridge is None:
-            scarce = RIDGE_PER_ROW * d / max(moments.weight, np.finfo(float).tiny)
-            ridge = float(np.clip(scarce, *RIDGE_RANGE))
+            unclipped = RIDGE_PER_ROW * d / max(moments.weight, np.finfo(float).tiny)
+            ridge = float(np.clip(unclipped, *RIDGE_RANGE))
         covariance = moments.scatter / max(moments.weight, np.finfo(float).tiny)
         if not np.isfinite(covariance).all():
             raise ValueError(
-                "the covariance of X overflows float64: its values are finite but too large to "
-                "square; scale X, for example to rows of unit norm."
+                "the covariance of X overflows float64: the values of X are finite, but their squares "
+                "are not; scale X, for example to rows of unit norm."
             )
         values, vectors = np.linalg.eigh(covariance)
-        level = values.clip(min=0).mean()
-        if level <= 0:  # constant embeddings: nothing to whiten
+        mean_eigenvalue = values.clip(min=0).mean()
+        if mean_eigenvalue <= 0:  # constant embeddings: nothing to whiten
             return cls(moments.mean, np.eye(d), np.eye(d))
-        # eigh leaves the signs of the vectors free; fixing them makes refits comparable.
+        # The signs of eigenvectors are arbitrary; fixing them makes refits comparable.
         signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(d)])
         vectors = vectors * np.where(signs == 0, 1.0, signs)
-        scale = np.sqrt(values.clip(min=0) + ridge * level)
+        scale = np.sqrt(values.clip(min=0) + ridge * mean_eigenvalue)
         return cls(moments.mean, vectors / scale, (vectors * scale).T)
