@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from tests.helpers.planted import Planted, planted
+from tests.helpers.processes import N_THREADS
 
 collect_ignore = ["data"]  # stored files and the scripts that made them
 
-# The problems here are tiny: a second thread would only wait at barriers, long when cores are shared.
-torch.set_num_threads(1)
+# One unless FLIP_TEST_THREADS says otherwise: on problems this small a second thread only waits.
+torch.set_num_threads(N_THREADS)
 
 
 @pytest.fixture

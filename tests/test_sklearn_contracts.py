@@ -37,8 +37,9 @@ from threadpoolctl import threadpool_limits
 
 from flip_sklearn import FLiPExtractor, keyword_accuracy, keyword_accuracy_scorer
 from flip_sklearn.estimation import scoring as _scoring
+from tests.helpers.paths import ROOT
+from tests.helpers.processes import N_THREADS
 
-ROOT = Path(_scoring.__file__).parents[1]
 KEYWORDS = ["red", "green", "blue", "dog", "cat", "tree", "house", "river", "sky", "book"]
 
 
@@ -47,13 +48,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Problems this small only lose time when two threads have to meet."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
+def _threads() -> Iterator[None]:
+    """Limit the threads of NumPy and OpenMP too: problems this small only lose time with more."""
+    with threadpool_limits(N_THREADS):
         yield
-    torch.set_num_threads(before)
 
 
 def make_data(n: int = 240, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -339,9 +337,8 @@ def test_pickle_opens_in_another_process(
     X, _ = data
     (tmp_path / "model.pkl").write_bytes(pickle.dumps(fitted))
     np.save(tmp_path / "X.npy", X)
-    code = """
-import pickle, sys, torch, numpy as np
-torch.set_num_threads(1)
+    code = f"import torch; torch.set_num_threads({N_THREADS})" + """
+import pickle, sys, numpy as np
 folder = sys.argv[1]
 model = pickle.load(open(folder + "/model.pkl", "rb"))
 np.save(folder + "/z.npy", model.decision_function(np.load(folder + "/X.npy")))

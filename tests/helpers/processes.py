@@ -18,6 +18,8 @@ CONTEXT.set_forkserver_preload(
 # glibc then gives large blocks back as soon as they are freed, so that peaks add up to what is in use.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
 PATIENCE = 120.0  # seconds, for a machine that is busy with other things
+# Threads of torch in the tests and in the processes that they start: equal bits need equal numbers.
+N_THREADS = int(os.environ.get("FLIP_TEST_THREADS", "1"))
 
 
 class Child:
@@ -86,7 +88,7 @@ def _run(pipe: Any, target: Callable[..., Any], arguments: tuple[Any, ...]) -> N
 
     global _pipe
     _pipe = pipe
-    torch.set_num_threads(1)
+    torch.set_num_threads(N_THREADS)
     # A shell ignores Ctrl-C for what it starts in the background, and children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.alarm(int(3 * PATIENCE))  # a parent that is killed itself does not end us

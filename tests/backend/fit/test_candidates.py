@@ -316,6 +316,7 @@ FIT = """
 import hashlib
 import torch
 from tests.helpers.planted import planted
+from tests.helpers.processes import N_THREADS
 from flip_sklearn import FLiPExtractor
 from flip_sklearn.backend.fit import candidates as sampling
 

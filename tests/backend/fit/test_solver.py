@@ -16,6 +16,7 @@ from flip_sklearn.backend.fit.data import CountDataset
 from flip_sklearn.backend.fit.whitening import RIDGE_PER_ROW, Whitening, streaming_moments
 from tests.backend.reference import kkt_residual, objective, proximal_gradient
 from tests.helpers.planted import planted
+from tests.helpers.processes import N_THREADS
 
 CPU64 = resolve_compute("cpu", "float64")
 
@@ -238,7 +239,8 @@ def test_early_stopping_follows_its_criterion(by: str, key: str, sign: int) -> N
 
 def fingerprint(seed: int) -> str:
     code = (
-        "import sys; sys.path.insert(0, 'tests'); from tests.helpers.planted import planted; import hashlib\n"
+        f"import torch; torch.set_num_threads({N_THREADS})\n"
+        "from tests.helpers.planted import planted; import hashlib\n"
         "from flip_sklearn import FLiPExtractor; p = planted(n=1500, d=30, n_words=60)\n"
         f"f = FLiPExtractor(rank=8, random_state={seed}, max_iter=3).fit(p.X.astype('f4'), p.Y)\n"
         "print(hashlib.sha256(b''.join(a.tobytes() for a in (f.word_embeddings_, f.projection_,"
