@@ -337,14 +337,15 @@ def test_pickle_opens_in_another_process(
     X, _ = data
     (tmp_path / "model.pkl").write_bytes(pickle.dumps(fitted))
     np.save(tmp_path / "X.npy", X)
-    code = f"import torch; torch.set_num_threads({N_THREADS})" + """
-import pickle, sys, numpy as np
-folder = sys.argv[1]
+    code = """
+import pickle, sys, torch, numpy as np
+folder, n_threads = sys.argv[1:]
+torch.set_num_threads(int(n_threads))
 model = pickle.load(open(folder + "/model.pkl", "rb"))
 np.save(folder + "/z.npy", model.decision_function(np.load(folder + "/X.npy")))
 print(*model.extract_keywords(np.load(folder + "/X.npy"))[0])
 """
-    printed = run_python(code, tmp_path, CUDA_VISIBLE_DEVICES="")
+    printed = run_python(code, tmp_path, N_THREADS, CUDA_VISIBLE_DEVICES="")
     np.testing.assert_array_equal(np.load(tmp_path / "z.npy"), fitted.decision_function(X))
     assert printed.split() == fitted.extract_keywords(X)[0]
 

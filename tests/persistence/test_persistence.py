@@ -69,7 +69,7 @@ def test_a_published_model_gives_the_words_of_the_plain_formula(
         best = scores.topk(10, dim=1).indices.tolist()
         model.set_params(use_bias=use_bias)
         assert model.extract_keywords(s.numpy()) == [[words[j] for j in row] for row in best]
-        assert np.allclose(model.decision_function(s), scores, rtol=1e-5, atol=1e-5)
+        assert np.allclose(model.decision_function(s), scores, rtol=1e-5, atol=5e-5)
     assert model.word_embeddings_.dtype == (np.float64 if dtype == torch.float64 else np.float32)
     assert model.get_params()["rank"] == rank
     assert model.rank_ == (rank or 12)
