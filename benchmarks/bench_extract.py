@@ -20,8 +20,8 @@ other work comes and goes the slow ones are its doing. Where it does not go, ``-
 time that one thread has a core, so that waiting does not count (a slower memory still does).
 
 ``--densities`` times the dense and the CSR product on the same word embeddings at several shares of
-non-zero entries, placed at random, and names the faster: CSR_DENSITY in flip_sklearn/backend/words.py
-stands where they cross.
+non-zero entries, placed at random, and names the faster: CSR_DENSITY in
+flip_sklearn/backend/scoring/products.py is where they cross.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ import torch
 from tqdm import tqdm
 
 from flip_sklearn.backend.device import resolve_compute
-from flip_sklearn.backend.scoring import products as words
+from flip_sklearn.backend.scoring import products
 from flip_sklearn.backend.scoring.scorer import Scorer
 
 SIZES = [(12_128, 384, 384), (50_000, 384, 384), (100_000, 384, 384), (100_000, 1024, 512)]
@@ -78,8 +78,8 @@ def extraction(n_words: int, d: int, rank: int, operations: float, repeats: int)
     """One line of the table."""
     A, B, offset, mean = model(n_words, d, rank)
     compute = resolve_compute("cpu", "float32")
-    scorer = Scorer.from_arrays(A, B, offset, mean, compute)
-    step = scorer._ranking(TOP_K, 1).rows
+    scorer = Scorer(A, B, offset, mean, compute)
+    step = scorer._ranker(TOP_K, 1).block_rows
     n = max(2, round(operations / (2 * n_words * rank) / step)) * step
     X = rows_of(n, d)
     A_tensor, offset_tensor = torch.from_numpy(A), torch.from_numpy(offset)
@@ -97,7 +97,7 @@ def extraction(n_words: int, d: int, rank: int, operations: float, repeats: int)
             scores.topk(TOP_K, dim=1)
 
     def project() -> None:
-        for _ in scorer._latents(X, None):
+        for _ in scorer._project(X, None):
             pass
 
     with torch.inference_mode():
@@ -131,9 +131,9 @@ def densities(n_words: int, rank: int, repeats: int) -> list[str]:
         sparse = sp.csr_array(A * (rng.random(A.shape, dtype=np.float32) < density))
         scorers = {}
         for name, limit in (("dense", 0.0), ("csr", 2.0)):
-            with mock.patch.object(words, "CSR_DENSITY", limit):
-                scorers[name] = Scorer.from_arrays(sparse, B, offset, mean, compute)
-                scorers[name]._ranking(TOP_K, len(X))
+            with mock.patch.object(products, "CSR_DENSITY", limit):
+                scorers[name] = Scorer(sparse, B, offset, mean, compute)
+                scorers[name]._ranker(TOP_K, len(X))
         seconds = best_times(
             {name: lambda scorer=s: scorer.top(X, TOP_K) for name, s in scorers.items()}, repeats
         )

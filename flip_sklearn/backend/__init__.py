@@ -1,1 +1,1 @@
-"""The optimizer, torch only: data fit, penalty, solver; it knows no estimator."""
+"""Training, scoring and sparse coding in torch, without scikit-learn."""

@@ -1,4 +1,4 @@
-"""Device and precision choice, and the only door between NumPy and torch."""
+"""Choice of device and precision, and conversion between NumPy and torch."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float64")
 
 # Elements of one (rows, V) block of scores. On a CPU 2**22 float32 (16 MiB) stay within the last-level
 # cache, where the softmax runs several times faster than on larger blocks; on a GPU blocks must
-# be large enough to fill it. Never fewer than 128 rows, or the products stop reusing A.
+# be large enough to occupy it. Blocks have at least 128 rows, so that the products reuse A.
 BLOCK_ELEMENTS = {"cpu": 2**22, "cuda": 2**26}
 MIN_BLOCK_ROWS = 128
 
 
 @dataclass(frozen=True)
 class Compute:
-    """Where the arithmetic happens and in which number formats.
+    """Device and number formats of the arithmetic.
 
     ``dtype`` is the format of parameters, sums and everything stored; ``product_dtype`` is the format
-    of the factors of the large matrix products (bfloat16 products are still summed in float32).
+    of the factors of the large matrix products (bfloat16 products are summed in float32).
     """
 
     device: torch.device
@@ -36,10 +36,10 @@ class Compute:
 
 
 def resolve_device(device: str) -> torch.device:
-    """Turn ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"`` into a torch device that exists here."""
+    """Return the available torch device for ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"``."""
     cuda = torch.cuda.is_available()
     if device == "auto":
-        return _own_gpu() if cuda else torch.device("cpu")
+        return _default_gpu() if cuda else torch.device("cpu")
     allowed = "'auto', 'cpu', 'cuda' or 'cuda:<index>'"
     try:
         resolved = torch.device(device)
@@ -57,20 +57,20 @@ def resolve_device(device: str) -> torch.device:
     return resolved
 
 
-def _own_gpu() -> torch.device:
-    """The current CUDA device; in a process group that torchrun started, this process's own."""
-    number = os.environ.get("LOCAL_RANK")
-    if number is None or ProcessGroup.current().is_single_process:
+def _default_gpu() -> torch.device:
+    """Return the current CUDA device, or the one of this process in a group started by torchrun."""
+    local_rank = os.environ.get("LOCAL_RANK")
+    if local_rank is None or ProcessGroup.current().is_single_process:
         return torch.device("cuda")
-    # Where each process sees only its own GPU, that is number 0.
-    return torch.device("cuda", int(number) % torch.cuda.device_count())
+    # If each process sees only its own GPU, the index of that is 0.
+    return torch.device("cuda", int(local_rank) % torch.cuda.device_count())
 
 
 def bfloat16_is_fast(device: torch.device) -> bool:
-    """Whether bfloat16 products beat float32 ones here: a fixed property of the chip, never a timing.
+    """Whether bfloat16 products are faster than float32 ones, as a property of the hardware.
 
-    A timed choice would make results depend on what else the machine is doing. On CPUs only the AMX
-    tile unit qualifies: on AVX512-BF16 alone the products measured no faster than float32.
+    Nothing is timed, so that results do not depend on the load of the machine. On CPUs this needs AMX
+    tiles: with AVX512-BF16 alone the products were measured to be no faster than float32.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
@@ -79,7 +79,7 @@ def bfloat16_is_fast(device: torch.device) -> bool:
 
 
 def resolve_compute(device: str, precision: str) -> Compute:
-    """Resolve the user's ``device`` and ``precision`` strings."""
+    """Resolve the ``device`` and ``precision`` parameters."""
     if precision not in PRECISIONS:
         raise ValueError(
             f"precision={precision!r} is unknown; use one of {', '.join(map(repr, PRECISIONS))}."
@@ -95,28 +95,30 @@ def resolve_compute(device: str, precision: str) -> Compute:
 
 @contextmanager
 def product_precision(compute: Compute) -> Iterator[None]:
-    """Let float32 products on a CPU run in bfloat16 inside this block.
+    """Allow float32 products on a CPU to run in bfloat16 inside this block.
 
-    It is a permission, not an emulation: oneDNN takes it up where the chip has AMX tiles, sums in
-    float32 and returns float32; elsewhere the products stay float32. On CUDA nothing happens here:
-    ``matmul`` casts by itself.
+    oneDNN uses bfloat16 if the CPU has AMX tiles, with sums and results in float32; otherwise the
+    products stay float32. On CUDA this does nothing, because ``matmul`` converts the factors.
     """
-    knob = getattr(torch.backends.mkldnn, "matmul", None)
-    if compute.device.type != "cpu" or compute.product_dtype != torch.bfloat16 or knob is None:
+    onednn = getattr(torch.backends.mkldnn, "matmul", None)
+    if compute.device.type != "cpu" or compute.product_dtype != torch.bfloat16 or onednn is None:
         yield
         return
-    before = knob.fp32_precision
-    knob.fp32_precision = "bf16"
+    previous = onednn.fp32_precision
+    onednn.fp32_precision = "bf16"
     try:
         yield
     finally:
-        knob.fp32_precision = before
+        onednn.fp32_precision = previous
 
 
 def matmul(
     a: torch.Tensor, b: torch.Tensor, compute: Compute, out: torch.Tensor, *, add: bool = False
 ) -> torch.Tensor:
-    """``out = a b`` (``out += a b`` with ``add``): factors in the product format, sums in ``out``'s."""
+    """Compute ``out = a b``, or ``out += a b`` with ``add``.
+
+    Factors are in the product format, sums in the format of ``out``.
+    """
     if compute.device.type == "cuda" and compute.product_dtype == torch.bfloat16:
         a, b = a.to(torch.bfloat16), b.to(torch.bfloat16)
         if add:
@@ -126,28 +128,36 @@ def matmul(
 
 
 def as_shared_tensor(array: np.ndarray) -> torch.Tensor:
-    """A tensor on the array's own memory, also of a read-only memmap, which is then only ever read."""
+    """Return a tensor that shares the array's memory.
+
+    The array may be a read-only memmap: then the tensor must not be written to.
+    """
     if any(stride < 0 for stride in array.strides):
-        array = array.copy()  # torch knows no negative strides
+        array = array.copy()  # torch does not support negative strides
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)
 
 
+def to_device(array: np.ndarray, compute: Compute) -> torch.Tensor:
+    """Return the array as a tensor on the device and in the format of the arithmetic."""
+    return as_shared_tensor(array).to(compute.device, compute.dtype)
+
+
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """Torch -> NumPy, owning its memory."""
+    """Return a copy of the tensor as a NumPy array."""
     return tensor.detach().to("cpu", copy=True).numpy()
 
 
-def rows_per_block(n_words: int, at_most: int, device: torch.device) -> int:
-    """Rows of one block of scores: bounds the memory of every call, whatever n is."""
+def rows_per_block(n_words: int, max_rows: int, device: torch.device) -> int:
+    """Return the number of rows of one block of scores, which bounds memory independently of n."""
     rows = BLOCK_ELEMENTS[device.type] // max(1, n_words)
-    return max(1, min(at_most, max(MIN_BLOCK_ROWS, rows)))
+    return max(1, min(max_rows, max(MIN_BLOCK_ROWS, rows)))
 
 
 def fits_on_device(n_bytes: int, device: torch.device) -> bool:
-    """Whether data of this size may stay resident next to the model (half of the free memory)."""
+    """Whether data of this size may stay on the device: it may take half of the free memory."""
     if device.type == "cpu":
-        return True  # it is already there; a memmap stays a memmap
+        return True  # nothing is copied, and a memmap stays a memmap
     free, _ = torch.cuda.mem_get_info(device)
     return n_bytes <= free // 2

@@ -1,10 +1,8 @@
-"""The k best scores of each row of a block, in an order that is always the same: equal scores go to the
-lower column.
+"""The k best scores of each row of a block, in a defined order: equal scores go to the lower column.
 
-Most columns need not be looked at twice. Cut a row into blocks of 64 columns: its k + 1 largest values
-lie in the k + 1 blocks with the largest maxima. One pass finds the maxima, the rest reads k + 1 blocks.
-The values at places k and k + 1 then tell whether the choice of columns was free, that is, whether a
-tie crosses the border. Only such rows are looked at again.
+A row is cut into blocks of 64 columns. Its k + 1 largest values lie in the k + 1 blocks with the largest
+maxima, so one pass finds the maxima and only k + 1 blocks are read again. If the values at positions k
+and k + 1 are equal, the choice of columns was arbitrary; such rows are ranked again over all columns.
 """
 
 from __future__ import annotations
@@ -12,149 +10,142 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import scipy.sparse as sp
 import torch
+
+from flip_sklearn.metrics.ranking import count_hits
 
 BLOCK = 64
 
-# The detour over blocks pays while the blocks to read hold less than a fourth of a row.
-_LEAST_BLOCKS_PER_READ = 4
+# Selection by blocks is faster while the blocks to read hold less than a fourth of a row.
+_MIN_BLOCKS_PER_READ = 4
+
+# Elements of the scores that are copied to break ties at one time.
+_TIE_ELEMENTS = 2**22
 
 
-def by_blocks(k: int, n_words: int) -> bool:
-    """Whether the k largest of so many columns are found by way of ``block_maxima``."""
-    return _LEAST_BLOCKS_PER_READ * k <= n_words // BLOCK
+def uses_blocks(k: int, n_words: int) -> bool:
+    """Whether the k largest of ``n_words`` columns are selected with the help of ``block_maxima``."""
+    return _MIN_BLOCKS_PER_READ * k <= n_words // BLOCK
 
 
 def block_maxima(scores: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-    """Largest score of every full block of 64 columns, (m, V // 64)."""
-    full = scores.shape[1] // BLOCK
-    blocks = scores[:, : full * BLOCK].view(len(scores), full, BLOCK)
+    """Return the largest score of every full block of 64 columns, (m, V // 64)."""
+    n_blocks = scores.shape[1] // BLOCK
+    blocks = scores[:, : n_blocks * BLOCK].view(len(scores), n_blocks, BLOCK)
     return torch.amax(blocks, dim=2) if out is None else torch.amax(blocks, dim=2, out=out)
 
 
 def top_k(
     scores: torch.Tensor, k: int, maxima: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k best scores of each row, best first, and their columns; ties go to the lower column.
+    """Return the k best scores of each row, best first, and their columns; ties go to the lower column.
 
     Parameters
     ----------
-    scores : (m, V), only read
+    scores : (m, V), not modified
     k : 1 <= k <= V
-    maxima : ``block_maxima(scores)``, where the caller has them already
+    maxima : ``block_maxima(scores)`` if the caller has computed it
     """
     values, columns = largest(scores, min(k + 1, scores.shape[1]), maxima)
     equal = values[:, 1:] == values[:, :-1]
     tied = equal.any(dim=1).nonzero().view(-1)
-    crossing = equal[:, k - 1] if values.shape[1] > k else equal.new_zeros(len(equal))
+    tied_at_k = equal[:, k - 1] if values.shape[1] > k else equal.new_zeros(len(equal))
     values, columns = values[:, :k], columns[:, :k]
     if len(tied):
-        values[tied], columns[tied] = _by_column(values[tied], columns[tied])
-        open_ended = crossing.nonzero().view(-1)
-        for rows in torch.split(open_ended, max(1, 2**22 // scores.shape[1])):
-            values[rows], columns[rows] = _settle(scores[rows], values[rows, -1:], k)
+        values[tied], columns[tied] = _order_ties(values[tied], columns[tied])
+        ambiguous = tied_at_k.nonzero().view(-1)
+        for rows in torch.split(ambiguous, max(1, _TIE_ELEMENTS // scores.shape[1])):
+            values[rows], columns[rows] = _break_ties(scores[rows], values[rows, -1:], k)
     return values, columns
 
 
 def largest(
     scores: torch.Tensor, k: int, maxima: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k largest values of each row, largest first, and columns that have them: any, where tied."""
+    """Return the k largest values of each row, largest first, and their columns.
+
+    Among equal values the choice and the order of columns are arbitrary.
+    """
     n_words = scores.shape[1]
-    full = n_words // BLOCK
-    if not by_blocks(k, n_words):
+    n_blocks = n_words // BLOCK
+    if not uses_blocks(k, n_words):
         best = scores.topk(k, dim=1)
         return best.values, best.indices
     if maxima is None:
         maxima = block_maxima(scores)
     blocks = maxima.topk(k, dim=1, sorted=False).indices
-    if scores.is_contiguous() and full * BLOCK == n_words:  # blocks lie in one piece: copy them so
-        before = torch.arange(len(scores), device=scores.device)[:, None] * full
-        read = scores.view(-1, BLOCK).index_select(0, (blocks + before).view(-1))
-        best = read.view(len(scores), -1).topk(k, dim=1)
+    if scores.is_contiguous() and n_blocks * BLOCK == n_words:  # copying whole blocks is faster
+        first_block = torch.arange(len(scores), device=scores.device)[:, None] * n_blocks
+        candidates = scores.view(-1, BLOCK).index_select(0, (blocks + first_block).view(-1))
+        best = candidates.view(len(scores), -1).topk(k, dim=1)
         block = blocks.gather(1, best.indices.div(BLOCK, rounding_mode="floor"))
         return best.values, block * BLOCK + best.indices % BLOCK
-    places = torch.arange(BLOCK, device=scores.device)
-    columns = (blocks[:, :, None] * BLOCK + places).flatten(1)
-    if full * BLOCK < n_words:  # the ragged end, always looked at
-        end = torch.arange(full * BLOCK, n_words, device=scores.device)
-        columns = torch.cat([columns, end.expand(len(scores), -1)], dim=1)
+    within_block = torch.arange(BLOCK, device=scores.device)
+    columns = (blocks[:, :, None] * BLOCK + within_block).flatten(1)
+    if n_blocks * BLOCK < n_words:  # the columns after the last full block are always candidates
+        remainder = torch.arange(n_blocks * BLOCK, n_words, device=scores.device)
+        columns = torch.cat([columns, remainder.expand(len(scores), -1)], dim=1)
     best = scores.gather(1, columns).topk(k, dim=1)
     return best.values, columns.gather(1, best.indices)
 
 
-def _by_column(values: torch.Tensor, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Best first; among equal values the lower column first."""
+def _order_ties(values: torch.Tensor, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sort by value, best first; among equal values the lower column comes first."""
     columns, order = columns.sort(dim=1)
     values, order = values.gather(1, order).sort(dim=1, descending=True, stable=True)
     return values, columns.gather(1, order)
 
 
-def _settle(
-    scores: torch.Tensor, lowest: torch.Tensor, k: int
+def _break_ties(
+    scores: torch.Tensor, kth_value: torch.Tensor, k: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The top k of rows whose k-th best value, ``lowest``, stands in columns that did not all fit in."""
-    above = ~(scores <= lowest)  # nan counts as large, as topk has it
-    equal = scores == lowest
-    room = k - above.sum(dim=1, keepdim=True)
-    kept = above | (equal & (equal.cumsum(dim=1) <= room))
-    columns = kept.nonzero()[:, 1].view(-1, k)  # ascending
+    """Return the top k of rows in which more columns equal the k-th best value than fit in."""
+    above = ~(scores <= kth_value)  # NaN counts as large, as in torch.topk
+    equal = scores == kth_value
+    n_free = k - above.sum(dim=1, keepdim=True)
+    selected = above | (equal & (equal.cumsum(dim=1) <= n_free))
+    columns = selected.nonzero()[:, 1].view(-1, k)  # ascending within a row
     values, order = scores.gather(1, columns).sort(dim=1, descending=True, stable=True)
     return values, columns.gather(1, order)
 
 
-def hits_of(top: np.ndarray, k: np.ndarray, start: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """How many of the first k[i] columns of row i of ``top`` are among its words.
+def keyword_accuracy_per_row(
+    scores: torch.Tensor, indptr: np.ndarray, indices: np.ndarray
+) -> np.ndarray:
+    """Return the share of each row's words that are among its k best-scored words, k their number.
 
     Parameters
     ----------
-    top : (m, K) columns, best first; k : (m,)
-    start, words : the words of row i are ``words[start[i]:start[i + 1]]``
+    scores : (m, V)
+    indptr, indices : the words of row i are ``indices[indptr[i]:indptr[i + 1]]``, ascending
+
+    Returns
+    -------
+    ndarray of shape (m,)
+        0 for rows without words.
     """
-    if not len(words) or not top.size:
-        return np.zeros(len(top), dtype=np.int64)
-    width = 1 + max(int(top.max()), int(words.max()))
-    present = np.sort(np.repeat(np.arange(len(top)), np.diff(start)) * width + words)
-    asked = np.arange(len(top))[:, None] * width + top
-    at = np.searchsorted(present, asked).clip(max=len(present) - 1)
-    counted = np.arange(top.shape[1]) < k[:, None]
-    hits: np.ndarray = ((present[at] == asked) & counted).sum(axis=1)
-    return hits
-
-
-def keyword_accuracy_per_row(
-    scores: torch.Tensor, start: np.ndarray, words: np.ndarray
-) -> np.ndarray:
-    """Per row: share of its k best-scored words that are in the row, k = its number of words.
-
-    The words of row i are ``words[start[i]:start[i + 1]]``. Rows without words give 0.
-    """
-    k = np.diff(start)
-    hits = np.zeros(len(k), dtype=np.int64)
-    groups = sorted(by_size(k), key=len, reverse=True)
+    present = np.ones(len(indices), dtype=bool)
+    words = sp.csr_array((present, indices, indptr), shape=tuple(scores.shape))
+    k = np.diff(indptr)
+    n_hits = np.zeros(len(k), dtype=np.int64)
+    groups = sorted(groups_by_size(k), key=len, reverse=True)
     for number, group in enumerate(groups):
-        # For the largest group all rows are ranked: dearer than nothing, cheaper than a copy of most.
         rows = torch.from_numpy(group).to(scores.device)
         widest = int(k[group].max())
-        _, top = top_k(scores if number == 0 else scores[rows], widest)
-        own, entries = row_entries(start, group)
-        chosen = top[rows] if number == 0 else top
-        hits[group] = hits_of(chosen.cpu().numpy(), k[group], own, words[entries])
-    return hits / np.maximum(k, 1)
+        if number == 0:  # rank all rows: this costs less than copying the rows of the largest group
+            top = top_k(scores, widest)[1][rows]
+        else:
+            top = top_k(scores[rows], widest)[1]
+        n_hits[group] = count_hits(words[group], top.cpu().numpy())
+    return n_hits / np.maximum(k, 1)
 
 
-def by_size(k: np.ndarray) -> Iterator[np.ndarray]:
-    """Positions with k from 1 to 16, from 17 to 32, from 33 to 64 and so on, where there are any."""
+def groups_by_size(k: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the positions with k in 1..16, in 17..32, in 33..64 and so on, without empty groups."""
     low, high = 0, 16
     while (k > low).any():
         group = np.flatnonzero((k > low) & (k <= high))
         if len(group):
             yield group
         low, high = high, 2 * high
-
-
-def row_entries(start: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of the given rows of a CSR pattern: where each starts, and the positions of their entries."""
-    lengths = start[rows + 1] - start[rows]
-    own = np.r_[0, np.cumsum(lengths)]
-    return own, np.arange(own[-1]) + np.repeat(start[rows] - own[:-1], lengths)

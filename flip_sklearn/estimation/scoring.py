@@ -14,7 +14,6 @@ from tqdm.auto import tqdm
 
 from flip_sklearn.backend.device import Compute, resolve_compute
 from flip_sklearn.backend.scoring.scorer import Scorer
-from flip_sklearn.estimation.training import UNSEEN_SCORE
 from flip_sklearn.estimation.validation import check_embeddings
 from flip_sklearn.parameters import check_bool, check_integer
 
@@ -50,19 +49,15 @@ def scoring_compute(estimator: Any, precision: str) -> Compute:
 def make_scorer(estimator: Any, use_bias: bool | None = None) -> Scorer:
     """The fitted factors on the estimator's device; scores with b or without, None as the estimator."""
     compute = scoring_compute(estimator, estimator.precision)
-    offset = estimator.bias_
-    unseen = estimator.word_counts_ <= 0
     if use_bias is None:
         use_bias = check_bool("use_bias", estimator.use_bias)
-    if not use_bias:
-        offset = np.where(unseen, UNSEEN_SCORE, 0.0).astype(offset.dtype)
-    return Scorer.from_arrays(
+    return Scorer(
         estimator.word_embeddings_,
         estimator.projection_,
-        offset,
+        estimator.bias_ if use_bias else np.zeros_like(estimator.bias_),
         estimator.embedding_mean_,
         compute,
-        np.flatnonzero(unseen),
+        unseen=estimator.word_counts_ <= 0,
     )
 
 
@@ -109,9 +104,7 @@ def with_scores(words: list[list[str]], scores: list[list[float]]) -> list[list[
 def keyword_hits(estimator: Any, X: np.ndarray, counts: sp.csr_array) -> np.ndarray:
     """Per row: how many of its words are among as many extracted ones."""
     with progress(estimator, len(X)) as bar:
-        return make_scorer(estimator).hits(
-            X, counts.indptr.astype(np.int64), counts.indices, after_block=bar.update
-        )
+        return make_scorer(estimator).hits(X, counts, after_block=bar.update)
 
 
 def most_words(estimator: Any, k: Any) -> int:

@@ -312,7 +312,7 @@ def precision_recall(
     words = _ranked.binary_csr(Y)
     top = _ranked.top_indices(scores_or_topk, words.shape, int(n))
     given = (top >= 0).sum(axis=1)
-    both = _ranked.found(words, top).sum(axis=1)
+    both = _ranked.is_row_word(words, top).sum(axis=1)
     n_words = np.diff(words.indptr)
     if n_reference is None:
         reference, skipped = n_words, n_words == 0

@@ -73,44 +73,63 @@ def top_indices(scores_or_topk: Any, shape: tuple[int, int], widest: int) -> np.
     return _top_of_scores(given, n_words, widest)
 
 
-def found(words: sp.csr_array, top: np.ndarray) -> np.ndarray:
-    """Where the index of ``top`` (n, K) is a word of its row: bool (n, K)."""
-    _, is_word = _places(words, top)
-    return is_word
+def is_row_word(words: sp.csr_array, top: np.ndarray) -> np.ndarray:
+    """Return whether each index of ``top`` (n, K) is a word of its row, bool (n, K)."""
+    return _find_words(words, top)[1]
 
 
 def hits(words: sp.csr_array, top: np.ndarray) -> sp.csr_array:
-    """The words of each row among its k_n best, k_n being the number of its words: bool (n, V).
+    """Return the words of each row that are among its k_n best, k_n being the number of its words.
 
-    ``words`` is what ``binary_csr`` gives; ``top`` holds at least max k_n columns.
+    Parameters
+    ----------
+    words : csr_array of shape (n, V)
+        The stored entries of a row are its words, sorted and unique, as ``binary_csr`` gives them.
+    top : ndarray of shape (n, K)
+        Best-scored words, best first; -1 pads. Columns from max k_n on are ignored.
+
+    Returns
+    -------
+    csr_array of bool, shape (n, V)
     """
-    k = np.diff(words.indptr)
-    top = top[:, : int(k.max(initial=0))]
-    at, is_word = _places(words, top)
-    is_hit = np.zeros(words.nnz, dtype=bool)
-    is_hit[at[is_word & (np.arange(top.shape[1]) < k[:, None])]] = True
+    is_hit = _is_hit(words, top)
     indptr = np.concatenate([[0], np.cumsum(is_hit)])[words.indptr].astype(words.indptr.dtype)
     indices = words.indices[is_hit]
     return sp.csr_array((np.ones(len(indices), dtype=bool), indices, indptr), shape=words.shape)
 
 
+def count_hits(words: sp.csr_array, top: np.ndarray) -> np.ndarray:
+    """Return the number of :func:`hits` of each row, (n,)."""
+    n_hits_before = np.concatenate([[0], np.cumsum(_is_hit(words, top))])
+    return np.diff(n_hits_before[words.indptr])
+
+
 def accuracy_per_row(words: sp.csr_array, top: np.ndarray) -> np.ndarray:
-    """Share of each row's words that are hits; nan for rows without words."""
+    """Return the share of each row's words that are hits; nan for rows without words."""
     k = np.diff(words.indptr)
-    n_hits = np.diff(hits(words, top).indptr)
-    return np.where(k > 0, n_hits / np.maximum(k, 1), np.nan)
+    return np.where(k > 0, count_hits(words, top) / np.maximum(k, 1), np.nan)
 
 
-def _places(words: sp.csr_array, top: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where in ``words.indices`` each index of ``top`` stands, and whether it does at all."""
+def _is_hit(words: sp.csr_array, top: np.ndarray) -> np.ndarray:
+    """Whether each stored entry of ``words`` is among the k_n best of its row."""
+    k = np.diff(words.indptr)
+    top = top[:, : int(k.max(initial=0))]
+    positions, is_word = _find_words(words, top)
+    is_hit = np.zeros(words.nnz, dtype=bool)
+    is_hit[positions[is_word & (np.arange(top.shape[1]) < k[:, None])]] = True
+    return is_hit
+
+
+def _find_words(words: sp.csr_array, top: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions in ``words.indices`` of the indices of ``top``, and whether they are stored there."""
     n, n_words = words.shape
     if not words.nnz:
         return np.zeros(top.shape, dtype=np.int64), np.zeros(top.shape, dtype=bool)
     stored = np.repeat(np.arange(n), np.diff(words.indptr)) * n_words + words.indices
     key = np.arange(n)[:, None] * n_words + top
-    at = np.minimum(np.searchsorted(stored, key), len(stored) - 1)
-    # The key of a pad, -1, is that of the last word of the row before.
-    return at, (stored[at] == key) & (top >= 0)
+    positions = np.minimum(np.searchsorted(stored, key), len(stored) - 1)
+    # The key of padding (-1) is that of the last word of the row before.
+    return positions, (stored[positions] == key) & (top >= 0)
 
 
 def _checked_indices(given: np.ndarray, n_words: int, widest: int) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""Scores of raw embeddings and the best words of each row, block by block."""
+"""Scores and best words of raw embeddings, computed block by block."""

@@ -1,9 +1,9 @@
-"""Scoring and top-k, fused block by block: no (n, V) array exists at any time.
+"""Scores and top-k words of raw embeddings, computed block by block without an (n, V) array.
 
-Scores z = offset + A B (x - mean), where the offset is b with bias and 0 without. X is read in chunks
+Scores are z = offset + A B (x - mean), where the offset is b with bias and 0 without. X is read in chunks
 of rows; each chunk is projected once, h = B (x - mean), and ranked in blocks of rows.
 
-Memory next to the result, on a CPU: A in the format of the arithmetic, 2 d + r numbers for each of the
+Memory besides the result, on a CPU: A in the format of the arithmetic, 2 d + r numbers for each of the
 4,096 rows of a chunk, and a little over max(2^24, 128 V) scores. None of it grows with n.
 """
 
@@ -11,57 +11,66 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 
-from flip_sklearn.backend.device import Compute, as_shared_tensor, bfloat16_is_fast
-from flip_sklearn.backend.ranking import by_blocks, by_size, hits_of, row_entries, top_k
+from flip_sklearn.backend.device import Compute, bfloat16_is_fast, to_device
+from flip_sklearn.backend.ranking import groups_by_size, top_k, uses_blocks
 from flip_sklearn.backend.scoring.bfloat16 import Shortlist
-from flip_sklearn.backend.scoring.products import DenseWords, WordsToRank, all_words, words_to_rank
+from flip_sklearn.backend.scoring.products import (
+    DenseProduct,
+    SparseProduct,
+    make_product,
+    ranking_problem,
+)
+from flip_sklearn.metrics.ranking import count_hits
 
-# Rows of X in work at one time: their float32 copies are what reading X costs in memory.
+# Rows of X that are converted and projected at one time.
 CHUNK_ROWS = {"cpu": 4096, "cuda": 2**16}
 
-# Preparation that reads all of A (zeros to leave out, a bfloat16 copy) is repaid by so many rows.
+# Preparation that reads all of A (finding zeros, a bfloat16 copy) is worth its time from this many rows on.
 MANY_ROWS = 2048
+
+# Score of a word that training did not see, unless a seen word of the row scores as low.
+UNSEEN_SCORE = -1e4
 
 AfterRows = Callable[[int], object]
 
 
-@dataclass(frozen=True)
 class Scorer:
-    """Fitted factors, ready to score raw embeddings.
+    """Fitted factors on a device, ready to score raw embeddings.
 
-    Equal scores rank the lower word first. Scores are the same to rounding, whatever the number of
-    rows of a call: the product's order of summation may depend on it.
+    Equal scores rank the lower word first. Scores depend on the number of rows of a call only by
+    rounding, because the order of summation in the product may depend on it.
+
+    Parameters
+    ----------
+    A : (V, r) word embeddings, ndarray or csr_array
+    B : (r, d)
+    offset : (V,)
+    mean : (d,)
+    compute : device and number formats
+    unseen : (V,) bool, words that training did not see; they are never extracted, and among dense scores
+        they are below the seen words. None means that all words were seen.
     """
 
-    A: Any  # (V, r), ndarray or csr_array
-    B: np.ndarray  # (r, d)
-    offset: np.ndarray  # (V,)
-    mean: np.ndarray  # (d,)
-    compute: Compute
-    unseen: np.ndarray  # (V,) bool: never extracted, and below all others among dense scores
-    _last: dict[tuple[int, bool], _Ranking] = field(default_factory=dict, compare=False, repr=False)
-
-    @classmethod
-    def from_arrays(
-        cls,
+    def __init__(
+        self,
         A: Any,
         B: np.ndarray,
         offset: np.ndarray,
         mean: np.ndarray,
         compute: Compute,
         unseen: np.ndarray | None = None,
-    ) -> Scorer:
-        """``unseen`` are the columns of the words that training did not see."""
-        mask = np.zeros(A.shape[0], dtype=bool)
-        if unseen is not None:
-            mask[unseen] = True
-        return cls(A, B, offset, mean, compute, mask)
+    ) -> None:
+        self.A, self.B, self.offset, self.mean, self.compute = A, B, offset, mean, compute
+        self.unseen = np.zeros(A.shape[0], dtype=bool) if unseen is None else unseen
+        # The last prepared A of each kind, reused when a caller scores batch by batch.
+        self._all_words: DenseProduct | SparseProduct | None = None
+        self._last_ranker: tuple[tuple[int, bool], _Ranker] | None = None
 
     def top(
         self,
@@ -71,7 +80,7 @@ class Scorer:
         probabilities: bool = False,
         after_block: AfterRows | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The k best words per row, best first: indices (n, k) and their scores, or theta."""
+        """Return the k best words per row, best first: indices (n, k) and their scores, or theta."""
         indices = np.empty((X.shape[0], k), dtype=np.int64)
         values = np.empty((X.shape[0], k), dtype=self._dtype)
         first = 0
@@ -83,147 +92,161 @@ class Scorer:
             first = last
         return indices, values
 
-    @torch.inference_mode()  # for each step alone: a caller that stops half-way is left as it was
+    @torch.inference_mode()  # of a generator: active during each step only, not in the caller
     def top_blocks(
         self, X: np.ndarray, k: int, *, probabilities: bool = False
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """What ``top`` gives, for consecutive blocks of rows."""
-        ranking = self._ranking(k, X.shape[0])
-        for h in self._latents(X, ranking.latents):
-            for first, last in _even(len(h), ranking.rows):
-                values, words = ranking.top(h[first:last], k, probabilities)
+        """Yield the result of ``top`` for consecutive blocks of rows."""
+        ranker = self._ranker(k, X.shape[0])
+        for h in self._project(X, ranker.latents):
+            for first, last in even_slices(len(h), ranker.block_rows):
+                values, words = ranker.top(h[first:last], k, probabilities)
                 yield words.cpu().numpy(), values.cpu().numpy()
 
     @torch.inference_mode()
     def hits(
-        self,
-        X: np.ndarray,
-        indptr: np.ndarray,
-        indices: np.ndarray,
-        *,
-        after_block: AfterRows | None = None,
+        self, X: np.ndarray, words: sp.csr_array, *, after_block: AfterRows | None = None
     ) -> np.ndarray:
-        """Per row: how many of its k best words are in the row, k = its number of words.
+        """Count, for each row, its words that are among its k best, k being the number of its words.
 
-        The words of row i are ``indices[indptr[i]:indptr[i + 1]]``. No row waits for a longer one: rows
-        are ranked with those of about the same k.
+        Rows are ranked together with rows of about the same k, so that one long row does not make the
+        others slow.
+
+        Parameters
+        ----------
+        X : (n, d)
+        words : csr_array (n, V); the stored entries of a row are its words, sorted and unique
+        after_block : called with the number of rows whenever some are finished
         """
-        k = np.diff(indptr)
-        most = min(int(k.max(initial=0)), int((~self.unseen).sum()))
-        hits = np.zeros(len(k), dtype=np.int64)
-        if most == 0:
-            return hits
-        ranking = self._ranking(most, X.shape[0])
-        at = 0
-        for h in self._latents(X, ranking.latents):
-            rows = np.arange(at, at + len(h))
-            at += len(h)
-            for group in by_size(k[rows]):
-                for first, last in _even(len(group), ranking.rows):
-                    mine = rows[group[first:last]]
-                    widest = min(int(k[mine].max()), most)
-                    local = torch.from_numpy(group[first:last]).to(h.device)
-                    _, words = ranking.top(h.index_select(0, local), widest, False)
-                    start, entries = row_entries(indptr, mine)
-                    hits[mine] = hits_of(words.cpu().numpy(), k[mine], start, indices[entries])
+        k = np.diff(words.indptr)
+        max_k = min(int(k.max(initial=0)), int((~self.unseen).sum()))
+        n_hits = np.zeros(len(k), dtype=np.int64)
+        if max_k == 0:
+            return n_hits
+        ranker = self._ranker(max_k, X.shape[0])
+        chunk_start = 0
+        for h in self._project(X, ranker.latents):
+            for group in groups_by_size(k[chunk_start : chunk_start + len(h)]):
+                for first, last in even_slices(len(group), ranker.block_rows):
+                    in_chunk = group[first:last]
+                    rows = chunk_start + in_chunk
+                    widest = min(int(k[rows].max()), max_k)
+                    block = h.index_select(0, torch.from_numpy(in_chunk).to(h.device))
+                    _, top = ranker.top(block, widest, False)
+                    n_hits[rows] = count_hits(words[rows], top.cpu().numpy())
+            chunk_start += len(h)
             if after_block is not None:
                 after_block(len(h))
-        return hits
+        return n_hits
 
     @torch.inference_mode()
     def dense(self, X: np.ndarray, transform: str) -> np.ndarray:
-        """All scores (n, V), or their "softmax" or "log_softmax". The caller has checked the size."""
+        """Return all scores (n, V), or their "softmax" or "log_softmax".
+
+        The caller has checked that the array fits in memory. Words that training did not see score
+        UNSEEN_SCORE, or less where a seen word of the row scores that low, so they are finite and below
+        every seen word. Their theta is 0.
+        """
         n, n_words = X.shape[0], self.A.shape[0]
-        out = np.empty((n, n_words), dtype=self._dtype)
-        words = all_words(self.A, self.offset, self.compute)
-        lowest_offset = float(self.offset.min(initial=math.inf))
-        at = 0
+        result = np.empty((n, n_words), dtype=self._dtype)
+        if self._all_words is None:
+            self._all_words = make_product(self.A, self.offset, self.compute)
+        product = self._all_words
         unseen = torch.from_numpy(np.flatnonzero(self.unseen)).to(self.compute.device)
-        for h in self._latents(X, None):
-            for first, last in _even(len(h), words.rows):
-                scores = words.scores(h[first:last], maxima=False)[0][:, :n_words]
-                if len(unseen):
-                    # Far from the data seen words fall below any fixed score: stay under them.
-                    lowest = scores.amin(dim=1, keepdim=True)
-                    under = torch.where(lowest < lowest_offset, 1.01 * lowest, lowest_offset)
-                    scores[:, unseen] = under
-                if transform == "softmax":
-                    scores = torch.softmax(scores, dim=1)
-                elif transform == "log_softmax":
-                    scores = torch.log_softmax(scores, dim=1)
-                out[at + first : at + last] = scores.cpu().numpy()
-            at += len(h)
-        return out
+        chunk_start = 0
+        for h in self._project(X, None):
+            for first, last in even_slices(len(h), product.block_rows):
+                scores, _ = product.scores(h[first:last], maxima=False)
+                values = _transform(scores[:, :n_words], unseen, transform)
+                result[chunk_start + first : chunk_start + last] = values.cpu().numpy()
+            chunk_start += len(h)
+        return result
 
-    def _ranking(self, k: int, n_rows: int) -> _Ranking:
-        """For k words of n_rows rows; the last one is kept for calls batch by batch."""
+    def _ranker(self, k: int, n_rows: int) -> _Ranker:
+        """Return the prepared ranking of n_rows rows by their k best words."""
         key = k, n_rows >= MANY_ROWS
-        ranking = self._last.get(key)
-        if ranking is None:
-            ranking = _Ranking(self, *key)
-            self._last.clear()
-            self._last[key] = ranking
-        return ranking
+        if self._last_ranker is None or self._last_ranker[0] != key:
+            self._last_ranker = key, _Ranker(self, *key)
+        return self._last_ranker[1]
 
-    def _latents(self, X: np.ndarray, used: np.ndarray | None) -> Iterator[torch.Tensor]:
-        """h = B (x - mean) for consecutive chunks of rows; B reduced to the latents in use."""
-        mean = self._place(self.mean)
-        B = self._place(self.B if used is None else self.B[used])
-        size = CHUNK_ROWS[self.compute.device.type]
-        for first in range(0, X.shape[0], size):
-            x = as_shared_tensor(X[first : first + size])
-            x = x.to(self.compute.device, self.compute.dtype)
+    def _project(self, X: np.ndarray, latents: np.ndarray | None) -> Iterator[torch.Tensor]:
+        """Yield h = B (x - mean) for consecutive chunks of rows, for some or all (None) latents."""
+        mean = to_device(self.mean, self.compute)
+        B = to_device(self.B if latents is None else self.B[latents], self.compute)
+        n_rows = CHUNK_ROWS[self.compute.device.type]
+        for first in range(0, X.shape[0], n_rows):
+            x = to_device(X[first : first + n_rows], self.compute)
             yield (x - mean) @ B.T
-
-    def _place(self, array: np.ndarray) -> torch.Tensor:
-        return as_shared_tensor(array).to(self.compute.device, self.compute.dtype)
 
     @property
     def _dtype(self) -> type[np.floating]:
         return np.float64 if self.compute.dtype == torch.float64 else np.float32
 
 
-class _Ranking:
-    """The k best words of blocks of latent rows: in bfloat16 first where that is fast."""
+class _Ranker:
+    """The k best words of blocks of latent rows, by bfloat16 products where these are faster."""
 
     def __init__(self, scorer: Scorer, k: int, many_rows: bool) -> None:
         compute = scorer.compute
-        self._to_rank: WordsToRank = words_to_rank(
-            scorer.A, scorer.offset, scorer.unseen, k, compute, look_for_zeros=many_rows
+        self._problem = ranking_problem(
+            scorer.A, scorer.offset, scorer.unseen, k, compute, find_zeros=many_rows
         )
-        self._words = self._to_rank.words
+        self._product = self._problem.product
         self._shortlist = None
-        fast = compute.product_dtype == torch.bfloat16 and bfloat16_is_fast(compute.device)
-        if fast and many_rows and isinstance(self._words, DenseWords):
-            self._shortlist = Shortlist(self._words, compute)
-        self._n_words = self._words.A.shape[0]
-        self.latents, self.rows = self._to_rank.latents, self._words.rows
+        is_fast = compute.product_dtype == torch.bfloat16 and bfloat16_is_fast(compute.device)
+        if is_fast and many_rows and isinstance(self._product, DenseProduct):
+            self._shortlist = Shortlist(self._product, compute)
+        self._n_words = self._product.A.shape[0]
+        self.latents, self.block_rows = self._problem.latents, self._product.block_rows
 
     def top(
         self, h: torch.Tensor, k: int, probabilities: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scores, or theta, and words (m, k), best first."""
+        """Return scores, or theta, and words, both (m, k), best first."""
         if self._shortlist is not None and self._shortlist.is_cheaper(k) and not probabilities:
             values, columns = self._shortlist.top(h, k)
         else:
-            scores, maxima = self._words.scores(h, maxima=by_blocks(k + 1, self._n_words))
+            scores, maxima = self._product.scores(h, maxima=uses_blocks(k + 1, self._n_words))
             values, columns = top_k(scores, k, maxima)
             if probabilities:
-                values = self._theta(scores, values)
-        if self._to_rank.columns is not None:
-            columns = self._to_rank.columns[columns]
+                values = self._probabilities(scores, values)
+        if self._problem.columns is not None:
+            columns = self._problem.columns[columns]
         return values, columns
 
-    def _theta(self, scores: torch.Tensor, best: torch.Tensor) -> torch.Tensor:
-        """exp(best - logsumexp(scores)); overwrites the scores, whose memory is warm."""
+    def _probabilities(self, scores: torch.Tensor, best: torch.Tensor) -> torch.Tensor:
+        """Compute exp(best - logsumexp(scores)); overwrites the scores."""
         highest = best[:, :1]
         total = scores.sub_(highest).exp_().sum(dim=1, keepdim=True)
-        if self._to_rank.rest > -math.inf:
-            total += (self._to_rank.rest - highest).exp()
+        if self._problem.omitted > -math.inf:
+            total += (self._problem.omitted - highest).exp()
         return (best - highest).exp() / total
 
 
-def _even(n: int, at_most: int) -> Iterator[tuple[int, int]]:
-    """Cut n rows into parts of nearly equal size: a small last one would waste the product."""
-    step = math.ceil(n / max(1, math.ceil(n / at_most)))
+def even_slices(n: int, max_size: int) -> Iterator[tuple[int, int]]:
+    """Yield (first, last) of parts of n rows of nearly equal size: a small last part wastes a product."""
+    step = math.ceil(n / max(1, math.ceil(n / max_size)))
     return ((first, min(first + step, n)) for first in range(0, n, max(1, step)))
+
+
+def _transform(scores: torch.Tensor, unseen: torch.Tensor, transform: str) -> torch.Tensor:
+    """Apply "scores" (none), "softmax" or "log_softmax" over the seen words; overwrites the scores.
+
+    ``unseen`` holds the columns of the words that training did not see.
+    """
+    if len(unseen):
+        scores[:, unseen] = math.inf
+        lowest = scores.amin(dim=1, keepdim=True)
+        scores[:, unseen] = -math.inf
+        # Compared in float32, so that they also differ after a conversion of the result to float32.
+        unseen_scores = torch.where(lowest.float() > UNSEEN_SCORE, UNSEEN_SCORE, 1.01 * lowest)
+    if transform == "softmax":
+        return torch.softmax(scores, dim=1)
+    if transform == "log_softmax":
+        values = torch.log_softmax(scores, dim=1)
+        if len(unseen):
+            values[:, unseen] = unseen_scores - torch.logsumexp(scores, dim=1, keepdim=True)
+        return values
+    if len(unseen):
+        scores[:, unseen] = unseen_scores
+    return scores

@@ -1,1 +1,1 @@
-"""Sparse non-negative codes: the Lasso of SpLiCE, many rows at a time."""
+"""Sparse non-negative codes by the Lasso of SpLiCE, for many rows at a time."""
