@@ -1,4 +1,4 @@
-"""What every backend has: a name, a batch size, an identity for the cache, and vectors for a batch."""
+"""The interface of an encoder backend, and the parts that several backends share."""
 
 from __future__ import annotations
 
@@ -16,35 +16,42 @@ from typing import Any
 Encode = Callable[[list[str]], Any]
 
 
-class Backend:
-    """A batch of texts in, one vector for each out, in the same order."""
+class EncodingError(RuntimeError):
+    """Texts could not be encoded: wrong output of a backend, a failed service, or an unusable cache."""
+
+
+class EncoderBackend:
+    """Encodes a batch of texts: one vector per text, in the same order."""
 
     name = ""
     batch_size = 32  # for batch_size="auto"
-    by_length = False  # texts of one length in one batch waste no padding
+    sort_by_length = False  # batches of texts of similar length need less padding
 
     def identity(self) -> dict[str, Any]:
-        """All but the text that decides a vector, as JSON can hold it: part of the cache key."""
+        """Return the JSON-serializable settings that determine an embedding, besides its text.
+
+        They are part of the cache key.
+        """
         raise NotImplementedError
 
     def check(self, texts: Sequence[str]) -> None:
-        """Refuse, before anything is computed or paid, texts that cannot be encoded."""
+        """Raise ValueError for texts that cannot be encoded, before any text is encoded."""
 
     def content(self, text: str) -> bytes:
-        """What is to be encoded: the other part of the cache key."""
+        """Return the content to encode, the other part of the cache key."""
         return text.encode()
 
     @contextmanager
     def session(self) -> Iterator[Encode]:
-        """What is open only while batches are encoded, such as a connection."""
+        """Open what is needed only while batches are encoded, such as a connection."""
         yield self.encode
 
     def encode(self, texts: list[str]) -> Any:
-        """Vectors of one batch, array-like of shape (len(texts), d)."""
+        """Return the vectors of one batch, array-like of shape (len(texts), d)."""
         raise NotImplementedError
 
 
-class Function(Backend):
+class CallableBackend(EncoderBackend):
     """Any callable from a list of str to an array."""
 
     name = "callable"
@@ -55,24 +62,24 @@ class Function(Backend):
         self.revision = revision
 
     def identity(self) -> dict[str, Any]:
-        """The name that the user gave: two functions of one name cannot be told apart otherwise."""
+        """Return the revision that the user chose; two callables cannot be told apart otherwise."""
         if self.revision is None:
             raise ValueError(
-                "cache_dir is set and model is a callable, whose vectors the cache cannot tell from those "
-                "of another; set revision to a name of yours, such as 'my-encoder-1', and change it "
-                "whenever the callable gives other vectors."
+                "cache_dir is set and model is a callable, which the cache cannot tell from another "
+                "callable; set revision to a name of your choice, such as 'my-encoder-1', and change it "
+                "whenever the callable returns other vectors."
             )
         return {"revision": self.revision}
 
     def encode(self, texts: list[str]) -> Any:
-        """Call it."""
+        """Return the vectors of one batch."""
         return self.function(texts)
 
 
-class LocalModel(Backend):
-    """A model whose weights are loaded here, when they are first needed."""
+class LocalModel(EncoderBackend):
+    """A model that runs on this machine; its weights are loaded on first use."""
 
-    by_length = True
+    sort_by_length = True
 
     def __init__(self, model: str, revision: str | None, device: str) -> None:
         folder = Path(model).expanduser()
@@ -89,35 +96,35 @@ class LocalModel(Backend):
         raise NotImplementedError
 
     def vectors(self, weights: Any, texts: list[str]) -> Any:
-        """Vectors of one batch from what ``load`` gave."""
+        """Return the vectors of one batch, given the weights that ``load`` returned."""
         raise NotImplementedError
 
     def weights(self) -> Any:
-        """What ``load`` gives, loaded once."""
+        """Return the result of ``load``, which is called once."""
         with self._lock:
             if self._weights is None:
                 weights = self.load()
                 if self._stamp is not None and self._stamp != folder_stamp(Path(self.model)):
-                    raise RuntimeError(
+                    raise EncodingError(
                         f"The files of {self.model!r} changed while they were loaded, so that the cache "
-                        "cannot tell which model this is; call again."
+                        "cannot identify the model; call again."
                     )
                 self._weights = weights
             return self._weights
 
     def encode(self, texts: list[str]) -> Any:
-        """Vectors of one batch."""
+        """Return the vectors of one batch."""
         weights = self.weights()
         with self._lock:
             return self.vectors(weights, texts)
 
     def version(self) -> str:
-        """The weights in one word: a hash of the folder's files, or the hub's commit.
+        """Return an identifier of the weights: a hash of the folder's files, or the commit on the hub.
 
-        A branch of the hub may move, and what it points to is known once the model is loaded; a full
-        commit hash as revision needs no loading.
+        The commit that a branch of the hub points to is known only after the model has been loaded. A
+        full commit hash as revision needs no loading.
         """
-        # Loaded weights stay what they are when their folder changes; those to come do not.
+        # A changed folder does not change weights that are already loaded, only those still to be loaded.
         if self._version is None or self._weights is None:
             self._version = self._find_version()
         return self._version
@@ -130,28 +137,28 @@ class LocalModel(Backend):
         if self.revision is not None and re.fullmatch(r"[0-9a-f]{40}", self.revision):
             return f"{self.model} {self.revision}"
         self.weights()
-        found = commit(self.model, self.revision)
-        if found is None:
+        commit = cached_commit(self.model, self.revision)
+        if commit is None:
             # A branch may move, so its name would mix the vectors of two models in the cache.
             raise ValueError(
-                f"cache_dir is set, and the commit that {self.model!r} was loaded at is not known; set "
-                "revision to the commit's full hash of 40 digits, which the model's page on the hub shows."
+                f"cache_dir is set, and the commit of the loaded model {self.model!r} is not known; set "
+                "revision to the full commit hash of 40 digits, which the model's page on the hub shows."
             )
-        return f"{self.model} {found}"
+        return f"{self.model} {commit}"
 
 
-def require(module: str, what: str, remedy: str) -> Any:
-    """Import an optional module; the message of a missing one names the command that installs it."""
+def require(module: str, user: str, remedy: str) -> Any:
+    """Import an optional module; the message of the ImportError names the command that installs it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(f"{what} needs {module} ({error}). {remedy}") from error
+        raise ImportError(f"{user} needs {module} ({error}). {remedy}") from error
 
 
 def folder_digest(folder: Path) -> str:
-    """A hash of the names and contents of the files in a folder, hidden ones left out."""
+    """Return a hash of the names and contents of the files in a folder, except hidden files."""
     digest = hashlib.sha256()
-    for name, path in _files(folder):
+    for name, path in _visible_files(folder):
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").digest()
         digest.update(name.as_posix().encode() + b"\0" + content)
@@ -159,25 +166,28 @@ def folder_digest(folder: Path) -> str:
 
 
 def folder_stamp(folder: Path) -> list[tuple[str, int, int]]:
-    """Names, sizes and times of the same files: tells at once whether they were written to."""
-    stats = [(name, path.stat()) for name, path in _files(folder)]
+    """Return names, sizes and modification times of the same files, to detect changes quickly."""
+    stats = [(name, path.stat()) for name, path in _visible_files(folder)]
     return [(name.as_posix(), stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
-def _files(folder: Path) -> list[tuple[Path, Path]]:
-    paths = [(path.relative_to(folder), path) for path in folder.rglob("*") if path.is_file()]
-    return sorted(
-        (name, path) for name, path in paths if not any(part.startswith(".") for part in name.parts)
-    )
+def _visible_files(folder: Path) -> list[tuple[Path, Path]]:
+    """Return (relative path, path) of each file below a folder, sorted."""
+    files = []
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder)
+        if path.is_file() and not any(part.startswith(".") for part in name.parts):
+            files.append((name, path))
+    return sorted(files)
 
 
-def commit(model: str, revision: str | None) -> str | None:
-    """The commit that a model of the hub was last loaded at, or None where it is not known."""
+def cached_commit(model: str, revision: str | None) -> str | None:
+    """Return the commit at which a model of the hub was last loaded, or None if it is not known."""
     hub = importlib.import_module("huggingface_hub")
     # sentence-transformers looks in the folder of its own variable first, then where the hub's library does.
     stores = (os.environ.get("SENTENCE_TRANSFORMERS_HOME"), None)
     names = [name for name in (model, f"sentence-transformers/{model}") if name.count("/") == 1]
-    # Not every model has both: static ones have no config.json, those of transformers no modules.json.
+    # Static models have no config.json, models of transformers have no modules.json.
     for store, name, file in itertools.product(stores, names, ("modules.json", "config.json")):
         path = hub.try_to_load_from_cache(name, file, cache_dir=store, revision=revision)
         if isinstance(path, str):
@@ -185,11 +195,19 @@ def commit(model: str, revision: str | None) -> str | None:
     return None
 
 
-def torch_device(device: str) -> str:
-    """``"auto"`` is CUDA where there is one, then Apple's GPU, then the CPU."""
-    if device != "auto":
-        return device
+def resolve_device(device: str) -> str:
+    """Return a usable torch device; ``"auto"`` is CUDA if available, then Apple's GPU, then the CPU."""
     torch = importlib.import_module("torch")
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"device={device!r} cannot be used ({reason}); use 'auto', 'cpu', or a GPU of this machine "
+            "such as 'cuda:0'."
+        ) from error
+    return device

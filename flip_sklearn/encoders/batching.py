@@ -1,8 +1,9 @@
-"""Texts to vectors: each text once, out of the cache where it is, else in batches; order kept."""
+"""Encode texts in batches: each distinct text once, from the cache if possible; order is kept."""
 
 from __future__ import annotations
 
 from contextlib import closing, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,121 +11,132 @@ import numpy as np
 import scipy.sparse as sp
 from tqdm import tqdm
 
-from flip_sklearn.encoders.base import Backend
-from flip_sklearn.encoders.cache import VectorCache, keys_of
+from flip_sklearn.encoders.base import EncoderBackend, EncodingError
+from flip_sklearn.encoders.cache import VectorCache, compute_keys
 from flip_sklearn.io import as_numpy
+from flip_sklearn.parameters import short_repr
 
-_DELAY = 2.0  # seconds: what is done sooner needs no progress bar
+_DELAY = 2.0  # seconds before a progress bar is shown
+_NOT_STORED = "no vector of this batch is stored"
 
 
-class _Rows:
-    """An (n, d) array whose d is known from its first rows on."""
+class _VectorArray:
+    """An (n, d) array that is allocated with the first vectors, when d becomes known."""
 
-    def __init__(self, n: int, at_least: int | None) -> None:
+    def __init__(self, n: int, truncate_dim: int | None) -> None:
         self.n = n
-        self.at_least = at_least or 1
+        self.min_dimensions = truncate_dim or 1
         self.array: np.ndarray | None = None
 
-    def put(self, places: Any, vectors: np.ndarray, d: int) -> bool:
-        """Place vectors of d dims; False, and nothing placed, where the other rows have others."""
-        if d < self.at_least:
+    def put(self, rows: Any, vectors: np.ndarray, d: int) -> bool:
+        """Store vectors of d dimensions; return False if the array has another number of dimensions."""
+        if d < self.min_dimensions:
             raise ValueError(
-                f"truncate_dim={self.at_least} is not allowed; the model gives {d} dims, use at most that "
-                "or None."
+                f"truncate_dim={self.min_dimensions} is not allowed; the model has {d} dimensions, use at "
+                "most that or None."
             )
         if self.array is None:
             self.array = np.empty((self.n, d), np.float32)
         if self.array.shape[1] != d:
             return False
-        self.array[places] = vectors
+        self.array[rows] = vectors
         return True
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Distinct texts, where their vectors go, and how they are encoded."""
+
+    texts: list[str]
+    vectors: _VectorArray
+    backend: EncoderBackend
+    batch_size: int
+    verbose: bool
 
 
 def encode(
     texts: list[str],
-    backend: Backend,
+    backend: EncoderBackend,
     batch_size: int,
     cache_dir: Path | None,
-    at_least: int | None,
+    truncate_dim: int | None,
     verbose: bool,
 ) -> np.ndarray:
-    """Vectors of texts, float32 (n, d), row i that of text i; fewer dims than wanted end it at once."""
-    places: dict[str, int] = {}
-    order = np.fromiter((places.setdefault(text, len(places)) for text in texts), np.intp)
-    unique = list(places)
-    rows = _Rows(len(unique), at_least)
+    """Return the vectors of texts, float32 (n, d), not yet truncated; row i is the vector of text i.
+
+    A model of fewer than ``truncate_dim`` dimensions raises ValueError with the first batch.
+    """
+    index_of: dict[str, int] = {}
+    index = np.fromiter((index_of.setdefault(text, len(index_of)) for text in texts), np.intp)
+    unique = list(index_of)
+    vectors = _VectorArray(len(unique), truncate_dim)
+    job = _Job(unique, vectors, backend, batch_size, verbose)
     if cache_dir is None:
-        _encode_missing(unique, list(range(len(unique))), backend, batch_size, rows, None, verbose)
+        _encode_missing(job, list(range(len(unique))))
     else:
-        keys = keys_of(
-            {"backend": backend.name, **backend.identity()}, map(backend.content, unique)
-        )
-        with closing(VectorCache(cache_dir)) as cache:
-            missing = np.ones(len(unique), bool)
-            for place, vector in cache.get(keys):
-                if not rows.put(place, vector, len(vector)):
-                    raise RuntimeError(
-                        f"{cache.path} holds vectors of several sizes for one model with the same options; "
-                        "use another cache_dir, or change revision."
-                    )
-                missing[place] = False
-            todo = np.flatnonzero(missing).tolist()
-            _encode_missing(unique, todo, backend, batch_size, rows, (cache, keys), verbose)
-    assert rows.array is not None  # there is at least one text
-    return rows.array if len(unique) == len(texts) else rows.array[order]
+        _encode_with_cache(job, cache_dir)
+    assert vectors.array is not None  # there is at least one text
+    return vectors.array if len(unique) == len(texts) else vectors.array[index]
+
+
+def _encode_with_cache(job: _Job, cache_dir: Path) -> None:
+    settings = {"backend": job.backend.name, **job.backend.identity()}
+    keys = compute_keys(settings, map(job.backend.content, job.texts))
+    with closing(VectorCache(cache_dir)) as cache:
+        missing = np.ones(len(keys), bool)
+        for i, vector in cache.get(keys):
+            if not job.vectors.put(i, vector, len(vector)):
+                raise EncodingError(
+                    f"{cache.path} has vectors of different lengths for the same model and options; use "
+                    "another cache_dir, or change revision."
+                )
+            missing[i] = False
+        _encode_missing(job, np.flatnonzero(missing).tolist(), cache, keys)
 
 
 def _encode_missing(
-    unique: list[str],
-    todo: list[int],
-    backend: Backend,
-    batch_size: int,
-    rows: _Rows,
-    cached: tuple[VectorCache, list[bytes]] | None,
-    verbose: bool,
+    job: _Job, missing: list[int], cache: VectorCache | None = None, keys: list[bytes] | None = None
 ) -> None:
-    if not todo:
-        return  # and no weights are loaded, no connection is made
-    if backend.by_length:
-        # The longest first: what does not fit in memory fails at once.
-        todo = sorted(todo, key=lambda i: -len(unique[i]))
-    done = len(unique) - len(todo)
+    """Encode the texts with these indices, batch by batch, and store each batch in the cache."""
+    if not missing:
+        return  # without loading weights or opening a connection
+    texts, backend = job.texts, job.backend
+    if backend.sort_by_length:
+        # The longest texts come first, so that a batch that does not fit in memory fails at once.
+        missing = sorted(missing, key=lambda i: -len(texts[i]))
+    n_done = len(texts) - len(missing)
     with (
         backend.session() as encode_batch,
-        _bar(backend.name, len(unique), done) if verbose else nullcontext() as bar,
+        _progress_bar(backend.name, len(texts), n_done) if job.verbose else nullcontext() as bar,
     ):
-        for number, start in enumerate(range(0, len(todo), batch_size)):
-            batch = todo[start : start + batch_size]
-            where = (
-                f"batch {number} of {len(batch)} texts, beginning with {_short(unique[batch[0]])}"
-            )
-            vectors = _checked(
-                encode_batch([unique[i] for i in batch]), len(batch), backend.name, where
-            )
-            if not rows.put(batch, vectors, vectors.shape[1]):
-                assert rows.array is not None
-                raise RuntimeError(
-                    f"The {backend.name} backend gave {vectors.shape[1]} dims in {where}, and "
-                    f"{rows.array.shape[1]} before (or in the cache); nothing of this batch is kept."
+        for number, start in enumerate(range(0, len(missing), job.batch_size)):
+            batch = missing[start : start + job.batch_size]
+            first = short_repr(texts[batch[0]], 40)
+            description = f"batch {number} of {len(batch)} texts, beginning with {first}"
+            output = encode_batch([texts[i] for i in batch])
+            vectors = _check_vectors(output, len(batch), backend.name, description)
+            if not job.vectors.put(batch, vectors, vectors.shape[1]):
+                assert job.vectors.array is not None
+                raise EncodingError(
+                    f"The {backend.name} backend returned {vectors.shape[1]} dimensions in {description}, "
+                    f"and {job.vectors.array.shape[1]} before (or in the cache); {_NOT_STORED}."
                 )
-            if cached is not None:
-                cache, keys = cached
+            if cache is not None and keys is not None:
                 cache.put([keys[i] for i in batch], vectors)
             if bar is not None:
                 bar.update(len(batch))
 
 
-def _bar(name: str, total: int, done: int) -> Any:
+def _progress_bar(name: str, total: int, done: int) -> Any:
     return tqdm(total=total, initial=done, desc=name, unit="text", delay=_DELAY)
 
 
-def _checked(vectors: Any, n: int, name: str, where: str) -> np.ndarray:
-    """One finite vector a text as float32, or an error: a count that is off would shift all rows after it."""
-    kept = "nothing of this batch is kept"
+def _check_vectors(vectors: Any, n: int, backend: str, batch: str) -> np.ndarray:
+    """Return one finite float32 vector per text; a wrong number of vectors would shift all later rows."""
     vectors = as_numpy(vectors)
     if sp.issparse(vectors):
-        raise RuntimeError(
-            f"The {name} backend gave a sparse matrix in {where}; give a dense array (toarray)."
+        raise EncodingError(
+            f"The {backend} backend returned a sparse matrix in {batch}; return a dense array (toarray)."
         )
     try:
         array = np.asarray(vectors)
@@ -133,27 +145,24 @@ def _checked(vectors: Any, n: int, name: str, where: str) -> np.ndarray:
         with np.errstate(over="ignore"):
             array = array.astype(np.float32, copy=False)
     except (TypeError, ValueError) as error:
-        raise RuntimeError(
-            f"The {name} backend gave something else than equally long vectors of numbers in {where}: "
-            f"{error}; {kept}."
+        raise EncodingError(
+            f"The {backend} backend must return equally long vectors of numbers, and did not in {batch}: "
+            f"{error}; {_NOT_STORED}."
         ) from error
     if array.ndim == 0 or len(array) != n:
         count = 0 if array.ndim == 0 else len(array)
-        raise RuntimeError(
-            f"The {name} backend gave {count} vectors for {n} texts in {where}; {kept}."
+        raise EncodingError(
+            f"The {backend} backend returned {count} vectors for {n} texts in {batch}; {_NOT_STORED}."
         )
     if array.ndim != 2 or array.shape[1] == 0:
-        raise RuntimeError(
-            f"The {name} backend gave an array of shape {array.shape} in {where}, not ({n}, d); {kept}."
+        raise EncodingError(
+            f"The {backend} backend returned an array of shape {array.shape} in {batch}, not ({n}, d); "
+            f"{_NOT_STORED}."
         )
     bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
     if len(bad):
-        raise RuntimeError(
-            f"The {name} backend gave NaN, infinity or a number beyond float32 in {len(bad)} of {n} vectors "
-            f"(the first is number {bad[0]}) in {where}; {kept}."
+        raise EncodingError(
+            f"The {backend} backend returned NaN, infinity or a number beyond float32 in {len(bad)} of {n} "
+            f"vectors (the first is number {bad[0]}) in {batch}; {_NOT_STORED}."
         )
     return array
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:37] + "...")

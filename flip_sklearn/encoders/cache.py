@@ -1,7 +1,7 @@
-"""Vectors on disk: one SQLite file, safe under several processes and under kill -9.
+"""Cache of vectors on disk: one SQLite file, safe with several processes and killed processes.
 
-A row is a key, the vector's float32 bytes and a checksum over both; a batch is one transaction. Nothing is
-ever unpickled. A row whose checksum is wrong is no vector: it is encoded again.
+A row is a key, the vector's float32 bytes and a checksum of both; a batch is one transaction. Nothing is
+unpickled. A row whose checksum is wrong is ignored, and its text is encoded again.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ from typing import Any
 
 import numpy as np
 
+from flip_sklearn.encoders.base import EncodingError
+
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1  # raise it whenever keys or rows mean something else
+_FORMAT = 1  # increase it whenever the meaning of keys or rows changes
 BUSY_TIMEOUT = 60.0  # seconds to wait for another process's transaction
-_AT_ONCE = 500  # keys a query
+_KEYS_PER_QUERY = 500
 _FLOAT = np.dtype("<f4")
 
 
 class VectorCache:
-    """Vectors by key, in ``embeddings.sqlite3`` of a folder."""
+    """Vectors by key, in the file ``embeddings.sqlite3`` of a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "embeddings.sqlite3"
-        with self._explained():
+        with self._explain_errors():
             folder.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(
                 self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
@@ -43,49 +45,49 @@ class VectorCache:
                 raise
 
     def _prepare(self) -> None:
-        """Write-ahead log: readers do not wait for writers, and what is half written is no part of it."""
-        until = time.monotonic() + BUSY_TIMEOUT
+        """Create the table. In write-ahead mode readers do not wait, and partial writes are discarded."""
+        deadline = time.monotonic() + BUSY_TIMEOUT
         while True:
             try:
-                self._refuse_others()
+                self._check_table()
                 if self._connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
                     self._connection.execute("PRAGMA journal_mode = WAL")
                 break
             except sqlite3.OperationalError as error:
-                # This one statement does not wait for another process that is changing the mode.
-                if "locked" not in str(error) or time.monotonic() > until:
+                # SQLite does not wait by itself for another process that is changing the mode.
+                if not _is_locked(error) or time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
-        self._connection.execute("PRAGMA synchronous = FULL")  # paid for: kept through a power cut
+        self._connection.execute("PRAGMA synchronous = FULL")  # batches survive a power failure
         self._connection.execute(
             "CREATE TABLE IF NOT EXISTS vectors "
             "(key BLOB PRIMARY KEY, vector BLOB NOT NULL, checksum BLOB NOT NULL)"
         )
 
-    def _refuse_others(self) -> None:
-        """Leave another program's database as it is."""
+    def _check_table(self) -> None:
+        """Raise DatabaseError for the database of another program, which is left unchanged."""
         tables = self._connection.execute("SELECT name FROM sqlite_master").fetchall()
         columns = self._connection.execute("PRAGMA table_info(vectors)").fetchall()
         if tables and [column[1] for column in columns] != ["key", "vector", "checksum"]:
-            raise sqlite3.DatabaseError("it is a database, but no cache of embeddings")
+            raise sqlite3.DatabaseError("it is a database, but not a cache of embeddings")
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._connection.close()
 
     def get(self, keys: Sequence[bytes]) -> Iterator[tuple[int, np.ndarray]]:
-        """Places in ``keys`` whose vector is there, and the vector."""
+        """Yield the index in ``keys`` and the vector of each key that is stored."""
         damaged = 0
-        for start in range(0, len(keys), _AT_ONCE):
-            part = keys[start : start + _AT_ONCE]
-            places = {key: start + place for place, key in enumerate(part)}
+        for start in range(0, len(keys), _KEYS_PER_QUERY):
+            part = keys[start : start + _KEYS_PER_QUERY]
+            index_of = {key: i for i, key in enumerate(part, start)}
             marks = ",".join("?" * len(part))
             query = f"SELECT key, vector, checksum FROM vectors WHERE key IN ({marks})"
-            with self._explained():
+            with self._explain_errors():
                 rows = self._connection.execute(query, part).fetchall()
             for key, vector, checksum in rows:
-                if _is_whole(key, vector, checksum):
-                    yield places[key], np.frombuffer(vector, _FLOAT)
+                if _is_valid(key, vector, checksum):
+                    yield index_of[key], np.frombuffer(vector, _FLOAT)
                 else:
                     damaged += 1
         if damaged:
@@ -94,10 +96,10 @@ class VectorCache:
             )
 
     def put(self, keys: Sequence[bytes], vectors: np.ndarray) -> None:
-        """Store the vectors of a batch, all or none."""
+        """Store the vectors of a batch, all of them or none."""
         data = [row.tobytes() for row in vectors.astype(_FLOAT, copy=False)]
         rows = [(k, v, _checksum(k, v)) for k, v in zip(keys, data, strict=True)]
-        with self._explained():
+        with self._explain_errors():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 self._connection.executemany(
@@ -110,32 +112,37 @@ class VectorCache:
                 raise
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explain_errors(self) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            raise RuntimeError(
-                f"The cache {self.path} cannot be used: {error}. Set cache_dir to a folder on a local disk "
-                "with room that can be written; if the file is damaged, delete it."
+            raise EncodingError(
+                f"The cache {self.path} cannot be used: {error}. Set cache_dir to a writable folder on a "
+                "local disk with free space; if the file is damaged, delete it."
             ) from error
 
 
-def keys_of(identity: dict[str, Any], contents: Iterable[bytes]) -> list[bytes]:
-    """SHA-256 over the canonical JSON of an identity, and each content."""
-    words = json.dumps([_FORMAT, identity], sort_keys=True, ensure_ascii=True)
-    start = hashlib.sha256(
-        words.encode() + b"\0"
-    )  # JSON holds no zero byte, so the two cannot run together
+def compute_keys(settings: dict[str, Any], contents: Iterable[bytes]) -> list[bytes]:
+    """Return the SHA-256 of the canonical JSON of the settings and each content."""
+    prefix = json.dumps([_FORMAT, settings], sort_keys=True, ensure_ascii=True)
+    # JSON has no zero byte, so settings and content cannot be confused.
+    common = hashlib.sha256(prefix.encode() + b"\0")
     keys = []
     for content in contents:
-        digest = start.copy()
+        digest = common.copy()
         digest.update(content)
         keys.append(digest.digest())
     return keys
 
 
-def _is_whole(key: bytes, vector: Any, checksum: Any) -> bool:
-    """Whether a row is as it was written; SQLite holds a value of any type in any column."""
+def _is_locked(error: sqlite3.Error) -> bool:
+    """Whether another process holds a lock; extended error codes have the basic code in the low byte."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # errors of the sqlite3 module have no code
+    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _is_valid(key: bytes, vector: Any, checksum: Any) -> bool:
+    """Whether a row is as it was written. SQLite accepts a value of any type in any column."""
     return (
         isinstance(vector, bytes)
         and len(vector) > 0

@@ -1,4 +1,4 @@
-"""SentenceEncoder: texts or speech to embeddings, as one scikit-learn transformer."""
+"""SentenceEncoder: a scikit-learn transformer from texts or speech to embeddings."""
 
 from __future__ import annotations
 
@@ -15,82 +15,95 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from flip_sklearn.encoders.base import Backend, Function
+from flip_sklearn.encoders.base import CallableBackend, EncoderBackend
 from flip_sklearn.encoders.batching import encode
-from flip_sklearn.encoders.gemini import MOST_TEXTS, Gemini
+from flip_sklearn.encoders.gemini import MAX_BATCH_SIZE, Gemini
 from flip_sklearn.encoders.sentence_transformers import SentenceTransformers
 from flip_sklearn.encoders.sonar import SonarSpeech, SonarText
+from flip_sklearn.parameters import (
+    check_bool,
+    check_choice,
+    check_folder,
+    check_integer,
+    refusal,
+    short_repr,
+)
 
 __all__ = ["SentenceEncoder"]
 
-# The model of each backend when none is named.
-_MODELS = {
+# The default model of each backend.
+_DEFAULT_MODELS = {
     "sentence-transformers": "sentence-transformers/all-MiniLM-L6-v2",
     "sonar": "cointegrated/SONAR_200_text_encoder",
     "sonar-speech": "sonar_speech_encoder_eng",
     "gemini": "gemini-embedding-001",
 }
-_GEMINI_DIMS = 768
+_GEMINI_DIMENSIONS = 768
+# The backends that use a parameter.
+_USERS = {"prompt_name": ("sentence-transformers", "gemini"), "language": ("sonar",)}
 
 
 @dataclass
 class _Loaded:
-    """A backend, the parameters that it was made from, and the dims that it last gave."""
+    """A backend, the parameters that it was made from, and the dimensions of its last result."""
 
     parameters: tuple[Any, ...]
-    backend: Backend
-    n_dims: int | None = None
+    backend: EncoderBackend
+    n_dimensions: int | None = None
 
 
-# Weights lie beside the estimators, not on them: so they are in no pickle, clone or copy.
+# Weights are stored outside the estimators, so that no pickle, clone or copy contains them.
 _LOADED: weakref.WeakKeyDictionary[SentenceEncoder, _Loaded] = weakref.WeakKeyDictionary()
 _LOCK = threading.Lock()
 
 
 class SentenceEncoder(TransformerMixin, BaseEstimator):
-    """Turn texts, or audio files, into embeddings.
+    """Encode texts, or audio files, as embeddings.
 
-    Row i of the result is the vector of text i, whatever the batches were: a backend that gives another
-    count of vectors than it was given texts is an error. Needs no ``fit``. Weights are loaded when they are
-    first needed and are part of no pickle and no clone, so that a pipeline travels light to other processes.
-    Equal texts are encoded once.
+    Row i of the result is the vector of text i. A backend that returns another number of vectors than
+    texts raises an error. The estimator needs no ``fit``. Weights are loaded on first use and are not
+    contained in pickles and clones, so that pipelines are cheap to send to other processes. Equal texts are
+    encoded once.
 
     Parameters
     ----------
     model : str, path or callable, default=None
-        Name on the hub or folder of a model, name of a Gemini model, or any callable from a list of str to
-        an array (n, d). None is the default of the backend: ``sentence-transformers/all-MiniLM-L6-v2``,
-        ``cointegrated/SONAR_200_text_encoder``, ``sonar_speech_encoder_eng`` or ``gemini-embedding-001``.
+        Name of a model on the hub, folder of a model, name of a Gemini model, or any callable from a list
+        of str to an array (n, d). None is the default model of the backend:
+        ``sentence-transformers/all-MiniLM-L6-v2``, ``cointegrated/SONAR_200_text_encoder``,
+        ``sonar_speech_encoder_eng`` or ``gemini-embedding-001``.
     backend : {"auto", "sentence-transformers", "sonar", "sonar-speech", "gemini", "callable"}, default="auto"
-        ``"auto"`` goes by the model: a callable is called, names that begin with ``gemini``,
-        ``sonar_speech`` or ``sonar`` (after the last ``/``, in any case) and folders with an M2M100
-        encoder say what they are, all others are models of sentence-transformers.
+        ``"auto"`` chooses the backend by the model: ``"callable"`` for a callable; ``"gemini"``,
+        ``"sonar-speech"`` or ``"sonar"`` for a name that begins with ``gemini``, ``sonar_speech`` or
+        ``sonar`` (after the last ``/``, in any case); ``"sonar"`` for a folder with an M2M100 encoder;
+        otherwise ``"sentence-transformers"``.
     batch_size : int or "auto", default="auto"
-        Texts encoded, and cached, at a time. ``"auto"`` is 32, for speech 4, for a callable and for Gemini
-        100, which is Gemini's maximum.
+        Number of texts that are encoded, and cached, at a time. ``"auto"`` is 32, for speech 4, for a
+        callable and for Gemini 100, which is Gemini's maximum.
     device : str, default="auto"
-        Where local models run: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; ``"auto"`` takes a GPU if there is one.
+        Device of local models: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; ``"auto"`` is a GPU if there is one.
     normalize : bool, default=False
-        Scale the vectors to unit length, after ``truncate_dim``.
+        Scale the vectors to unit length, after truncation to ``truncate_dim``.
     truncate_dim : int, default=None
-        Keep the first dims only, 1 to d, as Matryoshka models allow. None keeps all, but for Gemini 768 of
-        3072, cut by the server; pass 3072 for all.
+        Keep only the first dimensions, 1 to d, which is meant for Matryoshka models. None keeps all
+        dimensions, except for Gemini, whose server returns 768 of 3072; pass 3072 for all.
     prompt_name : str, default=None
         A prompt that the model of sentence-transformers declares, such as ``"query"``; for Gemini the task
         type, such as ``"SEMANTIC_SIMILARITY"``.
     language : str, default=None
         Language of the texts for SONAR, a FLORES-200 code such as ``"deu_Latn"``. None is ``"eng_Latn"``.
     revision : str, default=None
-        Branch, tag or commit of a model on the hub. For Gemini, SONAR speech and callables, which have
-        none, a word of yours that keeps their vectors apart in the cache.
+        Branch, tag or commit of a model on the hub. Gemini, SONAR speech and callables have no revisions;
+        for them any name that keeps vectors apart in the cache.
     api_key_env : str, default="GEMINI_API_KEY"
-        Name of the environment variable that holds the Gemini API key. The key itself is read when a
-        request is made and kept nowhere.
+        Name of the environment variable that holds the Gemini API key. The key itself is read for each
+        request and is not stored.
     cache_dir : path-like, default=None
-        Folder for a cache on a local disk; several processes may share it. Each batch is kept as soon as it
-        is there, so that a call that was cut off goes on where it stopped. None keeps nothing.
+        Folder of a cache on a local disk; several processes may share it. Each batch is stored when it has
+        been encoded, so that an interrupted call can be repeated without encoding it again. None disables
+        the cache.
     verbose : int, default=0
-        1 shows a progress bar on stderr, for what takes longer than two seconds.
+        1 shows a progress bar on stderr if encoding takes longer than two seconds.
 
     See Also
     --------
@@ -98,10 +111,10 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    A vector in the cache is found by the backend, the model, its commit (or a hash of its files), the
-    prompt, the language and the text, each to the letter; the texts themselves are not stored. Without a
-    full commit hash as ``revision`` a hub's model is loaded before the cache is read, since only then is its
-    commit known. A callable needs a ``revision`` to be cached.
+    The cache key of a vector consists of the backend, the model, its commit (or a hash of its files), the
+    prompt, the language and the text, compared exactly; the texts themselves are not stored. Without a
+    full commit hash as ``revision``, a model of the hub is loaded before the cache is read, because its
+    commit is not known before. A callable needs a ``revision`` to be cached.
 
     Examples
     --------
@@ -112,8 +125,8 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
     array([[1., 1., 1.],
            [2., 0., 0.]], dtype=float32)
 
-    With weights from the hub, ``SentenceEncoder("sentence-transformers/LaBSE")`` takes the same place, and
-    ``make_pipeline(SentenceEncoder(), FLiPExtractor())`` goes from texts to words.
+    ``SentenceEncoder("sentence-transformers/LaBSE")`` does the same with weights from the hub, and
+    ``make_pipeline(SentenceEncoder(), FLiPExtractor())`` is a pipeline from texts to words.
     """
 
     def __init__(
@@ -170,7 +183,7 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : list, array or Series of n str
-            Texts, or paths of audio files for ``"sonar-speech"``. Empty texts have a vector like any other,
+            Texts, or paths of audio files for ``"sonar-speech"``. Empty texts are encoded like any other,
             but Gemini refuses them.
 
         Returns
@@ -180,13 +193,13 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter or a text is not allowed; nothing has been encoded then, or one batch where only
-            the model can tell, as with ``truncate_dim``.
+            If a parameter or a text is not allowed. This is checked before anything is encoded, except for
+            what depends on the model, such as ``truncate_dim``, which is checked after the first batch.
         ImportError
-            If the package of a backend is not installed; the message has the command.
-        RuntimeError
-            If the backend gives anything but one finite vector a text, a service gives none, or the cache
-            cannot be used.
+            If the package of a backend is not installed; the message names the command that installs it.
+        EncodingError
+            A RuntimeError: if the backend does not return one finite vector per text, a service fails, or
+            the cache cannot be used.
         """
         name, batch_size = self._check_parameters()
         texts = _check_texts(X)
@@ -201,14 +214,14 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
         if self.truncate_dim is not None:
             vectors = np.ascontiguousarray(vectors[:, : self.truncate_dim])
         if self.normalize:
-            # In float64: the square of a large or small float32 is none.
+            # In float64, because squares of large or small float32 numbers overflow or underflow.
             norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))[:, None]
             np.divide(vectors, norms, out=vectors, where=norms > 0, casting="same_kind")
-        loaded.n_dims = vectors.shape[1]
+        loaded.n_dimensions = vectors.shape[1]
         return vectors
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Names of the dims, ``sentenceencoder0`` and so on.
+        """Return the names of the dimensions, ``sentenceencoder0`` and so on.
 
         Parameters
         ----------
@@ -224,11 +237,11 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
             If nothing has been encoded yet, so that d is not known.
         """
         loaded = _LOADED.get(self)
-        if loaded is None or loaded.n_dims is None:
+        if loaded is None or loaded.n_dimensions is None:
             raise ValueError(
-                "The number of dims is known once something is encoded; call transform first."
+                "The number of dimensions is not known before texts are encoded; call transform first."
             )
-        return np.array([f"sentenceencoder{i}" for i in range(loaded.n_dims)], dtype=object)
+        return np.array([f"sentenceencoder{i}" for i in range(loaded.n_dimensions)], dtype=object)
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
@@ -245,26 +258,32 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
     # ------------------------------------------------------------------ parameters
 
     def _load(self, name: str) -> _Loaded:
-        """The backend that these parameters ask for; the one of the last call where they still do."""
+        """Return the backend for these parameters, that of the last call if they are the same."""
         parameters = (
-            name, self.model, self.device, self.prompt_name, self.language, self.revision,
-            self.truncate_dim if name == "gemini" else None, self.api_key_env,
-            # What was loaded without a cache has no version yet, and its folder may change meanwhile.
+            name,
+            self.model,
+            self.device,
+            self.prompt_name,
+            self.language,
+            self.revision,
+            self.truncate_dim if name == "gemini" else None,
+            self.api_key_env,
+            # A model that was loaded without a cache has no version yet, and its folder may have changed.
             self.cache_dir is None,
-        )  # fmt: skip
+        )
         with _LOCK:
             loaded = _LOADED.get(self)
             if loaded is None or loaded.parameters != parameters:
                 loaded = _LOADED[self] = _Loaded(parameters, self._make_backend(name))
             return loaded
 
-    def _make_backend(self, name: str) -> Backend:
+    def _make_backend(self, name: str) -> EncoderBackend:
         if name == "callable":
-            return Function(self.model, self.revision)
-        model = _MODELS[name] if self.model is None else os.fspath(self.model)
+            return CallableBackend(self.model, self.revision)
+        model = _DEFAULT_MODELS[name] if self.model is None else os.fspath(self.model)
         if name == "gemini":
-            dims = _GEMINI_DIMS if self.truncate_dim is None else self.truncate_dim
-            return Gemini(model, self.revision, dims, self.prompt_name, self.api_key_env)
+            n_dimensions = _GEMINI_DIMENSIONS if self.truncate_dim is None else self.truncate_dim
+            return Gemini(model, self.revision, n_dimensions, self.prompt_name, self.api_key_env)
         if name == "sonar":
             return SonarText(model, self.revision, self.device, self.language or "eng_Latn")
         if name == "sonar-speech":
@@ -272,50 +291,41 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
         return SentenceTransformers(model, self.revision, self.device, self.prompt_name)
 
     def _check_parameters(self) -> tuple[str, int | None]:
-        """The backend's name, and the batch size or None for the backend's own."""
-        backends = ("auto", *_MODELS, "callable")
-        if self.backend not in backends:
-            raise _refusal("backend", self.backend, "one of " + ", ".join(map(repr, backends)))
+        """Return the backend's name, and the batch size or None for the default of the backend."""
+        check_choice("backend", self.backend, ("auto", *_DEFAULT_MODELS, "callable"))
         name = self._backend_name()
-        most = MOST_TEXTS if name == "gemini" else None
-        if self.batch_size != "auto" and not _is_whole(self.batch_size, 1, most):
-            limit = f"from 1 to {most}" if most else ">= 1"
-            raise _refusal("batch_size", self.batch_size, f"an integer {limit}, or 'auto'")
-        if self.truncate_dim is not None and not _is_whole(self.truncate_dim, 1):
-            raise _refusal(
-                "truncate_dim", self.truncate_dim, "an integer >= 1, or None for all dims"
-            )
-        if not isinstance(self.normalize, (bool, np.bool_)):
-            raise _refusal("normalize", self.normalize, "True or False")
-        for parameter, users in (
-            ("prompt_name", ("sentence-transformers", "gemini")),
-            ("language", ("sonar",)),
-            ("revision", None),
-        ):
+        batch_size = None
+        if self.batch_size != "auto":
+            limit = MAX_BATCH_SIZE if name == "gemini" else None
+            batch_size = check_integer("batch_size", self.batch_size, 1, limit, or_else="'auto'")
+        if self.truncate_dim is not None:
+            check_integer("truncate_dim", self.truncate_dim, 1, or_else="None for all dimensions")
+        check_bool("normalize", self.normalize)
+        for parameter in ("prompt_name", "language", "revision"):
             value = getattr(self, parameter)
-            if value is not None and not (isinstance(value, str) and value):
-                raise _refusal(parameter, value, "a str that is not empty, or None")
-            if value is not None and users is not None and name not in users:
+            if value is None:
+                continue
+            if not isinstance(value, str) or not value:
+                raise refusal(parameter, value, "a str that is not empty, or None")
+            users = _USERS.get(parameter, (name,))
+            if name not in users:
                 raise ValueError(
-                    f"{parameter}={value!r} means nothing to the {name} backend; use None, or backend="
+                    f"{parameter}={value!r} is not used by the {name} backend; use None, or backend="
                     f"{' or '.join(map(repr, users))}."
                 )
-        if not (isinstance(self.device, str) and self.device):
-            raise _refusal("device", self.device, "'auto', or a device of torch such as 'cuda:0'")
-        if not (
-            self.cache_dir is None
-            or (isinstance(self.cache_dir, (str, os.PathLike)) and os.fspath(self.cache_dir))
-        ):
-            raise _refusal("cache_dir", self.cache_dir, "the path of a folder, or None")
-        # The value is not repeated: it may be a key that was put in the wrong place.
-        if not (
-            isinstance(self.api_key_env, str) and re.fullmatch("[A-Z_][A-Z0-9_]*", self.api_key_env)
-        ):
+        if not isinstance(self.device, str) or not self.device:
+            raise refusal("device", self.device, "'auto', or a device of torch such as 'cuda:0'")
+        check_folder("cache_dir", self.cache_dir)
+        # The value is not repeated, since it may be a key that was passed by mistake.
+        is_name = isinstance(self.api_key_env, str) and re.fullmatch(
+            "[A-Z_][A-Z0-9_]*", self.api_key_env
+        )
+        if not is_name:
             raise ValueError(
                 "api_key_env must be the name of an environment variable in capitals, such as "
                 "'GEMINI_API_KEY', not the key itself."
             )
-        return name, None if self.batch_size == "auto" else int(self.batch_size)
+        return name, batch_size
 
     def _backend_name(self) -> str:
         model, backend = self.model, self.backend
@@ -326,36 +336,39 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
             )
         if callable(model):
             if backend not in ("auto", "callable"):
-                raise _refusal("backend", backend, "'auto' or 'callable' when model is a callable")
+                raise refusal("backend", backend, "'auto' or 'callable' when model is a callable")
             return "callable"
-        if backend == "callable" or not (
-            model is None or (isinstance(model, (str, os.PathLike)) and os.fspath(model))
-        ):
-            wanted = "callable" if backend == "callable" else "name, path, callable or None"
-            raise _refusal("model", model, f"a {wanted}")
+        if backend == "callable":
+            raise refusal("model", model, "a callable")
+        if model is not None and not (isinstance(model, (str, os.PathLike)) and os.fspath(model)):
+            raise refusal("model", model, "a name, path, callable or None")
         if backend != "auto":
             return backend
-        return "sentence-transformers" if model is None else _guess(os.fspath(model))
+        return "sentence-transformers" if model is None else _find_backend(os.fspath(model))
 
 
-def _guess(model: str) -> str:
-    """The backend that a model's name, or its folder, asks for."""
+def _find_backend(model: str) -> str:
+    """Return the backend of a model, according to its folder or its name."""
     folder = Path(model).expanduser()
     if folder.is_dir():
         config = folder / "config.json"
         if (folder / "modules.json").exists() or not config.exists():
             return "sentence-transformers"
-        kind = json.loads(config.read_text(encoding="utf8")).get("model_type")
-        return "sonar" if kind == "m2m_100" else "sentence-transformers"
-    last = model.rsplit("/", 1)[-1].lower()
-    for start, name in (("gemini", "gemini"), ("sonar_speech", "sonar-speech"), ("sonar", "sonar")):
-        if last.startswith(start):
-            return name
+        model_type = json.loads(config.read_text(encoding="utf8")).get("model_type")
+        return "sonar" if model_type == "m2m_100" else "sentence-transformers"
+    name = model.rsplit("/", 1)[-1].lower()
+    for prefix, backend in (
+        ("gemini", "gemini"),
+        ("sonar_speech", "sonar-speech"),
+        ("sonar", "sonar"),
+    ):
+        if name.startswith(prefix):
+            return backend
     return "sentence-transformers"
 
 
 def _check_texts(X: Any) -> list[str]:
-    """Texts as a list of plain str; the row of what is none."""
+    """Return texts as a list of str; a ValueError names the first row that is not a text."""
     if isinstance(X, (str, bytes, os.PathLike)):
         raise ValueError(f"X is a single {type(X).__name__}; pass a list of texts, such as [text].")
     shape = getattr(X, "shape", None)
@@ -365,7 +378,7 @@ def _check_texts(X: Any) -> list[str]:
         raise ValueError(f"X is a {type(X).__name__}; pass a list, array or Series of texts.")
     texts = list(X)
     if not texts:
-        raise ValueError("X holds no texts; at least one is needed, for the number of dims.")
+        raise ValueError("X has no texts; at least one is needed for the number of dimensions.")
     for row, text in enumerate(texts):
         if type(text) is not str:
             if isinstance(text, str):
@@ -373,33 +386,22 @@ def _check_texts(X: Any) -> list[str]:
             elif isinstance(text, os.PathLike) and isinstance(os.fspath(text), str):
                 texts[row] = os.fspath(text)
             else:
-                raise ValueError(f"Row {row} is {_short(text)}, no text; {_remedy(text)}.")
+                raise ValueError(
+                    f"Row {row} is {short_repr(text)} ({type(text).__name__}), not a text; {_remedy(text)}."
+                )
         try:
             texts[row].encode()
         except UnicodeEncodeError as error:
             raise ValueError(
-                f"Row {row} is no valid Unicode ({error.reason}); clean it with "
+                f"Row {row} is not valid Unicode ({error.reason}); clean it with "
                 "text.encode('utf8', 'replace').decode()."
             ) from None
     return texts
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
-
-
 def _remedy(value: Any) -> str:
-    nothing = value is None or type(value).__name__ in ("NAType", "NaTType")
-    if nothing or (isinstance(value, numbers.Real) and value != value):
+    """Return what to do about a row that is not a text."""
+    is_missing = value is None or type(value).__name__ in ("NAType", "NaTType")
+    if is_missing or (isinstance(value, numbers.Real) and value != value):
         return "leave such rows out or fill them"
     return "pass str"
-
-
-def _is_whole(value: Any, low: int, high: int | None = None) -> bool:
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_))
-    return whole and value >= low and (high is None or value <= high)
-
-
-def _refusal(parameter: str, value: Any, allowed: str) -> ValueError:
-    return ValueError(f"{parameter}={value!r} is not allowed; use {allowed}.")

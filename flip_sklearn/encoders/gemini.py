@@ -1,4 +1,4 @@
-"""Gemini's embeddings through google-genai: batches, retries, and a key that leaves no trace."""
+"""Backend for Gemini with google-genai: batches, retries, and an API key that is shown nowhere."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from flip_sklearn.encoders.base import Backend, Encode, require
+from flip_sklearn.encoders.base import Encode, EncoderBackend, EncodingError, require
 
 logger = logging.getLogger(__name__)
 
-MOST_TEXTS = 100  # the API refuses larger batches
-_WHOLE = 3072  # dims that the API normalizes itself
-_TIMEOUT = 120_000  # milliseconds a request
-_ATTEMPTS, _FIRST_WAIT, _LONGEST_WAIT = 8, 1.0, 60.0  # about two minutes: rates are per minute
-_LONGEST_ASKED = 300.0  # seconds; a longer wait is a used-up day
-_PASSING = frozenset({408, 429, 500, 502, 503, 504})
+MAX_BATCH_SIZE = 100  # the API refuses larger batches
+_ALL_DIMENSIONS = 3072  # vectors of this size are normalized by the API
+_TIMEOUT = 120_000  # milliseconds per request
+# Attempts and waits in seconds: about two minutes in total, because rate limits are per minute.
+_ATTEMPTS, _FIRST_WAIT, _MAX_WAIT = 8, 1.0, 60.0
+_MAX_REQUESTED_WAIT = 300.0  # seconds; the server asks for more when a daily quota is used up
+_RETRYABLE_CODES = frozenset({408, 429, 500, 502, 503, 504})
 _INSTALL = "Install it with: pip install 'flip-sklearn[gemini]'"
 
 
 class _Key:
-    """An API key that shows in no repr, so in no report that lists the variables of a traceback."""
+    """An API key whose repr hides it, so that error reports with local variables do not contain it."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -36,11 +37,11 @@ class _Key:
         return "<API key>"
 
 
-class Gemini(Backend):
-    """One request a batch; vectors below 3072 dims are cut by the API and normalized here."""
+class Gemini(EncoderBackend):
+    """One request per batch. Vectors below 3072 dimensions are truncated by the API, normalized here."""
 
     name = "gemini"
-    batch_size = MOST_TEXTS
+    batch_size = MAX_BATCH_SIZE
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class Gemini(Backend):
         self.api_key_env = api_key_env
 
     def identity(self) -> dict[str, Any]:
-        """Everything that is sent but the text; the key is no part of it."""
+        """Return everything that a request contains besides the text and the key."""
         return {
             "model": self.model,
             "revision": self.revision,
@@ -66,20 +67,22 @@ class Gemini(Backend):
         }
 
     def check(self, texts: Sequence[str]) -> None:
-        """The API refuses a whole batch for one empty text."""
+        """Raise ValueError for an empty text, for which the API would refuse a whole batch."""
         for row, text in enumerate(texts):
             if not text.strip():
                 raise ValueError(
-                    f"Row {row} is {text!r}; Gemini encodes no empty texts, leave them out."
+                    f"Row {row} is {text!r}; Gemini does not encode empty texts, leave them out."
                 )
 
     @contextmanager
     def session(self) -> Iterator[Encode]:
-        """A client for one run of batches: the key lives no longer than that."""
-        require("tenacity", "The gemini backend", _INSTALL)  # first: the client imports it, too
+        """Open a client for a series of batches; the key is not kept for longer."""
+        require(
+            "tenacity", "The gemini backend", _INSTALL
+        )  # first, because the client imports it too
         genai = require("google.genai", "The gemini backend", _INSTALL)
         key = self._key()
-        with _without_the_other_key():
+        with _without_key_warning():
             client = genai.Client(
                 api_key=key.text, vertexai=False, http_options={"timeout": _TIMEOUT}
             )
@@ -89,6 +92,7 @@ class Gemini(Backend):
             client.close()
 
     def _key(self) -> _Key:
+        """Read the API key from the environment."""
         key = _Key(os.environ.get(self.api_key_env, "").strip())
         if not key.text:
             raise ValueError(
@@ -97,103 +101,112 @@ class Gemini(Backend):
             )
         if re.fullmatch("[!-~]+", key.text) is None:
             raise ValueError(
-                f"The environment variable {self.api_key_env} holds characters that no API key has; set it "
-                "again."
+                f"The environment variable {self.api_key_env} contains characters that are not allowed in an "
+                "API key; set it again."
             )
         return key
 
     def _request(self, client: Any, key: _Key, texts: list[str]) -> np.ndarray:
+        """Encode one batch."""
         types = require("google.genai.types", "The gemini backend", _INSTALL)
-        tenacity = require("tenacity", "The gemini backend", _INSTALL)
-        backoff = tenacity.wait_exponential_jitter(initial=_FIRST_WAIT, max=_LONGEST_WAIT)
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(is_retryable),
-            wait=lambda state: max(backoff(state), _asked_wait(state.outcome.exception())),
-            stop=tenacity.stop_after_attempt(_ATTEMPTS),
-            before_sleep=lambda state: logger.warning(
-                "Gemini: %s; trying again in %.0f s.",
-                _words(state.outcome.exception(), key),
-                state.next_action.sleep,
-            ),
-            reraise=True,
+        # One content per text: for some models the client makes one content of a list of str.
+        contents = [types.Content(parts=[types.Part(text=text)]) for text in texts]
+        config = types.EmbedContentConfig(
+            output_dimensionality=self.dimensions, task_type=self.task_type
         )
         answer, failure = None, ""
         try:
-            answer = retrying(
-                client.models.embed_content,
-                model=self.model,
-                # A content each: for some models the client makes one content of a list of texts.
-                contents=[types.Content(parts=[types.Part(text=text)]) for text in texts],
-                config=types.EmbedContentConfig(
-                    output_dimensionality=self.dimensions, task_type=self.task_type
-                ),
+            answer = _retrying(key)(
+                client.models.embed_content, model=self.model, contents=contents, config=config
             )
         except Exception as error:
-            failure = _words(error, key)
+            failure = _describe(error, key)
             if getattr(error, "code", None) in (401, 403) or "api key" in failure.lower():
                 failure += f" (the key is read from the environment variable {self.api_key_env})"
         if answer is None:
-            # Raised out here, so that the error it came from, which may hold the key, is not chained to it.
-            raise RuntimeError(
-                f"Gemini ({self.model}) gave no vectors for a batch of {len(texts)} texts: {failure}. With "
-                "cache_dir set, the batches before this one are kept and the same call goes on after them."
+            # Raised outside of the handler, so that the client's error, which may contain the key, is not
+            # chained to this one.
+            raise EncodingError(
+                f"Gemini ({self.model}) failed to encode a batch of {len(texts)} texts: {failure}. With "
+                "cache_dir, the batches before this one are stored, and the same call continues after them."
             )
+        return self._check_answer(answer, len(texts))
+
+    def _check_answer(self, answer: Any, n_texts: int) -> np.ndarray:
+        """Return the vectors of an answer, at unit length."""
         vectors = [embedding.values or [] for embedding in answer.embeddings or []]
-        wrong = {len(v) for v in vectors} - {self.dimensions}
+        wrong = {len(vector) for vector in vectors} - {self.dimensions}
         if wrong:
-            raise RuntimeError(
-                f"Gemini ({self.model}) gave a vector of {min(wrong)} dims where {self.dimensions} were "
-                f"asked for, in a batch of {len(texts)} texts; set truncate_dim to a size it offers."
+            raise EncodingError(
+                f"Gemini ({self.model}) returned a vector of {min(wrong)} dimensions instead of "
+                f"{self.dimensions} for a batch of {n_texts} texts; set truncate_dim to a size it offers."
             )
         array = np.asarray(vectors, dtype=np.float64).reshape(len(vectors), self.dimensions)
-        if self.dimensions < _WHOLE:
+        if self.dimensions < _ALL_DIMENSIONS:
             norms = np.linalg.norm(array, axis=1, keepdims=True)
             array /= np.where(norms > 0, norms, 1.0)
         return array.astype(np.float32)
 
 
+def _retrying(key: _Key) -> Any:
+    """Return the policy for retries: growing waits, at least as long as the server requests."""
+    tenacity = require("tenacity", "The gemini backend", _INSTALL)
+    backoff = tenacity.wait_exponential_jitter(initial=_FIRST_WAIT, max=_MAX_WAIT)
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(is_retryable),
+        wait=lambda state: max(backoff(state), _requested_wait(state.outcome.exception())),
+        stop=tenacity.stop_after_attempt(_ATTEMPTS),
+        before_sleep=lambda state: logger.warning(
+            "Gemini: %s; retrying in %.0f s.",
+            _describe(state.outcome.exception(), key),
+            state.next_action.sleep,
+        ),
+        reraise=True,
+    )
+
+
 def is_retryable(error: BaseException) -> bool:
-    """A rate limit, a fault of the server, or of the way there."""
+    """Whether an error is a rate limit, a fault of the server, or a broken connection."""
     # The client uses whichever of the two is installed.
     libraries = [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
-    transport = tuple(library.TransportError for library in libraries)
-    if isinstance(error, transport):
+    if isinstance(error, tuple(library.TransportError for library in libraries)):
         return True
-    return getattr(error, "code", None) in _PASSING and _asked_wait(error) <= _LONGEST_ASKED
+    code = getattr(error, "code", None)
+    return code in _RETRYABLE_CODES and _requested_wait(error) <= _MAX_REQUESTED_WAIT
 
 
-def _asked_wait(error: BaseException) -> float:
-    """Seconds that a refusal asks to wait, in its Retry-After or its RetryInfo; 0 where it does not."""
-    asked = [getattr(getattr(error, "response", None), "headers", {}).get("retry-after")]
+def _requested_wait(error: BaseException) -> float:
+    """Return the wait in seconds that a server requests by Retry-After or RetryInfo, otherwise 0."""
+    values = [getattr(getattr(error, "response", None), "headers", {}).get("retry-after")]
     body = getattr(error, "details", None)
     if isinstance(body, dict):
-        inner = body.get("error", body)
-        details = inner.get("details") if isinstance(inner, dict) else None
+        content = body.get("error", body)
+        details = content.get("details") if isinstance(content, dict) else None
         if isinstance(details, list):
-            asked += [detail.get("retryDelay") for detail in details if isinstance(detail, dict)]
-    found = (re.fullmatch(r"(\d+(?:\.\d+)?)s?", str(value).strip()) for value in asked)
-    return max((float(match[1]) for match in found if match), default=0.0)
+            values += [detail.get("retryDelay") for detail in details if isinstance(detail, dict)]
+    matches = [re.fullmatch(r"(\d+(?:\.\d+)?)s?", str(value).strip()) for value in values]
+    return max((float(match[1]) for match in matches if match), default=0.0)
 
 
 @contextmanager
-def _without_the_other_key() -> Iterator[None]:
-    """Keep quiet a warning of the client that it uses $GOOGLE_API_KEY: it does not, it was given a key."""
+def _without_key_warning() -> Iterator[None]:
+    """Suppress the client's false warning that it uses $GOOGLE_API_KEY although a key was passed."""
 
-    def is_true(record: logging.LogRecord) -> bool:
+    def is_wanted(record: logging.LogRecord) -> bool:
         return "Using GOOGLE_API_KEY" not in record.getMessage()
 
     client_logger = logging.getLogger("google_genai._api_client")
-    client_logger.addFilter(is_true)
+    client_logger.addFilter(is_wanted)
     try:
         yield
     finally:
-        client_logger.removeFilter(is_true)
+        client_logger.removeFilter(is_wanted)
 
 
-def _words(error: BaseException, key: _Key) -> str:
-    """An error in words, without the key, which a server may repeat."""
+def _describe(error: BaseException, key: _Key) -> str:
+    """Return the message of an error without the key, which a server may repeat."""
     if isinstance(error, ValueError):
-        # It quotes what it cannot read, in pieces that no search for the key would find.
+        # The message quotes the answer in pieces, in which a key could not be found by a search.
         return f"the answer cannot be read ({type(error).__name__})"
     code, status = getattr(error, "code", None), getattr(error, "status", None)
     message = getattr(error, "message", None) or str(error)

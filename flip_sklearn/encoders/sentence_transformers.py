@@ -1,14 +1,14 @@
-"""Any model of sentence-transformers: LaBSE, MiniLM, E5 and thousands of others."""
+"""Backend for the models of sentence-transformers, such as LaBSE, MiniLM and E5."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from flip_sklearn.encoders.base import LocalModel, require, torch_device
+from flip_sklearn.encoders.base import LocalModel, require, resolve_device
 
 
 class SentenceTransformers(LocalModel):
-    """``SentenceTransformer(model).encode(texts)``, whole vectors as the model gives them."""
+    """``SentenceTransformer(model).encode(texts)``: untruncated vectors, as the model returns them."""
 
     name = "sentence-transformers"
 
@@ -19,11 +19,11 @@ class SentenceTransformers(LocalModel):
         self.prompt_name = prompt_name
 
     def identity(self) -> dict[str, Any]:
-        """The weights and the prompt put before each text."""
+        """Return the version of the weights and the name of the prompt."""
         return {"model": self.version(), "prompt_name": self.prompt_name}
 
     def load(self) -> Any:
-        """Read the model from its folder, the local store or the hub."""
+        """Read the model from its folder, the hub's local cache or the hub."""
         library = require(
             "sentence_transformers",
             "The sentence-transformers backend",
@@ -33,20 +33,20 @@ class SentenceTransformers(LocalModel):
             return library.SentenceTransformer(
                 self.model,
                 revision=self.revision,
-                device=torch_device(self.device),
+                device=resolve_device(self.device),
                 trust_remote_code=False,
             )
         except ValueError as error:
             if "trust_remote_code" not in str(error):
                 raise
             raise ValueError(
-                f"model={self.model!r} brings Python code of its own, which is not run from here. If you "
-                "trust it, load it yourself and pass its method: "
+                f"model={self.model!r} contains Python code, which is not executed. If you trust it, load "
+                "the model yourself and pass its method: "
                 "SentenceEncoder(SentenceTransformer(name, trust_remote_code=True).encode)."
             ) from error
 
     def vectors(self, weights: Any, texts: list[str]) -> Any:
-        """One batch."""
+        """Return the vectors of one batch."""
         return weights.encode(
             texts,
             batch_size=len(texts),

@@ -23,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from flip_sklearn import FLiPExtractor
-from flip_sklearn.encoders import batching as run
+from flip_sklearn.encoders import EncodingError, batching
 from flip_sklearn.encoders.base import LocalModel
 from flip_sklearn.encoders.encoder import _LOADED, SentenceEncoder
 from tests.helpers.paths import ROOT
@@ -88,7 +88,7 @@ def test_vectors_are_those_of_the_callable() -> None:
 def test_order_and_batches_change_nothing(texts: list[str], batch_size: int, sort: bool) -> None:
     encoder = SentenceEncoder(letters, batch_size=batch_size)
     encoder.transform(["warm"])
-    _LOADED[encoder].backend.by_length = sort
+    _LOADED[encoder].backend.sort_by_length = sort
     np.testing.assert_array_equal(encoder.transform(texts), letters(texts))
 
 
@@ -155,7 +155,7 @@ def test_truncate_then_normalize() -> None:
 def test_more_dims_than_there_are_end_it_with_the_first_batch() -> None:
     seen: list[str] = []
     encoder = SentenceEncoder(lambda t: seen.extend(t) or letters(t), truncate_dim=28, batch_size=2)
-    with pytest.raises(ValueError, match=r"truncate_dim=28 .* 27 dims"):
+    with pytest.raises(ValueError, match=r"truncate_dim=28 .* 27 dimensions"):
         encoder.transform(TEXTS)
     assert seen == TEXTS[:2]
 
@@ -174,13 +174,16 @@ def test_large_and_small_vectors_are_normalized(size: float) -> None:
 @pytest.mark.parametrize(
     ("give", "complaint"),
     [
-        (lambda t: letters(t)[1:], "callable backend gave 2 vectors for 3 texts in batch 0 of 3"),
-        (lambda t: letters([*t, "x"]), "gave 4 vectors for 3 texts"),
-        (lambda t: [], "gave 0 vectors for 3 texts"),
-        (lambda t: None, "something else.*dtype object"),
-        (lambda t: letters(t) + 1j, "something else.*complex"),
-        (lambda t: letters(t).astype(str), "something else"),
-        (lambda t: letters(t)[0], "gave 27 vectors"),
+        (
+            lambda t: letters(t)[1:],
+            "callable backend returned 2 vectors for 3 texts in batch 0 of 3",
+        ),
+        (lambda t: letters([*t, "x"]), "returned 4 vectors for 3 texts"),
+        (lambda t: [], "returned 0 vectors for 3 texts"),
+        (lambda t: None, "equally long vectors of numbers.*dtype object"),
+        (lambda t: letters(t) + 1j, "equally long vectors of numbers.*complex"),
+        (lambda t: letters(t).astype(str), "equally long vectors of numbers"),
+        (lambda t: letters(t)[0], "returned 27 vectors"),
         (lambda t: letters(t)[:, 0], r"shape \(3,\)"),
         (lambda t: letters(t)[:, :0], r"shape \(3, 0\)"),
         (lambda t: letters(t)[:, :, None], r"shape \(3, 27, 1\)"),
@@ -193,7 +196,7 @@ def test_large_and_small_vectors_are_normalized(size: float) -> None:
 )
 def test_wrong_vectors_are_refused(give: Any, complaint: str, tmp_path: Path) -> None:
     encoder = SentenceEncoder(give, cache_dir=tmp_path, revision="1")
-    with pytest.raises(RuntimeError, match=complaint):
+    with pytest.raises(EncodingError, match=complaint):
         encoder.transform(["a red", "bbb", "c red"])
     # Nothing of it is kept: the next one, under the same name, encodes all.
     right = SentenceEncoder(letters, cache_dir=tmp_path, revision="1")
@@ -203,7 +206,7 @@ def test_wrong_vectors_are_refused(give: Any, complaint: str, tmp_path: Path) ->
 def test_dims_that_change_are_refused() -> None:
     sizes = iter([3, 4])
     encoder = SentenceEncoder(lambda t: np.ones((len(t), next(sizes))), batch_size=1)
-    with pytest.raises(RuntimeError, match=r"4 dims in batch 1 .*'b'.* 3 before"):
+    with pytest.raises(EncodingError, match=r"4 dimensions in batch 1 .*'b'.* 3 before"):
         encoder.transform(["a", "b"])
 
 
@@ -238,11 +241,11 @@ def test_errors_of_a_callable_pass() -> None:
         (["a", float("nan")], "Row 1 is nan .float., .*fill them"),
         (pd.Series(["a", "b", None]), "Row 2 is .*fill them"),
         (pd.Series(["a", pd.NA], dtype=object), "Row 1 is <NA> .*fill them"),
-        (["a", b"b"], r"Row 1 is b'b' \(bytes\), no text; pass str"),
+        (["a", b"b"], r"Row 1 is b'b' \(bytes\), not a text; pass str"),
         (["a", 1.5], "Row 1 is 1.5"),
         (["a", ["b"]], "Row 1 is"),
         (["a", np.array(["b", "c"])], "Row 1 is"),
-        (["a", "x\ud800y"], "Row 1 is no valid Unicode"),
+        (["a", "x\ud800y"], "Row 1 is not valid Unicode"),
     ],
 )
 def test_bad_texts_are_refused(X: Any, complaint: str) -> None:
@@ -267,9 +270,9 @@ def test_bad_texts_are_refused(X: Any, complaint: str) -> None:
         ({"truncate_dim": 0}, "truncate_dim=0"),
         ({"truncate_dim": 2.0}, "truncate_dim=2.0"),
         ({"normalize": 1}, "normalize=1"),
-        ({"prompt_name": "query", "backend": "sonar"}, "prompt_name='query' means nothing"),
+        ({"prompt_name": "query", "backend": "sonar"}, "prompt_name='query' is not used"),
         ({"prompt_name": 3}, "prompt_name=3"),
-        ({"language": "fra_Latn"}, "language='fra_Latn' means nothing to the sentence-transf"),
+        ({"language": "fra_Latn"}, "language='fra_Latn' is not used by the sentence-transf"),
         ({"revision": ""}, "revision=''"),
         ({"device": None}, "device=None"),
         ({"cache_dir": ""}, "cache_dir=''"),
@@ -460,7 +463,7 @@ def test_progress_is_on_stderr_and_only_when_asked(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     SentenceEncoder(letters, verbose=1).transform(TEXTS)  # done before two seconds are over
-    monkeypatch.setattr(run, "_DELAY", 0)
+    monkeypatch.setattr(batching, "_DELAY", 0)
     SentenceEncoder(letters).transform(TEXTS)
     assert capsys.readouterr() == ("", "")
     SentenceEncoder(letters, verbose=1).transform(TEXTS)

@@ -18,9 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flip_sklearn.encoders import SentenceEncoder
-from flip_sklearn.encoders import batching as run
-from flip_sklearn.encoders.cache import VectorCache, _checksum, keys_of
+from flip_sklearn.encoders import EncodingError, SentenceEncoder, batching
+from flip_sklearn.encoders.cache import VectorCache, _checksum, compute_keys
 from tests.helpers.processes import Child, in_process, note
 
 BATCH = 5
@@ -63,7 +62,7 @@ def stored(folder: Path) -> dict[bytes, bytes]:
 
 def right(folder: Path, texts: list[str] = TEXTS) -> int:
     """How many rows there are; every one is that of its text."""
-    keys = keys_of({"backend": "callable", "revision": "1"}, (text.encode() for text in texts))
+    keys = compute_keys({"backend": "callable", "revision": "1"}, (text.encode() for text in texts))
     expected = dict(zip(keys, vectors(texts).astype("<f4"), strict=True))
     rows = stored(folder)
     for key, vector in rows.items():
@@ -220,7 +219,7 @@ def test_another_file_is_refused_and_left_alone(tmp_path: Path, content: bytes) 
     (tmp_path / "cache").mkdir()
     path = tmp_path / "cache" / "embeddings.sqlite3"
     path.write_bytes(content)
-    with pytest.raises(RuntimeError, match=r"embeddings\.sqlite3 cannot be used: .*delete it"):
+    with pytest.raises(EncodingError, match=r"embeddings\.sqlite3 cannot be used: .*delete it"):
         encoder(tmp_path).transform(TEXTS)
     assert path.read_bytes() == content
     assert not calls(tmp_path)
@@ -239,7 +238,7 @@ def test_the_database_of_another_program_is_refused_and_left_alone(
     connection.commit()
     connection.close()
     content = path.read_bytes()
-    with pytest.raises(RuntimeError, match=r"no cache of embeddings\. Set cache_dir"):
+    with pytest.raises(EncodingError, match=r"not a cache of embeddings\. Set cache_dir"):
         encoder(tmp_path).transform(TEXTS)
     assert path.read_bytes() == content
     assert not calls(tmp_path)
@@ -263,7 +262,7 @@ def fill(folder: Path) -> str:
     import resource
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
-    with pytest.raises(RuntimeError) as caught:
+    with pytest.raises(EncodingError) as caught:
         encoder(folder).transform(TEXTS)
     return str(caught.value)
 
@@ -271,7 +270,7 @@ def fill(folder: Path) -> str:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
 def test_a_full_disk_is_told_and_loses_one_batch(tmp_path: Path) -> None:
     told = in_process(fill, tmp_path)
-    assert "Set cache_dir to a folder on a local disk with room" in told
+    assert "Set cache_dir to a writable folder on a local disk with free space" in told
     rows, before = right(tmp_path), len(calls(tmp_path))
     assert 0 < rows < len(TEXTS)
     assert before <= rows + BATCH
@@ -289,7 +288,7 @@ def test_a_torn_file_gives_no_wrong_vector(tmp_path: Path) -> None:
         path.write_bytes(whole[: int(share * len(whole))])
         try:
             X = encoder(tmp_path).transform(TEXTS[:200])
-        except RuntimeError as error:
+        except EncodingError as error:
             assert "if the file is damaged, delete it" in str(error)  # noqa: PT017
         else:
             np.testing.assert_array_equal(X, vectors(TEXTS[:200]))
@@ -304,8 +303,11 @@ def test_a_batch_is_on_the_disk_when_it_is_committed(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_told_before_anything_is_paid(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(RuntimeError, match="Set cache_dir to a folder on a local disk"):
+    with pytest.raises(ValueError, match=r"cache_dir=.* is a file"):
         encoder(tmp_path).transform(TEXTS)
+    below = tmp_path / "cache" / "below"
+    with pytest.raises(EncodingError, match="Set cache_dir to a writable folder on a local disk"):
+        encoder(tmp_path, cache_dir=below).transform(TEXTS)
     assert not calls(tmp_path)
 
 
@@ -331,30 +333,30 @@ def test_what_decides_a_vector_is_in_its_key(tmp_path: Path) -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=3), st.text(max_size=3)), min_size=2, unique=True))
 def test_different_things_have_different_keys(pairs: list[tuple[str, str]]) -> None:
-    keys = {keys_of({"revision": a}, [b.encode()])[0] for a, b in pairs}
+    keys = {compute_keys({"revision": a}, [b.encode()])[0] for a, b in pairs}
     assert len(keys) == len(pairs)
 
 
 def test_keys_stay_what_they_are() -> None:
     """A cache that was paid for is found by the next version, too."""
-    assert keys_of({"revision": "1", "backend": "callable"}, [b"text"])[0].hex() == (
+    assert compute_keys({"revision": "1", "backend": "callable"}, [b"text"])[0].hex() == (
         "14fce840953f1c99c42096cc52820c2c58ad915ec67cb525c39b9d4b5e96a5e9"
     )
 
 
 def test_a_callable_needs_a_name_to_be_cached(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="set revision to a name of yours"):
+    with pytest.raises(ValueError, match="set revision to a name of your choice"):
         encoder(tmp_path, revision=None).transform(TEXTS)
     assert not calls(tmp_path)
 
 
 def test_sizes_that_do_not_agree_are_an_error(tmp_path: Path) -> None:
     encoder(tmp_path).transform(TEXTS[:5])
-    with pytest.raises(RuntimeError, match=r"3 dims in batch 0 .* 64 before"):
+    with pytest.raises(EncodingError, match=r"3 dimensions in batch 0 .* 64 before"):
         encoder(tmp_path, model=lambda t: np.ones((len(t), 3))).transform(TEXTS[:7])
     assert right(tmp_path) == 5
     encoder(tmp_path, model=lambda t: np.ones((len(t), 3))).transform(["other"])
-    with pytest.raises(RuntimeError, match="vectors of several sizes"):
+    with pytest.raises(EncodingError, match="vectors of different lengths"):
         encoder(tmp_path).transform(["other", *TEXTS[:5]])
 
 
@@ -366,7 +368,7 @@ def test_nothing_is_unpickled() -> None:
 def test_progress_begins_where_the_cache_ends(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "_DELAY", 0)
+    monkeypatch.setattr(batching, "_DELAY", 0)
     encoder(tmp_path).transform(TEXTS[:15])
     encoder(tmp_path, verbose=1).transform(TEXTS[:20])
     err = capsys.readouterr().err

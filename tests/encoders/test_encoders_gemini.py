@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flip_sklearn.encoders import SentenceEncoder, gemini
+from flip_sklearn.encoders import EncodingError, SentenceEncoder, gemini
 
 KEY = "AIza-very-secret-0123456789"
 TEXTS = [f"text {i}" for i in range(7)]
@@ -123,7 +123,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("GEMINI_API_KEY", KEY)
     monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
     monkeypatch.setattr(gemini, "_FIRST_WAIT", 0.001)
-    monkeypatch.setattr(gemini, "_LONGEST_WAIT", 0.002)
+    monkeypatch.setattr(gemini, "_MAX_WAIT", 0.002)
     yield server
     server.shutdown()
     server.server_close()
@@ -199,11 +199,11 @@ def test_waits_grow(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     import tenacity
 
     monkeypatch.setattr(gemini, "_FIRST_WAIT", 1.0)
-    monkeypatch.setattr(gemini, "_LONGEST_WAIT", 60.0)
+    monkeypatch.setattr(gemini, "_MAX_WAIT", 60.0)
     waits: list[float] = []
     monkeypatch.setattr(tenacity.nap.time, "sleep", waits.append)
     server.plan = [429] * 8
-    with pytest.raises(RuntimeError, match="429 RESOURCE_EXHAUSTED"):
+    with pytest.raises(EncodingError, match="429 RESOURCE_EXHAUSTED"):
         make().transform(TEXTS)
     assert len(server.requests) == 8
     assert [round(wait) >= 2**i for i, wait in enumerate(waits[:6])] == [True] * 6
@@ -237,7 +237,7 @@ def test_the_wait_that_a_rate_limit_asks_for_is_kept(
 @pytest.mark.parametrize(("header", "info"), [("3600", ""), ("", "40000s")])
 def test_a_wait_of_hours_is_an_error_now(server: Server, header: str, info: str) -> None:
     server.plan = [{"header": header, "info": info}]
-    with pytest.raises(RuntimeError, match="429 RESOURCE_EXHAUSTED: slower"):
+    with pytest.raises(EncodingError, match="429 RESOURCE_EXHAUSTED: slower"):
         make().transform(TEXTS)
     assert len(server.requests) == 1
 
@@ -256,14 +256,14 @@ def test_a_key_that_is_refused_is_told_by_its_variable(
 ) -> None:
     monkeypatch.setenv("MY_KEY", KEY)
     server.plan = [403]
-    with pytest.raises(RuntimeError, match=r"403 .*environment variable MY_KEY"):
+    with pytest.raises(EncodingError, match=r"403 .*environment variable MY_KEY"):
         make(api_key_env="MY_KEY").transform(TEXTS)
     assert len(server.requests) == 1
 
 
 def test_what_cannot_pass_is_not_tried_again(server: Server) -> None:
     server.plan = [400]
-    with pytest.raises(RuntimeError, match=r"batch of 7 texts: 400 INVALID_ARGUMENT: at most 100"):
+    with pytest.raises(EncodingError, match=r"batch of 7 texts: 400 INVALID_ARGUMENT: at most 100"):
         make().transform(TEXTS)
     assert len(server.requests) == 1
 
@@ -271,10 +271,10 @@ def test_what_cannot_pass_is_not_tried_again(server: Server) -> None:
 @pytest.mark.parametrize(
     ("plan", "complaint"),
     [
-        ("short", "gemini backend gave 6 vectors for 7 texts in batch 0"),
-        ("empty", "gave 0 vectors for 7 texts"),
-        ("dims", "a vector of 767 dims where 768"),
-        ("hole", "a vector of 0 dims where 768"),
+        ("short", "gemini backend returned 6 vectors for 7 texts in batch 0"),
+        ("empty", "returned 0 vectors for 7 texts"),
+        ("dims", "a vector of 767 dimensions instead of 768"),
+        ("hole", "a vector of 0 dimensions instead of 768"),
         ("nonsense", r"cannot be read \(ValidationError\)"),
         ("no json", "cannot be read"),
     ],
@@ -284,7 +284,7 @@ def test_wrong_answers_are_errors_and_not_kept(
 ) -> None:
     encoder = make(cache_dir=tmp_path)
     server.plan = [plan]
-    with pytest.raises(RuntimeError, match=complaint):
+    with pytest.raises(EncodingError, match=complaint):
         encoder.transform(TEXTS)
     np.testing.assert_allclose(encoder.transform(TEXTS), unit(TEXTS), atol=1e-7)
     assert len(server.requests) == 2
@@ -293,7 +293,7 @@ def test_wrong_answers_are_errors_and_not_kept(
 def test_what_was_paid_is_not_paid_again(server: Server, tmp_path: Path) -> None:
     encoder = make(batch_size=2, cache_dir=tmp_path)
     server.plan = ["answer", "answer", 403]
-    with pytest.raises(RuntimeError, match=r"403 .*cache_dir"):
+    with pytest.raises(EncodingError, match=r"403 .*cache_dir"):
         encoder.transform(TEXTS)
     server.requests.clear()
     X = encoder.set_params(batch_size=3).transform(["new", *reversed(TEXTS)])
@@ -306,7 +306,7 @@ def test_what_was_paid_is_not_paid_again(server: Server, tmp_path: Path) -> None
 
 def test_empty_texts_are_refused_before_anything_is_paid(server: Server) -> None:
     for blank in ("", " \n"):
-        with pytest.raises(ValueError, match=r"Row 7 is .*no empty texts"):
+        with pytest.raises(ValueError, match=r"Row 7 is .*not encode empty texts"):
             make(batch_size=2).transform([*TEXTS, blank])
     assert not server.requests
 
@@ -352,7 +352,7 @@ def test_the_key_leaves_no_trace(
         if plan in ([], [429, 429]):
             encoder.transform(TEXTS)
         else:
-            with pytest.raises(RuntimeError) as caught:
+            with pytest.raises(EncodingError) as caught:
                 encoder.transform(TEXTS)
             # The error of the client, which has the key, is not chained to ours.
             assert caught.value.__cause__ is None
@@ -377,7 +377,7 @@ def test_a_key_that_is_none_is_not_repeated(
 ) -> None:
     for wrong in ("secret key", "secr\u00e9t", "secret\nother"):
         monkeypatch.setenv("GEMINI_API_KEY", wrong)
-        with pytest.raises(ValueError, match="GEMINI_API_KEY holds characters") as caught:
+        with pytest.raises(ValueError, match="GEMINI_API_KEY contains characters") as caught:
             make().transform(TEXTS)
         assert "secr" not in str(caught.value)
     assert not server.requests

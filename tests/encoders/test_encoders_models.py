@@ -16,7 +16,7 @@ import sentencepiece as spm
 import torch
 from safetensors.torch import load_file, save_file
 
-from flip_sklearn.encoders.base import LocalModel, commit
+from flip_sklearn.encoders.base import EncodingError, LocalModel, cached_commit
 from flip_sklearn.encoders.encoder import _LOADED, SentenceEncoder
 from flip_sklearn.encoders.sentence_transformers import SentenceTransformers
 from tests.helpers.processes import in_process
@@ -109,7 +109,9 @@ def test_code_that_comes_with_a_model_is_not_run(bert: Path, tmp_path: Path) -> 
     parts = json.loads((folder / "modules.json").read_text())
     parts[1]["type"] = "mine.Module"
     (folder / "modules.json").write_text(json.dumps(parts))
-    with pytest.raises(ValueError, match=r"code of its own.*trust_remote_code=True\)\.encode"):
+    with pytest.raises(
+        ValueError, match=r"Python code, which is not executed.*trust_remote_code=True\)\.encode"
+    ):
         SentenceEncoder(folder).transform(TEXTS)
     assert not (tmp_path / "ran").exists()
 
@@ -134,7 +136,7 @@ def test_a_prompt_stands_before_each_text(bert: Path) -> None:
 
 
 def test_the_device_is_passed_on(bert: Path) -> None:
-    with pytest.raises((RuntimeError, AssertionError), match=r"(?i)device|cuda|bogus"):
+    with pytest.raises(ValueError, match=r"device='bogus:7' cannot be used .*use 'auto', 'cpu'"):
         SentenceEncoder(bert, device="bogus:7").transform(TEXTS)
 
 
@@ -192,7 +194,7 @@ def test_a_folder_that_changes_while_it_is_loaded_is_an_error(
     encoder = SentenceEncoder(folder, cache_dir=tmp_path / "cache")
     with monkeypatch.context() as patch:
         patch.setattr(SentenceTransformers, "load", changing)
-        with pytest.raises(RuntimeError, match="changed while they were loaded"):
+        with pytest.raises(EncodingError, match="changed while they were loaded"):
             encoder.transform(TEXTS)
     close(encoder.transform(TEXTS), bert_by_hand(folder, TEXTS))
     shutil.copytree(bert, folder, dirs_exist_ok=True)
@@ -245,9 +247,9 @@ def test_the_commit_is_found_in_the_store_of_sentence_transformers(
     (repository / "snapshots" / ("3" * 40) / file).write_text("{}")
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("3" * 40)
-    assert commit(name, None) is None
+    assert cached_commit(name, None) is None
     monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", str(tmp_path))
-    assert commit(name, None) == "3" * 40
+    assert cached_commit(name, None) == "3" * 40
 
 
 def test_a_commit_that_is_not_known_is_an_error(
@@ -256,7 +258,7 @@ def test_a_commit_that_is_not_known_is_an_error(
     """A branch's name would mix the vectors of two models."""
     monkeypatch.setattr(LocalModel, "weights", lambda self: None)
     encoder = SentenceEncoder("team/nowhere", cache_dir=tmp_path)
-    with pytest.raises(ValueError, match=r"'team/nowhere' .*full hash of 40 digits"):
+    with pytest.raises(ValueError, match=r"'team/nowhere' .*full commit hash of 40 digits"):
         encoder.transform(TEXTS)
     assert not list(tmp_path.iterdir())
 
@@ -356,7 +358,7 @@ def test_sonar_languages(sonar: Path, tmp_path: Path) -> None:
     assert np.abs(vectors[0] - vectors[1]).max() > 0.01
     np.testing.assert_array_equal(vectors[0], vectors[2])
     for wrong in ("de", "xxx_Latn"):
-        with pytest.raises(ValueError, match=f"language='{wrong}' .*'deu_Latn'"):
+        with pytest.raises(ValueError, match=f"does not know language='{wrong}'.*'deu_Latn'"):
             SentenceEncoder(sonar, language=wrong).transform(TEXTS)
 
 
@@ -461,7 +463,7 @@ def test_sonar_speech(speech: list[Path]) -> None:
     X = encoder.transform(speech)
     np.testing.assert_array_equal(X, [[10 - i, 1] for i in range(7)])
     assert [p.encoder for p in Pipeline.made] == ["sonar_speech_encoder_fra"]
-    with pytest.raises(ValueError, match=r"Row 1 is 'none\.wav', and no such file"):
+    with pytest.raises(ValueError, match=r"Row 1 is 'none\.wav', which is not a file"):
         encoder.transform([str(speech[0]), "none.wav"])
 
 
