@@ -1,4 +1,4 @@
-"""The model card: what a stored model was trained on, how good it is, how to use it."""
+"""The model card: training data, accuracy and use of a stored model, in Markdown."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+
+from flip_sklearn.parameters import refusal
+from flip_sklearn.persistence.model import is_factorized
 
 _CARD = """---
 library_name: flip-sklearn
@@ -19,16 +22,16 @@ tags:
 - sentence-embeddings
 ---
 
-# FLiP: words read off sentence embeddings
+# FLiP: keywords from sentence embeddings
 
-A low-rank log-linear model that reads words straight off the embedding of a sentence,
-`softmax(b + A B (x - mu))`, made with flip-sklearn.
+A low-rank log-linear model that predicts the words of a sentence from its embedding x,
+`softmax(b + A B (x - mu))`, trained with flip-sklearn.
 
-## What it reads
+## Model
 
 {facts}
 
-## How to use it
+## Use
 
 ```python
 from flip_sklearn import FLiPExtractor
@@ -37,13 +40,14 @@ flip = FLiPExtractor.from_pretrained({source})
 flip.extract_keywords(embeddings, top_k=10)  # embeddings (n, {d}) of the same encoder
 ```
 
-`flip.set_params(use_bias=False)` switches from likely words to telling ones.
+With `flip.set_params(use_bias=False)` words are ranked by how much more likely the embedding makes them than
+the average embedding, instead of by their probability.
 
-## The files
+## Files
 
-`model.safetensors` ({tensors}) and `vocab.json` (word to row) are in the published layout of FLiP,
-so other code reads them: the scores of an embedding `s` are `{formula}`, with the mean embedding inside `b`.
-`flip_sklearn.safetensors` and `config.json` hold what flip-sklearn needs to get exactly this model back.
+`model.safetensors` ({tensors}) and `vocab.json` (word to row) have the published layout of FLiP, which
+other code reads: the scores of an embedding `s` are `{formula}`; `b` contains the term of the mean embedding.
+`flip_sklearn.safetensors` and `config.json` contain what flip-sklearn needs to restore the model exactly.
 
 ## Citation
 
@@ -70,20 +74,18 @@ def model_card(
     encoder: str | None = None,
     license: str | None = None,
 ) -> str:
-    """Markdown with the front matter of the hub; what is not known is said to be so, or left out.
+    """Return the card with the front matter of the hub; unknown facts are "unknown" or left out.
 
     Raises
     ------
     ValueError
-        If an argument is no text, or ``license`` is not an identifier such as "mit".
+        If an argument is not text, or ``license`` is not an identifier such as "mit".
     """
     for name, text in (("trained_on", trained_on), ("encoder", encoder), ("license", license)):
         if text is not None and not isinstance(text, str):
-            raise ValueError(f"{name}={text!r} is not allowed; use text, or None.")
+            raise refusal(name, text, "text, or None")
     if license is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", license):
-        raise ValueError(
-            f"license={license!r} is not allowed; use an identifier such as 'mit' or 'cc-by-4.0'."
-        )
+        raise refusal("license", license, "an identifier such as 'mit' or 'cc-by-4.0'")
     facts = "\n".join(f"| {name} | {value} |" for name, value in _facts(model, encoder))
     if trained_on is not None:
         facts += f"\n\nTrained on: {trained_on.strip()}"
@@ -98,24 +100,18 @@ def model_card(
     )
 
 
-def is_factorized(model: Any) -> bool:
-    """Whether A B is stored as two factors; LiP's square B is no factor but a map of its training."""
-    square = model.projection_.shape[0] == model.projection_.shape[1]
-    return not (model.rank is None and square)
-
-
 def _cell(text: str) -> str:
-    """Text on one line of a table."""
+    """Return text as the cell of a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|")
 
 
 def _facts(model: Any, encoder: str | None) -> list[tuple[str, str]]:
     A = model.word_embeddings_
-    entries = A.shape[0] * A.shape[1]
-    zeros = 1 - (A.count_nonzero() if sp.issparse(A) else np.count_nonzero(A)) / entries
+    nonzeros = A.count_nonzero() if sp.issparse(A) else np.count_nonzero(A)
+    zeros = 1 - nonzeros / (A.shape[0] * A.shape[1])
     rank = f"{model.rank_}" if is_factorized(model) else "none (LiP)"
     facts = [
-        ("embeddings of", _cell(encoder or "unknown")),
+        ("encoder", _cell(encoder or "unknown")),
         ("embedding dimensions", f"{model.n_features_in_:,}"),
         ("words", f"{len(model.vocabulary_):,}"),
         ("rank", f"{rank}; {zeros:.0%} of the word embeddings are zero"),
@@ -123,13 +119,12 @@ def _facts(model: Any, encoder: str | None) -> list[tuple[str, str]]:
     moments = getattr(model, "_moments", None)
     if moments is not None:
         facts.append(("training rows", f"{moments.weight:,.0f}"))
-        facts.append(("words of text", f"{model.word_counts_.sum():,.0f}"))
+        facts.append(("word occurrences", f"{model.word_counts_.sum():,.0f}"))
     if model.best_iter_:
-        at = model.best_iter_ - 1
-        accuracy = model.history_["validation_accuracy"][at]
+        best_pass = model.best_iter_ - 1
+        accuracy = model.history_["validation_accuracy"][best_pass]
         if not math.isnan(accuracy):
-            nll = model.history_["validation_nll"][at]
-            found = f"{accuracy:.1%} with bias"
-            facts.append(("words found in held-out rows (keyword accuracy)", found))
-            facts.append(("perplexity of held-out rows", f"{math.exp(min(nll, 700)):,.0f}"))
+            nll = model.history_["validation_nll"][best_pass]
+            facts.append(("keyword accuracy on held-out rows", f"{accuracy:.1%} with bias"))
+            facts.append(("perplexity on held-out rows", f"{math.exp(min(nll, 700)):,.0f}"))
     return facts

@@ -1,13 +1,8 @@
-"""The files of a stored model: the published layout, what we add to it, and how they are replaced.
+"""Reading a stored model from a folder, and replacing the files of a folder by those of a model.
 
-    model.safetensors         E1 (V, r), E2 (r, d), b (V, 1), or for LiP E (V, d), b (V, 1): E1 E2 x + b
-    vocab.json                {word: row}
-    config.json               facts; under "flip_sklearn" ours, with the digests of the other files
-    flip_sklearn.safetensors  what the layout has no place for, such as the mean embedding
-
-When a folder is written, config.json goes first, flip_sklearn.safetensors comes, then the others, config.json
-last. With flip_sklearn.safetensors and no config.json there is no model to load, and with both the digests
-tell whether the files belong together. Other code's folders have no flip_sklearn.safetensors.
+Files are replaced in this order: config.json is deleted, flip_sklearn.safetensors is moved into place, then
+the others, config.json last. A folder with flip_sklearn.safetensors but no config.json is therefore
+incomplete; with both, the digests in config.json tell whether the files belong together.
 """
 
 from __future__ import annotations
@@ -19,250 +14,181 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flip_sklearn.io import fsync_directory, staging_directory, write_bytes
+from flip_sklearn.persistence.checks import (
+    check_metadata,
+    check_tensors,
+    check_vocabulary,
+    read_extra_arrays,
+    unique_keys,
+)
+from flip_sklearn.persistence.format import (
+    CARD_FILE,
+    CONFIG_FILE,
+    EXTRA_FILE,
+    FORMAT,
+    HASHED_FILES,
+    MAX_BYTES_PER_WORD,
+    MAX_CONFIG_BYTES,
+    MODEL_FILE,
+    MODEL_FILES,
+    SECTION,
+    VOCABULARY_FILE,
+    ModelFiles,
+    max_vocabulary_bytes,
+)
 from flip_sklearn.persistence.tensors import describe, read_arrays, write_arrays
 
-MODEL, VOCABULARY, CONFIG = "model.safetensors", "vocab.json", "config.json"
-EXTRA_FILE, CARD = "flip_sklearn.safetensors", "README.md"
-FILES = (MODEL, VOCABULARY, CONFIG, EXTRA_FILE)
-ENCODING_FILE = "text.json"  # how the command line makes embeddings of text; no part of the model
-HASHED_FILES = (EXTRA_FILE, MODEL, VOCABULARY)  # in the order in which they are replaced
-
-SECTION = "flip_sklearn"  # of config.json
-FORMAT = 1
-PREFIX = "_orig_mod."  # torch.compile's, in checkpoints of a compiled model
-
-FACTORS = {"F16", "BF16", "F32", "F64"}
-MAX_CONFIG_BYTES = 2**22
-STAGING = ".flip-sklearn"  # name of the directory in which files are made
-TRIES = 5  # of reading while somebody else writes
-BYTES_PER_WORD = 1000  # of vocab.json, at most, on average
-
-
-@dataclass(frozen=True)
-class Stored:
-    """What a folder holds, checked: shapes agree, numbers are finite, every row has its own word."""
-
-    factors: dict[str, np.ndarray]  # of model.safetensors: E1, E2, b or E, b
-    words: list[str]  # by row
-    about: dict[str, Any] | None  # our section of config.json; None for a model of other code
-    own: dict[str, np.ndarray]  # of flip_sklearn.safetensors
-
-
-def read_folder(folder: Path) -> Stored:
-    """Read and check a stored model. Nothing is executed and nothing written.
-
-    Raises
-    ------
-    ValueError
-        If a file is missing, damaged, not what its name says, or of another model than the others.
-    """
-    if not folder.is_dir():
-        kind = "a file; name its folder" if folder.exists() else "not there"
-        raise ValueError(f"the folder of the model, {str(folder)!r}, is {kind}.")
-    for _ in range(TRIES):
-        for name in (MODEL, VOCABULARY):
-            _check_regular(folder / name)
-        # Files are read several times, by name. Held open, no number of theirs goes to another file:
-        # the same numbers at the end mean that all was read of the same files.
-        with ExitStack() as held:
-            before = _identities(folder, held)
-            try:
-                stored = _read(folder)
-            except (ValueError, OSError):
-                if _identities(folder) == before:
-                    raise
-                continue
-            if _identities(folder) == before:
-                return stored
-    raise ValueError(f"the model in {str(folder)!r} is just being replaced; try again.")
-
-
-def _read(folder: Path) -> Stored:
-    """The same, while nobody writes."""
-    about = _read_section(folder)
-    if about is not None:
-        _check_digests(folder, about["files"])
-    with _reading(folder / MODEL):
-        names, shape = _find_factors(describe(folder / MODEL))
-    with _reading(folder / VOCABULARY):
-        text = _read_bytes(folder / VOCABULARY, _longest_vocabulary(shape[0]))
-        words = _words_by_row(json.loads(text, object_pairs_hook=_without_repeats), shape[0])
-    own: dict[str, np.ndarray] = {}
-    if about is not None:
-        with _reading(folder / EXTRA_FILE):
-            own = _read_own(folder / EXTRA_FILE, shape, factorized="E1" in names)
-        names.pop("E", None)  # the product of two matrices that are ours
-    with _reading(folder / MODEL):
-        arrays = read_arrays(folder / MODEL, names.values())
-    return Stored({name: arrays[stored] for name, stored in names.items()}, words, about, own)
-
-
-def write_folder(
-    folder: Path,
-    factors: dict[str, np.ndarray],
-    words: list[str],
-    config: dict[str, Any],
-    own: dict[str, np.ndarray],
-    card: str,
-) -> None:
-    """Write a model into a new or old folder; cut off at any moment, no mixture can be loaded.
-
-    A model that was there stays whole until all files of the new one are on the disk. A card that was
-    there stays.
-    """
-    try:
-        vocabulary = json.dumps(
-            {word: row for row, word in enumerate(words)}, ensure_ascii=False
-        ).encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"vocabulary has a word that is no text ({error}); a file cannot hold it, replace it."
-        ) from error
-    if len(vocabulary) > _longest_vocabulary(len(words)):
-        raise ValueError(
-            f"vocabulary has words of {len(vocabulary) / len(words):.0f} bytes on average; a stored model "
-            f"takes {BYTES_PER_WORD}. Use shorter words, or pickle the model."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    with staging_directory(folder, STAGING) as part:
-        write_bytes(part / VOCABULARY, vocabulary)
-        for name, arrays in ((MODEL, factors), (EXTRA_FILE, own)):
-            write_arrays(part / name, arrays)
-            shutil.copymode(
-                part / VOCABULARY, part / name
-            )  # safetensors writes for the owner alone
-        files = {name: _fingerprint(part / name) for name in HASHED_FILES}
-        config = {**config, SECTION: {"format": FORMAT, **config[SECTION], "files": files}}
-        facts = f"{json.dumps(config, indent=2, allow_nan=False)}\n".encode()
-        if len(facts) > MAX_CONFIG_BYTES:
-            raise ValueError(
-                f"{CONFIG} would take {len(facts)} bytes; a stored model takes {MAX_CONFIG_BYTES}. Use a "
-                "shorter trained_on, shorter names of the columns of X, or pickle the model."
-            )
-        write_bytes(part / CONFIG, facts)
-        write_bytes(part / CARD, card.encode())
-        (folder / CONFIG).unlink(missing_ok=True)
-        fsync_directory(folder)
-        for name in HASHED_FILES:
-            os.replace(part / name, folder / name)
-        if not (folder / CARD).exists():
-            os.replace(part / CARD, folder / CARD)
-        fsync_directory(folder)
-        os.replace(part / CONFIG, folder / CONFIG)
-        fsync_directory(folder)
+STAGING = ".flip-sklearn"  # name of the staging directory
+READ_ATTEMPTS = 5  # while another process replaces the files
 
 
 # ---------------------------------------------------------------------- reading
 
 
+def read_folder(folder: Path) -> ModelFiles:
+    """Read and check a stored model. Nothing is executed and nothing written.
+
+    Raises
+    ------
+    ValueError
+        If a file is missing or damaged, does not have its format, or belongs to another model.
+    """
+    if not folder.is_dir():
+        problem = "is a file; pass its folder" if folder.exists() else "does not exist"
+        raise ValueError(f"the model folder {str(folder)!r} {problem}.")
+    for _ in range(READ_ATTEMPTS):
+        for name in (MODEL_FILE, VOCABULARY_FILE):
+            _check_regular_file(folder / name)
+        with ExitStack() as open_files:
+            # Every file is opened by name several times. While these handles are open, the system cannot
+            # give an inode number to another file: equal identities mean that no file was replaced.
+            before = _identify_files(folder, open_files)
+            try:
+                files = _read_files(folder)
+            except (ValueError, OSError):
+                if _identify_files(folder) == before:
+                    raise
+                continue
+            if _identify_files(folder) == before:
+                return files
+    raise ValueError(f"another process is replacing the model in {str(folder)!r}; try again.")
+
+
+def _read_files(folder: Path) -> ModelFiles:
+    metadata = _read_metadata(folder)
+    if metadata is not None:
+        _check_digests(folder, metadata["files"])
+    with _errors_name(folder / MODEL_FILE):
+        names, (n_words, d) = check_tensors(describe(folder / MODEL_FILE))
+    with _errors_name(folder / VOCABULARY_FILE):
+        text = _read_bytes(folder / VOCABULARY_FILE, max_vocabulary_bytes(n_words))
+        words = check_vocabulary(json.loads(text, object_pairs_hook=unique_keys), n_words)
+    extra_arrays: dict[str, np.ndarray] = {}
+    if metadata is not None:
+        with _errors_name(folder / EXTRA_FILE):
+            extra_arrays = read_extra_arrays(
+                folder / EXTRA_FILE, n_words, d, factorized="E1" in names
+            )
+        names.pop("E", None)  # the product of two of the extra arrays
+    with _errors_name(folder / MODEL_FILE):
+        arrays = read_arrays(folder / MODEL_FILE, names.values())
+    tensors = {name: arrays[stored_name] for name, stored_name in names.items()}
+    return ModelFiles(tensors, words, metadata, extra_arrays)
+
+
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """What is wrong with a file, as a sentence that names it."""
+def _errors_name(path: Path) -> Iterator[None]:
+    """Turn an error in reading a file into a ValueError that names the file."""
     try:
         yield
     except (ValueError, OSError, RecursionError, MemoryError) as error:
-        what = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise ValueError(f"{str(path)!r} cannot be read: {what}. Get the folder again.") from error
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise ValueError(
+            f"{str(path)!r} cannot be read: {reason}. Download or save the folder again."
+        ) from error
 
 
-def _read_section(folder: Path) -> dict[str, Any] | None:
-    """What config.json says to us, in a format that this version reads; None in other code's folders."""
-    path = folder / CONFIG
+def _read_metadata(folder: Path) -> dict[str, Any] | None:
+    """Return the package's section of config.json; None in a folder of other code."""
+    path = folder / CONFIG_FILE
     if not path.exists() and not (folder / EXTRA_FILE).exists():
-        return None  # the published code does without
-    _check_regular(path)
-    with _reading(path):
+        return None  # the published code reads a folder without config.json, too
+    _check_regular_file(path)
+    with _errors_name(path):
         config = json.loads(_read_bytes(path, MAX_CONFIG_BYTES))
         if not isinstance(config, dict):
             raise ValueError(f"it holds a {type(config).__name__}, not an object")
-        about: dict[str, Any] | None = config.get(SECTION)
-        if about is not None:
-            _check_format(about)
-    return about
+        metadata: dict[str, Any] | None = config.get(SECTION)
+        if metadata is not None:
+            check_metadata(metadata)
+    return metadata
 
 
-def _identities(folder: Path, held: ExitStack | None = None) -> list[tuple[int, ...]]:
-    """Which files lie in a folder; with ``held`` they stay open until it ends."""
-    found: list[tuple[int, ...]] = []
-    for path in (folder / name for name in FILES):
+def _identify_files(folder: Path, open_files: ExitStack | None = None) -> list[tuple[int, ...]]:
+    """Return what identifies the files of a model; ``open_files`` keeps them open."""
+    identities: list[tuple[int, ...]] = []
+    for path in (folder / name for name in MODEL_FILES):
         with suppress(FileNotFoundError):
-            if held is not None and path.is_file():
+            if open_files is not None and path.is_file():
                 handle = os.open(path, os.O_RDONLY)
-                held.callback(os.close, handle)
-                is_ = os.fstat(handle)
+                open_files.callback(os.close, handle)
+                status = os.fstat(handle)
             else:
-                is_ = path.stat()
-            found.append((is_.st_dev, is_.st_ino, is_.st_size, is_.st_mtime_ns))
-    return found
+                status = path.stat()
+            identities.append((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+    return identities
 
 
-def _check_regular(path: Path) -> None:
-    """A file, or a link to one (the hub's cache is made of links): a pipe would be waited for."""
+def _check_regular_file(path: Path) -> None:
+    """Check that a path is a file or a link to one; reading a pipe would block."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{path.name} is missing in {str(path.parent)!r}; a stored model has {MODEL} and {VOCABULARY}, "
-            f"one of flip-sklearn also {EXTRA_FILE} and {CONFIG}. Get or save it again."
+            f"{path.name} is missing in {str(path.parent)!r}; a stored model has {MODEL_FILE} and "
+            f"{VOCABULARY_FILE}, one of flip-sklearn also {EXTRA_FILE} and {CONFIG_FILE}. Download or save "
+            "it again."
         ) from error
     if not stat.S_ISREG(mode):
         raise ValueError(f"{str(path)!r} is not a file.")
 
 
-def _read_bytes(path: Path, at_most: int) -> bytes:
+def _read_bytes(path: Path, max_bytes: int) -> bytes:
     with open(path, "rb") as file:
-        content = file.read(at_most + 1)
-    if len(content) > at_most:
-        raise ValueError(f"it is longer than the {at_most} bytes that are allowed")
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise ValueError(f"it is longer than the {max_bytes} bytes that are allowed")
     return content
 
 
-def _check_format(about: Any) -> None:
-    """Our section of config.json is one that this version reads."""
-    if not isinstance(about, dict) or type(about.get("format")) is not int or about["format"] < 1:
-        raise ValueError(f"its section {SECTION!r} says no format")
-    if about["format"] > FORMAT:
-        version = about.get("version")
-        known = isinstance(version, str) and version.replace(".", "").isalnum()
-        raise ValueError(
-            f"it is of format {about['format']}, this version reads formats up to {FORMAT}; "
-            f"pip install --upgrade 'flip-sklearn{f'>={version}' if known else ''}'"
-        )
-    files = about.get("files")
-    if not isinstance(files, dict) or set(files) != set(HASHED_FILES):
-        raise ValueError(
-            f"its section {SECTION!r} does not say what {', '.join(HASHED_FILES)} must be"
-        )
-
-
-def _check_digests(folder: Path, files: dict[str, Any]) -> None:
-    """The files are those that config.json was written with; lengths first, they take no time."""
-    _check_regular(folder / EXTRA_FILE)
+def _check_digests(folder: Path, expected: dict[str, Any]) -> None:
+    """Check that the files are those with which config.json was written."""
+    _check_regular_file(folder / EXTRA_FILE)
+    for name in HASHED_FILES:  # sizes first: a truncated file is found without reading the others
+        digest = expected[name] if isinstance(expected[name], dict) else {}
+        if (folder / name).stat().st_size != digest.get("bytes"):
+            _refuse_file(folder, name)
     for name in HASHED_FILES:
-        wanted = files[name] if isinstance(files[name], dict) else {}
-        if (folder / name).stat().st_size != wanted.get("bytes"):
-            _refuse_mixture(folder, name)
-    for name in HASHED_FILES:
-        if _fingerprint(folder / name) != files[name]:
-            _refuse_mixture(folder, name)
+        if compute_digest(folder / name) != expected[name]:
+            _refuse_file(folder, name)
 
 
-def _refuse_mixture(folder: Path, name: str) -> None:
+def _refuse_file(folder: Path, name: str) -> None:
     raise ValueError(
-        f"{name} in {str(folder)!r} is not the file that {CONFIG} was written with: it was cut off, "
-        f"edited, or is of another model. Get or save the model again; or take {SECTION!r} out of {CONFIG} "
-        "to read E1, E2 and b alone, as other code does."
+        f"{name} in {str(folder)!r} does not match its digest in {CONFIG_FILE}: it was truncated or edited, "
+        f"or belongs to another model. Download or save the model again; or delete {SECTION!r} from "
+        f"{CONFIG_FILE} to read E1, E2 and b alone, as other code does."
     )
 
 
-def _fingerprint(path: Path) -> dict[str, Any]:
+def compute_digest(path: Path) -> dict[str, Any]:
+    """Return size and SHA-256 of a file, as config.json holds them."""
     with open(path, "rb") as file:
         return {
             "bytes": path.stat().st_size,
@@ -270,102 +196,76 @@ def _fingerprint(path: Path) -> dict[str, Any]:
         }
 
 
-def _find_factors(
-    found: dict[str, tuple[str, tuple[int, ...]]],
-) -> tuple[dict[str, str], tuple[int, int]]:
-    """Names E1, E2, b or E, b to those in the file, and (V, d); shapes and formats are right."""
-    names: dict[str, str] = {}
-    for stored in found:
-        name = stored.removeprefix(PREFIX)
-        if name in ("E1", "E2", "E", "b"):
-            if name in names:
-                raise ValueError(f"it holds {name} twice, as {names[name]} and as {stored}")
-            names[name] = stored
-    if set(names) not in ({"E1", "E2", "b"}, {"E", "b"}):
-        there = ", ".join(sorted(found)[:10])[:200] or "nothing"
-        raise ValueError(f"it must hold E1, E2 and b, or for LiP E and b; it holds {there}")
-    formats = {name: found[stored][0] for name, stored in names.items()}
-    shapes = {name: found[stored][1] for name, stored in names.items()}
-    for name, kind in formats.items():
-        if kind not in FACTORS:
-            raise ValueError(f"{name} is {kind}; use one of {', '.join(sorted(FACTORS))}")
-    outer, inner = ("E1", "E2") if "E1" in names else ("E", "E")
-    fits = (
-        all(len(shapes[name]) == 2 and 0 not in shapes[name] for name in (outer, inner))
-        and (outer == inner or shapes[outer][1] == shapes[inner][0])
-        and shapes["b"] in ((shapes[outer][0], 1), (shapes[outer][0],))
-    )
-    if not fits:
-        must = "E1 (V, r), E2 (r, d)" if outer == "E1" else "E (V, d)"
-        there = ", ".join(f"{name} {shapes[name]}" for name in sorted(shapes))
-        raise ValueError(f"the shapes must be {must} and b (V, 1), they are {there}")
-    return names, (shapes[outer][0], shapes[inner][1])
+# ---------------------------------------------------------------------- writing
 
 
-def _words_by_row(vocabulary: Any, n_words: int) -> list[str]:
-    if not isinstance(vocabulary, dict):
-        raise ValueError(f"it holds a {type(vocabulary).__name__}, not an object {{word: row}}")
-    if len(vocabulary) != n_words:
-        raise ValueError(f"it has {len(vocabulary)} words, the model has {n_words} rows")
-    words: list[str | None] = [None] * n_words
-    for word, row in vocabulary.items():
-        if type(row) is not int or not 0 <= row < n_words:
-            raise ValueError(
-                f"{_short(word)} is of row {_short(row)}; use whole numbers from 0 to {n_words - 1}"
-            )
-        if words[row] is not None:
-            raise ValueError(f"{_short(words[row])} and {_short(word)} are both of row {row}")
-        words[row] = word
-    for word in vocabulary:
-        try:
-            word.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"{ascii(word)[:60]} is half a character, no text") from error
-    return [word for word in words if word is not None]
+def write_folder(folder: Path, files: ModelFiles, card: str) -> None:
+    """Write a model into a folder, which is created if it does not exist.
+
+    An existing model stays whole until all new files are on the disk. A process killed at any time leaves no
+    mixture of two models that could be loaded. An existing model card is not replaced.
+    """
+    vocabulary = _encode_vocabulary(files.words)
+    folder.mkdir(parents=True, exist_ok=True)
+    with staging_directory(folder, STAGING) as staging:
+        write_bytes(staging / VOCABULARY_FILE, vocabulary)
+        for name, arrays in ((MODEL_FILE, files.tensors), (EXTRA_FILE, files.extra_arrays)):
+            write_arrays(staging / name, arrays)
+            # safetensors writes files that only their owner may read.
+            shutil.copymode(staging / VOCABULARY_FILE, staging / name)
+        digests = {name: compute_digest(staging / name) for name in HASHED_FILES}
+        write_bytes(staging / CONFIG_FILE, _encode_config(files, digests))
+        write_bytes(staging / CARD_FILE, card.encode())
+        _move_into_place(staging, folder)
 
 
-def _longest_vocabulary(n_words: int) -> int:
-    return 2**12 + BYTES_PER_WORD * n_words
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON allows a key twice and Python takes the last: two words of one name, and one row lost."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"it has {_short(twice)} more than once")
-    return found
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _read_own(path: Path, shape: tuple[int, int], *, factorized: bool) -> dict[str, np.ndarray]:
-    """Our additions; shapes and formats are checked before anything is loaded."""
-    n_words, d = shape
-    wanted: dict[str, tuple[int | None, ...]] = {
-        "bias": (n_words,),
-        "embedding_mean": (d,),
-        "word_counts": (n_words,),
-    }
-    if not factorized:
-        wanted |= {"word_embeddings": (n_words, d), "projection": (d, d)}
-    found = describe(path)
-    if "held_out" in found:
-        wanted["held_out"] = (None,)
-    if set(found) != set(wanted):
-        raise ValueError(f"it must hold {', '.join(sorted(wanted))}, not {_short(sorted(found))}")
-    for name, right in wanted.items():
-        kind, is_ = found[name]
-        kinds = {"I64"} if name == "held_out" else {"F32", "F64"}
-        fits = len(is_) == len(right) and all(
-            b in (None, a) for a, b in zip(is_, right, strict=True)
+def _encode_vocabulary(words: list[str]) -> bytes:
+    rows = {word: row for row, word in enumerate(words)}
+    try:
+        content = json.dumps(rows, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"vocabulary has a word that is not valid text ({error}); a file cannot hold it, replace it."
+        ) from error
+    if len(content) > max_vocabulary_bytes(len(words)):
+        raise ValueError(
+            f"vocabulary has words of {len(content) / len(words):.0f} bytes on average; a stored model may "
+            f"have {MAX_BYTES_PER_WORD}. Use shorter words, or pickle the model."
         )
-        if kind not in kinds or not fits:
-            raise ValueError(
-                f"{name} is {kind} {is_}; it must be {' or '.join(sorted(kinds))} {right}"
-            )
-    return read_arrays(path, found)
+    return content
+
+
+def _encode_config(files: ModelFiles, digests: dict[str, Any]) -> bytes:
+    if "E1" in files.tensors:
+        n_words, rank = files.tensors["E1"].shape
+        d = files.tensors["E2"].shape[1]
+    else:
+        n_words, d = files.tensors["E"].shape
+        rank = None
+    config = {
+        "model_type": "LoLM" if rank is None else "FactLoLM",  # class names of the published code
+        "vocab_size": n_words,
+        "embedding_dim": d,
+        "rank": rank,
+        SECTION: {"format": FORMAT, **(files.metadata or {}), "files": digests},
+    }
+    content = f"{json.dumps(config, indent=2, allow_nan=False)}\n".encode()
+    if len(content) > MAX_CONFIG_BYTES:
+        raise ValueError(
+            f"{CONFIG_FILE} would have {len(content)} bytes; a stored model may have {MAX_CONFIG_BYTES}. Use "
+            "a shorter trained_on, shorter names of the columns of X, or pickle the model."
+        )
+    return content
+
+
+def _move_into_place(staging: Path, folder: Path) -> None:
+    """Replace the files in the order that the module's docstring explains."""
+    (folder / CONFIG_FILE).unlink(missing_ok=True)
+    fsync_directory(folder)
+    for name in HASHED_FILES:
+        os.replace(staging / name, folder / name)
+    if not (folder / CARD_FILE).exists():
+        os.replace(staging / CARD_FILE, folder / CARD_FILE)
+    fsync_directory(folder)
+    os.replace(staging / CONFIG_FILE, folder / CONFIG_FILE)
+    fsync_directory(folder)

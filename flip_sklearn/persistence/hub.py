@@ -1,4 +1,4 @@
-"""To and from the Hugging Face hub: a few files by name, one commit, one message for what goes wrong."""
+"""Download and upload of models with the client of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -10,133 +10,135 @@ from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from flip_sklearn.persistence.folder import CARD, ENCODING_FILE, FILES
+from flip_sklearn.parameters import refusal
+from flip_sklearn.persistence.format import CARD_FILE, ENCODING_FILE, MODEL_FILES
 
-REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+DOWNLOADED_FILES = (*MODEL_FILES, ENCODING_FILE)
+REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 def locate(
     folder_or_id: Any, subfolder: Any = None, revision: str | None = None, token: Any = None
 ) -> Path:
-    """The folder of a model on this machine; one of the hub is downloaded into the client's cache.
+    """Return the local folder of a model, after a download into the client's cache if it is on the hub.
 
     Raises
     ------
     ValueError
-        If there is no such folder or repository, or ``subfolder`` leads out of it.
+        If there is no such folder or repository, or ``subfolder`` is outside of it.
     OSError
         If the hub cannot be reached.
     ImportError
-        If it is of the hub and huggingface_hub is not installed.
+        If the model is on the hub and huggingface_hub is not installed.
     """
-    below = check_subfolder(subfolder)
+    subpath = check_subfolder(subfolder)
     if not isinstance(folder_or_id, (str, PathLike)) or not str(folder_or_id):
         raise ValueError(
-            f"{folder_or_id!r} is no model; use the path of a folder, or 'owner/name' on the hub."
+            f"{folder_or_id!r} is not a model; use the path of a folder, or 'owner/name' on the hub."
         )
     root = Path(folder_or_id)
     if root.exists():
         if revision is not None:
             raise ValueError(
-                f"revision={revision!r} is for repositories of the hub, and {str(folder_or_id)!r} is a "
-                "folder here; leave one of them out."
+                f"revision={revision!r} is for repositories on the hub, but {str(folder_or_id)!r} is a "
+                "local folder; leave out the revision."
             )
-    elif isinstance(folder_or_id, str) and REPOSITORY.fullmatch(folder_or_id):
-        root = _download(folder_or_id, below, revision, token)
+    elif isinstance(folder_or_id, str) and REPOSITORY_ID.fullmatch(folder_or_id):
+        root = _download(folder_or_id, subpath, revision, token)
     else:
         raise ValueError(
-            f"there is no folder {str(folder_or_id)!r}, and it is no id of the hub, 'owner/name', either."
+            f"there is no folder {str(folder_or_id)!r}, and it is not a repository id, 'owner/name'."
         )
-    folder = root / below
+    folder = root / subpath
     if not folder.resolve().is_relative_to(root.resolve()):
         raise ValueError(
-            f"subfolder={str(subfolder)!r} is a link that leads out of {str(folder_or_id)!r}; use a "
+            f"subfolder={str(subfolder)!r} is a link to a place outside of {str(folder_or_id)!r}; use a "
             "folder inside."
         )
-    if below.parts and not folder.is_dir():
+    if subpath.parts and not folder.is_dir():
         raise ValueError(f"{str(folder_or_id)!r} has no folder {str(subfolder)!r} with a model.")
-    for name in (*FILES, ENCODING_FILE):
-        if not _stays_inside(folder / name, root.resolve()):
+    for name in DOWNLOADED_FILES:
+        if not _is_inside(folder / name, root.resolve()):
             raise ValueError(
-                f"{name} in {str(folder)!r} is a link that leads out of {str(folder_or_id)!r}; put the file "
-                "itself there."
+                f"{name} in {str(folder)!r} is a link to a place outside of {str(folder_or_id)!r}; replace "
+                "it by a copy of the file."
             )
     return folder
 
 
-def _stays_inside(path: Path, root: Path) -> bool:
-    """Whether a link to a file leads into its folder; the hub's cache keeps its files in ../blobs."""
+def _is_inside(path: Path, root: Path) -> bool:
+    """Return whether a file, with links followed, is inside ``root`` or in the blobs of the hub's cache."""
     try:
         target = path.resolve()
     except (OSError, RuntimeError) as error:  # a link to itself
-        raise ValueError(f"{str(path)!r} is a link that leads nowhere.") from error
-    snapshots = [above for above in (root, *root.parents) if above.name == "snapshots"]
-    return any(target.is_relative_to(p) for p in (root, *(s.parent / "blobs" for s in snapshots)))
+        raise ValueError(f"{str(path)!r} is a broken link.") from error
+    allowed = [root]
+    for parent in (root, *root.parents):
+        if parent.name == "snapshots":
+            allowed.append(parent.parent / "blobs")
+    return any(target.is_relative_to(folder) for folder in allowed)
 
 
 def check_subfolder(subfolder: Any) -> PurePosixPath:
-    """A path below a folder or repository, without a way out; None is the folder itself."""
+    """Return a relative path that stays inside its folder or repository; None is the folder itself."""
     if subfolder is None:
         return PurePosixPath()
     text = str(subfolder)
-    below = PurePosixPath(text)
+    subpath = PurePosixPath(text)
     if (
         not isinstance(subfolder, (str, PathLike))
         or not text.isprintable()
-        or not below.parts
-        or below.is_absolute()
-        or ".." in below.parts
+        or not subpath.parts
+        or subpath.is_absolute()
+        or ".." in subpath.parts
         or "\\" in text
         or ":" in text
     ):
-        raise ValueError(
-            f"subfolder={subfolder!r} is not allowed; use a path inside, such as 'mcv15/rank-512', "
-            "without '..', or None."
-        )
-    return below
+        allowed = "a path inside, such as 'mcv15/rank-512', without '..', or None"
+        raise refusal("subfolder", subfolder, allowed)
+    return subpath
 
 
 def check_repository(repo_id: Any) -> str:
-    """``"owner/name"``."""
-    if not isinstance(repo_id, str) or not REPOSITORY.fullmatch(repo_id):
-        raise ValueError(f"repo_id={repo_id!r} is not an id of the hub; use 'owner/name'.")
+    """Return a repository id after checking that it has the form ``"owner/name"``."""
+    if not isinstance(repo_id, str) or not REPOSITORY_ID.fullmatch(repo_id):
+        raise refusal("repo_id", repo_id, "'owner/name'")
     return repo_id
 
 
-def _download(repo_id: str, below: PurePosixPath, revision: str | None, token: Any) -> Path:
-    """The files of a model, and no others, all of one commit."""
+def _download(repo_id: str, subpath: PurePosixPath, revision: str | None, token: Any) -> Path:
+    """Download the files of a model and no others, all from one commit."""
     hub = _client()
-    # The names stand for themselves: a subfolder with a * in it is not a pattern.
-    wanted = [glob.escape(str(below / name)) for name in (*FILES, ENCODING_FILE)]
-    with _speaking_of(repo_id, "read"):
+    # A subfolder may have characters of patterns, such as *, in its name.
+    patterns = [glob.escape(str(subpath / name)) for name in DOWNLOADED_FILES]
+    with _hub_errors(repo_id, "read"):
         return Path(
-            hub.snapshot_download(repo_id, revision=revision, token=token, allow_patterns=wanted)
+            hub.snapshot_download(repo_id, revision=revision, token=token, allow_patterns=patterns)
         )
 
 
 def upload(
     folder: Path,
     repo_id: str,
-    below: PurePosixPath,
+    subpath: PurePosixPath,
     *,
     revision: str | None,
     token: Any,
     private: bool | None,
 ) -> str:
-    """All files of a folder in one commit, but no card over one that is there; gives its address."""
+    """Upload the files of a folder in one commit and return its URL; an existing card is not replaced."""
     hub = _client()
     api = hub.HfApi(token=token)
-    with _speaking_of(repo_id, "written"):
+    with _hub_errors(repo_id, "written"):
         api.create_repo(repo_id, private=private, exist_ok=True)
-        card = str(below / CARD)
-        kept = [CARD] if api.file_exists(repo_id, card, revision=revision) else None
+        has_card = api.file_exists(repo_id, str(subpath / CARD_FILE), revision=revision)
         commit = api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,
-            path_in_repo=str(below) if below.parts else None,
+            path_in_repo=str(subpath) if subpath.parts else None,
             revision=revision,
             commit_message="A model of flip-sklearn",
-            ignore_patterns=kept,
+            ignore_patterns=[CARD_FILE] if has_card else None,
         )
     return str(commit.commit_url)
 
@@ -146,36 +148,36 @@ def _client() -> Any:
         import huggingface_hub
     except ImportError as error:
         raise ImportError(
-            "models of the hub need huggingface_hub: pip install 'flip-sklearn[hub]'; or download the "
-            f"folder ({', '.join(FILES)}) and pass its path."
+            "models on the hub need huggingface_hub: pip install 'flip-sklearn[hub]'; or download the "
+            f"folder ({', '.join(MODEL_FILES)}) and pass its path."
         ) from error
     return huggingface_hub
 
 
 @contextmanager
-def _speaking_of(repo_id: str, verb: str) -> Iterator[None]:
-    """Whatever the client and its HTTP library raise becomes one sentence with the remedy."""
+def _hub_errors(repo_id: str, action: str) -> Iterator[None]:
+    """Turn errors of the client and its HTTP library into one-sentence messages with the remedy."""
     from huggingface_hub import errors
 
     try:
         yield
     except errors.RevisionNotFoundError as error:
         raise ValueError(
-            f"{repo_id!r} has no such revision on the hub; see its branches."
+            f"{repo_id!r} has no such revision on the hub; use one of its branches, tags or commits."
         ) from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise ValueError(
-            f"{repo_id!r} cannot be {verb}: it is not on the hub, or is private or gated. Check the name; "
-            "for one that is not public, pass a token that may."
+            f"{repo_id!r} cannot be {action}: it is not on the hub, or is private or gated. Check the name; "
+            "for a repository that is not public, pass a token with access to it."
         ) from error
     except Exception as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status in (401, 403):
             raise ValueError(
-                f"{repo_id!r} cannot be {verb} with this token; pass one that may."
+                f"{repo_id!r} cannot be {action} with this token; pass one with access to it."
             ) from error
-        why = f"it answered {status}" if status else "it cannot be reached, or this is offline mode"
+        reason = f"answered {status}" if status else "cannot be reached, or offline mode is on"
         raise OSError(
-            f"{repo_id!r} cannot be {verb} on the hub: {why}, and nothing usable is in the cache. Try again "
-            "later, or download the folder elsewhere and pass its path."
+            f"{repo_id!r} cannot be {action}: the hub {reason}. Try again later; to read a model without the "
+            "hub, download the folder elsewhere and pass its path."
         ) from error

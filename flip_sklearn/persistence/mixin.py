@@ -1,4 +1,4 @@
-"""save_pretrained, from_pretrained and push_to_hub: models in folders and on the hub."""
+"""PretrainedMixin: save_pretrained, from_pretrained and push_to_hub."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Self
 
 from sklearn.utils.validation import check_is_fitted
 
+from flip_sklearn.parameters import check_folder, refusal
 from flip_sklearn.persistence.card import model_card
 from flip_sklearn.persistence.hub import check_repository, check_subfolder, locate, upload
 from flip_sklearn.persistence.model import read_model, write_model
@@ -18,7 +19,7 @@ __all__ = ["PretrainedMixin"]
 
 
 class PretrainedMixin:
-    """Gives an extractor ``save_pretrained``, ``from_pretrained`` and ``push_to_hub``."""
+    """Methods that store an extractor in a folder or on the Hugging Face hub, and load it."""
 
     def save_pretrained(
         self,
@@ -28,23 +29,24 @@ class PretrainedMixin:
         encoder: str | None = None,
         license: str | None = None,
     ) -> Path:
-        """Write the fitted model into a folder, in the published layout and exactly.
+        """Write the fitted model into a folder, in the published layout of FLiP.
 
-        ``from_pretrained`` gets the model back to the bit. Other code of the layout reads
-        ``model.safetensors`` and ``vocab.json`` and has the same scores with bias (to rounding). A folder
-        is written as a whole or cannot be loaded, whenever the process is killed.
+        ``from_pretrained`` restores the model exactly. Other code for the published layout reads
+        ``model.safetensors`` and ``vocab.json`` and computes the same scores with bias, up to rounding. If
+        the process is killed, the folder holds the old model, the new one, or none that can be loaded.
 
         Parameters
         ----------
         folder : path-like
-            Made if it is not there. A model in it is replaced; a README.md in it stays.
+            Created if it does not exist. A model in it is replaced; a README.md in it is not.
         trained_on : str, default=None
-            The texts, in Markdown. Like the next two for the model card and ``pretrained_info_``; None
-            keeps what a model was loaded with.
+            Description of the training texts, in Markdown. Like ``encoder`` and ``license`` it is written
+            into the model card and ``pretrained_info_``; None keeps the value that a loaded model has.
         encoder : str, default=None
-            What makes the embeddings, such as "sentence-transformers/LaBSE".
+            Name of the encoder of the embeddings, such as "sentence-transformers/LaBSE". It is written as
+            given: pass a public name rather than the path of a local folder.
         license : str, default=None
-            An identifier such as "mit"; the card says "unknown" when nobody knows.
+            Identifier such as "mit"; the card says "unknown" without one.
 
         Returns
         -------
@@ -55,16 +57,16 @@ class PretrainedMixin:
         NotFittedError
             If the model is not fitted.
         ValueError
-            If an argument is not allowed, a parameter of the model is not finite, a word is not text, or
-            words or names are too long to be read back.
+            If an argument is not allowed, a parameter of the model is not finite, a word is not valid
+            text, or words or names are too long to be read back.
         OSError
-            If the folder cannot be written; the model that was there is whole then.
+            If the folder cannot be written; an existing model is left unchanged.
 
         Notes
         -----
-        Not stored are the moments of the rows (so ``partial_fit`` cannot go on; pickle keeps them),
-        ``checkpoint_dir``, a ``device`` other than "auto" and "cpu", and a ``random_state`` that is not a
-        number.
+        The moments of the rows are not stored, so ``partial_fit`` cannot continue (pickle keeps them);
+        neither are ``checkpoint_dir``, a ``device`` other than "auto" and "cpu", and a ``random_state``
+        that is not a number.
 
         Examples
         --------
@@ -80,13 +82,11 @@ class PretrainedMixin:
         >>> again.extract_keywords(X[:1], top_k=1)
         [['red']]
         """
-        if not isinstance(folder, (str, PathLike)) or not str(folder):
-            raise ValueError(f"folder={folder!r} is not allowed; use the path of a folder.")
-        path = Path(folder)
-        if path.exists() and not path.is_dir():
-            raise ValueError(f"folder={str(folder)!r} is a file; use the path of a folder.")
+        path = check_folder("folder", folder)
+        if path is None:
+            raise refusal("folder", folder, "the path of a folder")
         check_is_fitted(self)
-        info = self._info(trained_on, encoder, license)
+        info = self._merge_info(trained_on, encoder, license)
         write_model(self, path, model_card(self, '"the/path/of/this/folder"', **info), info)
         return path
 
@@ -100,38 +100,38 @@ class PretrainedMixin:
     ) -> Self:
         """Read a model from a folder or from the Hugging Face hub.
 
-        Also models of the published code, such as ``"BUT-FIT/FLiP-en-sonar"`` with the subfolder
+        Models of the published code are supported, such as ``"BUT-FIT/FLiP-en-sonar"`` with the subfolder
         ``"mcv15/rank-512"``. Files are checked before they are used; nothing in them is executed.
 
         Parameters
         ----------
         folder_or_id : path-like
-            A folder that is there, else ``"owner/name"`` on the hub (needs ``flip-sklearn[hub]``).
+            An existing folder, or ``"owner/name"`` on the hub (needs ``flip-sklearn[hub]``).
         subfolder : str, default=None
-            Where the model is below it, such as ``"mcv15/rank-512"``.
+            Folder of the model inside it, such as ``"mcv15/rank-512"``.
         revision : str, default=None
             Branch, tag or commit of a repository; its main branch when None.
         token : str or bool, default=None
-            For private repositories, handed to the hub's client. It is neither kept nor logged.
+            Access token for private repositories, passed to the hub's client. It is not stored or logged.
 
         Returns
         -------
         model : FLiPExtractor
-            Of ``save_pretrained``, the same to the bit. Of other code, z(x) = b + E1 E2 x:
-            ``embedding_mean_`` is 0, ``word_counts_`` is 1 for every word (0 for those without any
-            parameter), ``solver_`` and ``device_`` are "unknown", and there is no history. In both,
-            ``partial_fit`` cannot go on, ``fit`` with ``warm_start`` can.
-            ``pretrained_info_`` is a dict with what ``save_pretrained`` was told: ``"encoder"``,
-            ``"trained_on"`` and ``"license"``, each text or None. The next ``fit`` drops it.
+            A model of ``save_pretrained`` is restored exactly. One of other code has the scores
+            z(x) = b + E1 E2 x: ``embedding_mean_`` is 0, ``word_counts_`` is 1 for every word (0 for
+            words without parameters), ``solver_`` and ``device_`` are "unknown", and ``history_`` is
+            empty. Neither can continue with ``partial_fit``; both can with ``fit`` and ``warm_start``.
+            ``pretrained_info_`` is a dict with the ``"encoder"``, ``"trained_on"`` and ``"license"`` that
+            ``save_pretrained`` was given, each text or None. The next ``fit`` removes it.
 
         Raises
         ------
         ValueError
-            If there is no such model, or a file is missing, damaged or not what its name says.
+            If there is no such model, or a file is missing, damaged or in another format.
         OSError
             If the hub cannot be reached.
         ImportError
-            If the model is of the hub and huggingface_hub is not installed.
+            If the model is on the hub and huggingface_hub is not installed.
         """
         folder = locate(folder_or_id, subfolder, revision, token)
         model: Self = read_model(cls, folder)
@@ -154,13 +154,14 @@ class PretrainedMixin:
         Parameters
         ----------
         repo_id : str
-            ``"owner/name"``; made if it is not there. A README.md in it stays.
+            ``"owner/name"``; created if it does not exist. A README.md in it is not replaced.
         subfolder : str, default=None
-            Where in the repository.
+            Folder of the model in the repository; its root when None.
         revision : str, default=None
-            The branch; the main one when None.
+            Branch; the main branch when None.
         token : str or bool, default=None
-            That may write, handed to the hub's client; the one of ``hf auth login`` when None.
+            Access token with write permission, passed to the hub's client; that of ``hf auth login`` when
+            None.
         private : bool, default=None
             Whether a new repository is private; the owner's default when None.
         trained_on, encoder, license : str, default=None
@@ -169,12 +170,12 @@ class PretrainedMixin:
         Returns
         -------
         url : str
-            Of the commit.
+            URL of the commit.
 
         Raises
         ------
         NotFittedError, ValueError
-            As ``save_pretrained``; also if the token may not write there.
+            As ``save_pretrained``; also if the token has no write permission.
         OSError
             If the hub cannot be reached.
         ImportError
@@ -182,21 +183,28 @@ class PretrainedMixin:
         """
         check_is_fitted(self)
         check_repository(repo_id)
-        below = check_subfolder(subfolder)
-        inside = json.dumps(str(below), ensure_ascii=False)  # quoted, also with a " in it
-        source = f'"{repo_id}"' + (f", subfolder={inside}" if below.parts else "")
-        info = self._info(trained_on, encoder, license)
+        subpath = check_subfolder(subfolder)
+        source = f'"{repo_id}"'  # the arguments of from_pretrained in the model card
+        if subpath.parts:
+            source += f", subfolder={json.dumps(str(subpath), ensure_ascii=False)}"
+        info = self._merge_info(trained_on, encoder, license)
         card = model_card(self, source, **info)
         with tempfile.TemporaryDirectory() as folder:
             write_model(self, Path(folder), card, info)
             return upload(
-                Path(folder), repo_id, below, revision=revision, token=token, private=private
+                Path(folder), repo_id, subpath, revision=revision, token=token, private=private
             )
 
-    def _info(
+    def _merge_info(
         self, trained_on: str | None, encoder: str | None, license: str | None
     ) -> dict[str, str | None]:
-        """What is said now, else what was said when the model was stored before."""
-        before = getattr(self, "pretrained_info_", {})
-        now = {"encoder": encoder, "trained_on": trained_on, "license": license}
-        return {name: before.get(name) if text is None else text for name, text in now.items()}
+        """Return the arguments, or the values of a loaded model where they are None."""
+        info: dict[str, str | None] = {
+            "encoder": encoder,
+            "trained_on": trained_on,
+            "license": license,
+        }
+        for name, loaded in getattr(self, "pretrained_info_", {}).items():
+            if info[name] is None:
+                info[name] = loaded
+        return info

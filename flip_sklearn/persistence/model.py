@@ -1,16 +1,15 @@
-"""Between fitted attributes and stored arrays: what a model comes to in files, and how it comes back.
+"""Conversion of a fitted model to the content of a folder, and back.
 
-    ours     z(x) = b + A B (x - mu)
-    others   z(s) = E1 E2 s + b',    E1 = A, E2 = B, b' = b - A B mu
+    this package      z(x) = b + A B (x - mu)
+    published layout  z(x) = E1 E2 x + b',    E1 = A, E2 = B, b' = b - A B mu
 
-so what other code reads has the same scores with bias. For LiP E = A B, and A and B are stored beside it.
+Other code therefore computes the same scores with bias. For LiP E = A B; A and B are stored as extra arrays.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import math
-import warnings
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -19,116 +18,118 @@ import numpy as np
 import scipy.sparse as sp
 
 from flip_sklearn.backend.fit.session import PassRecord
-from flip_sklearn.estimation.training import UNSEEN_SCORE
-from flip_sklearn.persistence.card import is_factorized
-from flip_sklearn.persistence.folder import CONFIG, SECTION, Stored, read_folder, write_folder
+from flip_sklearn.backend.scoring.scorer import UNSEEN_SCORE
+from flip_sklearn.parameters import warn_caller
+from flip_sklearn.persistence.folder import read_folder, write_folder
+from flip_sklearn.persistence.format import CONFIG_FILE, SECTION, ModelFiles
 from flip_sklearn.persistence.tensors import check_finite
 
-# Parameters that are no setting of the model: its words have their own file, a folder is of one machine.
+# Parameters that are not stored: the words have a file of their own, a folder belongs to one machine.
 NOT_STORED = ("vocabulary", "checkpoint_dir")
 PORTABLE_DEVICES = ("auto", "cpu")
-ARRAYS = ("bias", "embedding_mean", "word_counts")
-FACTS = {"n_iter": int, "best_iter": int, "l1_max": float, "kkt_residual": float}
+# Fitted attributes, without their trailing underscore, by where they are stored.
+EXTRA_ARRAYS = ("bias", "embedding_mean", "word_counts")
+INTEGERS = ("n_iter", "best_iter")
+FLOATS = ("l1_max", "kkt_residual")
+TEXTS = ("solver", "device")
+HISTORY = tuple(field.name for field in fields(PassRecord))
 INFO = ("encoder", "trained_on", "license")
-HISTORY = tuple(f.name for f in fields(PassRecord))
 BLOCK_ELEMENTS = 2**22
 
 
-def read_model(cls: Any, folder: Path) -> Any:
-    """An estimator of class ``cls`` from a folder; ValueError says what is wrong with it."""
-    stored = read_folder(folder)
-    if stored.about is None:
-        model, fitted = _of_other_code(cls, stored)
-    else:
-        try:
-            model, fitted = _of_this_package(cls, stored, stored.about)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise ValueError(
-                f"section {SECTION!r} of {str(folder / CONFIG)!r} cannot be used "
-                f"({type(error).__name__}: {error}); get the folder again."
-            ) from error
-    model.__dict__.update(fitted)
-    return model
+def is_factorized(model: Any) -> bool:
+    """Return whether A and B are stored as E1 and E2.
+
+    The square B of a LiP comes from the whitening of the embeddings and is no factor of the model.
+    """
+    square = model.projection_.shape[0] == model.projection_.shape[1]
+    return not (model.rank is None and square)
+
+
+# ---------------------------------------------------------------------- writing
 
 
 def write_model(model: Any, folder: Path, card: str, info: dict[str, str | None]) -> None:
-    """Write a fitted model, its card and what it was trained on into a folder."""
-    A = model.word_embeddings_
-    sparse = sp.issparse(A)
-    A = A.toarray() if sparse else A
-    own = {name: getattr(model, f"{name}_") for name in ARRAYS}
+    """Write a fitted model and its model card into a folder; ``info`` becomes ``pretrained_info_``."""
+    tensors, extra_arrays = _export_arrays(model)
+    for name, array in (tensors | extra_arrays).items():
+        check_finite(name, array)
+    words = model.vocabulary_.tolist()
+    write_folder(folder, ModelFiles(tensors, words, _metadata(model, info), extra_arrays), card)
+
+
+def _export_arrays(model: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return the tensors of the published layout, and the extra arrays."""
+    A, B = model.word_embeddings_, model.projection_
+    if sp.issparse(A):
+        A = A.toarray()
+    b = _absorb_mean(A, B, model.bias_, model.embedding_mean_)[:, None]
+    extra_arrays = {name: getattr(model, f"{name}_") for name in EXTRA_ARRAYS}
     held_out = getattr(model, "_held_out", None)
     if held_out is not None:
-        own["held_out"] = np.asarray(held_out, dtype=np.int64)
-    b = _bias_for_others(A, model.projection_, model.bias_, model.embedding_mean_)[:, None]
-    if not is_factorized(model):
-        factors = {"E": A @ model.projection_, "b": b}
-        own |= {"word_embeddings": A, "projection": model.projection_}
-    else:
-        factors = {"E1": A, "E2": model.projection_, "b": b}
-    for name, array in (factors | own).items():
-        check_finite(name, array)
-    about: dict[str, Any] = {
+        extra_arrays["held_out"] = np.asarray(held_out, dtype=np.int64)
+    if is_factorized(model):
+        return {"E1": A, "E2": B, "b": b}, extra_arrays
+    extra_arrays["word_embeddings"] = A
+    extra_arrays["projection"] = B
+    return {"E": A @ B, "b": b}, extra_arrays
+
+
+def _absorb_mean(A: np.ndarray, B: np.ndarray, b: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Return b - A B mu, summed in float64."""
+    if not mean.any():
+        return b
+    latent_mean = B.astype(np.float64) @ mean
+    result = np.empty_like(b)
+    block_rows = max(1, BLOCK_ELEMENTS // A.shape[1])
+    for start in range(0, len(A), block_rows):
+        rows = slice(start, start + block_rows)
+        result[rows] = b[rows] - A[rows].astype(np.float64) @ latent_mean
+    return result
+
+
+def _metadata(model: Any, info: dict[str, str | None]) -> dict[str, Any]:
+    """Return the package's section of config.json."""
+    metadata: dict[str, Any] = {
         "version": _version("flip-sklearn"),
         "made_with": {name: _version(name) for name in ("numpy", "scikit-learn", "torch")},
         "settings": _settings(model),
         **info,
         "vocabulary_given": model.vocabulary is not None,
-        "sparse": sparse,
+        "sparse": sp.issparse(model.word_embeddings_),
         "solver": model.solver_,
         "device": model.device_,
-        "history": {name: [_to_json(v) for v in model.history_[name]] for name in HISTORY},
-        **{name: _to_json(getattr(model, f"{name}_")) for name in FACTS},
+        "history": {name: [_to_json(x) for x in model.history_[name]] for name in HISTORY},
     }
+    for name in (*INTEGERS, *FLOATS):
+        metadata[name] = _to_json(getattr(model, f"{name}_"))
     if hasattr(model, "feature_names_in_"):
-        about["feature_names_in"] = model.feature_names_in_.tolist()
-    config = {
-        "model_type": "FactLoLM" if "E1" in factors else "LoLM",
-        "vocab_size": len(b),
-        "embedding_dim": int(model.n_features_in_),
-        "rank": int(model.rank_) if "E1" in factors else None,
-        SECTION: about,
-    }
-    write_folder(folder, factors, model.vocabulary_.tolist(), config, own, card)
-
-
-def _bias_for_others(A: np.ndarray, B: np.ndarray, b: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """b - A B mu, summed in float64: what a formula without mean embedding needs."""
-    if not mean.any():
-        return b
-    latent = B.astype(np.float64) @ mean
-    moved = np.empty_like(b)
-    rows = max(1, BLOCK_ELEMENTS // A.shape[1])
-    for first in range(0, len(A), rows):
-        part = slice(first, first + rows)
-        moved[part] = b[part] - A[part].astype(np.float64) @ latent
-    return moved
+        metadata["feature_names_in"] = model.feature_names_in_.tolist()
+    return metadata
 
 
 def _settings(model: Any) -> dict[str, Any]:
-    """The parameters that JSON can hold and that mean the same on another machine."""
+    """Return the parameters that JSON can hold and that mean the same on another machine."""
     settings: dict[str, Any] = {}
     for name, value in model.get_params(deep=False).items():
-        plain = value.item() if isinstance(value, np.generic) else value
-        if name == "device" and plain not in PORTABLE_DEVICES:
+        if isinstance(value, np.generic):
+            value = value.item()
+        if name in NOT_STORED or (name == "device" and value not in PORTABLE_DEVICES):
             continue
-        finite = math.isfinite(plain) if isinstance(plain, float) else True
-        if name not in NOT_STORED and isinstance(plain, str | int | float | None) and finite:
-            settings[name] = plain
+        if isinstance(value, float) and not math.isfinite(value):
+            continue
+        if isinstance(value, str | int | float | None):
+            settings[name] = value
     return settings
 
 
-def _to_json(number: float) -> Any:
-    """JSON has neither NaN (null here) nor infinity (text here)."""
+def _to_json(number: float) -> int | float | str | None:
+    """Return a number as JSON can hold it: NaN as null, infinity as text."""
     if isinstance(number, int):
         return number
-    return None if math.isnan(number) else float(number) if math.isfinite(number) else repr(number)
-
-
-def _from_json(number: Any) -> float:
-    if number is not None and type(number) not in (int, float) and number not in ("inf", "-inf"):
-        raise ValueError(f"{number!r:.60} is no number")
-    return math.nan if number is None else float(number)
+    if math.isnan(number):
+        return None
+    return float(number) if math.isfinite(number) else repr(float(number))
 
 
 def _version(package: str) -> str:
@@ -141,90 +142,135 @@ def _version(package: str) -> str:
 # ---------------------------------------------------------------------- reading
 
 
-def _of_this_package(cls: Any, stored: Stored, about: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The estimator and its fitted attributes, as they were."""
-    words = stored.words if about["vocabulary_given"] is True else None
-    model = cls(vocabulary=words, **_known_settings(cls, about))
-    factors, own = stored.factors, stored.own
-    A, B = own.get("word_embeddings"), own.get("projection")
-    if A is None or B is None:
-        A, B = factors["E1"], factors["E2"]
+def read_model(cls: Any, folder: Path) -> Any:
+    """Return an estimator of class ``cls`` from a folder.
+
+    Raises
+    ------
+    ValueError
+        If a file is missing, damaged or not consistent with the others.
+    """
+    files = read_folder(folder)
+    if files.metadata is None:
+        model, fitted = _from_published_layout(cls, files)
+    else:
+        try:
+            model, fitted = _from_own_format(cls, files, files.metadata)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise ValueError(
+                f"section {SECTION!r} of {str(folder / CONFIG_FILE)!r} cannot be used "
+                f"({type(error).__name__}: {error}); download or save the folder again."
+            ) from error
+    model.__dict__.update(fitted)
+    return model
+
+
+def _from_own_format(
+    cls: Any, files: ModelFiles, metadata: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Return the estimator and its fitted attributes as they were stored."""
+    words = files.words if metadata["vocabulary_given"] is True else None
+    model = cls(vocabulary=words, **_read_settings(cls, metadata))
+    if "E1" in files.tensors:
+        A, B = files.tensors["E1"], files.tensors["E2"]
+    else:
+        A, B = files.extra_arrays["word_embeddings"], files.extra_arrays["projection"]
+    if metadata["sparse"] is True:
+        A = sp.csr_array(A)
     fitted = {
-        **_factors(sp.csr_array(A) if about["sparse"] is True else A, B, stored.words),
-        **{f"{name}_": own[name] for name in ARRAYS},
-        "_held_out": own.get("held_out"),
-        "history_": _history(about),
-        "pretrained_info_": {name: _text(name, about.get(name)) for name in INFO},
-        **{f"{name}_": _from_json(about[name]) for name, kind in FACTS.items() if kind is float},
+        **_common_attributes(A, B, files.words),
+        "_held_out": files.extra_arrays.get("held_out"),
+        "history_": _read_history(metadata),
+        "pretrained_info_": {name: _check_text(name, metadata.get(name)) for name in INFO},
     }
-    for name in (name for name, kind in FACTS.items() if kind is int):
-        if type(about[name]) is not int or about[name] < 0:
-            raise ValueError(f"{name} is {about[name]!r:.60}")
-        fitted[f"{name}_"] = about[name]
+    for name in EXTRA_ARRAYS:
+        fitted[f"{name}_"] = files.extra_arrays[name]
+    for name in FLOATS:
+        fitted[f"{name}_"] = _from_json(metadata[name])
+    for name in INTEGERS:
+        if type(metadata[name]) is not int or metadata[name] < 0:
+            raise ValueError(f"{name} is {metadata[name]!r:.60}; it must be an integer >= 0")
+        fitted[f"{name}_"] = metadata[name]
     if fitted["best_iter_"] > len(fitted["history_"]["loss"]):
-        raise ValueError(f"best_iter is {fitted['best_iter_']!r:.60}, more than history has passes")
-    for name in ("solver", "device"):
-        if not isinstance(about[name], str):
-            raise ValueError(f"{name} is {about[name]!r:.60}")
-        fitted[f"{name}_"] = about[name]
-    if "feature_names_in" in about:
-        names = about["feature_names_in"]
-        right = isinstance(names, list) and len(names) == B.shape[1]
-        if not right or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"feature_names_in must be {B.shape[1]} names")
-        fitted["feature_names_in_"] = np.array(names, dtype=object)
+        raise ValueError(f"best_iter is {fitted['best_iter_']}, more than the passes in history")
+    for name in TEXTS:
+        if not isinstance(metadata[name], str):
+            raise ValueError(f"{name} is {metadata[name]!r:.60}; it must be text")
+        fitted[f"{name}_"] = metadata[name]
+    if "feature_names_in" in metadata:
+        fitted["feature_names_in_"] = _read_feature_names(metadata["feature_names_in"], B.shape[1])
     return model, fitted
 
 
-def _history(about: dict[str, Any]) -> dict[str, list[float]]:
-    history = {name: [_from_json(v) for v in about["history"][name]] for name in HISTORY}
+def _read_settings(cls: Any, metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters by name, without those of a later version, which are named in a warning."""
+    known = set(cls._get_param_names()) - set(NOT_STORED)
+    settings: dict[str, Any] = {}
+    unknown = []
+    for name, value in metadata["settings"].items():
+        if value is not None and type(value) not in (str, int, float, bool):
+            raise ValueError(f"setting {name!r:.60} is a {type(value).__name__}")
+        if name == "device" and value not in PORTABLE_DEVICES:
+            raise ValueError(f"device={value!r:.60} is not one of {', '.join(PORTABLE_DEVICES)}")
+        if name in known:
+            settings[name] = value
+        else:
+            unknown.append(name)
+    if unknown:
+        warn_caller(
+            f"the model was written by flip-sklearn {metadata.get('version')!r:.60} with the settings "
+            f"{sorted(unknown)!s:.200}, which this version does not know; they are ignored."
+        )
+    return settings
+
+
+def _read_history(metadata: dict[str, Any]) -> dict[str, list[float]]:
+    history = {name: [_from_json(x) for x in metadata["history"][name]] for name in HISTORY}
     if len({len(column) for column in history.values()}) > 1:
-        raise ValueError("the columns of history are not of one length")
+        raise ValueError("the columns of history have different lengths")
     return history
 
 
-def _text(name: str, value: Any) -> str | None:
+def _from_json(number: Any) -> float:
+    if number is None:
+        return math.nan
+    if type(number) not in (int, float) and number not in ("inf", "-inf"):
+        raise ValueError(f"{number!r:.60} is not a number")
+    return float(number)
+
+
+def _check_text(name: str, value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
         raise ValueError(f"{name} is {value!r:.60}; it must be text or null")
     return value
 
 
-def _known_settings(cls: Any, about: dict[str, Any]) -> dict[str, Any]:
-    """Parameters by name; those of a later version are left out, with a warning."""
-    known = set(cls._get_param_names()) - set(NOT_STORED)
-    settings: dict[str, Any] = {}
-    for name, value in about["settings"].items():
-        if value is not None and type(value) not in (str, int, float, bool):
-            raise ValueError(f"setting {name!r:.60} is a {type(value).__name__}")
-        if name == "device" and value not in PORTABLE_DEVICES:
-            raise ValueError(f"device={value!r:.60} is none of {', '.join(PORTABLE_DEVICES)}")
-        settings[name] = value
-    unknown = sorted(set(settings) - known)
-    if unknown:
-        warnings.warn(
-            f"the model was written by flip-sklearn {about.get('version')!r:.60} with the settings "
-            f"{unknown!s:.200}, which this version does not know; they are left out.",
-            stacklevel=5,
-        )
-    return {name: value for name, value in settings.items() if name in known}
+def _read_feature_names(names: Any, d: int) -> np.ndarray:
+    is_list = isinstance(names, list) and len(names) == d
+    if not is_list or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"feature_names_in must be {d} names")
+    return np.array(names, dtype=object)
 
 
-def _of_other_code(cls: Any, stored: Stored) -> tuple[Any, dict[str, Any]]:
-    """E1 E2 x + b as b + A B (x - 0); LiP's E gets the identity for B."""
-    factors = stored.factors
-    wide = max((array.dtype for array in factors.values()), key=lambda dtype: dtype.itemsize)
-    factors = {name: array.astype(wide, copy=False) for name, array in factors.items()}
-    factorized = "E1" in factors
-    A = factors["E1" if factorized else "E"]
-    B = factors["E2"] if factorized else np.eye(A.shape[1], dtype=wide)
-    b = factors["b"].reshape(-1).copy()
-    model = cls(rank=A.shape[1] if factorized else None, vocabulary=stored.words)
-    # An export of ours that lost our part: words that training never saw are known by their score.
-    unseen = (b <= UNSEEN_SCORE / 2) & ~A.any(axis=1)  # half of it: bfloat16 holds -9984
-    return model, {
-        **_factors(A, B, stored.words),
+def _from_published_layout(cls: Any, files: ModelFiles) -> tuple[Any, dict[str, Any]]:
+    """Return an estimator for E1 E2 x + b: mu is zero, and for LiP A is E and B the identity."""
+    dtype = max((array.dtype for array in files.tensors.values()), key=lambda d: d.itemsize)
+    tensors = {name: array.astype(dtype, copy=False) for name, array in files.tensors.items()}
+    if "E1" in tensors:
+        A, B = tensors["E1"], tensors["E2"]
+        rank = A.shape[1]
+    else:
+        A = tensors["E"]
+        B = np.eye(A.shape[1], dtype=dtype)
+        rank = None
+    b = tensors["b"].reshape(-1).copy()
+    # Words that training never saw are known by their score where a folder of this package has lost its
+    # config.json. Half of the score: bfloat16 rounds it to -9984.
+    unseen = (b <= UNSEEN_SCORE / 2) & ~A.any(axis=1)
+    return cls(rank=rank, vocabulary=files.words), {
+        **_common_attributes(A, B, files.words),
         "bias_": b,
-        "embedding_mean_": np.zeros(B.shape[1], dtype=wide),
+        "embedding_mean_": np.zeros(B.shape[1], dtype=dtype),
         "word_counts_": np.where(unseen, 0.0, 1.0),
         "_held_out": None,
         "history_": {name: [] for name in HISTORY},
@@ -238,8 +284,8 @@ def _of_other_code(cls: Any, stored: Stored) -> tuple[Any, dict[str, Any]]:
     }
 
 
-def _factors(A: Any, B: np.ndarray, words: list[str]) -> dict[str, Any]:
-    """What both kinds have."""
+def _common_attributes(A: Any, B: np.ndarray, words: list[str]) -> dict[str, Any]:
+    """Return the fitted attributes that follow from A, B and the words."""
     return {
         "word_embeddings_": A,
         "projection_": B,
@@ -247,4 +293,5 @@ def _factors(A: Any, B: np.ndarray, words: list[str]) -> dict[str, Any]:
         "rank_": B.shape[0],
         "n_features_in_": B.shape[1],
         "_moments": None,
+        "interrupted_": False,
     }

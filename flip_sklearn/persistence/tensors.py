@@ -1,4 +1,4 @@
-"""Arrays in safetensors files, also files that a stranger wrote: described from the header, then read."""
+"""Arrays in safetensors files, which may be damaged or malicious: the header is checked before reading."""
 
 from __future__ import annotations
 
@@ -12,50 +12,53 @@ from safetensors.torch import save_file
 
 from flip_sklearn.io import fsync_file
 
-# Of a few tensors it takes some hundred bytes; a longer one would only take long to read.
+# A header of a few tensors has some hundred bytes; a longer one would only take long to read.
 MAX_HEADER_BYTES = 2**20
-# NumPy has no bfloat16, and computes float16 slowly.
+# NumPy has no bfloat16 and is slow in float16.
 WIDENED = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 
 
 def describe(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Format ("F32", ...) and shape of every tensor, of the header alone.
+    """Return the format ("F32", ...) and shape of every tensor, from the header alone.
 
     Raises
     ------
     ValueError
-        If the file is not in safetensors format, or does not hold what its header says.
+        If the file is not in safetensors format, or its size differs from that in its header.
     """
     size = path.stat().st_size
-    with open(path, "rb") as beginning:
-        header = int.from_bytes(beginning.read(8), "little")
-    if size < 8 or header > min(MAX_HEADER_BYTES, size - 8):
+    with open(path, "rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+    if size < 8 or header_bytes > min(MAX_HEADER_BYTES, size - 8):
         raise ValueError(
-            f"its {size} bytes begin with a header of {header} bytes; at most {MAX_HEADER_BYTES}, and no "
-            "more than the file has, are allowed"
+            f"its {size} bytes begin with a header of {header_bytes} bytes; at most {MAX_HEADER_BYTES}, and "
+            "no more than the file has, are allowed"
         )
+    tensors = {}
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            return {n: (str(p.get_dtype()), tuple(p.get_shape())) for n, p in parts.items()}
+        with safe_open(path, framework="pt", device="cpu") as tensor_file:
+            for name in tensor_file.keys():  # noqa: SIM118
+                tensor = tensor_file.get_slice(name)
+                tensors[name] = (str(tensor.get_dtype()), tuple(tensor.get_shape()))
     except SafetensorError as error:
-        raise ValueError(f"it is not in safetensors format, or cut off ({error})") from error
+        raise ValueError(f"it is not in safetensors format, or truncated ({error})") from error
+    return tensors
 
 
 def read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Some of the tensors on memory of their own; float16 and bfloat16 as float32.
+    """Read tensors into memory of their own; float16 and bfloat16 become float32.
 
     Raises
     ------
     ValueError
-        If the file cannot be read, or has a number that is not finite.
+        If the file cannot be read, or holds a number that is not finite.
     """
     arrays: dict[str, np.ndarray] = {}
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             for name in names:
                 tensor = file.get_tensor(name)
-                # A copy: the tensor is a view of the file, which may change under it.
+                # A copy: the tensor is a view of the file, which may be changed by another process.
                 arrays[name] = tensor.to(WIDENED.get(tensor.dtype, tensor.dtype), copy=True).numpy()
     except SafetensorError as error:
         raise ValueError(f"it cannot be read ({error})") from error
@@ -65,7 +68,7 @@ def read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """One safetensors file, on the disk when this returns."""
+    """Write a safetensors file and wait until it is on the disk."""
     tensors = {
         name: torch.from_numpy(np.require(array, requirements=["C", "W"]))
         for name, array in arrays.items()
@@ -78,8 +81,8 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def check_finite(name: str, array: np.ndarray) -> None:
-    """Raise a ValueError for NaN and infinity, looked for in parts of a few million numbers."""
-    rows = max(1, 2**22 // max(1, array[:1].size))
-    for first in range(0, len(array), rows):
-        if not np.isfinite(array[first : first + rows]).all():
+    """Raise a ValueError if an array holds NaN or infinity; it is checked block by block."""
+    block_rows = max(1, 2**22 // max(1, array[:1].size))
+    for start in range(0, len(array), block_rows):
+        if not np.isfinite(array[start : start + block_rows]).all():
             raise ValueError(f"{name} holds numbers that are not finite")

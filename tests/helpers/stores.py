@@ -1,7 +1,4 @@
-"""Small models, other code's models, and what processes of their own do with them.
-
-Light to import, as each such process imports it.
-"""
+"""Small models of this package and of other code, and functions that separate processes run on them."""
 
 from __future__ import annotations
 
@@ -24,17 +21,22 @@ import torch
 from safetensors.torch import save_file
 
 from flip_sklearn import FLiPExtractor
-from flip_sklearn.persistence import folder as _layout
+from flip_sklearn.persistence import folder as model_folder
 from tests.helpers.planted import planted
 
 TRUTH = planted(n=200, d=8, n_words=15, rank=3, length=5, seed=3)
 X, Y = TRUTH.X.astype(np.float32), TRUTH.Y
 WORDS = ["Übung", "été", "naïve", "say \"hi\"", "new york", "日本", "back\\slash", "emoji 🙂", "", " ",
          "nul\0", "tab\t", "it's", "null", "b"]  # fmt: skip
-SETTINGS: dict[str, Any] = dict(
-    rank=3, max_iter=2, batch_size=50, random_state=0, device="cpu", precision="float32",
-    vocabulary=WORDS,
-)  # fmt: skip
+SETTINGS: dict[str, Any] = {
+    "rank": 3,
+    "max_iter": 2,
+    "batch_size": 50,
+    "random_state": 0,
+    "device": "cpu",
+    "precision": "float32",
+    "vocabulary": WORDS,
+}
 FILES = ["README.md", "config.json", "flip_sklearn.safetensors", "model.safetensors", "vocab.json"]
 
 
@@ -59,19 +61,19 @@ class FactLoLM(torch.nn.Module):
 
 
 def write_foreign(folder: Path, model: FactLoLM, prefix: str = "", dtype: Any = None) -> list[str]:
-    """As the published code does; gives the words by row."""
+    """Write a model as the published code does; return the words in row order."""
     tensors = {prefix + n: t.to(dtype or t.dtype) for n, t in model.state_dict().items()}
     words = [f"word {row}" for row in range(len(model.b))]
-    mixed = random.Random(0).sample(range(len(words)), len(words))
+    shuffled = random.Random(0).sample(range(len(words)), len(words))
     folder.mkdir(exist_ok=True)
     save_file(tensors, folder / "model.safetensors")
-    (folder / "vocab.json").write_text(json.dumps({words[row]: row for row in mixed}))
+    (folder / "vocab.json").write_text(json.dumps({words[row]: row for row in shuffled}))
     (folder / "config.json").write_text('{"rank": 4, "best": NaN}')
     return words
 
 
-def facts(model: FLiPExtractor) -> dict[str, Any]:
-    """All that a fit came to but for its moments; arrays as bytes, with their formats."""
+def fitted_state(model: FLiPExtractor) -> dict[str, Any]:
+    """All fitted attributes except the moments; arrays as bytes, with dtype and shape."""
 
     def plain(value: Any) -> Any:
         if sp.issparse(value):
@@ -85,7 +87,8 @@ def facts(model: FLiPExtractor) -> dict[str, Any]:
             return [plain(item) for item in value]
         return np.float64(value).tobytes() if isinstance(value, float) else value
 
-    names = [n for n in vars(model) if n.endswith("_") and n != "pretrained_info_"] + ["_held_out"]
+    not_stored = {"pretrained_info_", "interrupted_"}
+    names = [n for n in vars(model) if n.endswith("_") and n not in not_stored] + ["_held_out"]
     return {name: plain(getattr(model, name)) for name in sorted(names)}
 
 
@@ -94,73 +97,76 @@ def parameters(model: FLiPExtractor) -> dict[str, Any]:
     return {**model.get_params(), "vocabulary": None if words is None else list(words)}
 
 
-def loaded(folder: Path) -> dict[str, Any] | None:
-    """The facts of the model in a folder, or None where it is said clearly that there is none."""
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """The state of the model in a folder, or None if an error says that a file or the folder is missing."""
     try:
-        return facts(FLiPExtractor.from_pretrained(folder))
+        return fitted_state(FLiPExtractor.from_pretrained(folder))
     except ValueError as error:
         if "is missing in" in str(error) or "there is no folder" in str(error):
             return None
         raise
 
 
-def killed_at_random(
+def states_after_random_kills(
     folder: Path, models: list[bytes], kills: int, seed: int
 ) -> list[dict[str, Any] | None]:
-    """What a folder holds after each of some kills of a process that saves and saves again."""
-    without_power_cuts()
-    chance = random.Random(seed)
-    found = []
+    """States of a folder after each kill of a process that saves models over and over."""
+    skip_fsync()
+    generator = random.Random(seed)
+    states = []
     for _ in range(kills):
-        saved, save = os.pipe()
+        read_end, write_end = os.pipe()
         child = os.fork()
         if child == 0:
             for model in itertools.cycle(map(pickle.loads, models)):
                 model.save_pretrained(folder)
-                os.write(save, b".")
-        os.read(saved, 1)
-        began = time.monotonic()
-        os.read(saved, 1)
-        time.sleep(chance.uniform(0, time.monotonic() - began))  # somewhere in the saving of one
+                os.write(write_end, b".")
+        os.read(read_end, 1)
+        start = time.monotonic()
+        os.read(read_end, 1)
+        duration = time.monotonic() - start  # of one save_pretrained
+        time.sleep(generator.uniform(0, duration))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        os.close(saved)
-        os.close(save)
-        found.append(loaded(folder))
-    return found
+        os.close(read_end)
+        os.close(write_end)
+        states.append(load_state(folder))
+    return states
 
 
-def killed_at_every_step(folder: Path, model: bytes, prepared: Path | None) -> list[Any]:
-    """What a folder holds before, and after a death before each step that changes a disk."""
-    without_power_cuts()
-    found: list[Any] = []
+def states_after_kill_at_every_step(
+    folder: Path, model: bytes, prepared: Path | None
+) -> list[dict[str, Any] | None]:
+    """State of a folder at first, then after a kill before each step of saving that changes the disk."""
+    skip_fsync()
+    states: list[dict[str, Any] | None] = []
     for step in range(100):
         shutil.rmtree(folder, ignore_errors=True)
         if prepared is not None:
             shutil.copytree(prepared, folder)
         if step == 0:
-            found.append(loaded(folder))
+            states.append(load_state(folder))
         child = os.fork()
         if child == 0:
-            _die_before(step)
+            _kill_before(step)
             pickle.loads(model).save_pretrained(folder)
             os._exit(0)
         _, status = os.waitpid(child, 0)
-        found.append(loaded(folder))
+        states.append(load_state(folder))
         if not os.WIFSIGNALED(status):
             break
-    return found
+    return states
 
 
-def saved_on_a_full_disk(folder: Path, step: int) -> list[bool]:
-    """Whether saving fails with an OSError where files may have so and so many bytes, and no more."""
+def save_with_file_size_limits(folder: Path, max_bytes: int) -> list[bool]:
+    """Whether saving fails with an OSError when files may have 0, half and all of ``max_bytes``."""
     import resource
 
     models = [fit(random_state=7), fit(rank=None)]
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     failed = []
-    for model, times in itertools.product(models, (0, 1, 2)):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (times * step // 2, hard))
+    for model, limit in itertools.product(models, (0, max_bytes // 2, max_bytes)):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
         try:
             model.save_pretrained(folder)
             failed.append(False)
@@ -171,46 +177,54 @@ def saved_on_a_full_disk(folder: Path, step: int) -> list[bool]:
     return failed
 
 
-def _die_before(step: int) -> None:
-    steps = 0
+def _kill_before(step: int) -> None:
+    """Make this process kill itself before the given step."""
+    steps_done = 0
 
-    def mortal(function: Callable[..., Any]) -> Callable[..., Any]:
-        def with_death(*arguments: Any, **named: Any) -> Any:
-            nonlocal steps
-            if steps == step:
+    def count_steps(function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            nonlocal steps_done
+            if steps_done == step:
                 os.kill(os.getpid(), signal.SIGKILL)
-            steps += 1
-            return function(*arguments, **named)
+            steps_done += 1
+            return function(*args, **kwargs)
 
-        return with_death
+        return wrapper
 
     for module, name in (
-        (os, "replace"), (os, "fsync"), (Path, "unlink"), (_layout, "write_arrays"),
-        (_layout, "write_bytes"), (_layout, "_fingerprint"),
-    ):  # fmt: skip
-        setattr(module, name, mortal(getattr(module, name)))
+        (os, "replace"),
+        (os, "fsync"),
+        (Path, "unlink"),
+        (model_folder, "write_arrays"),
+        (model_folder, "write_bytes"),
+        (model_folder, "compute_digest"),
+    ):
+        setattr(module, name, count_steps(getattr(module, name)))
 
 
-def without_power_cuts() -> None:
-    """Waiting for the disk takes most of the time, and is against what is not played here."""
+def skip_fsync() -> None:
+    """Waiting for the disk takes most of the time, and guards against power cuts, which are not tested."""
     os.fsync = lambda _: None
 
 
 def with_hub(url: str, home: Path, calls: list[tuple[str, dict[str, Any]]]) -> list[Any]:
-    """Results or errors of calls, with a client of the hub that reads its settings from here."""
+    """Results or errors of calls; the client of the hub reads its settings when it is imported."""
     os.environ |= {
-        "HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_ETAG_TIMEOUT": "1",
-    }  # fmt: skip
+        "HF_ENDPOINT": url,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_ETAG_TIMEOUT": "1",
+    }
     results: list[Any] = []
-    for verb, named in calls:
+    for action, kwargs in calls:
         try:
-            if verb == "push":
-                results.append(pickle.loads(named.pop("model")).push_to_hub(**named))
-            elif verb == "pull":
-                results.append(facts(FLiPExtractor.from_pretrained(**named)))
+            if action == "push":
+                results.append(pickle.loads(kwargs.pop("model")).push_to_hub(**kwargs))
+            elif action == "pull":
+                results.append(fitted_state(FLiPExtractor.from_pretrained(**kwargs)))
             else:
-                results.append(urllib.request.urlopen(f"{url}/{verb}").read())
+                results.append(urllib.request.urlopen(f"{url}/{action}").read())
         except (ValueError, OSError) as error:
             results.append((type(error).__name__, str(error)))
     return results

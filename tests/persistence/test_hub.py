@@ -1,62 +1,52 @@
-"""To the hub and back, with the hub's real client and a hub in this process."""
+"""Upload to and download from a hub in this process, with the real client."""
 
 from __future__ import annotations
 
 import pickle
 from pathlib import Path
 
-import pytest
-
 from flip_sklearn import FLiPExtractor
-from flip_sklearn.persistence.folder import ENCODING_FILE
+from flip_sklearn.persistence.format import ENCODING_FILE
 from tests.helpers.hub_server import TOKEN, Hub
 from tests.helpers.processes import in_process
 from tests.helpers.stores import (
     FILES,
     FactLoLM,
-    facts,
     fit,
+    fitted_state,
     with_hub,
     write_foreign,
 )
 
 
-@pytest.fixture(scope="module")
-def fitted() -> FLiPExtractor:
-    return fit(early_stopping=True)
-
-
-@pytest.fixture(scope="module")
-def saved(fitted: FLiPExtractor, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fitted.save_pretrained(tmp_path_factory.mktemp("saved") / "m")
-
-
-def test_to_the_hub_and_back(tmp_path: Path, fitted: FLiPExtractor) -> None:
+def test_push_to_hub_and_from_pretrained(tmp_path: Path, fitted: FLiPExtractor) -> None:
     second = fit(random_state=5)
     with Hub() as hub:
-        there = {"model": pickle.dumps(fitted), "repo_id": "us/flip", "token": TOKEN}
-        one = {"folder_or_id": "us/flip"}
+        target = {"model": pickle.dumps(fitted), "repo_id": "us/flip", "token": TOKEN}
+        source = {"folder_or_id": "us/flip"}
         calls = [
-            ("push", {**there, "trained_on": "Captions.", "encoder": "an/encoder"}),
-            ("pull", one),
-            ("push", {**there, "subfolder": "a[1]*/b", "license": "mit"}),
-            ("pull", {**one, "subfolder": "a[1]*/b"}),
-            ("push", {**there, "model": pickle.dumps(second)}),
-            ("pull", one),
-            ("pull", {**one, "revision": "first"}),
-            ("pull", {**one, "subfolder": "not/there"}),
-            ("pull", {**one, "revision": "no-such"}),
+            ("push", {**target, "trained_on": "Captions.", "encoder": "an/encoder"}),
+            ("pull", source),
+            ("push", {**target, "subfolder": "a[1]*/b", "license": "mit"}),
+            ("pull", {**source, "subfolder": "a[1]*/b"}),
+            ("push", {**target, "model": pickle.dumps(second)}),
+            ("pull", source),
+            ("pull", {**source, "revision": "first"}),
+            ("pull", {**source, "subfolder": "not/there"}),
+            ("pull", {**source, "revision": "no-such"}),
             ("pull", {"folder_or_id": "us/nothing"}),
             ("_down", {}),
-            ("pull", one),
+            ("pull", source),
             ("pull", {"folder_or_id": "us/nothing"}),
         ]
-        done = in_process(with_hub, hub.url, tmp_path / "home", calls)
+        results = in_process(with_hub, hub.url, tmp_path / "home", calls)
         commits = hub.repositories["us/flip"]
-    url, first, _, below, _, last, older, missing, revision, nothing, _, cached, offline = done
+    url, first, _, in_subfolder, _, last, older, missing, revision, nothing, _, cached, offline = (
+        results
+    )
     assert url == f"{hub.url}/us/flip/commit/{1:040x}"
-    assert first == below == older == facts(fitted)
-    assert last == cached == facts(second)
+    assert first == in_subfolder == older == fitted_state(fitted)
+    assert last == cached == fitted_state(second)
     assert missing == ("ValueError", "'us/flip' has no folder 'not/there' with a model.")
     assert revision[0] == nothing[0] == "ValueError"
     assert "no such revision" in revision[1]
@@ -64,7 +54,7 @@ def test_to_the_hub_and_back(tmp_path: Path, fitted: FLiPExtractor) -> None:
     assert offline[0] == "OSError"
     assert "cannot be reached" in offline[1]
     assert "download the folder elsewhere" in offline[1]
-    # One commit each, with these files, and the first card stayed.
+    # Each push is one commit with these files, and the first model card is not replaced.
     assert len(commits) == 4
     assert sorted(commits[1]) == FILES
     assert sorted(commits[2]) == sorted([*FILES, *(f"a[1]*/b/{name}" for name in FILES)])
@@ -80,7 +70,7 @@ def test_to_the_hub_and_back(tmp_path: Path, fitted: FLiPExtractor) -> None:
     assert "license: mit" in commits[2]["a[1]*/b/README.md"].decode()
 
 
-def test_only_the_files_of_a_model_are_fetched_and_the_token_goes_no_further(
+def test_download_is_limited_to_model_files_and_token_is_not_stored(
     tmp_path: Path, saved: Path, fitted: FLiPExtractor
 ) -> None:
     files = {path.name: path.read_bytes() for path in saved.iterdir()} | {ENCODING_FILE: b"{}"}
@@ -88,54 +78,58 @@ def test_only_the_files_of_a_model_are_fetched_and_the_token_goes_no_further(
     with Hub() as hub:
         hub.repositories["us/private"] = [{**files, **other}]
         hub.private.add("us/private")
-        one = {"folder_or_id": "us/private"}
+        source = {"folder_or_id": "us/private"}
         hub.repositories["us/foreign"] = [
             {name: files[name] for name in ("model.safetensors", "vocab.json")}
         ]
         calls = [
-            ("pull", one),
-            ("pull", {**one, "token": "wrong"}),
-            ("pull", {**one, "token": TOKEN}),
+            ("pull", source),
+            ("pull", {**source, "token": "wrong"}),
+            ("pull", {**source, "token": TOKEN}),
             ("pull", {"folder_or_id": "us/foreign"}),
             ("push", {"model": pickle.dumps(fitted), "repo_id": "us/private", "token": "wrong"}),
         ]
-        done = in_process(with_hub, hub.url, tmp_path / "home", calls)
-        without, wrong, right, no_config, not_ours = done
+        results = in_process(with_hub, hub.url, tmp_path / "home", calls)
+        no_token, wrong_token, right_token, no_config, push_refused = results
         fetched = {
             path.rsplit("/", 1)[1]
             for method, path, _ in hub.requests
             if method == "GET" and "/resolve/" in path
         }
-    assert without[0] == wrong[0] == "ValueError"
-    assert "pass a token" in without[1]
-    assert "wrong" not in wrong[1]
-    assert not_ours[0] == "ValueError"
-    assert "cannot be written" in not_ours[1]
+    assert no_token[0] == wrong_token[0] == "ValueError"
+    assert "pass a token" in no_token[1]
+    assert "wrong" not in wrong_token[1]
+    assert push_refused[0] == "ValueError"
+    assert "cannot be written" in push_refused[1]
     assert len(hub.repositories["us/private"]) == 1
-    assert right == facts(FLiPExtractor.from_pretrained(saved))
+    assert right_token == fitted_state(FLiPExtractor.from_pretrained(saved))
     assert fetched == {ENCODING_FILE, *FILES} - {"README.md"}
     assert no_config["solver_"] == "unknown"
-    # Of all that the client left behind, nothing has the token.
-    left = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(left) > 4
-    assert not any(TOKEN.encode() in path.read_bytes() for path in left)
+    # No file that the client has written contains the token.
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) > 4
+    assert not any(TOKEN.encode() in path.read_bytes() for path in written)
 
 
-def test_the_published_repository_by_its_name(tmp_path: Path) -> None:
+def test_repository_of_the_published_code(tmp_path: Path) -> None:
     write_foreign(tmp_path / "m", FactLoLM(30, 6, 4), "_orig_mod.")
     model = {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()}
     with Hub() as hub:
+        files = {**model, "train.py": b"raise SystemExit", "README.md": b""}
         hub.repositories["BUT-FIT/FLiP-en-sonar"] = [
-            {f"mcv15/{rank}/{name}": content for rank in ("rank-512", "rank-1024") for name, content
-             in {**model, "train.py": b"raise SystemExit", "README.md": b""}.items()}
-        ]  # fmt: skip
-        one = {"folder_or_id": "BUT-FIT/FLiP-en-sonar", "subfolder": "mcv15/rank-512"}
-        (found,) = in_process(with_hub, hub.url, tmp_path / "home", [("pull", one)])
+            {
+                f"mcv15/{rank}/{name}": content
+                for rank in ("rank-512", "rank-1024")
+                for name, content in files.items()
+            }
+        ]
+        source = {"folder_or_id": "BUT-FIT/FLiP-en-sonar", "subfolder": "mcv15/rank-512"}
+        (state,) = in_process(with_hub, hub.url, tmp_path / "home", [("pull", source)])
         fetched = [
             path.split("/resolve/")[1].split("/", 1)[1]
             for method, path, _ in hub.requests
             if method == "GET" and "/resolve/" in path
         ]
-    assert found == facts(FLiPExtractor.from_pretrained(tmp_path / "m"))
-    wanted = ("config.json", "model.safetensors", "vocab.json")
-    assert sorted(fetched) == [f"mcv15/rank-512/{name}" for name in wanted]
+    assert state == fitted_state(FLiPExtractor.from_pretrained(tmp_path / "m"))
+    expected = ("config.json", "model.safetensors", "vocab.json")
+    assert sorted(fetched) == [f"mcv15/rank-512/{name}" for name in expected]

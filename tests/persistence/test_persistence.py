@@ -1,4 +1,4 @@
-"""Stored models: exact for us, the published layout for others."""
+"""Stored models: restored exactly, and in the published layout for other code."""
 
 from __future__ import annotations
 
@@ -36,18 +36,13 @@ from tests.helpers.stores import (
     FactLoLM,
     X,
     Y,
-    facts,
     fit,
+    fitted_state,
     parameters,
     write_foreign,
 )
 
 FIXTURE = DATA / "pretrained-v1"
-
-
-@pytest.fixture(scope="module")
-def fitted() -> FLiPExtractor:
-    return fit(early_stopping=True)
 
 
 # --- Other code's models ---------------------------------------------------------------------
@@ -56,14 +51,14 @@ def fitted() -> FLiPExtractor:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("rank", [4, 12, None])
 @pytest.mark.parametrize("prefix", ["", "_orig_mod."])
-def test_a_published_model_gives_the_words_of_the_plain_formula(
+def test_published_model_gives_the_words_of_the_published_formula(
     tmp_path: Path, rank: int | None, prefix: str, dtype: Any
 ) -> None:
-    plain = FactLoLM(300, 12, rank).to(dtype)
-    words = write_foreign(tmp_path, plain, prefix)
+    published = FactLoLM(300, 12, rank).to(dtype)
+    words = write_foreign(tmp_path, published, prefix)
     model = FLiPExtractor.from_pretrained(tmp_path)
     s = torch.randn(40, 12, generator=torch.Generator().manual_seed(1))
-    precise = plain.to(torch.float64)
+    precise = published.to(torch.float64)
     for use_bias in (True, False):
         scores = precise.scores(s.double(), use_bias)
         best = scores.topk(10, dim=1).indices.tolist()
@@ -77,19 +72,17 @@ def test_a_published_model_gives_the_words_of_the_plain_formula(
     model.set_params(use_bias=True, top_k=3)
     assert KeywordMapper(model)(s.numpy()).tolist() == model.extract_keywords(s)
     model.set_params(use_bias=True, top_k=10)
-    (tmp_path / "config.json").unlink()  # which the published code does not read either
-    assert facts(FLiPExtractor.from_pretrained(tmp_path)) == facts(model)
+    (tmp_path / "config.json").unlink()  # the published code does not read it
+    assert fitted_state(FLiPExtractor.from_pretrained(tmp_path)) == fitted_state(model)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("rank", [4, None])
-def test_imported_exported_imported_it_is_equal_to_the_bit(
-    tmp_path: Path, rank: int | None, dtype: Any
-) -> None:
+def test_published_model_round_trip_is_exact(tmp_path: Path, rank: int | None, dtype: Any) -> None:
     write_foreign(tmp_path / "a", FactLoLM(30, 6, rank), "_orig_mod.", dtype)
     first = FLiPExtractor.from_pretrained(tmp_path / "a")
     second = FLiPExtractor.from_pretrained(first.save_pretrained(tmp_path / "b"))
-    assert facts(second) == facts(first)
+    assert fitted_state(second) == fitted_state(first)
     assert parameters(second) == parameters(first)
     published = load_file(tmp_path / "a" / "model.safetensors")
     exported = load_file(tmp_path / "b" / "model.safetensors")
@@ -97,37 +90,37 @@ def test_imported_exported_imported_it_is_equal_to_the_bit(
     for name, tensor in published.items():
         other = exported[name.removeprefix("_orig_mod.")]
         assert torch.equal(other, tensor.to(other.dtype))
-    # And as other code reads our export.
+    # The same model if read as other code reads the export.
     (tmp_path / "b" / "config.json").write_text("{}")
-    assert facts(FLiPExtractor.from_pretrained(tmp_path / "b")) == facts(first)
+    assert fitted_state(FLiPExtractor.from_pretrained(tmp_path / "b")) == fitted_state(first)
 
 
 @pytest.mark.parametrize("rank", [4, None])
-def test_a_flat_bias_is_taken_too(tmp_path: Path, rank: int | None) -> None:
+def test_published_model_with_one_dimensional_bias(tmp_path: Path, rank: int | None) -> None:
     write_foreign(tmp_path, FactLoLM(30, 6, rank))
     model = FLiPExtractor.from_pretrained(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     save_file({**tensors, "b": tensors["b"].reshape(-1)}, tmp_path / "model.safetensors")
-    assert facts(FLiPExtractor.from_pretrained(tmp_path)) == facts(model)
+    assert fitted_state(FLiPExtractor.from_pretrained(tmp_path)) == fitted_state(model)
 
 
-def test_a_published_model_can_be_trained_on(tmp_path: Path) -> None:
-    plain = FactLoLM(15, 8, 3)
-    write_foreign(tmp_path, plain)
+def test_published_model_can_be_trained_further(tmp_path: Path) -> None:
+    published = FactLoLM(15, 8, 3)
+    write_foreign(tmp_path, published)
     model = FLiPExtractor.from_pretrained(tmp_path).set_params(max_iter=1, random_state=0)
-    before = facts(model)
+    before = fitted_state(model)
     with pytest.raises(ValueError, match=r"cannot go on .* warm_start"):
         model.partial_fit(X, Y)
-    assert facts(model) == before
+    assert fitted_state(model) == before
     model.set_params(warm_start=True, learning_rate=1e-6).fit(X, Y)
-    # Steps of next to nothing: what it went on from is still there, for words that Y has.
+    # With a tiny learning rate the words of Y keep the embeddings that the fit started from.
     seen = model.word_counts_ > 0
-    now = model.word_embeddings_ @ model.projection_
-    assert np.allclose(now[seen], (plain.E1 @ plain.E2)[seen], atol=1e-4)
+    product = model.word_embeddings_ @ model.projection_
+    assert np.allclose(product[seen], (published.E1 @ published.E2)[seen], atol=1e-4)
     assert model.partial_fit(X, Y).n_iter_ == 2
 
 
-# --- Ours ------------------------------------------------------------------------------------
+# --- Models of this package ------------------------------------------------------------------
 
 CASES: dict[str, dict[str, Any]] = {
     "FLiP": {},
@@ -142,20 +135,20 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_it_comes_back_to_the_bit(tmp_path: Path, case: str) -> None:
+def test_round_trip_is_exact(tmp_path: Path, case: str) -> None:
     model = fit(**CASES[case])
     assert model.save_pretrained(tmp_path / "new" / "er") == tmp_path / "new" / "er"
     again = FLiPExtractor.from_pretrained(str(tmp_path), subfolder="new/er")
-    assert facts(again) == facts(model)
+    assert fitted_state(again) == fitted_state(model)
     assert parameters(again) == parameters(model)
     assert again.extract_keywords(X, return_scores=True) == model.extract_keywords(
         X, return_scores=True
     )
-    # What early stopping held out is known: the residual is over the same rows.
+    # The held-out rows are stored: the residual is computed over the same training rows.
     assert kkt_residual(again, X, Y) == kkt_residual(model, X, Y)
 
 
-def test_sparse_names_and_unseen_words_come_back(tmp_path: Path) -> None:
+def test_round_trip_of_sparse_factors_feature_names_and_unseen_words(tmp_path: Path) -> None:
     frame = pd.DataFrame(X, columns=[f"x{j}" for j in range(X.shape[1])])
     counts = Y.toarray()
     counts[:, [2, 9]] = 0
@@ -164,18 +157,18 @@ def test_sparse_names_and_unseen_words_come_back(tmp_path: Path) -> None:
         model = FLiPExtractor(**{**SETTINGS, "rank": rank, "l1_strength": 1.0}).fit(frame, counts)
         model.to_sparse()
         again = FLiPExtractor.from_pretrained(model.save_pretrained(tmp_path))
-        assert facts(again) == facts(model)
+        assert fitted_state(again) == fitted_state(model)
         assert again.feature_names_in_.tolist() == list(frame.columns)
-        everything = again.set_params(use_bias=False).extract_keywords(frame, top_k=15)
-        assert {len(words) for words in everything} == {seen.sum()}
-        # Without our part, too: by their score, and without the bias.
+        keywords = again.set_params(use_bias=False).extract_keywords(frame, top_k=15)
+        assert {len(words) for words in keywords} == {seen.sum()}
+        # Without the package's own section, unseen words are recognized by their score.
         (tmp_path / "config.json").write_text("{}")
         stripped = FLiPExtractor.from_pretrained(tmp_path).set_params(use_bias=False)
         assert np.array_equal(stripped.word_counts_, seen)
         assert {len(words) for words in stripped.extract_keywords(X, top_k=15)} == {seen.sum()}
 
 
-def test_what_belongs_to_one_machine_or_moment_is_not_stored(tmp_path: Path) -> None:
+def test_local_settings_and_moments_are_not_stored(tmp_path: Path) -> None:
     model = fit(random_state=np.random.RandomState(0), checkpoint_dir=tmp_path / "secret place")
     model.set_params(device="cuda:1")
     model.save_pretrained(tmp_path / "m")
@@ -187,25 +180,25 @@ def test_what_belongs_to_one_machine_or_moment_is_not_stored(tmp_path: Path) -> 
         again.partial_fit(X, Y)
 
 
-def test_set_params_after_the_fit_loses_nothing(tmp_path: Path) -> None:
-    for rank, later in ((3, None), (8, None), (None, 5)):
-        model = fit(rank=rank).set_params(rank=later)
+def test_round_trip_after_set_params(tmp_path: Path) -> None:
+    for rank, new_rank in ((3, None), (8, None), (None, 5)):
+        model = fit(rank=rank).set_params(rank=new_rank)
         again = FLiPExtractor.from_pretrained(model.save_pretrained(tmp_path))
-        assert facts(again) == facts(model)
-        assert again.rank == later
+        assert fitted_state(again) == fitted_state(model)
+        assert again.rank == new_rank
 
 
-def test_what_was_said_of_a_model_comes_back(tmp_path: Path) -> None:
+def test_round_trip_of_pretrained_info(tmp_path: Path) -> None:
     model = fit()
     assert not hasattr(model, "pretrained_info_")
     info = {"encoder": "an/encoder", "trained_on": "*200* texts", "license": "mit"}
     again = FLiPExtractor.from_pretrained(model.save_pretrained(tmp_path / "a", **info))
     assert again.pretrained_info_ == info
-    # Stored again it is still known, in the card too; what is said anew counts.
+    # Stored again, the model keeps its info, also in the card; new arguments replace it.
     third = again.save_pretrained(tmp_path / "b", trained_on="more")
     assert FLiPExtractor.from_pretrained(third).pretrained_info_ == {**info, "trained_on": "more"}
     assert "license: mit" in (third / "README.md").read_text("utf8")
-    # A fit of other rows ends it. Nobody said anything of older folders and other code's.
+    # The next fit removes it. Folders of older versions and of other code have none.
     assert not hasattr(again.fit(X, Y), "pretrained_info_")
     write_foreign(tmp_path / "c", FactLoLM(4, 3, 2))
     for folder in (FIXTURE / "flip", tmp_path / "c"):
@@ -213,33 +206,37 @@ def test_what_was_said_of_a_model_comes_back(tmp_path: Path) -> None:
         assert unknown == dict.fromkeys(info)
 
 
-def test_what_could_not_be_read_back_is_not_written(tmp_path: Path, fitted: FLiPExtractor) -> None:
+def test_content_above_the_limits_of_reading_is_not_written(
+    tmp_path: Path, fitted: FLiPExtractor
+) -> None:
     with pytest.raises(ValueError, match="shorter words"):
         fit(vocabulary=["x" * 20_000, *WORDS[1:]]).save_pretrained(tmp_path / "m")
     assert not (tmp_path / "m").exists()
-    before = facts(FLiPExtractor.from_pretrained(fitted.save_pretrained(tmp_path / "m")))
+    before = fitted_state(FLiPExtractor.from_pretrained(fitted.save_pretrained(tmp_path / "m")))
     with pytest.raises(ValueError, match="shorter trained_on"):
         fitted.save_pretrained(tmp_path / "m", trained_on="x" * 2**22)
-    assert facts(FLiPExtractor.from_pretrained(tmp_path / "m")) == before
+    assert fitted_state(FLiPExtractor.from_pretrained(tmp_path / "m")) == before
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == FILES
 
 
 @pytest.mark.parametrize("rank", [3, 1, None])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_the_exported_bias_has_absorbed_a_large_mean(tmp_path: Path, dtype: Any, rank: Any) -> None:
-    far = (X + 100).astype(dtype)
-    model = FLiPExtractor(**{**SETTINGS, "rank": rank}).fit(far, Y)
+def test_exported_bias_contains_the_term_of_a_large_mean(
+    tmp_path: Path, dtype: Any, rank: Any
+) -> None:
+    shifted = (X + 100).astype(dtype)
+    model = FLiPExtractor(**{**SETTINGS, "rank": rank}).fit(shifted, Y)
     model.save_pretrained(tmp_path)
     tensors = {n: t.double().numpy() for n, t in load_file(tmp_path / "model.safetensors").items()}
     E = tensors["E"] if rank is None else tensors["E1"] @ tensors["E2"]
-    theirs = far.astype(np.float64) @ E.T + tensors["b"][:, 0]
-    assert np.abs(theirs - model.decision_function(far)).max() < 1e-5
+    scores = shifted.astype(np.float64) @ E.T + tensors["b"][:, 0]
+    assert np.abs(scores - model.decision_function(shifted)).max() < 1e-5
 
 
 @pytest.mark.parametrize("rank", [3, None])
-def test_other_code_reads_ours(tmp_path: Path, rank: int | None) -> None:
-    """A strict load_state_dict takes the file, and the plain formula gives our scores with bias."""
-    shift = 5.0  # embeddings far from zero: the mean matters
+def test_other_code_reads_models_of_this_package(tmp_path: Path, rank: int | None) -> None:
+    """A strict load_state_dict accepts the file; with bias the published formula gives the same scores."""
+    shift = 5.0  # embeddings far from zero, so that their mean matters
     model = FLiPExtractor(**{**SETTINGS, "rank": rank}).fit(X + shift, Y)
     model.save_pretrained(tmp_path)
     other = FactLoLM(15, 8, rank)
@@ -248,21 +245,21 @@ def test_other_code_reads_ours(tmp_path: Path, rank: int | None) -> None:
         word: row for row, word in enumerate(WORDS)
     }
     s = torch.from_numpy(X + shift)
-    ours = model.decision_function(X + shift)
-    # In float64, and not relative: a word that training never saw has the score -1e4.
+    scores = model.decision_function(X + shift)
+    # In float64 and as an absolute difference: a word that training never saw has the score -1e4.
     precise = other.to(torch.float64).scores(s.double(), True).numpy()
-    assert np.abs(precise - ours).max() < 1e-5
+    assert np.abs(precise - scores).max() < 1e-5
     other.to(torch.float32)
-    # Negative control: with our b in place of the one that has absorbed the mean they differ.
-    difference = other.scores(s, False).numpy() + model.bias_ - ours
+    # Negative control: with bias_, which lacks the term of the mean, the scores differ.
+    difference = other.scores(s, False).numpy() + model.bias_ - scores
     assert np.abs(difference).max() > 0.1
-    # Without bias the two differ by one vector, the same for all sentences.
-    apart = other.scores(s, False).numpy() - model.set_params(use_bias=False).decision_function(s)
-    assert np.ptp(apart, axis=0).max() < 1e-4
-    assert np.ptp(apart, axis=1).max() > 0.1
+    # Without bias the scores differ by one vector, the same for all sentences.
+    offset = other.scores(s, False).numpy() - model.set_params(use_bias=False).decision_function(s)
+    assert np.ptp(offset, axis=0).max() < 1e-4
+    assert np.ptp(offset, axis=1).max() > 0.1
 
 
-def test_a_model_that_others_could_not_read_is_not_written(tmp_path: Path, fitted: Any) -> None:
+def test_invalid_models_and_folders_are_not_written(tmp_path: Path, fitted: Any) -> None:
     with pytest.raises(NotFittedError):
         FLiPExtractor().save_pretrained(tmp_path / "m")
     for name in ("word_embeddings_", "bias_", "embedding_mean_"):
@@ -270,7 +267,7 @@ def test_a_model_that_others_could_not_read_is_not_written(tmp_path: Path, fitte
         getattr(broken, name)[-1] = np.nan
         with pytest.raises(ValueError, match="not finite"):
             broken.save_pretrained(tmp_path / "m")
-    with pytest.raises(ValueError, match="no text"):
+    with pytest.raises(ValueError, match="not valid text"):
         fit(vocabulary=[*WORDS[:-1], "\ud800"]).save_pretrained(tmp_path / "m")
     for folder in (None, "", 3):
         with pytest.raises(ValueError, match="path of a folder"):
@@ -281,31 +278,31 @@ def test_a_model_that_others_could_not_read_is_not_written(tmp_path: Path, fitte
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_files_are_readable_as_any_other(tmp_path: Path, fitted: Any) -> None:
+def test_files_have_the_usual_permissions(tmp_path: Path, fitted: Any) -> None:
     fitted.save_pretrained(tmp_path / "m")
-    (tmp_path / "usual").write_text("")
+    (tmp_path / "other").write_text("")
     modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "m").iterdir()}
-    assert modes == {stat.S_IMODE((tmp_path / "usual").stat().st_mode)}
+    assert modes == {stat.S_IMODE((tmp_path / "other").stat().st_mode)}
 
 
-# --- Today's format, for good ----------------------------------------------------------------
+# --- Format 1 --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["flip", "lip"])
-def test_the_first_format_still_opens(kind: str) -> None:
-    """The folders are of version 0.1.0 and never written again: this must hold for all later ones."""
+def test_folders_of_version_0_1_0_are_read(kind: str) -> None:
+    """These folders are never written again: every later version must read them."""
     folder = FIXTURE / kind
     assert sum(path.stat().st_size for path in folder.iterdir()) < 10_000
     expected = json.loads((folder / "expected.json").read_text("utf8"))
     model = FLiPExtractor.from_pretrained(folder)
     E = np.array(expected["embeddings"], dtype=np.float32)
     for use_bias in (True, False):
-        right = expected["with bias" if use_bias else "without bias"]
-        found = model.set_params(use_bias=use_bias).extract_keywords(E, top_k=4, return_scores=True)
-        for row, right_row in zip(found, right, strict=True):
-            assert [word for word, _ in row] == [word for word, _ in right_row]
+        expected_rows = expected["with bias" if use_bias else "without bias"]
+        rows = model.set_params(use_bias=use_bias).extract_keywords(E, top_k=4, return_scores=True)
+        for row, expected_row in zip(rows, expected_rows, strict=True):
+            assert [word for word, _ in row] == [word for word, _ in expected_row]
             scores = [score for _, score in row]
-            assert np.allclose(scores, [score for _, score in right_row], atol=1e-5)
+            assert np.allclose(scores, [score for _, score in expected_row], atol=1e-5)
     assert model.word_counts_.tolist() == expected["word counts"]
     assert model.history_["loss"] == expected["loss"]
     assert (model.rank is None) == (kind == "lip")
@@ -315,7 +312,7 @@ def test_the_first_format_still_opens(kind: str) -> None:
 # --- The card --------------------------------------------------------------------------------
 
 
-def test_the_card_says_what_is_known(tmp_path: Path, fitted: FLiPExtractor) -> None:
+def test_model_card(tmp_path: Path, fitted: FLiPExtractor) -> None:
     fitted.save_pretrained(
         tmp_path / "a",
         trained_on="*200* sentences {as} drawn",
@@ -323,15 +320,20 @@ def test_the_card_says_what_is_known(tmp_path: Path, fitted: FLiPExtractor) -> N
         license="cc-by-4.0",
     )
     card = (tmp_path / "a" / "README.md").read_text("utf8")
-    matter = card.split("---\n")[1]
-    assert matter.splitlines()[:2] == ["library_name: flip-sklearn", "license: cc-by-4.0"]
-    at = fitted.best_iter_ - 1
-    for said in (
-        "*200* sentences {as} drawn", "my \\| encoder of words", "| words | 15 |", "| training rows | 180 |",
-        f"{fitted.history_['validation_accuracy'][at]:.1%} with bias", "E1 E2 s + b", "2604.18109",
+    front_matter = card.split("---\n")[1]
+    assert front_matter.splitlines()[:2] == ["library_name: flip-sklearn", "license: cc-by-4.0"]
+    accuracy = fitted.history_["validation_accuracy"][fitted.best_iter_ - 1]
+    for text in (
+        "*200* sentences {as} drawn",
+        "my \\| encoder of words",
+        "| words | 15 |",
+        "| training rows | 180 |",
+        f"{accuracy:.1%} with bias",
+        "E1 E2 s + b",
+        "2604.18109",
         "author        = {Kesiraju, Santosh",
-    ):  # fmt: skip
-        assert said in card
+    ):
+        assert text in card
     assert FLiPExtractor.from_pretrained(tmp_path / "a").save_pretrained(tmp_path / "b")
     lip = fit(rank=None).save_pretrained(tmp_path / "c")
     assert "`E s + b`" in (lip / "README.md").read_text("utf8")
@@ -344,15 +346,18 @@ def test_the_card_says_what_is_known(tmp_path: Path, fitted: FLiPExtractor) -> N
 
 
 @pytest.mark.parametrize("rank", [3, None])
-def test_the_cards_matter_is_valid_and_its_code_runs(tmp_path: Path, rank: int | None) -> None:
+def test_front_matter_of_the_card_is_valid_and_its_code_runs(
+    tmp_path: Path, rank: int | None
+) -> None:
     model = fit(rank=rank, early_stopping=True)
     hostile = {"trained_on": "a\n---\nlicense: evil", "encoder": "an/encoder"}
     folder = model.save_pretrained(tmp_path / "m", **hostile)
     card = ModelCard.load(folder / "README.md")
     assert card.data.to_dict() == {
-        "library_name": "flip-sklearn", "license": "unknown",
+        "library_name": "flip-sklearn",
+        "license": "unknown",
         "tags": ["flip", "interpretability", "keyword-extraction", "sentence-embeddings"],
-    }  # fmt: skip
+    }
     code = card.content.split("```python\n")[1].split("```")[0]
     assert "the/path/of/this/folder" in code
     names: dict[str, Any] = {"embeddings": X[:2]}
@@ -360,7 +365,7 @@ def test_the_cards_matter_is_valid_and_its_code_runs(tmp_path: Path, rank: int |
     assert names["flip"].extract_keywords(X[:2]) == model.extract_keywords(X[:2])
 
 
-def test_a_persons_card_stays(tmp_path: Path, fitted: FLiPExtractor) -> None:
+def test_existing_card_and_other_files_are_kept(tmp_path: Path, fitted: FLiPExtractor) -> None:
     (tmp_path / "README.md").write_text("mine")
     (tmp_path / "notes").write_text("mine")
     fitted.save_pretrained(tmp_path)
@@ -369,7 +374,7 @@ def test_a_persons_card_stays(tmp_path: Path, fitted: FLiPExtractor) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [*FILES[:4], "notes", FILES[4]]
 
 
-def test_the_page_about_models_tells_the_truth() -> None:
+def test_examples_of_the_models_page() -> None:
     page = ROOT / "docs" / "models.md"
     assert doctest.testfile(str(page), module_relative=False) == (0, 11)
 
@@ -378,10 +383,10 @@ def test_the_page_about_models_tells_the_truth() -> None:
 
 
 @pytest.mark.parametrize("sparse", [False, True])
-@pytest.mark.parametrize("how", ["joblib", "skops"])
-def test_whole_pipelines_in_joblib_and_skops(tmp_path: Path, how: str, sparse: bool) -> None:
+@pytest.mark.parametrize("library", ["joblib", "skops"])
+def test_pipelines_in_joblib_and_skops(tmp_path: Path, library: str, sparse: bool) -> None:
     labels = (Y.toarray()[:, 0] > 0).astype(int)
-    # A pipeline hands one target to all of its steps, so the words are fitted before.
+    # A pipeline passes one target to all of its steps, so the extractor is fitted separately.
     flip = fit(early_stopping=True)
     pipeline = make_pipeline(StandardScaler(), FLiPExtractor(**SETTINGS), LogisticRegression())
     scaler = pipeline[0].fit(X)
@@ -390,44 +395,47 @@ def test_whole_pipelines_in_joblib_and_skops(tmp_path: Path, how: str, sparse: b
         pipeline[1].to_sparse()
         flip.to_sparse()
     pipeline[2].fit(pipeline[:2].transform(X), labels)
-    for model, verb in ((pipeline, "predict_proba"), (flip, "predict")):
-        if how == "joblib":
+    for model, method in ((pipeline, "predict_proba"), (flip, "predict")):
+        if library == "joblib":
             joblib.dump(model, tmp_path / "m")
             again = joblib.load(tmp_path / "m")
         else:
             stored = skops.io.dumps(model)
             unknown = skops.io.get_untrusted_types(data=stored)
             assert set(unknown) <= {
-                "flip_sklearn.extractor.FLiPExtractor", "flip_sklearn.backend.fit.whitening.Moments",
+                "flip_sklearn.extractor.FLiPExtractor",
+                "flip_sklearn.backend.fit.whitening.Moments",
                 "scipy.sparse._csr.csr_array",
-            }  # fmt: skip
+            }
             again = skops.io.loads(stored, trusted=unknown)
-        before, after = getattr(model, verb)(X), getattr(again, verb)(X)
+        before, after = getattr(model, method)(X), getattr(again, method)(X)
         assert np.array_equal(*(a.toarray() if sp.issparse(a) else a for a in (before, after)))
-    assert facts(again) == facts(flip)
+    assert fitted_state(again) == fitted_state(flip)
     assert pickle.dumps(again)
-    again.partial_fit(X, Y)  # unlike the published layout these keep the moments
+    again.partial_fit(X, Y)  # unlike save_pretrained, these files keep the moments
 
 
-@pytest.mark.parametrize("how", ["joblib", "skops"])
-def test_pipelines_that_begin_with_text(how: str, tmp_path: Path) -> None:
-    """With the words' vectorizer beside them; of skops' types the page on models names all."""
+@pytest.mark.parametrize("library", ["joblib", "skops"])
+def test_pipelines_of_texts_in_joblib_and_skops(library: str, tmp_path: Path) -> None:
+    """The models page names all types that skops has to trust."""
     page = (ROOT / "docs" / "models.md").read_text("utf8")
     flip = fit(vocabulary=None)
-    judge = LogisticRegression().fit(flip.transform(X), np.arange(len(X)) % 2)
-    whole = Pipeline([("encode", SentenceEncoder(model="a/b")), ("flip", flip), ("judge", judge)])
+    classifier = LogisticRegression().fit(flip.transform(X), np.arange(len(X)) % 2)
+    pipeline = Pipeline(
+        [("encode", SentenceEncoder(model="a/b")), ("flip", flip), ("classify", classifier)]
+    )
     texts = ["a red dog", "a green cat"]
-    both = {"model": whole, "words": CountVectorizer().fit(texts)}
-    if how == "joblib":
-        joblib.dump(both, tmp_path / "m")
+    stored_objects = {"model": pipeline, "vectorizer": CountVectorizer().fit(texts)}
+    if library == "joblib":
+        joblib.dump(stored_objects, tmp_path / "m")
         again = joblib.load(tmp_path / "m")
     else:
-        stored = skops.io.dumps(both)
+        stored = skops.io.dumps(stored_objects)
         unknown = skops.io.get_untrusted_types(data=stored)
         assert len(unknown) == 3
         assert all(f'"{name}"' in page for name in unknown)
         again = skops.io.loads(stored, trusted=unknown)
-    assert again["model"][0].get_params() == whole[0].get_params()
-    assert np.array_equal(again["model"][1:].predict_proba(X), whole[1:].predict_proba(X))
-    found, right = (one["words"].transform(texts).toarray() for one in (again, both))
-    assert np.array_equal(found, right)
+    assert again["model"][0].get_params() == pipeline[0].get_params()
+    assert np.array_equal(again["model"][1:].predict_proba(X), pipeline[1:].predict_proba(X))
+    counts = again["vectorizer"].transform(texts).toarray()
+    assert np.array_equal(counts, stored_objects["vectorizer"].transform(texts).toarray())

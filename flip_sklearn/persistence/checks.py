@@ -1,0 +1,148 @@
+"""Checks of the content of a stored model, which anyone may have written.
+
+Each raises a ValueError that says what is wrong with a file, without its name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flip_sklearn.parameters import short_repr
+from flip_sklearn.persistence.format import FORMAT, HASHED_FILES, SECTION
+from flip_sklearn.persistence.tensors import describe, read_arrays
+
+COMPILED_PREFIX = "_orig_mod."  # of tensor names in checkpoints of torch.compile
+TENSOR_FORMATS = ("BF16", "F16", "F32", "F64")
+
+
+def check_metadata(metadata: Any) -> None:
+    """Check that the section of config.json has a format that this version reads."""
+    number = metadata.get("format") if isinstance(metadata, dict) else None
+    if type(number) is not int or number < 1:
+        raise ValueError(f"its section {SECTION!r} has no format number")
+    if number > FORMAT:
+        version = metadata.get("version")
+        is_version = isinstance(version, str) and version.replace(".", "").isalnum()
+        raise ValueError(
+            f"it has format {number}, this version reads formats up to {FORMAT}; "
+            f"pip install --upgrade 'flip-sklearn{f'>={version}' if is_version else ''}'"
+        )
+    files = metadata.get("files")
+    if not isinstance(files, dict) or set(files) != set(HASHED_FILES):
+        raise ValueError(f"its section {SECTION!r} lacks the digests of {', '.join(HASHED_FILES)}")
+
+
+def check_tensors(
+    stored: dict[str, tuple[str, tuple[int, ...]]],
+) -> tuple[dict[str, str], tuple[int, int]]:
+    """Check formats and shapes of the tensors in model.safetensors.
+
+    Returns the name in the file of each of E1, E2, b or E, b, and the sizes (V, d).
+    """
+    names = _find_tensors(stored)
+    shapes = {}
+    for name, stored_name in names.items():
+        tensor_format, shapes[name] = stored[stored_name]
+        if tensor_format not in TENSOR_FORMATS:
+            raise ValueError(f"{name} is {tensor_format}; use one of {', '.join(TENSOR_FORMATS)}")
+    if not _shapes_agree(shapes):
+        expected = "E1 (V, r), E2 (r, d)" if "E1" in shapes else "E (V, d)"
+        actual = ", ".join(f"{name} {shapes[name]}" for name in sorted(shapes))
+        raise ValueError(f"the shapes must be {expected} and b (V, 1), they are {actual}")
+    if "E1" in shapes:
+        return names, (shapes["E1"][0], shapes["E2"][1])
+    return names, (shapes["E"][0], shapes["E"][1])
+
+
+def _find_tensors(stored: dict[str, Any]) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for stored_name in stored:
+        name = stored_name.removeprefix(COMPILED_PREFIX)
+        if name not in ("E1", "E2", "E", "b"):
+            continue
+        if name in names:
+            raise ValueError(f"it holds {name} twice, as {names[name]} and as {stored_name}")
+        names[name] = stored_name
+    if set(names) not in ({"E1", "E2", "b"}, {"E", "b"}):
+        actual = ", ".join(sorted(stored)[:10])[:200] or "nothing"
+        raise ValueError(f"it must hold E1, E2 and b, or for LiP E and b; it holds {actual}")
+    return names
+
+
+def _shapes_agree(shapes: dict[str, tuple[int, ...]]) -> bool:
+    matrices = [shape for name, shape in shapes.items() if name != "b"]
+    if any(len(shape) != 2 or 0 in shape for shape in matrices):
+        return False
+    if "E1" in shapes and shapes["E1"][1] != shapes["E2"][0]:
+        return False
+    n_words = shapes["E1" if "E1" in shapes else "E"][0]
+    return shapes["b"] in ((n_words, 1), (n_words,))
+
+
+def check_vocabulary(vocabulary: Any, n_words: int) -> list[str]:
+    """Return the words in row order; every row must have exactly one."""
+    if not isinstance(vocabulary, dict):
+        raise ValueError(f"it holds a {type(vocabulary).__name__}, not an object {{word: row}}")
+    if len(vocabulary) != n_words:
+        raise ValueError(f"it has {len(vocabulary)} words, the model has {n_words} rows")
+    words: dict[int, str] = {}
+    for word, row in vocabulary.items():
+        if type(row) is not int or not 0 <= row < n_words:
+            raise ValueError(
+                f"{short_repr(word)} has row {short_repr(row)}; use integers from 0 to {n_words - 1}"
+            )
+        if row in words:
+            raise ValueError(f"{short_repr(words[row])} and {short_repr(word)} both have row {row}")
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{ascii(word)[:60]} is half of a surrogate pair, not text") from error
+        words[row] = word
+    return [words[row] for row in range(n_words)]
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object as a dict. A repeated key is refused: Python would keep its last value."""
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"it has {short_repr(key)} more than once")
+        result[key] = value
+    return result
+
+
+def read_extra_arrays(
+    path: Path, n_words: int, d: int, *, factorized: bool
+) -> dict[str, np.ndarray]:
+    """Read flip_sklearn.safetensors; shapes and formats are checked before anything is loaded."""
+    expected: dict[str, tuple[int | None, ...]] = {
+        "bias": (n_words,),
+        "embedding_mean": (d,),
+        "word_counts": (n_words,),
+    }
+    if not factorized:
+        expected["word_embeddings"] = (n_words, d)
+        expected["projection"] = (d, d)
+    stored = describe(path)
+    if "held_out" in stored:
+        expected["held_out"] = (None,)  # of any length
+    if set(stored) != set(expected):
+        raise ValueError(
+            f"it must hold {', '.join(sorted(expected))}, not {short_repr(sorted(stored))}"
+        )
+    for name, expected_shape in expected.items():
+        tensor_format, shape = stored[name]
+        formats = ("I64",) if name == "held_out" else ("F32", "F64")
+        same_shape = len(shape) == len(expected_shape) and all(
+            expected_size in (None, size)
+            for size, expected_size in zip(shape, expected_shape, strict=True)
+        )
+        if tensor_format not in formats or not same_shape:
+            raise ValueError(
+                f"{name} is {tensor_format} {shape}; it must be {' or '.join(formats)} "
+                f"{expected_shape}"
+            )
+    return read_arrays(path, stored)
