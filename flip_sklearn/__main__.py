@@ -1,4 +1,4 @@
-"""``python -m flip_sklearn`` is ``flip-sklearn``."""
+"""Run the command line with ``python -m flip_sklearn``."""
 
 from flip_sklearn.cli import main
 

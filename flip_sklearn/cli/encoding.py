@@ -1,7 +1,7 @@
-"""How text becomes what a model reads: the encoder and the words, in ``text.json`` beside the model.
+"""The encoder and the vectorizer of a model's texts, stored in ``text.json`` beside the model.
 
-The file names the model's ``config.json`` by its hash, which names all other files by theirs: a recipe that
-was left behind by another model, or a model that was written without one, is never taken for the right one.
+The file contains the hash of the model's ``config.json``, which contains the hashes of the model's other
+files. A file that belongs to another model is therefore ignored.
 """
 
 from __future__ import annotations
@@ -14,89 +14,140 @@ from pathlib import Path
 from typing import Any
 
 from flip_sklearn.encoders import SentenceEncoder
-from flip_sklearn.persistence.folder import ENCODING_FILE
+from flip_sklearn.io import write_atomic
+from flip_sklearn.persistence.format import ENCODING_FILE
 from flip_sklearn.vocabulary import ConceptVectorizer
 
-FILE = ENCODING_FILE
 _VERSION = 1
-_LARGEST = 2**16
-# What decides about the vectors, and nothing of this machine: no device, no folder, no name of a key.
-ENCODER = ("model", "backend", "normalize", "truncate_dim", "prompt_name", "language", "revision")
-PATTERNS = ("latin", "indic", "whitespace")  # a pattern of a stranger could run for ever
-WORDS = ("token_pattern", "lowercase", "strip_punctuation", "strip_accents")
+_MAX_BYTES = 2**16
+# Parameters that determine the vectors, and nothing specific to a machine: no device, folder or key.
+ENCODER_PARAMETERS = (
+    *("model", "backend", "normalize", "truncate_dim"),
+    *("prompt_name", "language", "revision"),
+)
+TOKEN_PATTERNS = (
+    "latin",
+    "indic",
+    "whitespace",
+)  # a regular expression from a file may be too slow
+VECTORIZER_PARAMETERS = ("token_pattern", "lowercase", "strip_punctuation", "strip_accents")
 
 
 @dataclass(frozen=True)
 class EncodingConfig:
-    """Parameters of the encoder (None where embeddings came from elsewhere) and of the vectorizer."""
+    """Parameters of the encoder (None if embeddings were given) and, in ``words``, of the vectorizer.
+
+    ``encoder_is_local`` says that the model of the encoder is a folder of which only the name is known.
+    """
 
     encoder: dict[str, Any] | None
     words: dict[str, Any]
+    encoder_is_local: bool = False
 
     @classmethod
-    def of(cls, encoder: SentenceEncoder | None, vectorizer: ConceptVectorizer) -> EncodingConfig:
-        """What a fit used."""
-        made_by = None
-        if encoder is not None:
-            made_by = {name: getattr(encoder, name) for name in ENCODER}
-            # A folder is to be found from anywhere.
-            made_by["model"] = model_name(encoder)
-        return cls(made_by, {name: getattr(vectorizer, name) for name in WORDS})
+    def from_fit(
+        cls, encoder: SentenceEncoder | None, vectorizer: ConceptVectorizer
+    ) -> EncodingConfig:
+        """Return the parameters that were used in training."""
+        words = {name: getattr(vectorizer, name) for name in VECTORIZER_PARAMETERS}
+        if encoder is None:
+            return cls(None, words)
+        settings = {name: getattr(encoder, name) for name in ENCODER_PARAMETERS}
+        folder = _local_folder(encoder.model)
+        if folder is not None:
+            settings["model"] = folder.name
+        return cls(settings, words, folder is not None)
 
     @classmethod
     def read(cls, folder: Path) -> EncodingConfig:
-        """That of a model; the paper's words and no encoder where the folder has none of this model."""
-        path = folder / FILE
+        """Read the file of a model; without one, no encoder and the default vectorizer."""
+        path = folder / ENCODING_FILE
         if not path.exists():
             return cls(None, {})
         try:
-            if not path.is_file() or path.stat().st_size > _LARGEST:
-                raise ValueError("no small file")
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if found["version"] != _VERSION:
+            if not path.is_file() or path.stat().st_size > _MAX_BYTES:
+                raise ValueError("not a small file")
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["version"] != _VERSION:
                 raise ValueError(
-                    f"version {found['version']!r:.20}, and this package reads {_VERSION}"
+                    f"version {content['version']!r:.20}; this package reads version {_VERSION}"
                 )
-            if found["of"] != _digest(folder):
+            if content["of"] != _config_digest(folder):
                 return cls(None, {})
-            encoder, words = found["encoder"], found["words"]
-            if encoder is not None:
-                if not set(encoder) <= set(ENCODER) or not isinstance(encoder.get("model"), str):
-                    raise ValueError("unknown parameters of the encoder")
-                SentenceEncoder(**encoder).fit()
-            if not set(words) <= set(WORDS) or words.get("token_pattern", "latin") not in PATTERNS:
-                raise ValueError("unknown parameters of the words")
-            ConceptVectorizer(vocabulary=["word"], **words).fit([])
+            return cls._from_content(content)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{str(path)!r} cannot be used ({type(error).__name__}: {error}); delete it and pass "
                 "--encoder, or get the model again."
             ) from None
-        return cls(encoder, words)
+
+    @classmethod
+    def _from_content(cls, content: dict[str, Any]) -> EncodingConfig:
+        encoder, words = content["encoder"], content["words"]
+        is_local = content.get("encoder_is_local", False)
+        if encoder is not None:
+            model = encoder.get("model")
+            if not set(encoder) <= set(ENCODER_PARAMETERS) or not isinstance(model, str):
+                raise ValueError("unknown parameters of the encoder")
+            # Before encoder_is_local was added, the absolute path of a folder was stored.
+            if Path(model).is_absolute() and not Path(model).is_dir():
+                encoder, is_local = {**encoder, "model": Path(model).name}, True
+            if not is_local:  # otherwise the parameters are checked when the folder is known
+                SentenceEncoder(**encoder).fit()
+        is_known = set(words) <= set(VECTORIZER_PARAMETERS)
+        if not is_known or words.get("token_pattern", "latin") not in TOKEN_PATTERNS:
+            raise ValueError("unknown parameters of the vectorizer")
+        ConceptVectorizer(vocabulary=["word"], **words).fit([])
+        return cls(encoder, words, bool(is_local))
 
     def write(self, folder: Path) -> None:
-        """Beside a model that is there, in one step."""
+        """Write the file beside a stored model."""
         content = {
             "version": _VERSION,
-            "of": _digest(folder),
+            "of": _config_digest(folder),
             "encoder": self.encoder,
+            "encoder_is_local": self.encoder_is_local,
             "words": self.words,
         }
-        new = folder / f".{FILE}.{os.getpid()}"
-        try:
-            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-            new.write_text(text, encoding="utf-8")
-            os.replace(new, folder / FILE)
-        finally:
-            new.unlink(missing_ok=True)
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        write_atomic(folder / ENCODING_FILE, text.encode())
+
+    def encoder_settings(self, model: str | None, note: str | None) -> dict[str, Any]:
+        """Return the parameters of the encoder for texts of this model.
+
+        ``model`` is the encoder that the user names. It replaces the stored encoder, but if that is a
+        local folder, it says where the folder is, and the other parameters stay. ``note`` is what the
+        author of the model wrote about the encoder.
+        """
+        if model is not None:
+            stored = self.encoder if self.encoder_is_local and self.encoder else {}
+            return {**stored, "model": model}
+        if self.encoder is None:
+            hint = f" (its author notes: {note})" if note else ""
+            raise ValueError(
+                f"the encoder of this model is not stored with it{hint}; name the encoder with --encoder, or "
+                "pass --embeddings."
+            )
+        if self.encoder_is_local:
+            raise ValueError(
+                f"the encoder of this model is the local folder {self.encoder['model']!r}, whose path is not "
+                "stored; pass the path with --encoder (other parameters are stored), or pass --embeddings."
+            )
+        return self.encoder
 
 
-def model_name(encoder: SentenceEncoder) -> str:
-    """The model of an encoder."""
-    model = os.fspath(encoder.model)
-    return str(Path(model).resolve()) if Path(model).is_dir() else model
+def describe_model(encoder: SentenceEncoder) -> str:
+    """Return the name of an encoder's model for the model card, without paths of this machine."""
+    folder = _local_folder(encoder.model)
+    return os.fspath(encoder.model) if folder is None else f"{folder.name} (a local folder)"
 
 
-def _digest(folder: Path) -> str | None:
+def _local_folder(model: str) -> Path | None:
+    """Return the absolute path of a model that is a folder, None for a name on the hub."""
+    folder = Path(model).expanduser()
+    return folder.resolve() if folder.is_dir() else None
+
+
+def _config_digest(folder: Path) -> str | None:
     config = folder / "config.json"
     return hashlib.sha256(config.read_bytes()).hexdigest() if config.is_file() else None

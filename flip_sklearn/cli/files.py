@@ -1,4 +1,4 @@
-"""Texts, embeddings and names out of files and pipes, in order and in bounded memory."""
+"""Read texts, embeddings and names from files and pipes, in order and in bounded memory."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
-STANDARD_INPUT = "-"
-# Embeddings that are read and looked at in one go: their words take more memory than they do.
+from flip_sklearn.cli.options import STANDARD_INPUT
+
+# Size of a block of embeddings. The row limit is for their keywords, which take more memory.
 _BLOCK_BYTES = 2**24
 _BLOCK_ROWS = 4096
 _MAGIC = b"\x93NUMPY"
 
 
 @contextmanager
-def opened(path: str) -> Iterator[BinaryIO]:
-    """A file, or standard input for "-"; ValueError where there is none."""
+def open_file(path: str) -> Iterator[BinaryIO]:
+    """Open a file, or standard input for "-"; raise ValueError if it does not exist."""
     if path == STANDARD_INPUT:
         if sys.stdin is None:
             raise ValueError(
@@ -31,15 +32,15 @@ def opened(path: str) -> Iterator[BinaryIO]:
         yield sys.stdin.buffer
         return
     if not Path(path).exists() or Path(path).is_dir():
-        what = "a folder" if Path(path).is_dir() else "no file"
-        raise ValueError(f"{path!r} is {what}; pass a file, or - for standard input.")
+        problem = "is a folder" if Path(path).is_dir() else "does not exist"
+        raise ValueError(f"{path!r} {problem}; pass a file, or - for standard input.")
     with open(path, "rb") as file:
         yield file
 
 
-def lines(path: str) -> Iterator[str]:
-    """The lines of a UTF-8 file, without their ends; only a line feed ends a line."""
-    with opened(path) as file:
+def read_lines(path: str) -> Iterator[str]:
+    """Yield the lines of a UTF-8 file without their ends; only a line feed ends a line."""
+    with open_file(path) as file:
         for number, line in enumerate(file, start=1):
             if number == 1:
                 line = line.removeprefix(b"\xef\xbb\xbf")
@@ -47,40 +48,40 @@ def lines(path: str) -> Iterator[str]:
                 text = line.decode("utf-8")
             except UnicodeDecodeError as error:
                 raise ValueError(
-                    f"line {number} of {_named(path)} is not UTF-8 (byte {error.start + 1} of the line is "
+                    f"line {number} of {_describe(path)} is not UTF-8 (byte {error.start + 1} of the line is "
                     f"0x{line[error.start]:02x}); convert it, for instance with iconv -t UTF-8."
                 ) from None
             yield text.rstrip("\r\n")
 
 
-def text_blocks(path: str, size: int) -> Iterator[list[str]]:
-    """Lines, ``size`` at a time; one at a time from a terminal, where somebody waits for the answer."""
+def read_line_blocks(path: str, size: int) -> Iterator[list[str]]:
+    """Yield blocks of ``size`` lines; from a terminal single lines, so that each is answered at once."""
     if path == STANDARD_INPUT and sys.stdin is not None and sys.stdin.isatty():
         size = 1
-    rows = lines(path)
-    while block := list(islice(rows, size)):
+    lines = read_lines(path)
+    while block := list(islice(lines, size)):
         yield block
 
 
-def all_lines(path: str) -> list[str]:
-    """Every line; ValueError where there is none."""
-    found = list(lines(path))
-    if not found:
-        raise ValueError(f"{_named(path)} is empty; it needs one sentence per line.")
-    return found
+def read_all_lines(path: str) -> list[str]:
+    """Return all lines; raise ValueError for an empty file."""
+    lines = list(read_lines(path))
+    if not lines:
+        raise ValueError(f"{_describe(path)} is empty; it needs one sentence per line.")
+    return lines
 
 
-def embeddings(path: str) -> np.ndarray:
-    """The array (n, d) of a .npy file, as a read-only memory map; pipes are read into memory."""
+def open_embeddings(path: str) -> np.ndarray:
+    """Return the array (n, d) of a .npy file as a read-only memory map; pipes are read into memory."""
     if path == STANDARD_INPUT or (Path(path).exists() and not Path(path).is_file()):
-        blocks = [*embedding_blocks(path)]
+        blocks = list(read_embedding_blocks(path))
         if not blocks:
             raise ValueError(
-                f"{_named(path)} has no rows; pass embeddings of at least one sentence."
+                f"{_describe(path)} has no rows; pass embeddings of at least one sentence."
             )
         return np.concatenate(blocks)
-    with opened(path) as file:
-        n_rows = _header(file, path)[0][0]
+    with open_file(path) as file:
+        (n_rows, _), _ = _read_header(file, path)
     if n_rows == 0:
         raise ValueError(f"{path!r} has no rows; pass embeddings of at least one sentence.")
     try:
@@ -91,73 +92,74 @@ def embeddings(path: str) -> np.ndarray:
         ) from None
 
 
-def embedding_blocks(path: str) -> Iterator[np.ndarray]:
-    """Rows of a .npy file or pipe in order, some megabytes at a time."""
-    with opened(path) as file:
-        (n, d), dtype = _header(file, path)
-        most = min(_BLOCK_ROWS, max(1, _BLOCK_BYTES // (d * dtype.itemsize)))
-        for first in range(0, n, most):
-            rows = min(most, n - first)
-            data = file.read(rows * d * dtype.itemsize)
-            if len(data) < rows * d * dtype.itemsize:
-                got = first + len(data) // (d * dtype.itemsize)
+def read_embedding_blocks(path: str) -> Iterator[np.ndarray]:
+    """Yield the rows of a .npy file or pipe in order, some megabytes at a time."""
+    with open_file(path) as file:
+        (n, d), dtype = _read_header(file, path)
+        row_bytes = d * dtype.itemsize
+        block_rows = min(_BLOCK_ROWS, max(1, _BLOCK_BYTES // row_bytes))
+        for start in range(0, n, block_rows):
+            n_rows = min(block_rows, n - start)
+            data = file.read(n_rows * row_bytes)
+            if len(data) < n_rows * row_bytes:
+                n_complete = start + len(data) // row_bytes
                 raise ValueError(
-                    f"{_named(path)} ends after row {got} of {n}: it is cut off; write it again."
+                    f"{_describe(path)} is truncated after row {n_complete} of {n}; write it again."
                 )
-            yield np.frombuffer(data, dtype=dtype).reshape(rows, d)
+            yield np.frombuffer(data, dtype=dtype).reshape(n_rows, d)
 
 
 def count_embeddings(path: str) -> int | None:
-    """Rows of a .npy file, None for a pipe."""
+    """Return the number of rows of a .npy file, None for a pipe."""
     if path == STANDARD_INPUT or not Path(path).is_file():
         return None
-    with opened(path) as file:
-        return _header(file, path)[0][0]
+    with open_file(path) as file:
+        (n_rows, _), _ = _read_header(file, path)
+    return n_rows
 
 
-def _header(file: BinaryIO, path: str) -> tuple[tuple[int, int], np.dtype[Any]]:
-    """Shape and type; nothing but numbers in two dimensions passes."""
-    where = _named(path)
-    start = file.read(len(_MAGIC))
-    if start != _MAGIC:
-        raise ValueError(f"{where} is no .npy file; write the embeddings (n, d) with numpy.save.")
+def _read_header(file: BinaryIO, path: str) -> tuple[tuple[int, int], np.dtype[Any]]:
+    """Return shape and dtype; raise ValueError unless the file has numbers in two dimensions."""
+    name = _describe(path)
+    if file.read(len(_MAGIC)) != _MAGIC:
+        raise ValueError(f"{name} is not a .npy file; write the embeddings (n, d) with numpy.save.")
     version = tuple(file.read(2))
     readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     if version not in readers:
-        raise ValueError(f"{where} is .npy of version {version}; write it with numpy.save.")
+        raise ValueError(f"{name} is a .npy file of version {version}; write it with numpy.save.")
     try:
         shape, fortran, dtype = readers[version](file)
     except ValueError as error:
-        raise ValueError(f"{where} has a damaged header ({error}); write it again.") from None
+        raise ValueError(f"{name} has a damaged header ({error}); write it again.") from None
     if dtype.hasobject or dtype.kind not in "fiu":
-        raise ValueError(f"{where} holds {dtype}, not numbers; save a float array (n, d).")
+        raise ValueError(f"{name} contains {dtype}, not numbers; save a float array (n, d).")
     if len(shape) != 2 or shape[1] < 1 or (fortran and min(shape) > 1):
         order = " in Fortran order" if fortran else ""
         raise ValueError(
-            f"{where} holds an array of shape {shape}{order}; save one of shape (n, d), row by row "
+            f"{name} contains an array of shape {shape}{order}; save one of shape (n, d), row by row "
             "(numpy.ascontiguousarray)."
         )
     return (int(shape[0]), int(shape[1])), dtype
 
 
-def names(path: str, n: int) -> list[list[str]]:
-    """The names in each of n sentences, from JSON lines such as ["New York", "Alice"]."""
-    found = []
-    for number, line in enumerate(lines(path), start=1):
+def read_names(path: str, n: int) -> list[list[str]]:
+    """Return the names in each of n sentences, from JSON lines such as ["New York", "Alice"]."""
+    names = []
+    for number, line in enumerate(read_lines(path), start=1):
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
             row = None
         if not isinstance(row, list) or not all(isinstance(name, str) for name in row):
             raise ValueError(
-                f"line {number} of {_named(path)} is {line[:60]!r}; write a JSON list of names per sentence, "
-                'such as ["New York", "Alice"], and [] for none.'
+                f"line {number} of {_describe(path)} is {line[:60]!r}; write a JSON list of names per "
+                'sentence, such as ["New York", "Alice"], and [] for none.'
             )
-        found.append(row)
-    if len(found) != n:
-        raise ValueError(f"{_named(path)} has {len(found)} lines, and there are {n} sentences.")
-    return found
+        names.append(row)
+    if len(names) != n:
+        raise ValueError(f"{_describe(path)} has {len(names)} lines, and there are {n} sentences.")
+    return names
 
 
-def _named(path: str) -> str:
+def _describe(path: str) -> str:
     return "standard input" if path == STANDARD_INPUT else repr(path)

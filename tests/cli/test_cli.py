@@ -19,10 +19,8 @@ import numpy as np
 import pytest
 
 from flip_sklearn import FLiPExtractor, keyword_accuracy
-from flip_sklearn.cli import commands as work
-from flip_sklearn.cli import files as reading
-from flip_sklearn.cli import main
-from flip_sklearn.cli.encoding import FILE, EncodingConfig
+from flip_sklearn.cli import commands, files, main
+from flip_sklearn.cli.encoding import EncodingConfig
 from flip_sklearn.encoders import SentenceEncoder
 from flip_sklearn.vocabulary import ConceptVectorizer
 from tests.helpers.paths import ROOT
@@ -117,7 +115,7 @@ def test_fit_is_the_librarys_fit(corpus: Corpus) -> None:
     assert sorted(model.vocabulary_) == sorted(WORDS)
     # The same by hand: the rows that were kept back weigh nothing.
     labels = np.unique([line.casefold() for line in corpus.lines], return_inverse=True)[1]
-    test = work._test_rows(labels, 0.1, 0)
+    test = commands.draw_test_rows(labels, 0.1, 0)
     train = np.setdiff1d(np.arange(N), test)
     vectorizer = ConceptVectorizer(bigrams=False, min_count=2).fit([corpus.lines[i] for i in train])
     weight = np.isin(np.arange(N), train).astype(float)
@@ -134,7 +132,7 @@ def test_fit_judges_by_sentences_that_it_was_not_trained_on(corpus: Corpus, tmp_
     assert code == 0, err
     summary = json.loads(out)
     labels = np.unique([line.casefold() for line in corpus.lines], return_inverse=True)[1]
-    test = work._test_rows(labels, 0.1, 0)
+    test = commands.draw_test_rows(labels, 0.1, 0)
     assert summary["sentences_held_out"] == len(test)
     assert summary["sentences_trained_on"] == N - len(test)
     model = FLiPExtractor.from_pretrained(tmp_path / "m")
@@ -149,10 +147,10 @@ def test_fit_judges_by_sentences_that_it_was_not_trained_on(corpus: Corpus, tmp_
 
 def test_equal_sentences_are_on_one_side() -> None:
     labels = np.repeat(np.arange(30), 10)
-    test = work._test_rows(labels, 0.2, 0)
+    test = commands.draw_test_rows(labels, 0.2, 0)
     assert len(test) == 60
     assert not set(labels[test]) & set(np.delete(labels, test))
-    assert len(work._test_rows(labels, 0, 0)) == 0
+    assert len(commands.draw_test_rows(labels, 0, 0)) == 0
 
 
 def test_fit_with_an_encoder_remembers_it(corpus: Corpus, tmp_path: Path) -> None:
@@ -165,12 +163,13 @@ def test_fit_with_an_encoder_remembers_it(corpus: Corpus, tmp_path: Path) -> Non
     assert "3 blank lines" in out
     assert re.search(r"keyword accuracy +\d+\.\d % ± \d\.\d +with bias", out)
     assert (tmp_path / "cache" / "embeddings.sqlite3").exists()
-    recipe = EncodingConfig.read(tmp_path / "m")
-    assert recipe.encoder is not None
-    assert recipe.encoder["normalize"] is True
+    config = EncodingConfig.read(tmp_path / "m")
+    assert config.encoder is not None
+    assert config.encoder["normalize"] is True
     code, out, err = run(
-        "keywords", "-m", tmp_path / "m", "-t", "-", "-k", 4, stdin=b"Red dog RUNS day"
-    )
+        "keywords", "-m", tmp_path / "m", "-t", "-", "-k", 4, "-e", corpus.encoder,
+        stdin=b"Red dog RUNS day",
+    )  # fmt: skip
     assert code == 0, err
     assert set(out.rstrip("\n").split("\t")) == {"red", "dog", "runs", "day"}
     X = SentenceEncoder(corpus.encoder, normalize=True).transform(["Red dog RUNS day"])
@@ -225,7 +224,7 @@ def test_a_failed_fit_leaves_nothing(corpus: Corpus, tmp_path: Path) -> None:
     err = failed(
         *run("fit", "-t", tmp_path / "blank.txt", "-o", tmp_path / "m", "-e", corpus.encoder)
     )
-    assert "blank lines only" in err
+    assert "only blank lines" in err
     assert "is a file" in failed(*run("fit", "-t", corpus.text, "-o", corpus.text))
     assert not (tmp_path / "m").exists()
 
@@ -244,7 +243,7 @@ def test_ctrl_c_saves_the_best_pass(corpus: Corpus, tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err.decode()
-    assert b"stopped; the best of the passes done is in" in err
+    assert b"interrupted; the best pass so far is saved in" in err
     assert b"saved in" in out
     assert len(FLiPExtractor.from_pretrained(tmp_path / "m").vocabulary_) == len(WORDS)
 
@@ -274,7 +273,7 @@ def test_keywords_of_embeddings_are_the_librarys(corpus: Corpus) -> None:
 def test_lines_and_answers_are_in_step(
     corpus: Corpus, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "BLOCK", block)
+    monkeypatch.setattr(commands, "LINES_PER_BLOCK", block)
     lines = [
         "\ufeffdog runs",
         "",
@@ -311,9 +310,9 @@ def test_scores_stand_behind_the_words(corpus: Corpus) -> None:
 
 
 def test_words_with_tabs_are_one_field(corpus: Corpus) -> None:
-    from flip_sklearn.cli.app import _fields
+    from flip_sklearn.cli.output import keyword_fields
 
-    assert _fields([("a\tb\nc", 1.0), ("new york", 0.5)], False) == ["a b c", "new york"]
+    assert keyword_fields([("a\tb\nc", 1.0), ("new york", 0.5)], False) == ["a b c", "new york"]
 
 
 def test_a_reader_that_leaves_ends_it_quietly(corpus: Corpus) -> None:
@@ -495,11 +494,11 @@ def test_bad_files_have_their_line(corpus: Corpus, tmp_path: Path) -> None:
         return failed(*run("keywords", "-q", "-m", corpus.model, *arguments, stdin=stdin))
 
     encoder = ("-e", corpus.encoder)
-    assert "no file" in answer("-t", tmp_path / "none.txt", *encoder)
+    assert "does not exist" in answer("-t", tmp_path / "none.txt", *encoder)
     assert "a folder" in answer("-t", tmp_path, *encoder)
     assert "--encoder" in answer("-t", corpus.text)
     FLiPExtractor.from_pretrained(corpus.model).save_pretrained(tmp_path / "m", encoder="LaBSE")
-    assert "only of what: LaBSE;" in failed(*run("keywords", "-m", tmp_path / "m", "-t", "-"))
+    assert "its author notes: LaBSE" in failed(*run("keywords", "-m", tmp_path / "m", "-t", "-"))
     wrong = answer("-t", "-", *encoder, stdin="gr\u00fcn\n".encode("latin-1"))
     assert "line 1 of standard input is not UTF-8" in wrong
     assert "0xfc" in wrong
@@ -507,16 +506,16 @@ def test_bad_files_have_their_line(corpus: Corpus, tmp_path: Path) -> None:
     np.save(npy, corpus.X)
     whole = npy.getvalue()
     for data, message in (
-        (b"", "no .npy file"),
+        (b"", "not a .npy file"),
         (b"\x93NUMPY\x09\x00", "version (9, 0)"),
-        (whole[: len(whole) // 2], "cut off"),
+        (whole[: len(whole) // 2], "truncated"),
         (whole[:40], "damaged header"),
     ):
         assert message in answer("--embeddings", "-", stdin=data)
         (tmp_path / "x.npy").write_bytes(data)
         assert message in answer("--embeddings", tmp_path / "x.npy")
     for array, message in (
-        (np.array([{}]), "holds object"),
+        (np.array([{}]), "contains object"),
         (corpus.X[0], "shape (24,)"),
         (np.asfortranarray(corpus.X), "Fortran"),
         (corpus.X[:, :5], "24"),
@@ -617,15 +616,15 @@ def test_a_recipe_of_a_stranger(corpus: Corpus, tmp_path: Path, change: dict[str
     folder = tmp_path / "m"
     FLiPExtractor.from_pretrained(corpus.model).save_pretrained(folder)
     EncodingConfig({"model": "m"}, {}).write(folder)
-    content = json.loads((folder / FILE).read_text()) | change
-    (folder / FILE).write_text(json.dumps(content))
+    content = json.loads((folder / "text.json").read_text()) | change
+    (folder / "text.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"text\.json"):
         EncodingConfig.read(folder)
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b"[]", b"{" * 5000, b" " * 2**17, b"[" * 60_000])
 def test_a_recipe_of_anything(corpus: Corpus, tmp_path: Path, data: bytes) -> None:
-    (tmp_path / FILE).write_bytes(data)
+    (tmp_path / "text.json").write_bytes(data)
     with pytest.raises(ValueError, match=r"text\.json"):
         EncodingConfig.read(tmp_path)
 
@@ -687,7 +686,7 @@ def test_blocks_of_embeddings_are_the_array(
     X = np.random.default_rng(0).normal(size=(23, 5)).astype(np.float16)
     np.save(tmp_path / "x.npy", X)
     for size in (1, 70, 10**6):
-        monkeypatch.setattr(reading, "_BLOCK_BYTES", size)
-        blocks = list(reading.embedding_blocks(str(tmp_path / "x.npy")))
+        monkeypatch.setattr(files, "_BLOCK_BYTES", size)
+        blocks = list(files.read_embedding_blocks(str(tmp_path / "x.npy")))
         np.testing.assert_array_equal(np.concatenate(blocks), X)
-    assert reading.count_embeddings(str(tmp_path / "x.npy")) == 23
+    assert files.count_embeddings(str(tmp_path / "x.npy")) == 23

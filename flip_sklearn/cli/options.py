@@ -1,0 +1,229 @@
+"""Options that several commands share, and the checks of their values; loads neither torch nor NumPy."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+STANDARD_INPUT = "-"
+# The parameters of SentenceEncoder that --encoder-option sets, and the options that set the others.
+ENCODER_SETTINGS = (
+    *("backend", "batch_size", "normalize", "truncate_dim"),
+    *("prompt_name", "language", "revision", "api_key_env"),
+)
+OTHER_ENCODER_OPTIONS = {
+    "model": "--encoder",
+    "device": "--device",
+    "cache_dir": "--cache",
+    "verbose": "--quiet",
+}
+
+Encoder = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder",
+        "-e",
+        metavar="NAME",
+        help="Model that encodes the text: name on the hub, folder, or gemini-embedding-001. The default "
+        "of fit and report is all-MiniLM-L6-v2, otherwise the encoder that the model was trained with.",
+    ),
+]
+EncoderOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--encoder-option",
+        "-E",
+        metavar="KEY=VALUE",
+        help="A parameter of SentenceEncoder, such as language=deu_Latn, prompt_name=query or "
+        "normalize=true; may be repeated.",
+    ),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        metavar="DIR",
+        help="Folder in which embeddings are stored, so that no text is encoded twice.",
+    ),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+Json = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="DIR|OWNER/NAME",
+        help="Folder of a model, or its id on the Hugging Face hub.",
+    ),
+]
+Subfolder = Annotated[
+    str | None,
+    typer.Option("--subfolder", metavar="PATH", help="Folder of the model inside --model."),
+]
+Revision = Annotated[
+    str | None,
+    typer.Option(
+        "--revision", metavar="REV", help="Branch, tag or commit of the model on the hub."
+    ),
+]
+Entities = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.jsonl", help='Names in each line of text, such as ["New York"] or [].'
+    ),
+]
+TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, help="Words per line.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same result.")]
+
+
+@dataclass(frozen=True)
+class InputFiles:
+    """Paths of texts, embeddings and names, or "-"; without embeddings the text is encoded."""
+
+    text: str | None
+    embeddings: str | None
+    entities: str | None = None
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """The encoder as named on the command line; ``settings`` are other parameters of SentenceEncoder."""
+
+    model: str | None
+    settings: dict[str, Any]
+    cache_dir: Path | None
+    device: str
+    verbose: bool
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A stored model, and the device on which it is used."""
+
+    folder_or_id: str
+    subfolder: str | None
+    revision: str | None
+    device: str
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Parameters of the model, the vectorizer and the held-out split."""
+
+    rank: int | str | None
+    l1_strength: float
+    max_iter: int
+    max_words: int
+    min_count: int | None
+    pairs: bool
+    token_pattern: str | None
+    test_share: float
+    seed: int
+    device: str
+    verbose: bool
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Options of a report besides its inputs."""
+
+    entities: str | None
+    title: str | None
+    ranks: bool
+    seed: int
+    verbose: bool
+
+
+def silence_progress(quiet: bool) -> None:
+    """Disable the progress bars of the hub and of transformers, which read this when imported."""
+    if quiet:
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+
+
+def check_standard_input(*paths: str | None) -> None:
+    """Raise BadParameter if more than one input is "-"."""
+    if paths.count(STANDARD_INPUT) > 1:
+        raise typer.BadParameter("only one input can be standard input.")
+
+
+def parse_encoder_options(
+    encoder: str | None,
+    pairs: Sequence[str] | None,
+    cache: Path | None,
+    has_embeddings: bool,
+    device: str,
+    quiet: bool,
+) -> EncoderOptions | None:
+    """Return the options of the encoder, or None with embeddings, which exclude such options.
+
+    Raises
+    ------
+    typer.BadParameter
+        If an option is given although there is nothing to encode, or is not KEY=VALUE.
+    ValueError
+        If a key is not a parameter of SentenceEncoder, or has an option of its own.
+    """
+    if has_embeddings:
+        if encoder is not None or pairs or cache is not None:
+            raise typer.BadParameter(
+                "--embeddings cannot be combined with --encoder, --encoder-option or --cache, because no "
+                "text is encoded; leave them out."
+            )
+        return None
+    settings = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise typer.BadParameter(f"--encoder-option {pair!r} is not KEY=VALUE.")
+        if key in OTHER_ENCODER_OPTIONS:
+            raise ValueError(
+                f"encoder option {key!r} is not allowed; use {OTHER_ENCODER_OPTIONS[key]} instead."
+            )
+        if key not in ENCODER_SETTINGS:
+            raise ValueError(
+                f"encoder option {key!r} is not known; use one of {', '.join(ENCODER_SETTINGS)}."
+            )
+        settings[key] = _parse_value(value)
+    return EncoderOptions(encoder, settings, cache, device, not quiet)
+
+
+def _parse_value(text: str) -> Any:
+    """Return true, false, null and integers as Python values, other text as it is."""
+    if re.fullmatch(r"true|false|null|-?(0|[1-9][0-9]*)", text):
+        return json.loads(text)
+    return text
+
+
+def parse_rank(text: str) -> int | str | None:
+    """Return the value of ``FLiPExtractor``'s parameter ``rank``; "full" is None."""
+    if text == "auto":
+        return text
+    if text == "full":
+        return None
+    if re.fullmatch("0*[1-9][0-9]*", text):
+        return int(text)
+    raise typer.BadParameter(f"--rank {text!r} is not allowed; use a number >= 1, auto or full.")
+
+
+def parse_named_files(values: Sequence[str], option: str) -> dict[str, str]:
+    """Return the paths of NAME=FILE by name; a single file needs no name."""
+    paths: dict[str, str] = {}
+    for value in values:
+        name, equals, path = value.partition("=")
+        if not equals or Path(value).exists():
+            name, path = option.removeprefix("--"), value
+        if name in paths:
+            raise typer.BadParameter(
+                f"{option} has two files called {name!r}; name them: {option} en=a.txt {option} de=b.txt."
+            )
+        paths[name] = path
+    return paths
