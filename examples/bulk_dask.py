@@ -1,14 +1,14 @@
-"""Keywords for a table in many files: train once, read everywhere, with Dask.
+"""Keywords for a table in many files, extracted by several processes with Dask.
 
 Run it with ``python examples/bulk_dask.py`` after ``pip install '.[dask]'``. It
 
 1. collects sentences from the docstrings of NumPy (no download) and embeds them with tf-idf and a
-   singular value decomposition: a stand-in that every machine has. Put your encoder in its place;
-2. trains FLiP on a part of them and leaves the embeddings of the rest as Parquet files, one list of
+   singular value decomposition, which needs no model; use your own encoder instead;
+2. trains FLiP on some of the sentences and writes the embeddings of the others to Parquet files, one list of
    numbers per row, as an embedding job would;
-3. starts two worker processes, sends them the model once, and lets them read the files partition by
-   partition and write the words beside them;
-4. prints some of the words.
+3. starts two worker processes, sends them the model once, and lets each of them read partitions and write
+   the keywords to other files;
+4. prints some of the keywords.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from flip_sklearn import FLiPExtractor, KeywordMapper
 from flip_sklearn.datasets import load_docstrings
 
-TRAINING, FILES, SHOWN = 2000, 6, 5
+N_TRAINING, N_FILES, N_PRINTED = 2000, 6, 5
 
 
-def read(batch: pd.DataFrame, mapper: KeywordMapper) -> pd.DataFrame:
-    """One partition: words in, vectors out of the way."""
+def extract(batch: pd.DataFrame, mapper: KeywordMapper) -> pd.DataFrame:
+    """Add the keywords to a partition and drop the embeddings."""
     return mapper(batch).drop(columns="embedding")
 
 
@@ -52,18 +52,19 @@ def main() -> None:
     X = X.astype(np.float32)
 
     print(
-        f"2. Training on {TRAINING:,} of {len(texts):,}; the others go to {FILES} files", flush=True
+        f"2. Training on {N_TRAINING:,} of {len(texts):,}; the others go to {N_FILES} files",
+        flush=True,
     )
     words = CountVectorizer(min_df=2, stop_words="english")
-    Y = words.fit_transform(texts[:TRAINING])
+    Y = words.fit_transform(texts[:N_TRAINING])
     flip = FLiPExtractor(
         vocabulary=words.vocabulary_, top_k=6, max_iter=8, tol=0.02, random_state=0
-    ).fit(X[:TRAINING], Y)
+    ).fit(X[:N_TRAINING], Y)
     shutil.rmtree(args.out, ignore_errors=True)
     (args.out / "embeddings").mkdir(parents=True)
-    rest = pd.DataFrame({"text": texts[TRAINING:], "embedding": list(X[TRAINING:])})
+    rest = pd.DataFrame({"text": texts[N_TRAINING:], "embedding": list(X[N_TRAINING:])})
     rest.insert(0, "id", np.arange(len(rest)))
-    for file, rows in enumerate(np.array_split(np.arange(len(rest)), FILES)):
+    for file, rows in enumerate(np.array_split(np.arange(len(rest)), N_FILES)):
         rest.iloc[rows].to_parquet(args.out / f"embeddings/{file}.parquet", index=False)
 
     mapper = KeywordMapper(flip)
@@ -74,19 +75,20 @@ def main() -> None:
         ) as cluster,
         Client(cluster) as client,
     ):
-        began = time.perf_counter()
+        start = time.perf_counter()
         table = dd.read_parquet(args.out / "embeddings")
-        sent = client.scatter(mapper, broadcast=True)
-        result = table.map_partitions(read, sent, meta=read(table._meta, mapper))
+        remote_mapper = client.scatter(mapper, broadcast=True)
+        meta = extract(table._meta, mapper)
+        result = table.map_partitions(extract, remote_mapper, meta=meta)
         schema = pa.schema(
             {"id": pa.int64(), "text": pa.string(), "keywords": pa.list_(pa.string())}
         )
         result.to_parquet(args.out / "keywords", write_index=False, schema=schema)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
 
     print(f"4. {len(rest):,} rows in {seconds:.1f} s, in {args.out / 'keywords'}\n")
-    written = pd.read_parquet(args.out / "keywords").sample(SHOWN, random_state=1)
-    for row in written.itertuples():
+    sample = pd.read_parquet(args.out / "keywords").sample(N_PRINTED, random_state=1)
+    for row in sample.itertuples():
         print(textwrap.shorten(row.text, 96))
         print("   ", *row.keywords)
 

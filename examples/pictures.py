@@ -1,9 +1,9 @@
-"""Every picture that the package draws, from real sentences: those of docs/pictures.md.
+"""Draw every plot of the package from real sentences: those in docs/pictures.md.
 
     python examples/pictures.py --out docs/images
 
-It takes sentences from the docstrings of the installed packages and embeds them with all-MiniLM-L6-v2, as
-``make demo`` does (which leaves the embeddings on disk: run it first and this one is faster).
+The sentences are docstrings of the installed packages, embedded with all-MiniLM-L6-v2 as in ``make demo``.
+Run ``make demo`` first to reuse its embeddings, which are stored on disk.
 """
 
 from __future__ import annotations
@@ -35,71 +35,68 @@ from flip_sklearn.diagnostics import (
 matplotlib.use("Agg")
 
 
-def mixed_up(text: str, rng: np.random.Generator) -> str:
-    """The words in any order."""
+def shuffle_words(text: str, rng: np.random.Generator) -> str:
+    """Return the words in random order."""
     return " ".join(rng.permutation(text.split()))
 
 
-def misspelt(text: str, rng: np.random.Generator) -> str:
-    """Two letters inside each word of four or more change places."""
+def misspell(text: str, rng: np.random.Generator) -> str:
+    """Swap two adjacent letters inside each word of four or more letters."""
     words = text.split()
     for i, word in enumerate(words):
         if len(word) > 3:
-            at = rng.integers(1, len(word) - 2)
-            words[i] = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+            k = rng.integers(1, len(word) - 2)
+            words[i] = word[:k] + word[k + 1] + word[k] + word[k + 2 :]
     return " ".join(words)
 
 
 def save(display: Any, folder: Path, name: str) -> None:
-    """The picture of a display as a small file."""
+    """Save the figure of a display as a small PNG file."""
     import matplotlib.pyplot as plt
     from PIL import Image
 
-    drawn = io.BytesIO()
-    display.figure_.savefig(drawn, dpi=100)
-    Image.open(drawn).convert("RGB").quantize(256).save(folder / f"{name}.png", optimize=True)
+    buffer = io.BytesIO()
+    display.figure_.savefig(buffer, dpi=100)
+    Image.open(buffer).convert("RGB").quantize(256).save(folder / f"{name}.png", optimize=True)
     plt.close(display.figure_)
     print(f"{folder / name}.png", flush=True)
 
 
 def main() -> None:
-    """Draw everything."""
+    """Run the example."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "--out", type=Path, default=Path("outputs/pictures"), help="folder to write to"
     )
     parser.add_argument(
-        "--cache", type=Path, default=Path("outputs/cache"), help="embeddings on disk"
+        "--cache", type=Path, default=Path("outputs/cache"), help="folder of stored embeddings"
     )
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
-    # The sentences and the split of the demonstration.
+    # The same sentences and the same split as in quickstart.py.
     texts = load_docstrings(max_sentences=9000, random_state=0, verbose=True)
     train, test = train_test_split(texts, test_size=1000, random_state=0)
     texts = train + test
     X = embed(texts, None, args.cache)
     counter = CountVectorizer(strip_accents="ascii")
     Y = counter.fit_transform(texts)
-    words = counter.build_analyzer()
+    tokenize = counter.build_analyzer()
     n = 7000
     X_test, Y_test, test = X[n:], Y[n:], texts[n:]
     flip = FLiPExtractor(vocabulary=counter.vocabulary_, random_state=0).fit(X[:n], Y[:n])
 
     flip.set_params(use_bias=False)
-    # A sentence of middling length about something that most readers know.
-    read = [words(text) for text in test]
-    i = next(i for i, found in enumerate(read) if 9 <= len(found) <= 12 and "list" in found)
-    save(
-        plots.KeywordDisplay.from_estimator(
-            flip, X_test[i], top_k=10, words_present=read[i], text=test[i]
-        ),
-        args.out,
-        "keywords",
+    # A sentence of medium length that is easy to understand.
+    tokens = [tokenize(text) for text in test]
+    i = next(i for i, words in enumerate(tokens) if 9 <= len(words) <= 12 and "list" in words)
+    keywords = plots.KeywordDisplay.from_estimator(
+        flip, X_test[i], top_k=10, words_present=tokens[i], text=test[i]
     )
+    save(keywords, args.out, "keywords")
 
-    near = X_test @ X_test[i]
-    j = int(np.argsort(-near)[1])
+    similarity = X_test @ X_test[i]
+    j = int(np.argsort(-similarity)[1])
     explanation = explain_similarity(flip, X_test[i], X_test[j])
     title = f'"{test[i]}" and "{test[j]}"'
     save(plots.SimilarityDisplay.from_result(explanation, name=title), args.out, "similarity")
@@ -120,23 +117,24 @@ def main() -> None:
     path = regularization_path(X, Y, 10, estimator=FLiPExtractor(rank=64, random_state=0))
     save(plots.SparsityDisplay.from_result(path), args.out, "sparsity")
 
-    often = CountVectorizer(strip_accents="ascii", max_features=1500)
-    counts = often.fit_transform(texts)
-    dictionary = embed(often.get_feature_names_out().tolist(), None, args.cache)
+    frequent = CountVectorizer(strip_accents="ascii", max_features=1500)
+    counts = frequent.fit_transform(texts)
+    words = frequent.get_feature_names_out().tolist()
+    dictionary = embed(words, None, args.cache)
     methods = compare_extractors(X, counts, dictionary=dictionary, random_state=0)
     save(plots.ExtractorDisplay.from_result(methods), args.out, "extractors")
 
     rng, m = np.random.default_rng(0), 1250
     views = {
         "as written": X[:m],
-        "words mixed up": embed([mixed_up(text, rng) for text in texts[:m]], None, args.cache),
-        "misspelt": embed([misspelt(text, rng) for text in texts[:m]], None, args.cache),
+        "words mixed up": embed([shuffle_words(text, rng) for text in texts[:m]], None, args.cache),
+        "misspelt": embed([misspell(text, rng) for text in texts[:m]], None, args.cache),
     }
     alignment = view_alignment(views, counts[:m], random_state=0)
     save(plots.AlignmentDisplay.from_result(alignment), args.out, "alignment")
     kinds = {
-        "short words": counts[:m][:, [len(w) < 6 for w in often.get_feature_names_out()]],
-        "long words": counts[:m][:, [len(w) >= 6 for w in often.get_feature_names_out()]],
+        "short words": counts[:m][:, [len(word) < 6 for word in words]],
+        "long words": counts[:m][:, [len(word) >= 6 for word in words]],
     }
     preference = vocabulary_preference(views, kinds, random_state=0)
     save(plots.AlignmentDisplay.from_result(preference), args.out, "preference")

@@ -1,4 +1,4 @@
-"""The examples as a newcomer runs them: real processes, a small encoder, few sentences."""
+"""The examples run as scripts, with a small encoder and few sentences."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ WORDS = [*COMMON, *itertools.chain.from_iterable(THINGS.values())]
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An encoder that knows the words of the sentences."""
+    """A bag-of-words encoder of the words of the sentences."""
     return bag_of_words_model(tmp_path_factory.mktemp("encoder"), WORDS, 24)[0]
 
 
 @pytest.fixture(scope="module")
 def sentences() -> list[tuple[str, str]]:
-    """Labelled sentences: three of the place's words among five that are everywhere."""
+    """Labelled sentences: three words of the class among five common words."""
     rng = np.random.default_rng(0)
-    made = []
+    labelled = []
     for label, words in THINGS.items():
         for _ in range(120):
-            drawn = [*rng.choice(words, 3, replace=False), *rng.choice(COMMON, 5, replace=False)]
-            made.append((label, " ".join(rng.permutation(drawn)).capitalize() + "."))
-    return made
+            chosen = [*rng.choice(words, 3, replace=False), *rng.choice(COMMON, 5, replace=False)]
+            labelled.append((label, " ".join(rng.permutation(chosen)).capitalize() + "."))
+    return labelled
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def classify(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def run(name: str, *arguments: object) -> str:
-    """What an example prints."""
+    """Run an example and return what it prints."""
     result = subprocess.run(
         [sys.executable, "-W", "error::FutureWarning:__main__", str(EXAMPLES / name)]
         + [str(argument) for argument in arguments],
@@ -78,87 +78,87 @@ def write(path: Path, pairs: list[tuple[str, str]]) -> Path:
 def classified(
     encoder: Path, sentences: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Path]:
-    """What classify.py prints, and its folder."""
+    """The output of classify.py, and its folder."""
     out = tmp_path_factory.mktemp("classified")
     texts = write(out / "texts.tsv", sentences)
     return run("classify.py", "--texts", texts, "--encoder", encoder, "--out", out), out
 
 
-def test_classify_beats_the_largest_class_and_loads_as_saved(
+def test_classify_beats_the_largest_class_and_reloads(
     classified: tuple[str, Path],
 ) -> None:
-    told, out = classified
-    shares = [float(share) for share in re.findall(r" ([\d.]+)% \+- [\d.]+%", told)]
-    words, numbers, own, largest = shares
-    assert min(words, numbers, own) > 80 > largest + 30
-    assert "equal keywords True" in told
-    assert "equal predictions True" in told
+    output, out = classified
+    accuracies = [float(value) for value in re.findall(r" ([\d.]+)% \+- [\d.]+%", output)]
+    keywords, numbers, text, largest = accuracies
+    assert min(keywords, numbers, text) > 80 > largest + 30
+    assert "equal keywords True" in output
+    assert "equal predictions True" in output
     assert FLiPExtractor.from_pretrained(out / "classify-flip").top_k == 30
     assert (out / "classify.png").stat().st_size > 10_000
-    named = dict(re.findall(r"^   (zoo|kitchen|harbour) +(.*)$", told, re.MULTILINE))
-    assert {name: set(words.split()[:3]) <= {*THINGS[name]} for name, words in named.items()} == {
-        "zoo": True, "kitchen": True, "harbour": True,
-    }  # fmt: skip
+    best_words = dict(re.findall(r"^   (zoo|kitchen|harbour) +(.*)$", output, re.MULTILINE))
+    assert set(best_words) == set(THINGS)
+    for name, words in best_words.items():
+        assert set(words.split()[:3]) <= set(THINGS[name])
 
 
-def test_the_printed_parts_add_up_to_the_decision(classified: tuple[str, Path]) -> None:
-    told, _ = classified
-    blocks = re.findall(r"decision value (-?[\d.]+) =\n(.*)\n(.*)\n", told)
+def test_printed_contributions_add_up_to_the_decision_value(classified: tuple[str, Path]) -> None:
+    output, _ = classified
+    blocks = re.findall(r"decision value (-?[\d.]+) =\n(.*)\n(.*)\n", output)
     assert len(blocks) == 3
     for value, words, rest in blocks:
         parts = [float(part) for part in re.findall(r"[+-]\d+\.\d+", words + rest)]
         assert len(parts) == 8
-        assert sum(parts) == pytest.approx(float(value), abs=0.005 * 9)  # each is rounded
+        assert sum(parts) == pytest.approx(float(value), abs=0.005 * 9)  # each number is rounded
 
 
-@pytest.mark.parametrize("places", [["zoo", "kitchen", "harbour"], ["zoo", "kitchen"]])
-def test_parts_add_up_for_every_sentence_and_class(
-    classify: ModuleType, classified: tuple[str, Path], sentences: list[tuple[str, str]], places: list[str]
-) -> None:  # fmt: skip
+@pytest.mark.parametrize("classes", [["zoo", "kitchen", "harbour"], ["zoo", "kitchen"]])
+def test_contributions_add_up_for_every_sentence_and_class(
+    classify: ModuleType,
+    classified: tuple[str, Path],
+    sentences: list[tuple[str, str]],
+    classes: list[str],
+) -> None:
     pipeline = joblib.load(classified[1] / "classify.joblib")
-    labels, texts = zip(*[pair for pair in sentences if pair[0] in places], strict=True)
+    labels, texts = zip(*[pair for pair in sentences if pair[0] in classes], strict=True)
     pipeline.fit(texts, labels)
-    parts, intercepts = classify.parts_of(pipeline, texts[:50])
+    parts, intercepts = classify.contributions(pipeline, texts[:50])
     values = pipeline.decision_function(texts[:50])
-    if values.ndim == 1:  # one value for two classes: each has half of it, with its sign
+    if values.ndim == 1:  # for two classes, one value: half of it each, with its sign
         values = np.stack([-values, values], axis=1) / 2
     expected = values - values.mean(axis=1, keepdims=True)
     np.testing.assert_allclose(parts.sum(axis=2) + intercepts, expected, atol=1e-5)
 
 
-def test_no_sentence_is_there_twice(classify: ModuleType, tmp_path: Path) -> None:
+def test_duplicate_sentences_are_removed(classify: ModuleType, tmp_path: Path) -> None:
     pairs = [
         ("zoo", "The lion sees 2 sailors."),
-        ("zoo", "the Lion sees 3 sailors!"),  # the same but for case, number and punctuation
+        ("zoo", "the Lion sees 3 sailors!"),  # the same up to case, number and punctuation
         ("zoo", "A zebra."),
-        ("harbour", "Zebra: a"),  # of two classes, so of none
+        ("harbour", "Zebra: a"),  # of two classes, so removed
         ("harbour", "The crane loads cargo."),
     ]
-    texts, labels = classify.labelled(Namespace(texts=write(tmp_path / "texts.tsv", pairs)))
+    path = write(tmp_path / "texts.tsv", pairs)
+    texts, labels = classify.labelled(Namespace(texts=path))
     assert list(zip(labels, texts, strict=True)) == [pairs[0], pairs[4]]
 
 
-def test_near_copies_are_left_out(classify: ModuleType) -> None:
+def test_near_duplicates_are_removed(classify: ModuleType) -> None:
     X = np.linalg.qr(np.random.default_rng(0).normal(size=(8, 8)))[0]
     near, far = 0.95 * X[3] + 0.1 * X[7], 0.8 * X[3] + 0.6 * X[7]
-    tried = np.stack([X[0], X[6], near / np.linalg.norm(near), far])
-    assert classify.new_ones(tried, X[:6]).tolist() == [1, 3]
+    X_test = np.stack([X[0], X[6], near / np.linalg.norm(near), far])
+    assert classify.without_near_duplicates(X_test, X[:6]).tolist() == [1, 3]
 
 
 def test_search(encoder: Path, sentences: list[tuple[str, str]], tmp_path: Path) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("".join(text + "\n" for _, text in sentences), encoding="utf-8")
-    told = run(
-        "search.py", "--texts", texts, "--sentences", 200, "--encoder", encoder, "--out", tmp_path,
-        "--ranks", 2, 16, "--l1-strengths", 0.01, 0.1,
-    )  # fmt: skip
-    assert re.match(
-        r"19\d sentences, 3\d words, 8 settings x 3 folds\n", told
-    )  # progress is not in the result
-    rows = re.findall(
-        r"^\| (\d+) \| ([\d.]+) \| (\w+) \| ([\d.]+)% \+- [\d.]+% \| (\d+)% \| ([\d.]+) \|$",
-        told, re.MULTILINE,
-    )  # fmt: skip
+    data = ("--texts", texts, "--sentences", 200, "--encoder", encoder)
+    grid = ("--ranks", 2, 16, "--l1-strengths", 0.01, 0.1)
+    output = run("search.py", *data, *grid, "--out", tmp_path)
+    # The progress of the search is not in the output.
+    assert re.match(r"19\d sentences, 3\d words, 8 settings x 3 folds\n", output)
+    row = r"^\| (\d+) \| ([\d.]+) \| (\w+) \| ([\d.]+)% \+- [\d.]+% \| (\d+)% \| ([\d.]+) \|$"
+    rows = re.findall(row, output, re.MULTILINE)
     assert len(rows) == 8
     assert {row[:3] for row in rows} == {
         *itertools.product(("2", "16"), ("0.01", "0.1"), ("True", "False"))
@@ -170,9 +170,9 @@ def test_search(encoder: Path, sentences: list[tuple[str, str]], tmp_path: Path)
     # The bias changes the ranking, not the fit.
     assert all(zeros[rank, l1, "False"] == zeros[rank, l1, "True"] for rank, l1, _ in zeros)
     assert min(float(row[5]) for row in rows) == 1
-    assert (tmp_path / "search.md").read_text(encoding="utf-8").strip() in told
-    assert "Equal to the keywords of the one that was saved: True" in told
-    assert told.count("without bias  ") == 3
+    assert (tmp_path / "search.md").read_text(encoding="utf-8").strip() in output
+    assert "Equal to the keywords of the saved model: True" in output
+    assert output.count("without bias  ") == 3
     best = FLiPExtractor.from_pretrained(tmp_path / "search-best")
     assert (str(best.rank), f"{best.l1_strength:g}", str(best.use_bias)) == rows[0][:3]
     assert best.pretrained_info_["trained_on"] == "texts.txt"

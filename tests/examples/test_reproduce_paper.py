@@ -1,4 +1,4 @@
-"""examples/reproduce_paper.py as people run it, on a small folder in the layout of the published data."""
+"""examples/reproduce_paper.py runs as a script, on a small folder in the layout of the published data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RECURRING = 7
 
 
 def write(folder: Path, *, parts: dict[str, int]) -> np.ndarray:
-    """Sentences whose text embedding is the sum of their words', and speech the same in noise."""
+    """Write sentences whose text embedding is the sum of word vectors, and speech with more noise."""
     rng = np.random.default_rng(0)
     words = rng.normal(size=(len(WORDS), D))
     folder.mkdir(parents=True)
@@ -35,13 +35,13 @@ def write(folder: Path, *, parts: dict[str, int]) -> np.ndarray:
         text = np.stack([words[row].sum(axis=0) for row in chosen])
         if part == "train":
             first, first_text = lines[:RECURRING], text[:RECURRING]
-        else:  # the first sentences of training again, spelled in another way and embedded with other noise
+        else:  # the first training sentences again, in other case and with other noise
             lines[:RECURRING] = [line.upper() for line in first]
             text[:RECURRING] = first_text
         text = text + 0.05 * rng.normal(size=text.shape)
         speech = text + 1.2 * rng.normal(size=text.shape)
         scores = np.full(n, 0.8)
-        scores[-3:] = (-0.1, 0.0, np.nan)  # none of them is above the threshold
+        scores[-3:] = (-0.1, 0.0, np.nan)  # not above the threshold
         np.save(folder / f"{part}_text_embs.npy", text.astype(np.float32))
         np.save(folder / f"{part}_speech_embs.npy", speech.astype(np.float32))
         np.save(folder / f"{part}_sim_scores.npy", scores)
@@ -61,12 +61,12 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def tables(text: str) -> dict[str, list[list[str]]]:
-    """The rows of every table, by its number."""
-    found = {}
+    """Return the rows of every table, by its number."""
+    rows = {}
     for number, section in re.findall(r"## Table (\d):(.*?)(?=\n## |\Z)", text, re.DOTALL):
         lines = [line.strip("| ").split(" | ") for line in section.splitlines() if line[:1] == "|"]
-        found[number] = [[cell.strip() for cell in line] for line in lines[2:]]
-    return found
+        rows[number] = [[cell.strip() for cell in line] for line in lines[2:]]
+    return rows
 
 
 def value(cell: str) -> float:
@@ -75,18 +75,16 @@ def value(cell: str) -> float:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
-    """One run with everything: the data, the output folder and standard output."""
+    """One run with all options: the data, the output folder and standard output."""
     base = tmp_path_factory.mktemp("paper")
     folder, out = base / "data/cv_15/en/sonar_embeddings", base / "out"
     words = write(folder, parts={"train": 600, "dev": 60, "test": 160})
-    order = np.random.default_rng(1).permutation(len(WORDS))  # names are looked up, not counted off
+    order = np.random.default_rng(1).permutation(len(WORDS))  # rows are rows_of by name
     np.savez(base / "concepts.npz", names=np.array(WORDS)[order], embeddings=words[order])
-    done = run(
-        "--data", base / "data", "--rows", "all", "--ranks", 4, 12, "--out", out,
-        "--concepts", base / "concepts.npz",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return folder, out, done.stdout
+    data = ("--data", base / "data", "--concepts", base / "concepts.npz", "--rows", "all")
+    process = run(*data, "--ranks", 4, 12, "--out", out)
+    assert process.returncode == 0, process.stderr
+    return folder, out, process.stdout
 
 
 def test_all_tables_are_printed_and_saved(finished: tuple[Path, Path, str]) -> None:
@@ -94,35 +92,35 @@ def test_all_tables_are_printed_and_saved(finished: tuple[Path, Path, str]) -> N
     saved = (out / "reproduce_paper.md").read_text(encoding="utf-8")
     assert saved.split() == printed.split()
     assert "with its bias" in printed
-    found = tables(printed)
-    assert [row[0] for row in found["1"]] == ["rank 4", "rank 12", "LiP"]
+    rows_of = tables(printed)
+    assert [row[0] for row in rows_of["1"]] == ["rank 4", "rank 12", "LiP"]
     views = ("text", "speech")
-    assert [row[:2] for row in found["2"]] == [[a, b] for a in views for b in views]
-    assert [row[0] for row in found["6"]] == ["FLiP", "LiP", "SpLiCE", "most frequent words"]
+    assert [row[:2] for row in rows_of["2"]] == [[a, b] for a in views for b in views]
+    assert [row[0] for row in rows_of["6"]] == ["FLiP", "LiP", "SpLiCE", "most frequent words"]
     assert (out / "concepts.txt").read_text(encoding="utf-8").split() == sorted(WORDS)
 
 
-def test_the_figures_of_the_paper_stand_beside_their_models(
+def test_figures_of_the_paper_are_in_the_rows_of_their_models(
     finished: tuple[Path, Path, str],
 ) -> None:
-    found = tables(finished[2])
-    paper = {row[0]: (row[2], row[5]) for row in found["1"] + found["6"][:1] + found["6"][2:]}
+    rows_of = tables(finished[2])
+    paper = {row[0]: (row[2], row[5]) for row in rows_of["1"] + rows_of["6"][:1] + rows_of["6"][2:]}
     assert paper["LiP"] == ("59.45", "57.27")
     assert paper["SpLiCE"] == ("29.58", "28.21")
     assert paper["FLiP"] == ("61.45", "58.83")
     assert paper["rank 4"] == ("—", "—")
-    assert {row[3] for row in found["2"]} == {"—"}
+    assert {row[3] for row in rows_of["2"]} == {"—"}
 
 
-def test_speech_is_read_less_well_than_text(finished: tuple[Path, Path, str]) -> None:
-    found = tables(finished[2])
-    for row in [*found["1"], *found["6"][:-1]]:
+def test_accuracy_is_lower_on_speech_than_on_text(finished: tuple[Path, Path, str]) -> None:
+    rows_of = tables(finished[2])
+    for row in [*rows_of["1"], *rows_of["6"][:-1]]:
         assert value(row[1]) > value(row[4]) + 2
-    assert value(found["1"][1][1]) > value(found["1"][0][1])  # and rank 12 reads more than rank 4
-    assert all(value(row[1]) > value(found["6"][-1][1]) + 5 for row in found["6"][:-1])
+    assert value(rows_of["1"][1][1]) > value(rows_of["1"][0][1])  # rank 12 over rank 4
+    assert all(value(row[1]) > value(rows_of["6"][-1][1]) + 5 for row in rows_of["6"][:-1])
 
 
-def test_figures_are_the_librarys_own(finished: tuple[Path, Path, str]) -> None:
+def test_figures_are_those_of_the_library(finished: tuple[Path, Path, str]) -> None:
     folder, _, printed = finished
     train, test = (load_paired_embeddings(folder, part) for part in ("train", "test"))
     views = {v: np.concatenate([train.views[v], test.views[v]]) for v in ("text", "speech")}
@@ -134,14 +132,15 @@ def test_figures_are_the_librarys_own(finished: tuple[Path, Path, str]) -> None:
     cells = tables(printed)["1"][1]
     for view, cell in ((0, cells[1]), (1, cells[4])):
         accuracy = result.accuracy
-        wanted = [100 * a[0, view] for a in (accuracy.value, accuracy.low, accuracy.high)]
-        told = [float(number) for number in re.findall(r"\d+\.\d+", cell)]
-        np.testing.assert_allclose(
-            told, wanted, atol=0.3
-        )  # another number of threads may be at work
+        expected = [100 * a[0, view] for a in (accuracy.value, accuracy.low, accuracy.high)]
+        numbers = [float(number) for number in re.findall(r"\d+\.\d+", cell)]
+        # The script may run with another number of threads.
+        np.testing.assert_allclose(numbers, expected, atol=0.3)
 
 
-def test_sentences_of_the_test_part_are_not_trained_on(finished: tuple[Path, Path, str]) -> None:
+def test_training_sentences_that_are_in_the_test_part_are_dropped(
+    finished: tuple[Path, Path, str],
+) -> None:
     folder, _, stdout = finished
     printed = " ".join(stdout.split())
     train, test = (load_paired_embeddings(folder, part).texts for part in ("train", "test"))
@@ -152,44 +151,43 @@ def test_sentences_of_the_test_part_are_not_trained_on(finished: tuple[Path, Pat
     assert "3 pairs of train, 3 of test" in printed
 
 
-def test_without_a_test_part_dev_is_read_and_without_concepts_splice_is_left_out(
+def test_without_a_test_part_dev_is_used_and_without_concepts_splice_is_left_out(
     tmp_path: Path,
 ) -> None:
     write(tmp_path / "data", parts={"train": 500, "dev": 60})
-    done = run(
-        "--data", tmp_path / "data", "--rows", 300, "--ranks", 8, "--out", tmp_path / "out", "--no-bias"
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "57 dev sentences" in done.stdout
-    assert "without its bias" in done.stdout
-    assert re.search(r"\b(29\d|300) training", done.stdout)
-    assert [row[0] for row in tables(done.stdout)["6"]] == ["FLiP", "LiP", "most frequent words"]
-    assert "SpLiCE is left out" in done.stdout
-    assert "GiB" in done.stderr
-    assert "GiB" not in done.stdout
+    data = ("--data", tmp_path / "data", "--rows", 300)
+    process = run(*data, "--ranks", 8, "--out", tmp_path / "out", "--no-bias")
+    assert process.returncode == 0, process.stderr
+    assert "57 dev sentences" in process.stdout
+    assert "without its bias" in process.stdout
+    assert re.search(r"\b(29\d|300) training", process.stdout)
+    assert [row[0] for row in tables(process.stdout)["6"]] == ["FLiP", "LiP", "most frequent words"]
+    assert "SpLiCE is left out" in process.stdout
+    assert "GiB" in process.stderr
+    assert "GiB" not in process.stdout
 
 
-def test_a_folder_without_the_files_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_without_the_files_gives_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing here\n", encoding="utf-8")
-    done = run("--data", tmp_path, "--out", tmp_path / "out")
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert "train_text_embs.npy" in done.stderr
-    assert "notes.txt" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    process = run("--data", tmp_path, "--out", tmp_path / "out")
+    assert process.returncode == 1
+    assert process.stdout == ""
+    assert "train_text_embs.npy" in process.stderr
+    assert "notes.txt" in process.stderr
+    assert len(process.stderr.splitlines()) == 1
 
 
-def test_concepts_that_do_not_fit_are_one_line_before_any_model_is_trained(
+def test_missing_concepts_give_a_one_line_error_before_training(
     finished: tuple[Path, Path, str], tmp_path: Path
 ) -> None:
     np.savez(
         tmp_path / "few.npz", names=np.array(WORDS[1:]), embeddings=np.ones((len(WORDS) - 1, D))
     )
-    done = run(
+    process = run(
         "--data", finished[0], "--concepts", tmp_path / "few.npz", "--ranks", 4, "--out", tmp_path
     )
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert f"lacks 1 of the {len(WORDS)} concepts, such as '{WORDS[0]}'" in done.stderr
-    assert "Table" not in done.stderr
+    assert process.returncode == 1
+    assert process.stdout == ""
+    assert f"lacks 1 of the {len(WORDS)} concepts, such as '{WORDS[0]}'" in process.stderr
+    assert "Table" not in process.stderr
     assert len((tmp_path / "concepts.txt").read_text(encoding="utf-8").split()) == len(WORDS)
