@@ -1,4 +1,4 @@
-"""Several views of the same sentences (speech and text, two languages) as one training set."""
+"""Stack several views of the same sentences (speech and text, two languages) as one training set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flip_sklearn.io import as_numpy
 
 @dataclass(frozen=True)
 class StackedViews:
-    """Rows of all views, one view below the other.
+    """Result of :func:`stack_views`: the rows of all views, one view below the other.
 
     Attributes
     ----------
@@ -25,9 +25,9 @@ class StackedViews:
     sample_weight : ndarray of shape (v * n,)
         Each row's view weight.
     groups : ndarray of shape (v * n,)
-        The sentence a row belongs to, for ``GroupKFold``: no sentence on both sides of a split.
+        The sentence of each row, for ``GroupKFold``: the views of a sentence stay in one part of a split.
     view : ndarray of shape (v * n,)
-        The name of the view a row comes from.
+        The name of the view of each row.
     """
 
     X: np.ndarray
@@ -50,8 +50,8 @@ def stack_views(
 
         alpha * NLL(X1, Y) + (1 - alpha) * NLL(X2, Y)  + penalties,
 
-    equation 4 of Kesiraju et al. (2026, arXiv 2604.18109): rows stacked, counts repeated and sample
-    weights alpha and 1 - alpha are the same objective, so every scikit-learn tool works on it.
+    equation 4 of Kesiraju et al. (2026, arXiv 2604.18109). Stacked rows with repeated counts and sample
+    weights alpha and 1 - alpha have the same objective, so every scikit-learn tool works on them.
 
     Parameters
     ----------
@@ -60,9 +60,9 @@ def stack_views(
     Y : {array-like, sparse matrix} of shape (n, V)
         Word counts of the sentences, shared by all views.
     weights : mapping of str to float, default=None
-        Weight of each view, >= 0 with a positive sum, rescaled to sum to 1. Equal when None.
+        Weight of each view, >= 0 with a positive sum, rescaled to sum to 1. None for equal weights.
     groups : array-like of shape (n,), default=None
-        Group of each sentence where several rows belong together; the row number when None.
+        Group of each sentence, if several sentences belong together. None for one group per sentence.
 
     Returns
     -------
@@ -72,7 +72,7 @@ def stack_views(
     Raises
     ------
     ValueError
-        If there is no view, views are not aligned, or weights do not fit the views.
+        If there is no view, views are not aligned, or weights do not match the views.
 
     Examples
     --------
@@ -86,42 +86,54 @@ def stack_views(
     >>> stacked.sample_weight.tolist()
     [0.7, 0.7, 0.7, 0.3, 0.3, 0.3]
     """
-    by_view = check_views(views)
-    names, arrays = list(by_view), list(by_view.values())
-    n = len(arrays[0])
-    counts = sp.csr_array(Y) if sp.issparse(Y) else sp.csr_array(_as_columns(np.asarray(Y)))
+    arrays = check_views(views)
+    names = list(arrays)
+    n = len(arrays[names[0]])
+    if not sp.issparse(Y):
+        Y = np.asarray(Y)
+        if Y.ndim == 1:
+            Y = Y[:, None]
+    counts = sp.csr_array(Y)
     if counts.shape[0] != n:
         raise ValueError(
             f"Y has {counts.shape[0]} rows, the views have {n}; pass one row of counts per sentence."
         )
-    if weights is not None and not isinstance(weights, Mapping):
-        raise ValueError(f"weights is {weights!r}; pass a mapping with one weight per view.")
-    by_name = dict.fromkeys(names, 1.0) if weights is None else dict(weights)
-    if set(by_name) != set(names):
-        raise ValueError(
-            f"weights names {sorted(by_name)}, the views are {sorted(names)}; give one weight per view."
-        )
-    try:
-        alpha = np.array([float(by_name[name]) for name in names])
-    except (TypeError, ValueError):
-        alpha = np.array([np.nan])
-    if not np.isfinite(alpha).all() or (alpha < 0).any() or alpha.sum() <= 0:
-        raise ValueError(f"weights are {by_name}; they must be finite, >= 0 and not all zero.")
-    alpha = alpha / alpha.sum()
-    sentence = np.arange(n) if groups is None else np.asarray(groups)
-    if sentence.shape != (n,):
-        raise ValueError(f"groups has shape {sentence.shape}; pass one group per sentence, ({n},).")
+    groups = np.arange(n) if groups is None else np.asarray(groups)
+    if groups.shape != (n,):
+        raise ValueError(f"groups has shape {groups.shape}; pass one group per sentence, ({n},).")
     return StackedViews(
-        X=np.concatenate(arrays),
+        X=np.concatenate(list(arrays.values())),
         Y=sp.csr_array(sp.vstack([counts] * len(names), format="csr")),
-        sample_weight=np.repeat(alpha, n),
-        groups=np.tile(sentence, len(names)),
+        sample_weight=np.repeat(_normalize_weights(weights, names), n),
+        groups=np.tile(groups, len(names)),
         view=np.repeat(np.array(names), n),
     )
 
 
+def _normalize_weights(weights: Any, names: list[str]) -> np.ndarray:
+    """Return the weight of each view, with sum 1."""
+    if weights is None:
+        weights = dict.fromkeys(names, 1.0)
+    if not isinstance(weights, Mapping):
+        raise ValueError(f"weights is {weights!r}; pass a mapping with one weight per view.")
+    if set(weights) != set(names):
+        raise ValueError(
+            f"weights names {sorted(weights)}, the views are {sorted(names)}; pass one weight per view."
+        )
+    try:
+        alpha = np.array([float(weights[name]) for name in names])
+    except (TypeError, ValueError):
+        alpha = np.array([np.nan])
+    if not np.isfinite(alpha).all() or (alpha < 0).any() or alpha.sum() <= 0:
+        raise ValueError(
+            f"weights are {dict(weights)}; they must be finite, >= 0 and not all zero."
+        )
+    normalized: np.ndarray = alpha / alpha.sum()
+    return normalized
+
+
 def check_views(views: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Named views as arrays of one shape (n, d), in their order.
+    """Return named views as arrays of one shape (n, d), in their order.
 
     Parameters
     ----------
@@ -131,7 +143,7 @@ def check_views(views: Mapping[str, Any]) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of str to ndarray of shape (n, d)
-        The arrays themselves where they are NumPy arrays already: nothing is copied.
+        NumPy arrays are not copied.
 
     Raises
     ------
@@ -144,9 +156,12 @@ def check_views(views: Mapping[str, Any]) -> dict[str, np.ndarray]:
         )
     if not views:
         raise ValueError("views is empty; pass a mapping of at least one name to an (n, d) array.")
-    arrays = {name: _as_array(name, view) for name, view in views.items()}
-    first = next(iter(arrays))
-    for name, array in arrays.items():
+    arrays: dict[str, np.ndarray] = {}
+    first = next(iter(views))
+    for name, view in views.items():
+        if sp.issparse(view):
+            raise ValueError(f"view {name!r} is sparse; embeddings are dense, pass view.toarray().")
+        array = arrays[name] = np.asarray(as_numpy(view))
         if array.ndim != 2:
             raise ValueError(
                 f"view {name!r} has {array.ndim} dimension(s); pass an array of shape (n, d)."
@@ -157,13 +172,3 @@ def check_views(views: Mapping[str, Any]) -> dict[str, np.ndarray]:
                 "must hold the same sentences, row by row, in one embedding space."
             )
     return arrays
-
-
-def _as_array(name: str, view: Any) -> np.ndarray:
-    if sp.issparse(view):
-        raise ValueError(f"view {name!r} is sparse; embeddings are dense, pass view.toarray().")
-    return np.asarray(as_numpy(view))
-
-
-def _as_columns(Y: np.ndarray) -> np.ndarray:
-    return Y[:, None] if Y.ndim == 1 else Y

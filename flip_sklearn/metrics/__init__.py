@@ -1,7 +1,7 @@
-"""Metrics of word extraction, in NumPy and SciPy: they judge any scores, not only this package's.
+"""Metrics of word extraction in NumPy and SciPy, for scores of any model.
 
-Each gives a :class:`RowMean`: the mean over rows, its standard error, how many rows count and how many
-are skipped, and the value of each row.
+Results have a value with its standard error, the numbers of used and skipped rows, and the value of each
+row. Most are a :class:`RowMean`, the mean of a metric over rows.
 """
 
 from flip_sklearn.metrics.entities import EntityRecall, entity_curve, entity_recall
@@ -14,11 +14,12 @@ from flip_sklearn.metrics.keywords import (
     precision_recall,
     span_accuracy,
 )
-from flip_sklearn.metrics.likelihood import log_likelihood_scorer, perplexity
+from flip_sklearn.metrics.likelihood import Perplexity, log_likelihood_scorer, perplexity
 from flip_sklearn.metrics.summary import RowMean
 
 __all__ = [
     "EntityRecall",
+    "Perplexity",
     "PrecisionRecall",
     "RowMean",
     "entity_curve",

@@ -1,7 +1,7 @@
 """Named entities among the keywords: recall, precision and F1 at k.
 
-Words become numbers once, and each word of a name gets its rank among its row's keywords. All that a k
-asks is which ranks lie below it, so many k cost little more than one.
+The rank of each word of a name among the keywords of its row is computed once. For each k, ranks are only
+compared with k, so that many k cost little more than one.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from flip_sklearn.metrics.summary import RowMean, check_weights
+from flip_sklearn.parameters import check_integer, short_repr
 
-_NEVER = np.iinfo(np.int64).max  # the rank of a word that is no keyword of its row
+_NO_RANK = np.iinfo(np.int64).max  # the rank of a word that is not a keyword of its row
 
 
 @dataclass(frozen=True)
 class EntityRecall:
-    """Result of :func:`entity_recall`; all means are over the rows with names.
+    """Result of :func:`entity_recall`: means over the rows with names.
 
     Attributes
     ----------
@@ -32,7 +33,7 @@ class EntityRecall:
     f1_strict, f1_partial : RowMean
         Means of the rows' F1 of the precision with either recall.
     k : int or None
-        Keywords looked at per row; None for all.
+        Number of keywords used per row; None for all.
     """
 
     recall_strict: RowMean
@@ -48,31 +49,31 @@ def entity_recall(
 ) -> EntityRecall:
     """Named entities found among the k best keywords: recall, precision and F1.
 
-    For a row with the listed names e_1, ..., e_m, let t(e) be the words of e (split at white space, a
-    repeated word kept) and K the set of its k best keywords; everything is case-folded. Then, with |{}|
-    for the number of distinct ones,
+    For a row with the listed names e_1, ..., e_m, let t(e) be the words of e (split at white space,
+    repeated words kept) and K the set of the row's k best keywords; everything is case-folded. Then, with
+    |{}| for the number of distinct elements,
 
         recall_strict  = |{e_i : all words of e_i are in K}| / m
         recall_partial = 1/m sum_i  #(words of t(e_i) in K) / #t(e_i)
         precision      = |{words of any t(e_i) in K}| / |K|
         f1             = 2 precision recall / (precision + recall)     with either recall,
 
-    each 0 where its denominator is; then (weighted) means over the rows with names.
+    each 0 if its denominator is 0; the results are (weighted) means over the rows with names.
 
-    The definition of the published evaluation of FLiP (Kesiraju et al. 2026, arXiv 2604.18109), corners
-    included: a name that is listed twice is found once but counts twice in m, so it lowers strict recall
-    (names are the same if their case-folded strings are); a keyword of several words matches no word of
-    a name. That code lowers letters where we fold them, which is the same but for a few such as the
-    German sharp s.
+    This is the definition of the published evaluation of FLiP (Kesiraju et al. 2026, arXiv 2604.18109),
+    special cases included: a name that is listed twice is found once but counts twice in m, so it lowers
+    strict recall (names are the same if their case-folded strings are equal); a keyword of several words
+    matches no word of a name. The published code uses ``str.lower`` instead of ``str.casefold``, which
+    differs for a few letters such as the German sharp s.
 
     Parameters
     ----------
     entities : sequence of n lists of str
-        The names in each row's sentence; an empty list where there is none.
+        The names in each row's sentence; an empty list if there are none.
     keywords : sequence of n lists of str
-        Each row's keywords, best first, such as ``FLiPExtractor.extract_keywords`` gives.
+        Each row's keywords, best first, as ``FLiPExtractor.extract_keywords`` returns them.
     k : int, default=None
-        Keywords looked at per row, >= 1; all for None. Rows may have fewer.
+        Number of keywords used per row, >= 1; None for all. Rows may have fewer.
     sample_weight : array-like of shape (n,), default=None
         Weights of the rows, >= 0.
 
@@ -84,17 +85,17 @@ def entity_recall(
     Raises
     ------
     ValueError
-        If the two differ in length, a row is no list of strings, a name is empty or blank, or k < 1.
+        If the two differ in length, a row is not a list of strings, a name is blank, or k < 1.
 
     Examples
     --------
     >>> from flip_sklearn.metrics import entity_recall
     >>> entities = [["New York", "Alice"], []]
     >>> keywords = [["alice", "york", "fly", "to"], ["hello"]]
-    >>> found = entity_recall(entities, keywords)
-    >>> found.recall_strict.value, found.recall_partial.value, found.precision.value
+    >>> result = entity_recall(entities, keywords)
+    >>> result.recall_strict.value, result.recall_partial.value, result.precision.value
     (0.5, 0.75, 0.5)
-    >>> found.recall_strict.n_skipped
+    >>> result.recall_strict.n_skipped
     1
     >>> entity_recall(entities, keywords, k=1).precision.value
     1.0
@@ -105,10 +106,10 @@ def entity_recall(
 def entity_curve(
     entities: Any, keywords: Any, ks: Iterable[int | None], *, sample_weight: Any = None
 ) -> list[EntityRecall]:
-    """:func:`entity_recall` at many k, for little more than the cost of one.
+    """Compute :func:`entity_recall` at many k, for little more than the cost of one.
 
-    With r(t) the rank of word t among its row's keywords (1 for the best, infinite if it is none), a
-    word is found at k when r(t) <= k, and a name when the largest r of its words is.
+    With r(t) the rank of word t among its row's keywords (1 for the best, infinite if it is not a
+    keyword), a word is found at k if r(t) <= k, and a name if all of its words are.
 
     Parameters
     ----------
@@ -133,105 +134,106 @@ def entity_curve(
     --------
     >>> from flip_sklearn.metrics import entity_curve
     >>> curve = entity_curve([["New York"]], [["york", "fly", "new"]], ks=[1, 2, 3])
-    >>> [(at.k, at.recall_strict.value, at.recall_partial.value) for at in curve]
+    >>> [(point.k, point.recall_strict.value, point.recall_partial.value) for point in curve]
     [(1, 0.0, 0.5), (2, 0.0, 0.5), (3, 1.0, 1.0)]
     """
     if not isinstance(ks, Iterable) or isinstance(ks, str):
         raise ValueError(f"ks is {ks!r}; pass a list of numbers of keywords, or use entity_recall.")
-    asked = [_checked_k(k) for k in ks]
-    names = _rows(entities, "entities", "name")
-    words = _rows(keywords, "keywords", "word")
+    ks = [None if k is None else check_integer("k", k, 1, or_else="None for all") for k in ks]
+    names = _check_rows(entities, "entities", "name")
+    words = _check_rows(keywords, "keywords", "word")
     if len(names) != len(words):
         raise ValueError(
             f"entities has {len(names)} rows, keywords has {len(words)}; pass one list of names and one "
             "list of keywords per row."
         )
     weights = check_weights(sample_weight, len(names))
-    ranks = _Ranks.of(names, words)
-    return [ranks.at(k, weights) for k in asked]
+    ranks = _Ranks.from_rows(names, words)
+    return [ranks.evaluate(k, weights) for k in ks]
 
 
 @dataclass(frozen=True)
 class _Ranks:
-    """Ranks, 0 for the best, that keywords and the words of names have in their row."""
+    """Ranks among the keywords of a row, 0 for the best, of these keywords and of the words of names."""
 
-    n_names: np.ndarray  # (n,) listed names
-    # Distinct names of each row
+    n_names: np.ndarray  # (n,) number of listed names
+    # One entry for each distinct name of a row
     name_row: np.ndarray
-    name_times: np.ndarray  # how often it is listed
+    name_count: np.ndarray  # how often the row lists it
     name_length: np.ndarray  # in words
-    # The words of these names, one name after the other
+    # One entry for each word of these names, in their order
     word_rank: np.ndarray
-    # Distinct words in a row's names
+    # One entry for each distinct word of the names of a row
     match_row: np.ndarray
     match_rank: np.ndarray
-    # Distinct keywords of each row
+    # One entry for each distinct keyword of a row
     keyword_row: np.ndarray
-    keyword_rank: np.ndarray  # the first place at which it stands
+    keyword_rank: np.ndarray  # of its first occurrence
 
     @classmethod
-    def of(cls, names: list[Any], keywords: list[Any]) -> _Ranks:
-        # All strings once; distinct ones are folded and split, the rest is numbers.
+    def from_rows(cls, names: list[Any], keywords: list[Any]) -> _Ranks:
         n = len(names)
-        n_names = np.fromiter(map(len, names), dtype=np.int64, count=n)
-        n_keywords = np.fromiter(map(len, keywords), dtype=np.int64, count=n)
+        n_names = np.array([len(row) for row in names], dtype=np.int64)
+        n_keywords = np.array([len(row) for row in keywords], dtype=np.int64)
+        # Strings become ids: distinct strings are case-folded and split once.
         word_ids: dict[str, int] = {}
-        keyword = _numbers(keywords, n_keywords.sum(), word_ids)
+        keyword = _assign_ids(keywords, word_ids)
         name_ids: dict[str, int] = {}
-        name = _numbers(names, n_names.sum(), name_ids)
-        tokens = [folded.split() for folded in name_ids]
-        n_tokens = np.fromiter(map(len, tokens), dtype=np.int64, count=len(tokens))
-        _refuse_blank(name, n_tokens, names, n_names)
-        token = np.fromiter(
-            (word_ids.setdefault(t, len(word_ids)) for t in chain.from_iterable(tokens)),
-            dtype=np.int64, count=n_tokens.sum(),
-        )  # fmt: skip
+        listed_name = _assign_ids(names, name_ids)
+        words_of_name = [name.split() for name in name_ids]
+        if not all(words_of_name):
+            raise _blank_name_error(names)
+        words = _assign_ids(words_of_name, word_ids)
+        n_words = np.array([len(row) for row in words_of_name], dtype=np.int64)
+
+        # An entry "id in row" is encoded as row * n_ids + id.
         n_ids = max(1, len(word_ids))
-
         row = np.repeat(np.arange(n), n_keywords)
-        keys, first = np.unique(row * n_ids + keyword, return_index=True)
-        place = first - (np.cumsum(n_keywords) - n_keywords)[row[first]]
+        keyword_keys, first = np.unique(row * n_ids + keyword, return_index=True)
+        keyword_row = row[first]
+        keyword_rank = first - _starts(n_keywords)[keyword_row]
 
-        name_row = np.repeat(np.arange(n), n_names)
-        # Distinct names of a row, with their words laid out one after the other
-        once, of_listed = np.unique(name_row * max(1, len(name_ids)) + name, return_inverse=True)
-        once_row, once_name = np.divmod(once, max(1, len(name_ids)))
-        length = n_tokens[once_name]
-        start = np.cumsum(length) - length
-        offset = np.cumsum(n_tokens) - n_tokens
-        inside = np.arange(length.sum()) - np.repeat(start, length)
-        word = token[np.repeat(offset[once_name], length) + inside]
-        word_row = np.repeat(once_row, length)
-        rank = _look_up(word_row * n_ids + word, keys, place)
-        matched, at = np.unique(word_row * n_ids + word, return_index=True)
+        n_name_ids = max(1, len(name_ids))
+        row = np.repeat(np.arange(n), n_names)
+        name_keys, name_count = np.unique(row * n_name_ids + listed_name, return_counts=True)
+        name_row, name = np.divmod(name_keys, n_name_ids)
+        name_length = n_words[name]
+
+        # The words of name i start at word_start[i] in words.
+        word_start = _starts(n_words)[name]
+        index = np.arange(name_length.sum()) - np.repeat(_starts(name_length), name_length)
+        word = words[np.repeat(word_start, name_length) + index]
+        word_keys = np.repeat(name_row, name_length) * n_ids + word
+        word_rank = _look_up(word_keys, keyword_keys, keyword_rank)
+        match_keys, index = np.unique(word_keys, return_index=True)
         return cls(
             n_names=n_names,
-            name_row=once_row,
-            name_times=np.bincount(of_listed, minlength=len(once)),
-            name_length=length,
-            word_rank=rank,
-            match_row=matched // n_ids,
-            match_rank=rank[at],
-            keyword_row=row[first],
-            keyword_rank=place,
+            name_row=name_row,
+            name_count=name_count,
+            name_length=name_length,
+            word_rank=word_rank,
+            match_row=match_keys // n_ids,
+            match_rank=word_rank[index],
+            keyword_row=keyword_row,
+            keyword_rank=keyword_rank,
         )
 
-    def at(self, k: int | None, weights: np.ndarray) -> EntityRecall:
-        """The metrics with the k best keywords of each row."""
-        limit = _NEVER if k is None else k
-        start = np.cumsum(self.name_length) - self.name_length
-        n_words = np.add.reduceat((self.word_rank < limit).astype(np.int64), start)
-        n_found = self._per_row(self.name_row, n_words == self.name_length)
-        shares = self._per_row(self.name_row, n_words / self.name_length * self.name_times)
-        n_matched = self._per_row(self.match_row, self.match_rank < limit)
-        n_keywords = self._per_row(self.keyword_row, self.keyword_rank < limit)
-        strict = _ratio(n_found, self.n_names)
-        partial = _ratio(shares, self.n_names)
+    def evaluate(self, k: int | None, weights: np.ndarray) -> EntityRecall:
+        """Compute the metrics with the k best keywords of each row."""
+        limit = _NO_RANK if k is None else k
+        is_found = (self.word_rank < limit).astype(np.int64)
+        n_words_found = np.add.reduceat(is_found, _starts(self.name_length))
+        share = n_words_found / self.name_length
+        n_names_found = self._sum_rows(self.name_row, n_words_found == self.name_length)
+        share_sum = self._sum_rows(self.name_row, share * self.name_count)
+        n_matched = self._sum_rows(self.match_row, self.match_rank < limit)
+        n_keywords = self._sum_rows(self.keyword_row, self.keyword_rank < limit)
+        strict = _ratio(n_names_found, self.n_names)
+        partial = _ratio(share_sum, self.n_names)
         precision = _ratio(n_matched, n_keywords)
-        has_names = self.n_names > 0
 
         def mean(values: np.ndarray) -> RowMean:
-            return RowMean.of(np.where(has_names, values, np.nan), weights)
+            return RowMean.of(np.where(self.n_names > 0, values, np.nan), weights)
 
         return EntityRecall(
             recall_strict=mean(strict),
@@ -242,88 +244,84 @@ class _Ranks:
             k=k,
         )
 
-    def _per_row(self, row: np.ndarray, values: np.ndarray) -> np.ndarray:
+    def _sum_rows(self, row: np.ndarray, values: np.ndarray) -> np.ndarray:
         return np.bincount(row, weights=values, minlength=len(self.n_names))
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """numerator / denominator, 0 where the denominator is."""
+    """Divide; 0 where the denominator is 0."""
     ratio = np.zeros(len(numerator))
     np.divide(numerator, denominator, out=ratio, where=denominator > 0)
     return ratio
 
 
-def _look_up(wanted: np.ndarray, keys: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """The place of each wanted key; keys are sorted."""
-    if not len(keys):
-        return np.full(len(wanted), _NEVER)
-    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[at] == wanted, places[at], _NEVER)
+def _starts(lengths: np.ndarray) -> np.ndarray:
+    """Return the start of each of several consecutive segments."""
+    starts: np.ndarray = np.cumsum(lengths) - lengths
+    return starts
 
 
-def _numbers(rows: list[Any], total: int, ids: dict[str, int]) -> np.ndarray:
-    """One number per string of all rows, equal for strings that fold alike; fills ``ids``."""
-    of_string: dict[str, int] = dict.fromkeys(chain.from_iterable(rows), 0)
-    for string in of_string:
-        of_string[string] = ids.setdefault(string.casefold(), len(ids))
-    strings = chain.from_iterable(rows)
-    return np.fromiter(map(of_string.__getitem__, strings), dtype=np.int64, count=total)
+def _look_up(keys: np.ndarray, sorted_keys: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """Return the rank of each key, for ranks in the order of ``sorted_keys``."""
+    if not len(sorted_keys):
+        return np.full(len(keys), _NO_RANK)
+    index = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
+    return np.where(sorted_keys[index] == keys, ranks[index], _NO_RANK)
 
 
-def _rows(given: Any, argument: str, content: str) -> list[Any]:
-    """The rows as lists of strings, or an error that names the first one that is none."""
-    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+def _assign_ids(rows: Iterable[Any], ids: dict[str, int]) -> np.ndarray:
+    """Return the id of each string of all rows; strings with the same case folding share an id.
+
+    Case-folded strings that are not in ``ids`` are added to it.
+    """
+    id_of: dict[str, int] = {}
+    for string in dict.fromkeys(chain.from_iterable(rows)):
+        id_of[string] = ids.setdefault(string.casefold(), len(ids))
+    return np.array([id_of[string] for row in rows for string in row], dtype=np.int64)
+
+
+def _check_rows(lists: Any, argument: str, content: str) -> list[Any]:
+    """Return the rows, if each is a list of strings."""
+    if isinstance(lists, (str, bytes, Mapping)) or not isinstance(lists, Iterable):
         raise ValueError(
-            f"{argument} is {_shown(given)}; pass one list of strings per row, [['a', ...], ...]."
+            f"{argument} is {_describe(lists)}; pass one list of strings per row, [['a', ...], ...]."
         )
-    rows = list(given)
-    # Types are few, so that rows and strings are only looked at one by one to name the wrong one.
-    unordered = () if argument == "entities" else (AbstractSet,)
-    bad = {
-        kind for kind in set(map(type, rows))
-        if issubclass(kind, (str, bytes, Mapping, *unordered))
-        or not (issubclass(kind, Iterable) and issubclass(kind, Sized))
-    }  # fmt: skip
-    if bad:
-        row = next(i for i, row in enumerate(rows) if type(row) in bad)
+    rows = list(lists)
+    # Checks distinct types, of which there are few, and looks for the row only if one is wrong.
+    is_ordered = argument == "keywords"
+    bad_types = {kind for kind in set(map(type, rows)) if not _is_list_type(kind, is_ordered)}
+    if bad_types:
+        i = next(i for i, row in enumerate(rows) if type(row) in bad_types)
         raise ValueError(
-            f"row {row} of {argument} is {_shown(rows[row])}; pass a list of strings, best first for "
+            f"row {i} of {argument} is {_describe(rows[i])}; pass a list of strings, best first for "
             "keywords, [] for none."
         )
     if not all(issubclass(kind, str) for kind in set(map(type, chain.from_iterable(rows)))):
-        row, wrong = next(
-            (i, string)
-            for i, row in enumerate(rows)
-            for string in row
-            if not isinstance(string, str)
-        )
-        raise ValueError(
-            f"row {row} of {argument} holds {_shown(wrong)}; each {content} is a string (for pairs of "
-            "word and score, leave out return_scores)."
-        )
+        raise _not_a_string_error(rows, argument, content)
     return rows
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return f"the {type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+def _is_list_type(kind: type, is_ordered: bool) -> bool:
+    excluded = (str, bytes, Mapping, AbstractSet) if is_ordered else (str, bytes, Mapping)
+    return issubclass(kind, Iterable) and issubclass(kind, Sized) and not issubclass(kind, excluded)
 
 
-def _refuse_blank(
-    name: np.ndarray, n_tokens: np.ndarray, names: list[Any], n_names: np.ndarray
-) -> None:
-    blank = n_tokens[name] == 0
-    if blank.any():
-        row = int(np.searchsorted(np.cumsum(n_names), np.argmax(blank), side="right"))
-        value = next(string for string in names[row] if not string.strip())
-        raise ValueError(
-            f"row {row} of entities holds the name {value!r}, which has no words; leave it out."
-        )
+def _not_a_string_error(rows: list[Any], argument: str, content: str) -> ValueError:
+    i, value = next(
+        (i, value) for i, row in enumerate(rows) for value in row if not isinstance(value, str)
+    )
+    return ValueError(
+        f"row {i} of {argument} holds {_describe(value)}; each {content} is a string (for pairs of word "
+        "and score, use return_scores=False)."
+    )
 
 
-def _checked_k(k: Any) -> int | None:
-    if k is None:
-        return None
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-        raise ValueError(f"k is {k!r}; pass a whole number of keywords >= 1, or None for all.")
-    return int(k)
+def _blank_name_error(names: list[Any]) -> ValueError:
+    i, name = next((i, name) for i, row in enumerate(names) for name in row if not name.strip())
+    return ValueError(
+        f"row {i} of entities holds the name {name!r}, which has no words; leave it out."
+    )
+
+
+def _describe(value: Any) -> str:
+    return f"the {type(value).__name__} {short_repr(value)}"

@@ -1,4 +1,4 @@
-"""Keyword accuracy and what follows from the same ranking: hit sets, precision, recall, F1."""
+"""Metrics of a ranking of words: keyword accuracy, hit sets, precision, recall and F1."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.utils import _safe_indexing
-from sklearn.utils.validation import _num_samples
 
-from flip_sklearn.metrics import ranking as _ranked
+from flip_sklearn.metrics import ranking
 from flip_sklearn.metrics.summary import RowMean
+from flip_sklearn.parameters import check_integer
 
 __all__ = [
     "PrecisionRecall",
@@ -25,15 +24,15 @@ __all__ = [
 
 
 def keyword_accuracy(Y: Any, scores_or_topk: Any, *, sample_weight: Any = None) -> RowMean:
-    """Share of a sentence's words among as many best-scored words.
+    """Keyword accuracy: the share of the k words of a sentence that are among its k best-scored words.
 
     For row n let S_n = {j : Y_nj > 0} be its distinct in-vocabulary words, k_n = |S_n|, and top_n the
     k_n best-scored words. Then
 
         accuracy = sum_n w_n |top_n & S_n| / k_n  /  sum_n w_n        over rows with k_n > 0.
 
-    The keyword accuracy of Kesiraju et al. (2026, arXiv 2604.18109): repeated words count once, rows
-    without in-vocabulary words are skipped (and counted in ``n_skipped``).
+    This is the keyword accuracy of Kesiraju et al. (2026, arXiv 2604.18109): repeated words count once,
+    rows without in-vocabulary words are skipped (and counted in ``n_skipped``).
 
     Parameters
     ----------
@@ -41,21 +40,20 @@ def keyword_accuracy(Y: Any, scores_or_topk: Any, *, sample_weight: Any = None) 
         True word counts; anything above zero is a word of the row.
     scores_or_topk : array-like of shape (n, V) or (n, K), or sparse matrix of shape (n, V)
         One of: float scores of every word; integer word indices, best first, with K >= max k_n (pad
-        with -1 where a row has fewer); sparse scores, such as ``FLiPExtractor.transform`` gives, whose
-        stored entries are ranked and whose absent ones never count. Equal scores go to the lower index.
+        with -1 if a row has fewer); sparse scores, as ``FLiPExtractor.transform`` returns them, of which
+        only the stored entries are ranked. Of equal scores, the lower index comes first.
     sample_weight : array-like of shape (n,), default=None
         Weights of the rows, >= 0.
 
     Returns
     -------
     RowMean
-        The accuracy in [0, 1] with its standard error, counts of used and skipped rows, and each row's
-        value.
+        The accuracy in [0, 1].
 
     Raises
     ------
     ValueError
-        If shapes do not match, indices leave the vocabulary, scores hold NaN, or K is too small.
+        If shapes do not match, indices are out of range, scores hold NaN, or K is too small.
 
     Examples
     --------
@@ -66,16 +64,16 @@ def keyword_accuracy(Y: Any, scores_or_topk: Any, *, sample_weight: Any = None) 
     >>> keyword_accuracy(Y, scores)
     RowMean(0.7500 +- 0.2500, n_rows=2, n_skipped=1)
     """
-    words, top = _words_and_top(Y, scores_or_topk)
-    return RowMean.of(_ranked.accuracy_per_row(words, top), sample_weight)
+    words, top = _rank_words(Y, scores_or_topk)
+    return RowMean.of(ranking.accuracy_per_row(words, top), sample_weight)
 
 
 def keyword_accuracy_scorer(estimator: Any, X: Any, Y: Any, sample_weight: Any = None) -> float:
     """Keyword accuracy as a scorer: ``GridSearchCV(..., scoring=keyword_accuracy_scorer)``.
 
     Works with every estimator that has ``decision_function`` or ``predict_proba`` over the columns of
-    Y, sparse Y included, and asks for the scores of a bounded number of rows at a time. For
-    ``FLiPExtractor`` alone ``scoring=None`` gives the same, faster (its own ``score``).
+    Y, sparse Y included, and computes the scores of a bounded number of rows at a time. For
+    ``FLiPExtractor``, its own ``score`` (``scoring=None``) is the same, and faster.
 
     Parameters
     ----------
@@ -89,39 +87,29 @@ def keyword_accuracy_scorer(estimator: Any, X: Any, Y: Any, sample_weight: Any =
     float
         The accuracy of :func:`keyword_accuracy`.
     """
-    words = _ranked.binary_csr(Y)
+    words = ranking.binary_csr(Y)
     n, n_words = words.shape
-    if _num_samples(X) != n:
-        raise ValueError(
-            f"X has {_num_samples(X)} rows, Y has {n}; pass one row of counts per row."
-        )
-    score = getattr(estimator, "decision_function", None) or estimator.predict_proba
-    widest = int(np.diff(words.indptr).max(initial=0))
-    top = np.empty((n, widest), dtype=np.int64)
-    for rows in _ranked.row_blocks(n, n_words):
-        block = score(_safe_indexing(X, rows))
-        if isinstance(block, list):  # multi-output classifiers: one (n, classes) array per word
-            block = np.column_stack([p[:, -1] for p in block])
-        block = np.asarray(block).reshape(len(rows), -1)
-        if block.dtype.kind in "iu":  # whole-number scores, which are no word indices
-            block = block.astype(float)
-        top[rows] = _ranked.top_indices(block, (len(rows), n_words), widest)
-    return float(RowMean.of(_ranked.accuracy_per_row(words, top), sample_weight))
+    ranking.check_n_rows(X, n)
+    n_top = _max_row_words(words)
+    top = np.empty((n, n_top), dtype=np.int64)
+    for rows, scores in ranking.score_blocks(estimator, X, n_words):
+        top[rows] = ranking.top_indices(scores, (len(rows), n_words), n_top)
+    return float(RowMean.of(ranking.accuracy_per_row(words, top), sample_weight))
 
 
 def span_accuracy(
     texts: Any, scores_or_topk: Any, vectorizer: Any, *, sample_weight: Any = None
 ) -> RowMean:
-    """Keyword accuracy with words and spans counted as the vectorizer segments the texts.
+    """Keyword accuracy with the words and spans that a vectorizer counts in the texts.
 
     With Y = vectorizer.transform(texts), S_n = {j : Y_nj > 0}, k_n = |S_n| and top_n the k_n best-scored
     columns:
 
         accuracy = sum_n w_n |top_n & S_n| / k_n  /  sum_n w_n        over rows with k_n > 0.
 
-    A ``ConceptVectorizer`` matches greedily, longest first, so that a span ("new york") is one unit: it
+    A ``ConceptVectorizer`` matches greedily, longest first, so that a span ("new york") is one concept: it
     counts once in k_n, and a word that only occurs inside a span ("york") is neither a target nor a hit.
-    The span-aware counterpart of the accuracy of Kesiraju et al. (2026, arXiv 2604.18109).
+    This is the span-aware form of the accuracy of Kesiraju et al. (2026, arXiv 2604.18109).
 
     Parameters
     ----------
@@ -129,14 +117,14 @@ def span_accuracy(
     scores_or_topk : array-like of shape (n, V) or (n, K), or sparse matrix of shape (n, V)
         As in :func:`keyword_accuracy`, over the vectorizer's columns.
     vectorizer : fitted vectorizer
-        Anything with ``transform(texts)`` that gives counts (n, V).
+        Its ``transform(texts)`` returns counts (n, V).
     sample_weight : array-like of shape (n,), default=None
         Weights of the rows, >= 0.
 
     Returns
     -------
     RowMean
-        The accuracy in [0, 1]; texts without a unit of the vocabulary are skipped.
+        The accuracy in [0, 1]; texts without a concept of the vocabulary are skipped.
 
     Raises
     ------
@@ -148,7 +136,7 @@ def span_accuracy(
     >>> from flip_sklearn.metrics import span_accuracy
     >>> from flip_sklearn.vocabulary import ConceptVectorizer
     >>> spans = ConceptVectorizer(vocabulary=["fly", "new york", "york"])
-    >>> span_accuracy(["fly to New York"], [[0.3, 0.2, 0.5]], spans)  # "york" is no hit
+    >>> span_accuracy(["fly to New York"], [[0.3, 0.2, 0.5]], spans)  # "york" is not a hit
     RowMean(0.5000 +- nan, n_rows=1, n_skipped=0)
     """
     if isinstance(texts, str):
@@ -161,7 +149,7 @@ def span_accuracy(
 
 
 def hit_sets(Y: Any, scores_or_topk: Any) -> sp.csr_array:
-    """The words that keyword accuracy counts as found: H_n = top_n & S_n for every row.
+    """Return the words that keyword accuracy counts as found: H_n = top_n & S_n for every row.
 
     S_n and top_n as in :func:`keyword_accuracy`, whose value for row n is |H_n| / |S_n|.
 
@@ -173,7 +161,7 @@ def hit_sets(Y: Any, scores_or_topk: Any) -> sp.csr_array:
     Returns
     -------
     csr_array of shape (n, V), bool
-        True for a hit; nothing else is stored. Passed as scores with the same Y, it gives itself.
+        True for a hit; nothing else is stored. Hit sets may be passed as scores with the same Y.
 
     Raises
     ------
@@ -187,35 +175,35 @@ def hit_sets(Y: Any, scores_or_topk: Any) -> sp.csr_array:
     array([[1, 0, 0],
            [0, 0, 1]])
     """
-    return _ranked.hits(*_words_and_top(Y, scores_or_topk))
+    return ranking.hits(*_rank_words(Y, scores_or_topk))
 
 
 def hit_jaccard(Y: Any, first: Any, second: Any, *, sample_weight: Any = None) -> RowMean:
-    """Do two models find the same words? The Jaccard index of their hit sets on the same sentences.
+    """Jaccard index of the hit sets of two models: whether they find the same words of a sentence.
 
-    With the hit sets H1_n and H2_n (:func:`hit_sets`) of the two:
+    With the hit sets H1_n and H2_n (:func:`hit_sets`) of the two models:
 
         jaccard = sum_n w_n |H1_n & H2_n| / |H1_n | H2_n|  /  sum_n w_n
 
     over rows where at least one model found a word; the others are skipped and counted. 1 means that the
-    two find the same words, whatever their accuracy; equal accuracies with a low index mean that they
-    find different ones. The index of Jaccard (1901), on the hits of the accuracy of Kesiraju et al.
-    (2026, arXiv 2604.18109).
+    models find the same words, whatever their accuracy; equal accuracies with a low index mean that they
+    find different words. This is the index of Jaccard (1901) of the hits of the accuracy of Kesiraju et
+    al. (2026, arXiv 2604.18109).
 
     Parameters
     ----------
     Y : {array-like, sparse matrix} of shape (n, V)
         True word counts.
     first, second : array-like of shape (n, V) or (n, K), or sparse matrix of shape (n, V)
-        Scores or ranked word indices of the two models, as in :func:`keyword_accuracy`. What
-        :func:`hit_sets` gives for the same Y does as well.
+        Scores or ranked word indices of the two models, as in :func:`keyword_accuracy`, or their
+        :func:`hit_sets` with the same Y.
     sample_weight : array-like of shape (n,), default=None
         Weights of the rows, >= 0.
 
     Returns
     -------
     RowMean
-        The index in [0, 1]; ``per_row`` is nan where neither found a word.
+        The index in [0, 1]; ``per_row`` is nan where neither model found a word.
 
     Raises
     ------
@@ -229,13 +217,10 @@ def hit_jaccard(Y: Any, first: Any, second: Any, *, sample_weight: Any = None) -
     >>> hit_jaccard(Y, [[3.0, 2.0, 1.0], [1.0, 0.0, 0.0]], [[3.0, 1.0, 2.0], [1.0, 0.0, 0.0]])
     RowMean(0.5000 +- nan, n_rows=1, n_skipped=1)
     """
-    words = _ranked.binary_csr(Y)
-    # Hit sets lie inside S_n, so ranking them changes nothing: they need no case of their own.
-    one, two = (_ranked.hits(*_words_and_top(words, given)) for given in (first, second))
-    both = np.asarray(one.multiply(two).sum(axis=1)).ravel()
-    either = np.diff(one.indptr) + np.diff(two.indptr) - both
-    per_row = np.where(either > 0, both / np.maximum(either, 1), np.nan)
-    return RowMean.of(per_row, sample_weight)
+    words = ranking.binary_csr(Y)
+    # The hits of a hit set are itself, so that hit sets need no special case.
+    jaccard = ranking.jaccard_per_row(hit_sets(words, first), hit_sets(words, second))
+    return RowMean.of(jaccard, sample_weight)
 
 
 @dataclass(frozen=True)
@@ -245,7 +230,7 @@ class PrecisionRecall:
     Attributes
     ----------
     precision, recall, f1 : RowMean
-        Each in [0, 1]. The F1 is the mean of the rows' F1, not the F1 of the means.
+        Each in [0, 1]. ``f1`` is the mean of the rows' F1, not the F1 of the means.
     """
 
     precision: RowMean
@@ -264,15 +249,14 @@ def precision_recall(
     """Precision, recall and F1 of the n best-scored words.
 
     With top_i the n best-scored words of row i, S_i its distinct in-vocabulary words, and r_i = |S_i|, or
-    ``n_reference[i]`` where that is given:
+    ``n_reference[i]`` if that is passed:
 
         precision_i = |top_i & S_i| / |top_i|       recall_i = |top_i & S_i| / r_i
         f1_i = 2 precision_i recall_i / (precision_i + recall_i)
 
-    each 0 where its denominator is, and then means over rows: without ``n_reference`` over rows with
-    words, with it over all rows. The published evaluation of FLiP (Kesiraju et al. 2026, arXiv
-    2604.18109) counts words outside the vocabulary as missed: pass their number within ``n_reference`` for
-    its figures.
+    each 0 if its denominator is 0. The results are means over rows with words, or over all rows with
+    ``n_reference``. The published evaluation of FLiP (Kesiraju et al. 2026, arXiv 2604.18109) counts words
+    outside the vocabulary as missed: pass ``n_reference``, which includes them, for its figures.
 
     Parameters
     ----------
@@ -281,10 +265,10 @@ def precision_recall(
     scores_or_topk : array-like of shape (n_rows, V) or (n_rows, K), or sparse matrix of shape (n_rows, V)
         As in :func:`keyword_accuracy`, with K >= n.
     n : int, default=10
-        Words per row, >= 1. Rows with fewer scored words have a smaller top_i.
+        Number of words per row, >= 1. Rows with fewer scored words have a smaller top_i.
     n_reference : array-like of shape (n_rows,), default=None
-        Distinct words of each row, those outside the vocabulary included, for instance
-        ``[len(set(text.lower().split())) for text in texts]``. Whole numbers, at least |S_i|.
+        Number of distinct words of each row, including those outside the vocabulary, for example
+        ``[len(set(text.lower().split())) for text in texts]``. Integers, at least |S_i|.
     sample_weight : array-like of shape (n_rows,), default=None
         Weights of the rows, >= 0.
 
@@ -307,46 +291,54 @@ def precision_recall(
     >>> precision_recall(Y, top, n=2, n_reference=[4, 2]).recall  # with words outside the vocabulary
     RowMean(0.3750 +- 0.1250, n_rows=2, n_skipped=0)
     """
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-        raise ValueError(f"n is {n!r}; pass the number of words per row, a whole number >= 1.")
-    words = _ranked.binary_csr(Y)
-    top = _ranked.top_indices(scores_or_topk, words.shape, int(n))
-    given = (top >= 0).sum(axis=1)
-    both = _ranked.is_row_word(words, top).sum(axis=1)
+    n = check_integer("n", n, 1)
+    words = ranking.binary_csr(Y)
+    top = ranking.top_indices(scores_or_topk, words.shape, n)
+    n_top = (top >= 0).sum(axis=1)
+    n_hits = ranking.is_row_word(words, top).sum(axis=1)
     n_words = np.diff(words.indptr)
     if n_reference is None:
-        reference, skipped = n_words, n_words == 0
+        reference, is_skipped = n_words, n_words == 0
     else:
-        reference, skipped = _checked_reference(n_reference, n_words), np.zeros(len(both), bool)
+        reference = _check_reference(n_reference, n_words)
+        is_skipped = np.zeros(len(n_words), dtype=bool)
 
-    def mean(denominator: np.ndarray, factor: int = 1) -> RowMean:
-        values = np.where(denominator > 0, factor * both / np.maximum(denominator, 1), 0.0)
-        return RowMean.of(np.where(skipped, np.nan, values), sample_weight)
+    def mean(numerator: np.ndarray, denominator: np.ndarray) -> RowMean:
+        ratio = np.where(denominator > 0, numerator / np.maximum(denominator, 1), 0.0)
+        return RowMean.of(np.where(is_skipped, np.nan, ratio), sample_weight)
 
-    # 2 p r / (p + r) with p = both / given and r = both / reference
-    return PrecisionRecall(mean(given), mean(reference), mean(given + reference, factor=2))
+    return PrecisionRecall(
+        precision=mean(n_hits, n_top),
+        recall=mean(n_hits, reference),
+        f1=mean(2 * n_hits, n_top + reference),  # 2 p r / (p + r), simplified
+    )
 
 
-def _checked_reference(n_reference: Any, n_words: np.ndarray) -> np.ndarray:
+def _check_reference(n_reference: Any, n_words: np.ndarray) -> np.ndarray:
     reference = np.asarray(n_reference)
     if reference.shape != n_words.shape or reference.dtype.kind not in "iuf":
         raise ValueError(
-            f"n_reference has shape {reference.shape} and type {reference.dtype}; pass one whole number "
-            f"per row, {n_words.shape}."
+            f"n_reference has shape {reference.shape} and type {reference.dtype}; pass one integer per "
+            f"row, {n_words.shape}."
         )
-    # A comparison with NaN is false, so that NaN is refused, too.
-    wrong = ~((reference >= n_words) & (reference == np.round(reference)))
-    if wrong.any() or np.isinf(reference).any():
-        row = int(np.argmax(wrong | np.isinf(reference)))
+    # Comparisons with NaN are false.
+    is_allowed = (
+        (reference >= n_words) & (reference == np.round(reference)) & np.isfinite(reference)
+    )
+    if not is_allowed.all():
+        row = int(np.argmin(is_allowed))
         raise ValueError(
             f"n_reference is {reference[row]} in row {row}, which has {n_words[row]} distinct words of "
-            "the vocabulary; it counts these and those outside, so pass a whole number at least as large."
+            "the vocabulary; pass an integer at least as large, as it counts words outside it, too."
         )
     return reference.astype(np.int64)
 
 
-def _words_and_top(Y: Any, scores_or_topk: Any) -> tuple[sp.csr_array, np.ndarray]:
-    """The words of each row, and as many best-scored ones as the fullest row has words."""
-    words = _ranked.binary_csr(Y)
-    widest = int(np.diff(words.indptr).max(initial=0))
-    return words, _ranked.top_indices(scores_or_topk, words.shape, widest)
+def _rank_words(Y: Any, scores_or_topk: Any) -> tuple[sp.csr_array, np.ndarray]:
+    """Return the words of each row, and the best-scored words: as many as the fullest row has words."""
+    words = ranking.binary_csr(Y)
+    return words, ranking.top_indices(scores_or_topk, words.shape, _max_row_words(words))
+
+
+def _max_row_words(words: sp.csr_array) -> int:
+    return int(np.diff(words.indptr).max(initial=0))

@@ -1,51 +1,68 @@
-"""Perplexity and log-likelihood per word: how well a distribution over words predicts the counts."""
+"""Perplexity and log-likelihood per word of predicted word distributions."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.utils import _safe_indexing
-from sklearn.utils.validation import _num_samples
 
-from flip_sklearn.metrics.ranking import counts_csr, row_blocks
-from flip_sklearn.metrics.summary import RowMean, check_weights
+from flip_sklearn.metrics.ranking import check_n_rows, counts_csr, row_blocks
+from flip_sklearn.metrics.summary import RowMean, RowStatistic, check_weights
 
-# Logarithms of probabilities near one may come out above zero by rounding.
+# Tolerance for rounding: logarithms of probabilities near one may be slightly above zero.
 _ROUNDING = 1e-5
 
 
-def perplexity(Y: Any, log_proba: Any, *, sample_weight: Any = None) -> RowMean:
-    """Perplexity per word: how many equally likely words the model chooses among.
+@dataclass(frozen=True, repr=False)
+class Perplexity(RowStatistic):
+    """Result of :func:`perplexity`; ``float(result)`` is the perplexity.
+
+    Attributes
+    ----------
+    value : float
+        The perplexity, >= 1: the exponential of the mean of ``per_row``, weighted by the words of the rows.
+        Infinite if a word that occurs has probability zero, nan if no row has words.
+    standard_error : float
+        Standard error of ``value``; nan for fewer than two rows.
+    n_rows, n_skipped : int
+        Number of rows with words, and without.
+    per_row : ndarray of shape (n,)
+        Negative log-likelihood per word of each row, in nats; nan for rows without words.
+    """
+
+
+def perplexity(Y: Any, log_proba: Any, *, sample_weight: Any = None) -> Perplexity:
+    """Perplexity per word: the number of equally likely words that would be as hard to predict.
 
     With counts Y, probabilities theta and weights w:
 
         perplexity = exp(nll),    nll = - sum_nj w_n Y_nj log theta_nj / sum_nj w_n Y_nj.
 
-    Its standard error is that of the nll by the delta method, with the sentence as the unit: with N_n =
-    sum_j Y_nj, W = sum_n w_n N_n, row n's own nll_n and m rows that count,
+    Its standard error follows from that of the nll by the delta method, rows being independent: with N_n =
+    sum_j Y_nj, W = sum_n w_n N_n, nll_n the nll of row n alone and m rows with w_n N_n > 0,
 
         standard_error = perplexity sqrt(m / (m - 1)  sum_n (w_n N_n (nll_n - nll) / W)^2).
 
     Every occurrence of a word counts, unlike in the other metrics: nll is the data term of the objective
-    that FLiP is trained for (Kesiraju et al. 2026, arXiv 2604.18109), so it judges probabilities where
-    accuracy judges ranks.
+    of FLiP (Kesiraju et al. 2026, arXiv 2604.18109). It evaluates probabilities, accuracy only ranks.
 
     Parameters
     ----------
     Y : {array-like, sparse matrix} of shape (n, V)
         True word counts, >= 0.
     log_proba : array-like of shape (n, V)
-        Natural logarithms of each row's word distribution, such as ``predict_log_proba`` gives.
+        Natural logarithms of each row's word distribution, as ``predict_log_proba`` returns them.
     sample_weight : array-like of shape (n,), default=None
         Weights of the rows, >= 0.
 
     Returns
     -------
-    RowMean
-        ``value`` is the perplexity, >= 1, and infinite if a word that occurs has probability zero;
-        ``per_row`` holds nll_n in nats per word, nan for rows without words, which are skipped.
+    Perplexity
+        ``value`` is the perplexity, ``per_row`` holds nll_n in nats per word; rows without words are
+        skipped.
 
     Raises
     ------
@@ -54,7 +71,7 @@ def perplexity(Y: Any, log_proba: Any, *, sample_weight: Any = None) -> RowMean:
 
     See Also
     --------
-    log_likelihood_scorer : -nll of a fitted estimator, with no (n, V) array.
+    log_likelihood_scorer : -nll of a fitted estimator, without an (n, V) array.
 
     Examples
     --------
@@ -62,7 +79,7 @@ def perplexity(Y: Any, log_proba: Any, *, sample_weight: Any = None) -> RowMean:
     >>> from flip_sklearn.metrics import perplexity
     >>> theta = np.array([[0.5, 0.25, 0.25], [0.125, 0.125, 0.75]])
     >>> perplexity([[2, 0, 0], [1, 1, 0]], np.log(theta))  # 2 words at 1/2, 2 words at 1/8
-    RowMean(4.0000 +- 2.7726, n_rows=2, n_skipped=0)
+    Perplexity(4.0000 +- 2.7726, n_rows=2, n_skipped=0)
     """
     counts = counts_csr(Y)
     log_proba = np.asarray(log_proba)
@@ -71,12 +88,11 @@ def perplexity(Y: Any, log_proba: Any, *, sample_weight: Any = None) -> RowMean:
             f"log_proba has shape {log_proba.shape}, Y has {counts.shape}; pass the logarithm of the "
             "probability of every word in every row."
         )
-    rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
-    nll = RowMean.of(*_nats_and_weights(counts, log_proba[rows, counts.indices], sample_weight))
+    row = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+    nll = _negative_log_likelihood(counts, log_proba[row, counts.indices], sample_weight)
     with np.errstate(over="ignore"):
         value = float(np.exp(nll.value))
-        error = float(value * nll.standard_error)
-    return RowMean(value, error, nll.n_rows, nll.n_skipped, nll.per_row)
+    return Perplexity(value, value * nll.standard_error, nll.n_rows, nll.n_skipped, nll.per_row)
 
 
 def log_likelihood_scorer(estimator: Any, X: Any, Y: Any, sample_weight: Any = None) -> float:
@@ -84,13 +100,13 @@ def log_likelihood_scorer(estimator: Any, X: Any, Y: Any, sample_weight: Any = N
 
         sum_nj w_n Y_nj log theta_nj / sum_nj w_n Y_nj
 
-    in nats, <= 0, greater is better; ``exp`` of its negative is the :func:`perplexity`. It asks for the
-    distributions of a bounded number of rows at a time, so no (n, V) array is made.
+    in nats, <= 0, greater is better; ``exp`` of its negative is the :func:`perplexity`. Distributions are
+    computed for a bounded number of rows at a time, never as one (n, V) array.
 
     Parameters
     ----------
     estimator : fitted estimator
-        With ``predict_log_proba`` or ``predict_proba`` that give one distribution over Y's columns a row.
+        With ``predict_log_proba`` or ``predict_proba``: one distribution over the columns of Y for each row.
     X : array-like of shape (n, d)
     Y : {array-like, sparse matrix} of shape (n, V)
         Word counts, >= 0.
@@ -100,7 +116,7 @@ def log_likelihood_scorer(estimator: Any, X: Any, Y: Any, sample_weight: Any = N
     Returns
     -------
     float
-        nan when no row has words; minus infinity if a word that occurs has probability zero.
+        nan if no row has words; minus infinity if a word that occurs has probability zero.
 
     Raises
     ------
@@ -121,44 +137,36 @@ def log_likelihood_scorer(estimator: Any, X: Any, Y: Any, sample_weight: Any = N
     True
     """
     counts = counts_csr(Y)
-    n, n_words = counts.shape
-    if _num_samples(X) != n:
-        raise ValueError(
-            f"X has {_num_samples(X)} rows, Y has {n}; pass one row of counts per row."
-        )
+    check_n_rows(X, counts.shape[0])
     logs = np.empty(counts.nnz)
-    for rows in row_blocks(n, n_words):
-        block = _log_distributions(estimator, _safe_indexing(X, rows), (len(rows), n_words))
-        start, end = counts.indptr[rows[0]], counts.indptr[rows[-1] + 1]
-        row = np.repeat(rows - rows[0], np.diff(counts.indptr[rows[0] : rows[-1] + 2]))
-        logs[start:end] = block[row, counts.indices[start:end]]
-    return -float(RowMean.of(*_nats_and_weights(counts, logs, sample_weight)))
+    for rows in row_blocks(*counts.shape):
+        block = counts[rows]
+        log_proba = _predict_log_proba(estimator, _safe_indexing(X, rows), block.shape)
+        row = np.repeat(np.arange(len(rows)), np.diff(block.indptr))
+        start = counts.indptr[rows[0]]
+        logs[start : start + block.nnz] = log_proba[row, block.indices]
+    return -_negative_log_likelihood(counts, logs, sample_weight).value
 
 
-def _log_distributions(estimator: Any, X: Any, shape: tuple[int, int]) -> np.ndarray:
-    give_logs = getattr(estimator, "predict_log_proba", None)
-    block = give_logs(X) if give_logs is not None else estimator.predict_proba(X)
-    if isinstance(block, list) or np.shape(block) != shape:
-        got = "a list" if isinstance(block, list) else f"shape {np.shape(block)}"
+def _predict_log_proba(estimator: Any, X: Any, shape: tuple[int, int]) -> np.ndarray:
+    has_logs = hasattr(estimator, "predict_log_proba")
+    proba = estimator.predict_log_proba(X) if has_logs else estimator.predict_proba(X)
+    if isinstance(proba, list) or np.shape(proba) != shape:
+        actual = "a list" if isinstance(proba, list) else f"of shape {np.shape(proba)}"
         raise ValueError(
-            f"the estimator's probabilities are {got}; a likelihood needs one distribution over the "
-            f"{shape[1]} columns of Y per row, here {shape}."
+            f"the estimator's probabilities are {actual}; a likelihood needs one distribution over the "
+            f"{shape[1]} columns of Y for each row, here {shape}."
         )
-    block = np.asarray(block)
-    if give_logs is not None:
-        return block
-    with np.errstate(divide="ignore"):  # a probability of zero is minus infinity
-        logs: np.ndarray = np.log(block)
-    return logs
+    proba = np.asarray(proba)
+    if has_logs:
+        return proba
+    with np.errstate(divide="ignore"):  # log(0) is minus infinity
+        log_proba: np.ndarray = np.log(proba)
+    return log_proba
 
 
-def _nats_and_weights(
-    counts: sp.csr_array, logs: np.ndarray, sample_weight: Any
-) -> tuple[np.ndarray, np.ndarray]:
-    """Nats per word of each row, nan for rows without words, and the rows' weights w_n N_n.
-
-    ``logs`` holds the logarithm for each stored count, in their order.
-    """
+def _negative_log_likelihood(counts: sp.csr_array, logs: np.ndarray, sample_weight: Any) -> RowMean:
+    """Compute the mean negative log-likelihood per word; ``logs`` has one entry per stored count."""
     logs = logs.astype(float)
     if np.isnan(logs).any():
         raise ValueError("log_proba holds NaN for a word that occurs; pass logarithms <= 0.")
@@ -169,8 +177,7 @@ def _nats_and_weights(
         )
     n = counts.shape[0]
     row = np.repeat(np.arange(n), np.diff(counts.indptr))
-    n_words = np.bincount(row, weights=counts.data.astype(float), minlength=n)
+    total_count = np.bincount(row, weights=counts.data.astype(float), minlength=n)
     nats = -np.bincount(row, weights=counts.data * logs, minlength=n)
-    weights = check_weights(sample_weight, n) * n_words
-    per_row = np.divide(nats, n_words, out=np.full(n, np.nan), where=n_words > 0)
-    return per_row, weights
+    per_row = np.divide(nats, total_count, out=np.full(n, np.nan), where=total_count > 0)
+    return RowMean.of(per_row, check_weights(sample_weight, n) * total_count)

@@ -1,4 +1,4 @@
-"""Words of a row against its best-scored words: what the metrics of word extraction share."""
+"""Rankings of words by score, and their hits: the common part of the metrics of keywords."""
 
 from __future__ import annotations
 
@@ -7,20 +7,48 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _num_samples
 
-# Scores looked at in one go: 2**24 float64 are 128 MiB.
+# Number of scores computed at a time: 2**24 float64 are 128 MiB.
 BLOCK_ELEMENTS = 2**24
 
 
 def row_blocks(n: int, n_words: int) -> Iterator[np.ndarray]:
-    """Row numbers 0 to n - 1, as many at a time as scores of n_words words are looked at in one go."""
+    """Yield the row numbers 0 to n - 1 in blocks, whose scores (rows, n_words) are of bounded size."""
     step = max(1, BLOCK_ELEMENTS // max(1, n_words))
-    for first in range(0, n, step):
-        yield np.arange(first, min(first + step, n))
+    for start in range(0, n, step):
+        yield np.arange(start, min(start + step, n))
+
+
+def check_n_rows(X: Any, n: int) -> None:
+    """Check that X has n rows, as Y has."""
+    if _num_samples(X) != n:
+        raise ValueError(
+            f"X has {_num_samples(X)} rows, Y has {n}; pass one row of counts for each row of X."
+        )
+
+
+def score_blocks(estimator: Any, X: Any, n_words: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield row numbers and the scores (rows, n_words) of an estimator for a bounded number of rows.
+
+    The scores are those of ``decision_function``, else of ``predict_proba``; of the list that a
+    multi-output classifier returns, the last class of each word. Integer scores become floats, since
+    :func:`top_indices` takes integers for word indices.
+    """
+    score = getattr(estimator, "decision_function", None) or estimator.predict_proba
+    for rows in row_blocks(_num_samples(X), n_words):
+        scores = score(_safe_indexing(X, rows))
+        if isinstance(scores, list):
+            scores = np.column_stack([classes[:, -1] for classes in scores])
+        scores = np.asarray(scores).reshape(len(rows), -1)
+        if scores.dtype.kind in "iu":
+            scores = scores.astype(float)
+        yield rows, scores
 
 
 def counts_csr(Y: Any) -> sp.csr_array:
-    """Word counts as CSR with sorted, unique, positive entries; dense, sparse or 1-D input."""
+    """Return word counts (dense, sparse or 1-D) as CSR with sorted, unique, positive entries."""
     if sp.issparse(Y):
         counts = sp.csr_array(Y)
     else:
@@ -33,7 +61,7 @@ def counts_csr(Y: Any) -> sp.csr_array:
     if (counts.data < 0).any():
         raise ValueError(f"Y holds the negative count {counts.data.min()}; counts are >= 0.")
     if not counts.has_canonical_format or (counts.data <= 0).any():
-        counts = counts.copy()  # the caller's matrix is not ours to tidy
+        counts = counts.copy()  # leaves the caller's matrix unchanged
         counts.sum_duplicates()
         counts.eliminate_zeros()
     if not np.isfinite(counts.data).all():
@@ -42,35 +70,36 @@ def counts_csr(Y: Any) -> sp.csr_array:
 
 
 def binary_csr(Y: Any) -> sp.csr_array:
-    """The distinct words of each row: true where a count is above zero, columns sorted."""
+    """Return the distinct words of each row: true where a count is above zero, columns sorted."""
     counts = counts_csr(Y)
     words = np.ones(counts.nnz, dtype=bool)
     return sp.csr_array((words, counts.indices, counts.indptr), shape=counts.shape)
 
 
-def top_indices(scores_or_topk: Any, shape: tuple[int, int], widest: int) -> np.ndarray:
-    """Indices (n, widest) of the best-scored words of each row, best first; -1 where there are no more.
+def top_indices(scores_or_topk: Any, shape: tuple[int, int], n_top: int) -> np.ndarray:
+    """Return the indices (n, n_top) of the best-scored words of each row, best first; -1 pads.
 
-    Takes scores (n, V), integer word indices (n, K) with K >= widest, best first, or sparse scores
-    (n, V), of which the stored ones are ranked. Equal scores go to the lower index. ``shape`` is Y's.
+    Takes scores (n, V), integer word indices (n, K) with K >= n_top, best first, or sparse scores
+    (n, V), of which the stored ones are ranked. Of equal scores, the lower index comes first. ``shape`` is
+    that of Y.
     """
     n, n_words = shape
     if sp.issparse(scores_or_topk):
-        return _top_of_sparse(scores_or_topk, shape, widest)
-    given = np.asarray(scores_or_topk)
-    if given.ndim != 2 or given.shape[0] != n:
+        return _rank_sparse_scores(scores_or_topk, shape, n_top)
+    array = np.asarray(scores_or_topk)
+    if array.ndim != 2 or array.shape[0] != n:
         raise ValueError(
-            f"scores_or_topk has shape {given.shape}; Y has {n} rows, so pass scores ({n}, "
+            f"scores_or_topk has shape {array.shape}; Y has {n} rows, so pass scores ({n}, "
             f"{n_words}) or word indices ({n}, K)."
         )
-    if given.dtype.kind not in "buif":
+    if array.dtype.kind not in "buif":
         raise ValueError(
-            f"scores_or_topk holds values of type {given.dtype}; pass float scores or integer "
+            f"scores_or_topk holds values of type {array.dtype}; pass float scores or integer "
             "word indices."
         )
-    if given.dtype.kind in "iu":
-        return _checked_indices(given, n_words, widest)
-    return _top_of_scores(given, n_words, widest)
+    if array.dtype.kind in "iu":
+        return _check_indices(array, n_words, n_top)
+    return _rank_scores(array, n_words, n_top)
 
 
 def is_row_word(words: sp.csr_array, top: np.ndarray) -> np.ndarray:
@@ -110,6 +139,13 @@ def accuracy_per_row(words: sp.csr_array, top: np.ndarray) -> np.ndarray:
     return np.where(k > 0, count_hits(words, top) / np.maximum(k, 1), np.nan)
 
 
+def jaccard_per_row(first: sp.csr_array, second: sp.csr_array) -> np.ndarray:
+    """Return the Jaccard index of two :func:`hits` of each row; nan where both are empty."""
+    both = np.asarray(first.multiply(second).sum(axis=1)).ravel()
+    either = np.diff(first.indptr) + np.diff(second.indptr) - both
+    return np.where(either > 0, both / np.maximum(either, 1), np.nan)
+
+
 def _is_hit(words: sp.csr_array, top: np.ndarray) -> np.ndarray:
     """Whether each stored entry of ``words`` is among the k_n best of its row."""
     k = np.diff(words.indptr)
@@ -132,83 +168,84 @@ def _find_words(words: sp.csr_array, top: np.ndarray) -> tuple[np.ndarray, np.nd
     return positions, (stored[positions] == key) & (top >= 0)
 
 
-def _checked_indices(given: np.ndarray, n_words: int, widest: int) -> np.ndarray:
-    if given.size and (given.max() >= n_words or given.min() < -1):
+def _check_indices(indices: np.ndarray, n_words: int, n_top: int) -> np.ndarray:
+    if indices.size and (indices.max() >= n_words or indices.min() < -1):
         raise ValueError(
-            f"word indices lie in [{given.min()}, {given.max()}]; they must be below {n_words}, the "
+            f"word indices lie in [{indices.min()}, {indices.max()}]; they must be below {n_words}, the "
             "number of columns of Y (-1 pads). Pass scores as floats."
         )
-    if given.shape[1] < widest:
+    if indices.shape[1] < n_top:
         raise ValueError(
-            f"{given.shape[1]} words per row were given, but {widest} are looked at (n, or the "
-            f"distinct words of the fullest row of Y); rank at least {widest} words (pad with -1 "
-            "where there are fewer)."
+            f"the word indices have {indices.shape[1]} columns, but {n_top} are needed (n, or the number "
+            f"of distinct words of the fullest row of Y); rank at least {n_top} words (pad with -1 where "
+            "there are fewer)."
         )
-    given = given.astype(np.int64, copy=False)
-    ordered = np.sort(given, axis=1)
-    twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
-    if twice.any():
-        row, place = np.argwhere(twice)[0]
+    indices = indices.astype(np.int64, copy=False)
+    ordered = np.sort(indices, axis=1)
+    is_repeated = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
+    if is_repeated.any():
+        row, column = np.argwhere(is_repeated)[0]
         raise ValueError(
-            f"word {ordered[row, place]} stands more than once in row {row} of the word indices; "
+            f"word {ordered[row, column]} occurs more than once in row {row} of the word indices; "
             "rank every word once. Pass scores, indicators too, as floats."
         )
-    return given[:, :widest]
+    return indices[:, :n_top]
 
 
-def _top_of_scores(scores: np.ndarray, n_words: int, widest: int) -> np.ndarray:
+def _rank_scores(scores: np.ndarray, n_words: int, n_top: int) -> np.ndarray:
     if scores.shape[1] != n_words:
         raise ValueError(
             f"scores have {scores.shape[1]} columns, Y has {n_words}; pass one score per word."
         )
-    top = np.full((scores.shape[0], widest), -1, dtype=np.int64)
+    top = np.full((scores.shape[0], n_top), -1, dtype=np.int64)
     for rows in row_blocks(scores.shape[0], n_words):
         block = scores[rows[0] : rows[-1] + 1]
         if block.dtype.kind == "b":
             block = block.astype(np.float32)
-        if np.isnan(block).any():
-            raise ValueError("scores contain NaN; a ranking needs every score to be a number.")
-        top[rows, : min(widest, n_words)] = _stable_top(block, widest)
+        _check_not_nan(block)
+        top[rows, : min(n_top, n_words)] = _stable_top(block, n_top)
     return top
 
 
-def _stable_top(block: np.ndarray, widest: int) -> np.ndarray:
-    """argsort(-block, stable)[:, :widest] without sorting whole rows."""
-    if widest == 0:
-        return np.empty((len(block), 0), dtype=np.int64)
-    n_words = block.shape[1]
-    if widest >= n_words:
-        return np.argsort(-block, axis=1, kind="stable")
-    lowest_first = -block
-    some = np.argpartition(lowest_first, widest - 1, axis=1)[:, :widest]
-    columns = np.sort(some, axis=1)
-    boundary = np.take_along_axis(lowest_first, some, axis=1).max(axis=1, keepdims=True)
-    # argpartition splits ties at the boundary arbitrarily: such rows are sorted whole.
-    tied = np.count_nonzero(lowest_first <= boundary, axis=1) > widest
+def _check_not_nan(scores: np.ndarray) -> None:
+    if np.isnan(scores).any():
+        raise ValueError("scores contain NaN; a ranking needs every score to be a number.")
+
+
+def _stable_top(scores: np.ndarray, n_top: int) -> np.ndarray:
+    """Return argsort(-scores, stable)[:, :n_top], without sorting whole rows."""
+    if n_top == 0:
+        return np.empty((len(scores), 0), dtype=np.int64)
+    negated = -scores
+    if n_top >= scores.shape[1]:
+        return np.argsort(negated, axis=1, kind="stable")
+    unordered = np.argpartition(negated, n_top - 1, axis=1)[:, :n_top]
+    columns = np.sort(unordered, axis=1)
+    boundary = np.take_along_axis(negated, unordered, axis=1).max(axis=1, keepdims=True)
+    # argpartition splits ties at the boundary arbitrarily: rows with such ties are sorted whole.
+    tied = np.count_nonzero(negated <= boundary, axis=1) > n_top
     if tied.any():
-        columns[tied] = np.sort(
-            np.argsort(lowest_first[tied], axis=1, kind="stable")[:, :widest], axis=1
-        )
-    order = np.argsort(np.take_along_axis(lowest_first, columns, axis=1), axis=1, kind="stable")
+        best = np.argsort(negated[tied], axis=1, kind="stable")[:, :n_top]
+        columns[tied] = np.sort(best, axis=1)
+    order = np.argsort(np.take_along_axis(negated, columns, axis=1), axis=1, kind="stable")
     return np.take_along_axis(columns, order, axis=1)
 
 
-def _top_of_sparse(scores: Any, shape: tuple[int, int], widest: int) -> np.ndarray:
-    ranked = sp.csr_array(scores)
-    if ranked.shape != shape:
+def _rank_sparse_scores(scores: Any, shape: tuple[int, int], n_top: int) -> np.ndarray:
+    scores = sp.csr_array(scores)
+    if scores.shape != shape:
         raise ValueError(
-            f"sparse scores have shape {ranked.shape}, Y has {shape}; they must agree."
+            f"sparse scores have shape {scores.shape}, Y has {shape}; they must agree."
         )
-    if not ranked.has_canonical_format:
-        ranked = ranked.copy()
-        ranked.sum_duplicates()
-    if np.isnan(ranked.data).any():
-        raise ValueError("scores contain NaN; a ranking needs every score to be a number.")
-    row = np.repeat(np.arange(shape[0]), np.diff(ranked.indptr))
-    values = ranked.data.astype(np.float64) if ranked.data.dtype.kind in "bu" else ranked.data
-    order = np.lexsort((ranked.indices, -values, row))
-    place = np.arange(len(order)) - ranked.indptr[row]
-    keep = place < widest
-    top = np.full((shape[0], widest), -1, dtype=np.int64)
-    top[row[keep], place[keep]] = ranked.indices[order][keep]
+    if not scores.has_canonical_format:
+        scores = scores.copy()
+        scores.sum_duplicates()
+    _check_not_nan(scores.data)
+    row = np.repeat(np.arange(shape[0]), np.diff(scores.indptr))
+    values = scores.data.astype(np.float64) if scores.data.dtype.kind in "bu" else scores.data
+    order = np.lexsort((scores.indices, -values, row))
+    rank = np.arange(len(order)) - scores.indptr[row]
+    in_top = rank < n_top
+    top = np.full((shape[0], n_top), -1, dtype=np.int64)
+    top[row[in_top], rank[in_top]] = scores.indices[order][in_top]
     return top

@@ -1,4 +1,4 @@
-"""Entity recall, precision and F1 against a slow twin written from the published definition."""
+"""Entity recall, precision and F1 against a slow reference implementation of the published definition."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ METRICS = ("recall_strict", "recall_partial", "precision", "f1_strict", "f1_part
 
 
 def slow_row(entities: list[str], keywords: list[str]) -> tuple[float, ...]:
-    """One row, from the formulas, with sets of strings."""
+    """The metrics of one row, by the formulas, with sets of strings."""
     if not entities:
         return (NAN,) * 5
     hyp = {word.casefold() for word in keywords}
@@ -41,7 +41,9 @@ def slow_row(entities: list[str], keywords: list[str]) -> tuple[float, ...]:
     return strict, partial, precision, f1(strict), f1(partial)
 
 
-def agrees(result: EntityRecall, entities: list[list[str]], keywords: list[list[str]]) -> None:
+def check_result(
+    result: EntityRecall, entities: list[list[str]], keywords: list[list[str]]
+) -> None:
     rows = [slow_row(e, words[: result.k]) for e, words in zip(entities, keywords, strict=True)]
     for name, slow in zip(METRICS, zip(*rows, strict=True), strict=True):
         metric = getattr(result, name)
@@ -54,25 +56,27 @@ def agrees(result: EntityRecall, entities: list[list[str]], keywords: list[list[
         assert (metric.n_rows, metric.n_skipped) == (len(values), len(slow) - len(values))
 
 
-# Few words, so that many match; some that only folding joins; blanks of all kinds.
+# Few words, so that many match; some equal only after case folding; several kinds of white space.
 WORDS = ["a", "A", "b", "B", "c", "d", "e", "straße", "STRASSE", "İ", "ﬁn", "Fin"]
 BLANKS = [" ", "  ", "\t", "\u3000", "\n"]
 
 
-def a_name(rng: np.random.Generator) -> str:
+def random_name(rng: np.random.Generator) -> str:
     words = rng.choice(WORDS, size=rng.integers(1, 5))
     name = "".join(word + rng.choice(BLANKS) for word in words)
     return str(rng.choice([name, name.strip(), " " + name]))
 
 
-def some_rows(seed: int) -> tuple[list[list[str]], list[list[str]]]:
-    """Names and keywords of a few rows; some rows have none."""
+def random_rows(seed: int) -> tuple[list[list[str]], list[list[str]]]:
+    """Names and keywords of a few rows; some rows are empty."""
     rng = np.random.default_rng(seed)
     n = rng.integers(1, 9)
-    entities = [[a_name(rng) for _ in range(rng.integers(5))] for _ in range(n)]
+    entities = [[random_name(rng) for _ in range(rng.integers(5))] for _ in range(n)]
     keywords = [rng.choice(WORDS, size=rng.integers(9)).tolist() for _ in range(n)]
-    for row in rng.integers(n, size=2):  # keywords that are names, and a name that is listed twice
-        keywords[row].insert(rng.integers(len(keywords[row]) + 1), a_name(rng))
+    for row in rng.integers(
+        n, size=2
+    ):  # keywords of several words, and names that are listed twice
+        keywords[row].insert(rng.integers(len(keywords[row]) + 1), random_name(rng))
         entities[row] += entities[row][:1]
     return entities, keywords
 
@@ -82,21 +86,21 @@ SEEDS = st.integers(0, 2**32)
 
 @settings(max_examples=1000, deadline=None)
 @given(seed=SEEDS, k=st.none() | st.integers(1, 9))
-def test_equals_its_definition(seed: int, k: int | None) -> None:
-    entities, keywords = some_rows(seed)
-    agrees(entity_recall(entities, keywords, k), entities, keywords)
+def test_metrics_equal_their_definition(seed: int, k: int | None) -> None:
+    entities, keywords = random_rows(seed)
+    check_result(entity_recall(entities, keywords, k), entities, keywords)
 
 
 @settings(max_examples=100, deadline=None)
 @given(seed=SEEDS)
-def test_curve_is_recall_at_each_k(seed: int) -> None:
-    entities, keywords = some_rows(seed)
+def test_curve_equals_recall_at_each_k(seed: int) -> None:
+    entities, keywords = random_rows(seed)
     ks = [3, None, 1, 2, 3, 8, 100]
     curve = entity_curve(entities, keywords, iter(ks))
     assert [at.k for at in curve] == ks
     for at in curve:
-        agrees(at, entities, keywords)
-    # More keywords find no less, and beyond the last one nothing changes.
+        check_result(at, entities, keywords)
+    # Recall does not fall with k, and is constant beyond the last keyword.
     by_k = entity_curve(entities, keywords, range(1, 11))
     for name in ("recall_strict", "recall_partial"):
         rising = [getattr(at, name).per_row for at in by_k]
@@ -112,8 +116,8 @@ def test_curve_is_recall_at_each_k(seed: int) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(seed=SEEDS)
-def test_what_does_not_matter(seed: int) -> None:
-    entities, keywords = some_rows(seed)
+def test_invariance_to_order_case_and_other_rows(seed: int) -> None:
+    entities, keywords = random_rows(seed)
     rng = np.random.default_rng(seed + 1)
     expected = entity_recall(entities, keywords)
     order = rng.permutation(len(entities))
@@ -151,7 +155,7 @@ def values(result: EntityRecall) -> tuple[float, ...]:
         # a name that is listed twice is found once of two, but its share counts twice
         (["Alice", "ALICE"], ["alice"], (0.5, 1, 1, 0.666667, 1)),
         (["Alice", "Alice", "Bob"], ["alice"], (0.333333, 0.666667, 1, 0.5, 0.8)),
-        # other white space is another name, as in the published code, of the same words
+        # names that differ in white space are different names with the same words
         (["New York", "New  York"], ["new", "york"], (1, 1, 1, 1, 1)),
         # a repeated word counts each time in its name, once among the keywords
         (["New New York"], ["new"], (0, 0.666667, 1, 0, 0.8)),
@@ -163,7 +167,7 @@ def values(result: EntityRecall) -> tuple[float, ...]:
         # nothing found, nothing extracted
         (["Alice"], ["bob"], (0, 0, 0, 0, 0)),
         (["Alice"], [], (0, 0, 0, 0, 0)),
-        # a keyword of two words is one string, which no word of a name is
+        # a keyword of two words does not match a word of a name
         (["New York"], ["new york"], (0, 0, 0, 0, 0)),
         # punctuation is part of a word
         (["U.S."], ["u.s", "us"], (0, 0, 0, 0, 0)),
@@ -174,7 +178,7 @@ def test_by_hand(entities: list[str], keywords: list[str], expected: tuple[float
     assert slow_row(entities, keywords) == pytest.approx(expected, abs=1e-6)
 
 
-def test_only_the_first_k_count() -> None:
+def test_only_the_first_k_keywords_are_used() -> None:
     entities, keywords = [["a b"]], [["x", "a", "A", "b"]]
     expected = {
         1: (0, 0, 0, 0, 0),
@@ -215,7 +219,7 @@ def test_weights() -> None:
     assert curve.precision.value == 1.0
 
 
-def test_the_published_standard_error() -> None:
+def test_published_standard_error() -> None:
     rng = np.random.default_rng(0)
     entities = [[str(name)] for name in rng.integers(5, size=30)]
     keywords = [[str(word) for word in row] for row in rng.integers(5, size=(30, 3))]
@@ -224,7 +228,7 @@ def test_the_published_standard_error() -> None:
     assert metric.standard_error * math.sqrt(29 / 30) == pytest.approx(theirs)
 
 
-def test_keywords_of_other_rows_find_less() -> None:
+def test_keywords_of_other_rows_have_lower_recall() -> None:
     """Negative control."""
     rng = np.random.default_rng(0)
     words = [f"w{i}" for i in range(500)]
@@ -271,9 +275,9 @@ def test_containers(container: Any) -> None:
         ([["a", None]], [["a"]], None, ["row 0 of entities holds the NoneType None", "string"]),
         ([["a"]], [["a", ("b", 0.5)]], None, ["row 0 of keywords holds the tuple", "return_scores"]),
         ([["a"]], [[3]], None, ["row 0 of keywords holds the int 3", "each word is a string"]),
-        ([["a"]], [["a"]], 0, ["k is 0", ">= 1", "None for all"]),
-        ([["a"]], [["a"]], 2.0, ["k is 2.0", "whole number"]),
-        ([["a"]], [["a"]], True, ["k is True"]),
+        ([["a"]], [["a"]], 0, ["k=0", ">= 1", "None for all"]),
+        ([["a"]], [["a"]], 2.0, ["k=2.0", "an integer"]),
+        ([["a"]], [["a"]], True, ["k=True"]),
     ],
 )  # fmt: skip
 def test_errors(entities: Any, keywords: Any, k: Any, parts: list[str]) -> None:
@@ -289,7 +293,7 @@ def test_more_errors() -> None:
         entity_recall([["a"], ["b"]], [["a"], ["b"]], sample_weight=[1.0])
     with pytest.raises(ValueError, match="ks is 5; pass a list"):
         entity_curve([["a"]], [["a"]], 5)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="k is 0"):
+    with pytest.raises(ValueError, match="k=0"):
         entity_curve([["a"]], [["a"]], [1, 0])
     long = "x" * 1000
     with pytest.raises(ValueError, match="row 0 of entities") as caught:

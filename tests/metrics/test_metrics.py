@@ -1,4 +1,4 @@
-"""keyword_accuracy against a slow twin written from its formula, by hand, and in bounded memory."""
+"""keyword_accuracy: against a slow reference implementation of its formula, by hand, in bounded memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator
 from sklearn.neighbors import KNeighborsClassifier
 
 from flip_sklearn import keyword_accuracy, keyword_accuracy_scorer
-from flip_sklearn.metrics import ranking as _ranked
+from flip_sklearn.metrics import ranking
 
 NAN = float("nan")
 
@@ -39,7 +39,7 @@ def slow_accuracy(
     return (sum(v * weight for v, weight in used) / mass if mass else NAN), per_row
 
 
-def ranking(scores: np.ndarray) -> np.ndarray:
+def rank_all(scores: np.ndarray) -> np.ndarray:
     """All words of each row, best first."""
     return np.argsort(-scores.astype(float), axis=1, kind="stable")
 
@@ -74,7 +74,9 @@ def problems(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int]:
 
 @settings(max_examples=300, deadline=None)
 @given(problem=problems(), dtype=st.sampled_from([np.float64, np.float32, np.float16]))
-def test_equals_its_definition(problem: tuple[np.ndarray, np.ndarray, int], dtype: type) -> None:
+def test_accuracy_equals_its_definition(
+    problem: tuple[np.ndarray, np.ndarray, int], dtype: type
+) -> None:
     Y, scores, seed = problem
     with np.errstate(over="ignore"):
         scores = scores.astype(dtype)
@@ -86,11 +88,11 @@ def test_equals_its_definition(problem: tuple[np.ndarray, np.ndarray, int], dtyp
         assert float(result) == result.value or math.isnan(expected)
         np.testing.assert_allclose(result.per_row, per_row)
         assert (result.n_rows, result.n_skipped) == ((k > 0).sum(), (k == 0).sum())
-    # Indices, of exactly as many words as needed, and of all
+    # Word indices: as many as needed, and all
     for width in {int(k.max(initial=0)), Y.shape[1]}:
-        by_index = keyword_accuracy(Y, ranking(scores)[:, :width])
+        by_index = keyword_accuracy(Y, rank_all(scores)[:, :width])
         np.testing.assert_array_equal(by_index.per_row, result.per_row)
-    # Sparse scores in which every word is stored; those that are zero explicitly
+    # Sparse scores that store every word, zeros included
     everything = sp.csr_array(
         (
             scores.ravel(),
@@ -99,21 +101,21 @@ def test_equals_its_definition(problem: tuple[np.ndarray, np.ndarray, int], dtyp
         ),
         shape=Y.shape,
     )
-    if dtype != np.float16:  # SciPy knows none
+    if dtype != np.float16:  # not supported by SciPy
         np.testing.assert_array_equal(keyword_accuracy(Y, everything).per_row, result.per_row)
 
 
-def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accuracy_is_independent_of_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     Y, scores = rng.poisson(0.3, size=(50, 20)), rng.integers(0, 5, size=(50, 20)).astype(float)
     expected = keyword_accuracy(Y, scores).per_row
     for size in (1, 20, 60, 333):
-        monkeypatch.setattr(_ranked, "BLOCK_ELEMENTS", size)
+        monkeypatch.setattr(ranking, "BLOCK_ELEMENTS", size)
         np.testing.assert_array_equal(keyword_accuracy(Y, scores).per_row, expected)
 
 
 def test_shuffled_rows_are_worse() -> None:
-    """Negative control: the number depends on which scores belong to which row."""
+    """Negative control: the accuracy depends on which scores belong to which row."""
     rng = np.random.default_rng(0)
     Y = rng.poisson(0.2, size=(300, 30))
     scores = Y + 0.4 * rng.normal(size=Y.shape)
@@ -151,9 +153,9 @@ def test_worked_example() -> None:
     [
         ([[1, 0, 0]], [[0.0, 0.0, 0.0]], 1.0),  # all equal: the first one
         ([[0, 0, 1]], [[0.0, 0.0, 0.0]], 0.0),
-        ([[0, 1, 1]], [[1.0, 2.0, 1.0]], 0.5),  # the tie for place two goes to the left
+        ([[0, 1, 1]], [[1.0, 2.0, 1.0]], 0.5),  # the tie for rank two goes to the lower index
         ([[1, 1, 1]], [[3.0, 2.0, 1.0]], 1.0),  # all words are in the row
-        ([[0, 7, 0]], [[0.0, 1.0, 0.0]], 1.0),  # seven times is once
+        ([[0, 7, 0]], [[0.0, 1.0, 0.0]], 1.0),  # repeats count once
         ([[1, 0, 0]], [[-np.inf, -np.inf, -np.inf]], 1.0),
         ([[0, 1, 0]], [[-5.0, -4.0, -np.inf]], 1.0),
         ([[1]], [[0.0]], 1.0),
@@ -164,7 +166,7 @@ def test_corner_cases(Y: list[list[int]], scores: list[list[float]], expected: f
     assert float(keyword_accuracy(sp.csr_array(np.array(Y)), np.array(scores))) == expected
 
 
-def test_nothing_to_judge() -> None:
+def test_no_rows_with_words() -> None:
     for Y in (np.zeros((3, 4)), sp.csr_array((3, 4)), np.zeros((0, 4))):
         result = keyword_accuracy(Y, np.zeros(Y.shape))
         assert math.isnan(result.value)
@@ -172,18 +174,18 @@ def test_nothing_to_judge() -> None:
         assert (result.n_rows, result.n_skipped) == (0, Y.shape[0])
     one = keyword_accuracy([[1, 0]], [[1.0, 0.0]])
     assert one.value == 1.0
-    assert math.isnan(one.standard_error)  # one row has no spread
+    assert math.isnan(one.standard_error)  # not defined for one row
 
 
 def test_padded_indices() -> None:
     Y = [[1, 1, 1, 0], [0, 0, 1, 0]]
     top = [[1, 0, -1], [2, -1, -1]]
     np.testing.assert_allclose(keyword_accuracy(Y, top).per_row, [2 / 3, 1.0])
-    # -1 is no word, and certainly not the last one
+    # -1 is not a word, and not the last word
     np.testing.assert_allclose(keyword_accuracy([[0, 0, 1]], [[-1]]).per_row, [0.0])
 
 
-def test_absent_sparse_scores_never_count() -> None:
+def test_absent_sparse_scores_are_not_ranked() -> None:
     Y = np.array([[1, 1, 0, 0], [1, 0, 0, 0]])
     scores = sp.csr_array(np.array([[0.0, 0.9, 0.1, 0.0], [0.0, 0.2, 0.0, 0.0]]))
     np.testing.assert_allclose(keyword_accuracy(Y, scores).per_row, [0.5, 0.0])
@@ -200,7 +202,7 @@ def test_absent_sparse_scores_never_count() -> None:
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int8, np.int64, np.float32])
 def test_indicators_as_sparse_scores(dtype: type) -> None:
-    """FLiPExtractor.predict gives 0 and 1; every kind of number can be ranked."""
+    """FLiPExtractor.predict returns 0 and 1; every dtype can be ranked."""
     Y = np.array([[1, 1, 0, 0], [0, 0, 0, 1]])
     chosen = sp.csr_array(np.array([[1, 0, 1, 0], [0, 0, 0, 1]]).astype(dtype))
     np.testing.assert_allclose(keyword_accuracy(Y, chosen).per_row, [0.5, 1.0])
@@ -239,14 +241,14 @@ def test_integer_weights_repeat_rows(problem: tuple[np.ndarray, np.ndarray, int]
     assert weighted.value == pytest.approx(expected, nan_ok=True, abs=1e-12)
     repeated = keyword_accuracy(np.repeat(Y, w, axis=0), np.repeat(scores, w, axis=0))
     assert weighted.value == pytest.approx(repeated.value, nan_ok=True, abs=1e-12)
-    np.testing.assert_allclose(weighted.per_row, per_row)  # a row's value has no weight
-    # The scale of the weights means nothing.
+    np.testing.assert_allclose(weighted.per_row, per_row)  # not affected by weights
+    # The scale of the weights does not matter.
     again = keyword_accuracy(Y, scores, sample_weight=1e-3 * w)
     assert again.value == pytest.approx(weighted.value, nan_ok=True)
     assert again.standard_error == pytest.approx(weighted.standard_error, nan_ok=True, abs=1e-12)
 
 
-def test_standard_error_is_that_of_a_mean() -> None:
+def test_standard_error() -> None:
     rng = np.random.default_rng(0)
     Y, scores = rng.poisson(0.4, size=(200, 9)), rng.normal(size=(200, 9))
     result = keyword_accuracy(Y, scores)
@@ -257,7 +259,7 @@ def test_standard_error_is_that_of_a_mean() -> None:
         weighted = keyword_accuracy(Y, scores, sample_weight=w)
         assert weighted.standard_error == pytest.approx(expected)
         assert weighted.value == pytest.approx(result.value)
-    # Rows of weight zero are as good as absent, for the error too.
+    # Rows of zero weight are ignored.
     w = np.r_[np.ones(100), np.zeros(100)]
     half, first = (
         keyword_accuracy(Y, scores, sample_weight=w),
@@ -265,7 +267,7 @@ def test_standard_error_is_that_of_a_mean() -> None:
     )
     assert half.value == pytest.approx(first.value)
     assert half.standard_error == pytest.approx(first.standard_error)
-    # It is what many samples of that size scatter by.
+    # It agrees with the standard deviation over bootstrap samples.
     means = [
         float(np.nanmean(keyword_accuracy(Y, scores).per_row[rng.integers(200, size=200)]))
         for _ in range(400)
@@ -296,8 +298,8 @@ FLAT = np.zeros((2, 3))
         (TWO, sp.csr_array(FLAT + NAN), None, ["scores contain NaN", "number"]),
         (TWO, np.array([[0, 3], [0, 1]]), None, ["[0, 3]", "below 3", "Pass scores as floats"]),
         (TWO, np.array([[0, -2], [0, 1]]), None, ["[-2, 1]", "-1 pads"]),
-        (TWO, np.array([[0], [1]]), None, ["1 words per row", "2 are looked at", "at least 2"]),
-        # the same word twice would count twice, and 0/1 indicators are no indices
+        (TWO, np.array([[0], [1]]), None, ["have 1 columns", "2 are needed", "at least 2"]),
+        # repeated words would count twice; 0/1 indicators are not indices
         (TWO, np.array([[0, 0], [1, 2]]), None, ["word 0", "more than once", "row 0"]),
         (TWO, TWO, None, ["more than once"]),
         (-TWO, FLAT, None, ["negative", "-1", ">= 0"]),
@@ -327,7 +329,7 @@ def test_errors(Y: Any, scores: Any, weights: Any, parts: list[str]) -> None:
 
 
 class Fixed(BaseEstimator):
-    """Row i of X is the number of the row whose scores it gets."""
+    """Scores of fixed rows: row i of X holds the number of the row of ``scores``."""
 
     def __init__(self, scores: np.ndarray) -> None:
         self.scores = scores
@@ -342,12 +344,12 @@ class Fixed(BaseEstimator):
 @settings(max_examples=50, deadline=None)
 @given(problem=problems(), block=st.integers(1, 40))
 @example(problem=(np.zeros((3, 2), dtype=int), np.zeros((3, 2)), 0), block=1)
-def test_scorer_is_the_metric(problem: tuple[np.ndarray, np.ndarray, int], block: int) -> None:
+def test_scorer_equals_the_metric(problem: tuple[np.ndarray, np.ndarray, int], block: int) -> None:
     Y, scores, seed = problem
     w = np.random.default_rng(seed).integers(1, 4, size=len(Y))
     X = np.arange(len(Y))[:, None]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_ranked, "BLOCK_ELEMENTS", block)
+        patch.setattr(ranking, "BLOCK_ELEMENTS", block)
         model = Fixed(scores)
         for weights in (None, w):
             expected, _ = slow_accuracy(Y, scores, weights)
@@ -359,8 +361,8 @@ def test_scorer_is_the_metric(problem: tuple[np.ndarray, np.ndarray, int], block
 
 
 @pytest.mark.parametrize("container", [list, pd.DataFrame, torch.tensor, np.asarray])
-def test_scorer_takes_every_container(container: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_ranked, "BLOCK_ELEMENTS", 7)
+def test_scorer_accepts_every_container(container: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "BLOCK_ELEMENTS", 7)
     rng = np.random.default_rng(0)
     Y, scores = rng.poisson(0.5, size=(20, 3)), rng.normal(size=(20, 3))
     X = container([[float(i)] for i in range(20)])
@@ -387,7 +389,7 @@ def test_scorer_errors() -> None:
 
 
 def test_scorer_with_a_list_of_probabilities() -> None:
-    """Multi-output classifiers give one (n, 2) array a word: that of its presence is the score."""
+    """Multi-output classifiers return an (n, 2) array for each word, whose last column is the score."""
     rng = np.random.default_rng(0)
     Y = (rng.random((60, 4)) < 0.4).astype(int)
     X = Y + 0.3 * rng.normal(size=Y.shape)
@@ -398,7 +400,7 @@ def test_scorer_with_a_list_of_probabilities() -> None:
 
 
 class Endless:
-    """Scores of any number of rows on a ring of numbers: row i is the ring from place i on."""
+    """Scores of any number of rows: row i is a window of a ring of numbers that starts at position i."""
 
     def __init__(self, n_words: int) -> None:
         self.n_words = n_words
@@ -411,7 +413,7 @@ class Endless:
         return np.lib.stride_tricks.as_strided(self.ring[start[0] :], shape, strides)
 
     def best(self, n: int, k: int) -> np.ndarray:
-        """The k best words of rows 0 to n - 1, by another road: the ring is sorted once."""
+        """The k best words of rows 0 to n - 1, computed differently: the ring is sorted once."""
         order = np.argsort(-self.ring).tolist()
         best = np.empty((n, k), dtype=np.int64)
         for i in range(n):

@@ -1,8 +1,9 @@
-"""Perplexity and log-likelihood per word against slow twins written from their formulas."""
+"""Perplexity and log-likelihood per word against slow reference implementations of their formulas."""
 
 from __future__ import annotations
 
 import math
+import pickle
 import re
 import tracemalloc
 import warnings
@@ -20,8 +21,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 
 from flip_sklearn import FLiPExtractor
-from flip_sklearn.metrics import log_likelihood_scorer, perplexity
-from flip_sklearn.metrics import ranking as _ranked
+from flip_sklearn.metrics import Perplexity, RowMean, log_likelihood_scorer, perplexity, ranking
 
 NAN = float("nan")
 
@@ -43,8 +43,8 @@ def slow_nll(Y: np.ndarray, theta: np.ndarray, weights: Any) -> tuple[float, flo
     return nll, math.sqrt(m / (m - 1) * spread) if m > 1 else NAN, per_row
 
 
-class Given(BaseEstimator):
-    """Row i of X is the number of the row whose distribution it gets."""
+class Fixed(BaseEstimator):
+    """Fixed distributions: row i of X holds the number of the row of ``theta``."""
 
     def __init__(self, theta: np.ndarray, logs: bool = True) -> None:
         self.theta = theta
@@ -64,7 +64,7 @@ class Given(BaseEstimator):
 
 @settings(max_examples=500, deadline=None)
 @given(seed=st.integers(0, 2**32))
-def test_equals_its_definition(seed: int) -> None:
+def test_perplexity_equals_its_definition(seed: int) -> None:
     rng = np.random.default_rng(seed)
     n, n_words = rng.integers(1, 9, size=2)
     Y = rng.integers(1, 4, size=(n, n_words)) * (rng.random((n, n_words)) < rng.choice([0.1, 0.6]))
@@ -81,10 +81,10 @@ def test_equals_its_definition(seed: int) -> None:
             assert result.n_skipped == (Y.sum(axis=1) == 0).sum()
         with pytest.MonkeyPatch.context() as patch:
             block = int(rng.integers(1, 40))
-            patch.setattr(_ranked, "BLOCK_ELEMENTS", block)
+            patch.setattr(ranking, "BLOCK_ELEMENTS", block)
             X = np.arange(n)[:, None]
             for logs in (True, False):
-                model = Given(theta, logs)
+                model = Fixed(theta, logs)
                 score = log_likelihood_scorer(model, X, sp.csr_array(Y), given_weights)
                 assert score == pytest.approx(-nll, nan_ok=True)
                 assert isinstance(score, float)
@@ -102,20 +102,20 @@ def test_by_hand() -> None:
     assert result.standard_error == pytest.approx(4 * math.sqrt(2 * 2 * 0.16) * math.log(2))
 
 
-def test_what_is_known_of_it() -> None:
+def test_known_values_and_bounds() -> None:
     rng = np.random.default_rng(0)
     Y = rng.poisson(1.0, size=(50, 7))
     # The uniform distribution has perplexity V, the sharpest one 1.
     assert perplexity(Y, np.full(Y.shape, -math.log(7))).value == pytest.approx(7)
     sharp = np.where(np.eye(7) > 0, 0.0, -np.inf)
     assert perplexity(np.eye(7, dtype=int), sharp).value == 1
-    # The empirical distribution is the best of those that are the same for all rows (Gibbs).
+    # Of distributions that are the same for all rows, the empirical one is best (Gibbs' inequality).
     word = Y.sum(axis=0) / Y.sum()
     best = perplexity(Y, np.tile(np.log(word), (50, 1))).value
     for _ in range(20):
         other = rng.dirichlet(100 * word)
         assert perplexity(Y, np.tile(np.log(other), (50, 1))).value >= best
-    # Weight 2 is the row twice; the scale of the weights means nothing.
+    # Weight 2 equals two copies of a row; the scale of the weights does not matter.
     logs = np.log(rng.dirichlet(np.ones(7), size=50))
     w = rng.integers(0, 3, size=50)
     weighted = perplexity(Y, logs, sample_weight=w)
@@ -125,7 +125,7 @@ def test_what_is_known_of_it() -> None:
     assert weighted.standard_error == pytest.approx(scaled.standard_error)
 
 
-def test_the_standard_error_is_what_samples_scatter_by() -> None:
+def test_standard_error_agrees_with_the_bootstrap() -> None:
     rng = np.random.default_rng(0)
     Y = rng.poisson(0.5, size=(400, 6))
     logs = np.log(rng.dirichlet(np.ones(6), size=400))
@@ -135,13 +135,29 @@ def test_the_standard_error_is_what_samples_scatter_by() -> None:
     assert result.standard_error == pytest.approx(np.std(values), rel=0.15)
 
 
+def test_result_type() -> None:
+    """A perplexity is not a mean over rows: ``per_row`` holds nats per word."""
+    result = perplexity([[2, 0], [1, 1]], np.log([[0.5, 0.5], [0.25, 0.75]]))
+    assert isinstance(result, Perplexity)
+    assert not isinstance(result, RowMean)
+    assert float(result) == result.value
+    assert (
+        repr(result)
+        == f"Perplexity({result.value:.4f} +- {result.standard_error:.4f}, n_rows=2, n_skipped=0)"
+    )
+    assert math.exp(np.average(result.per_row, weights=[2, 2])) == pytest.approx(result.value)
+    loaded = pickle.loads(pickle.dumps(result))
+    assert (type(loaded), repr(loaded)) == (Perplexity, repr(result))
+    np.testing.assert_array_equal(loaded.per_row, result.per_row)
+
+
 def test_probability_zero() -> None:
     logs = np.log(np.array([[0.5, 0.5], [0.5, 0.5], [0.5, 0.5]]))
     logs[1, 1] = -np.inf
     X = np.arange(3)[:, None]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        # of a word that does not occur: nothing happens
+        # of a word that does not occur
         unseen = [[1, 1], [1, 0], [0, 1]]
         assert perplexity(unseen, logs).value == pytest.approx(2)
         seen = [[1, 1], [1, 1], [0, 1]]
@@ -151,17 +167,17 @@ def test_probability_zero() -> None:
         np.testing.assert_allclose(result.per_row, [math.log(2), np.inf, math.log(2)])
         assert perplexity(seen, logs, sample_weight=[1, 0, 1]).value == pytest.approx(2)
         theta = np.array([[0.5, 0.5], [1.0, 0.0], [0.5, 0.5]])
-        assert log_likelihood_scorer(Given(theta, logs=False), X, np.array(seen)) == -np.inf
-        # exp overflows
+        assert log_likelihood_scorer(Fixed(theta, logs=False), X, np.array(seen)) == -np.inf
+        # exp overflows without a warning
         assert perplexity([[1]], [[-1e4]]).value == np.inf
 
 
-def test_nothing_to_judge() -> None:
+def test_no_rows_with_words() -> None:
     for n in (0, 3):
         result = perplexity(np.zeros((n, 2)), np.zeros((n, 2)))
         assert math.isnan(result.value)
         assert (result.n_rows, result.n_skipped) == (0, n)
-    model = Given(np.full((2, 2), 0.5))
+    model = Fixed(np.full((2, 2), 0.5))
     assert math.isnan(log_likelihood_scorer(model, np.arange(2)[:, None], np.zeros((2, 2))))
 
 
@@ -186,9 +202,9 @@ def test_scorer_errors() -> None:
     Y = np.array([[1, 0, 1], [0, 1, 0]])
     X = np.arange(2)[:, None]
     with pytest.raises(ValueError, match="X has 3 rows, Y has 2"):
-        log_likelihood_scorer(Given(np.full((3, 3), 1 / 3)), np.arange(3)[:, None], Y)
+        log_likelihood_scorer(Fixed(np.full((3, 3), 1 / 3)), np.arange(3)[:, None], Y)
     with pytest.raises(ValueError, match=r"shape \(2, 2\).*3 columns of Y"):
-        log_likelihood_scorer(Given(np.full((2, 2), 0.5)), X, Y)
+        log_likelihood_scorer(Fixed(np.full((2, 2), 0.5)), X, Y)
     with pytest.raises(ValueError, match="a list; a likelihood needs one distribution"):
         log_likelihood_scorer(KNeighborsClassifier(1).fit(X, Y), X, Y)
     with pytest.raises(AttributeError, match="predict_proba"):
@@ -196,7 +212,7 @@ def test_scorer_errors() -> None:
 
 
 def test_grid_search_by_likelihood() -> None:
-    """Greater is better: the search takes the strength whose held-out perplexity is lowest."""
+    """Greater is better: the search selects the parameter with the lowest held-out perplexity."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(200, 5))
     Y = sp.csr_array(rng.poisson(0.3 * np.exp(X @ rng.normal(size=(5, 6)))))
@@ -215,7 +231,7 @@ def test_grid_search_by_likelihood() -> None:
     )
 
 
-def test_one_word_a_row_is_the_log_loss_of_a_classifier() -> None:
+def test_one_word_per_row_is_log_loss_of_a_classifier() -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(90, 3))
     label = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0.5)

@@ -1,4 +1,4 @@
-"""Span accuracy, hit sets, Jaccard, precision and recall against slow twins written from their formulas."""
+"""Span accuracy, hit sets, Jaccard index, precision and recall against slow reference implementations."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from flip_sklearn.metrics import (
     hit_sets,
     keyword_accuracy,
     precision_recall,
+    ranking,
     span_accuracy,
 )
-from flip_sklearn.metrics import ranking as _ranked
 from flip_sklearn.vocabulary import ConceptVectorizer
 from tests.helpers.paths import ROOT
 
@@ -51,7 +51,7 @@ def mean_over_rows(values: list[float], weights: list[float]) -> tuple[float, fl
     return mean, math.sqrt(m / (m - 1) * sum((w / total * (v - mean)) ** 2 for v, w in used))
 
 
-def agrees(result: RowMean, values: list[float], weights: list[float]) -> None:
+def check_result(result: RowMean, values: list[float], weights: list[float]) -> None:
     np.testing.assert_allclose(result.per_row, values, atol=1e-12)
     mean, error = mean_over_rows(values, weights)
     assert result.value == pytest.approx(mean, nan_ok=True, abs=1e-12)
@@ -60,7 +60,7 @@ def agrees(result: RowMean, values: list[float], weights: list[float]) -> None:
     assert result.n_rows + result.n_skipped == len(values)
 
 
-def a_problem(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.random.Generator]:
+def make_problem(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.random.Generator]:
     """Counts and two sets of scores; few levels make ties, and some rows are empty."""
     rng = np.random.default_rng(seed)
     n, n_words = rng.integers(1, 9, size=2)
@@ -72,7 +72,7 @@ def a_problem(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.random.
     return Y, first, second, rng
 
 
-def forms(scores: np.ndarray, rng: np.random.Generator) -> list[Any]:
+def equivalent_inputs(scores: np.ndarray, rng: np.random.Generator) -> list[Any]:
     """The same ranking as scores, as indices, and as sparse scores that store every word."""
     ranking = np.argsort(-scores, axis=1, kind="stable")
     n, n_words = scores.shape
@@ -90,7 +90,7 @@ SEEDS = st.integers(0, 2**32)
 @settings(max_examples=500, deadline=None)
 @given(seed=SEEDS)
 def test_hit_sets_and_jaccard_equal_their_definitions(seed: int) -> None:
-    Y, first, second, rng = a_problem(seed)
+    Y, first, second, rng = make_problem(seed)
     weights = rng.integers(0, 3, size=len(Y)).tolist()
     one, two, jaccard = [], [], []
     for truth, a, b in zip(Y.tolist(), first.tolist(), second.tolist(), strict=True):
@@ -100,7 +100,7 @@ def test_hit_sets_and_jaccard_equal_their_definitions(seed: int) -> None:
         union = one[-1] | two[-1]
         jaccard.append(len(one[-1] & two[-1]) / len(union) if union else NAN)
     form = rng.integers(5)
-    hits = hit_sets(sp.csr_array(Y), forms(first, rng)[form])
+    hits = hit_sets(sp.csr_array(Y), equivalent_inputs(first, rng)[form])
     assert hits.dtype == bool
     assert hits.has_sorted_indices
     assert hits.data.all()
@@ -109,8 +109,12 @@ def test_hit_sets_and_jaccard_equal_their_definitions(seed: int) -> None:
         hits.sum(axis=1) / np.maximum((Y > 0).sum(axis=1), 1),
         np.nan_to_num(keyword_accuracy(Y, first).per_row),
     )
-    agrees(hit_jaccard(Y, forms(first, rng)[form], second, sample_weight=weights), jaccard, weights)
-    # It is symmetric, and takes hit sets for what they are.
+    check_result(
+        hit_jaccard(Y, equivalent_inputs(first, rng)[form], second, sample_weight=weights),
+        jaccard,
+        weights,
+    )
+    # The index is symmetric, and hit sets may be passed instead of scores.
     again = hit_jaccard(Y, hit_sets(Y, second), hits)
     np.testing.assert_allclose(again.per_row, jaccard)
     np.testing.assert_array_equal(hit_sets(Y, hits).toarray(), hits.toarray())
@@ -126,16 +130,16 @@ def test_jaccard_by_hand() -> None:
     result = hit_jaccard(Y, first, second)
     np.testing.assert_allclose(result.per_row, [2 / 3, 0, 0, NAN])
     assert (result.n_rows, result.n_skipped) == (3, 1)
-    # Equal accuracy says nothing about equal words.
+    # Equal accuracy does not imply equal words.
     same, other = [[1.0, 0.0, 0.0]], [[0.0, 0.0, 1.0]]
     both = [[1, 0, 1]]
     assert keyword_accuracy(both, [[0, 1]]).value == keyword_accuracy(both, [[2, 1]]).value == 0.5
     assert hit_jaccard(both, [[0, 1]], [[2, 1]]).value == 0
-    assert math.isnan(hit_jaccard([[0, 1, 0]], same, other).value)  # neither finds anything
+    assert math.isnan(hit_jaccard([[0, 1, 0]], same, other).value)  # neither has a hit
 
 
 def test_unrelated_models_share_few_hits() -> None:
-    """Negative control: independent scores overlap by chance only."""
+    """Negative control: hits of independent scores overlap by chance only."""
     rng = np.random.default_rng(0)
     Y = (rng.random((500, 40)) < 0.2).astype(int)
     noisy = [Y + rng.normal(size=Y.shape) for _ in range(2)]
@@ -151,13 +155,13 @@ def test_unrelated_models_share_few_hits() -> None:
 def test_top_indices_are_padded() -> None:
     scores = np.array([[0.1, 0.3, 0.2]])
     expected = [[1, 2, 0, -1, -1]]
-    np.testing.assert_array_equal(_ranked.top_indices(scores, (1, 3), 5), expected)
-    np.testing.assert_array_equal(_ranked.top_indices(sp.csr_array(scores), (1, 3), 5), expected)
+    np.testing.assert_array_equal(ranking.top_indices(scores, (1, 3), 5), expected)
+    np.testing.assert_array_equal(ranking.top_indices(sp.csr_array(scores), (1, 3), 5), expected)
     given = np.array([[1, 2, -1, -1, -1, -1]], dtype=np.int16)
-    top = _ranked.top_indices(given, (1, 3), 5)
+    top = ranking.top_indices(given, (1, 3), 5)
     np.testing.assert_array_equal(top, [[1, 2, -1, -1, -1]])
     assert top.dtype == np.int64
-    assert _ranked.top_indices(scores, (1, 3), 0).shape == (1, 0)
+    assert ranking.top_indices(scores, (1, 3), 0).shape == (1, 0)
 
 
 # --- Precision, recall and F1 at n -----------------------------------------------------------
@@ -166,7 +170,7 @@ def test_top_indices_are_padded() -> None:
 @settings(max_examples=1000, deadline=None)
 @given(seed=SEEDS)
 def test_precision_and_recall_equal_their_definitions(seed: int) -> None:
-    Y, scores, _, rng = a_problem(seed)
+    Y, scores, _, rng = make_problem(seed)
     n = int(rng.integers(1, 12))
     weights = rng.integers(0, 3, size=len(Y)).tolist()
     outside = rng.integers(0, 3, size=len(Y)).tolist()
@@ -184,14 +188,14 @@ def test_precision_and_recall_equal_their_definitions(seed: int) -> None:
             both = len(words & top)
             p, r = both / len(top), both / size if size else 0.0
             values.append((p, r, 2 * p * r / (p + r) if p + r else 0.0))
-        given = forms(scores, rng)[rng.integers(5)]
+        given = equivalent_inputs(scores, rng)[rng.integers(5)]
         if given.dtype.kind == "i" and given.shape[1] < n:
             given = np.pad(given, ((0, 0), (0, n)), constant_values=-1)
         result = precision_recall(Y, given, n, n_reference=reference, sample_weight=weights)
         for name, slow in zip(
             ("precision", "recall", "f1"), zip(*values, strict=True), strict=True
         ):
-            agrees(getattr(result, name), list(slow), weights)
+            check_result(getattr(result, name), list(slow), weights)
 
 
 @settings(max_examples=300, deadline=None)
@@ -203,7 +207,7 @@ def test_precision_and_recall_equal_their_definitions(seed: int) -> None:
     seed=SEEDS,
 )  # fmt: skip
 def test_published_figures(texts: list[list[str]], n: int, seed: int) -> None:
-    """Texts against keyword strings, as the published evaluation has them: every row counts."""
+    """The published evaluation, on sets of words of texts and of keywords: every row counts."""
     vocabulary = ["the", "b", "c", "d", "e"]
     rng = np.random.default_rng(seed)
     top = np.array([rng.permutation(5) for _ in texts])
@@ -221,7 +225,7 @@ def test_published_figures(texts: list[list[str]], n: int, seed: int) -> None:
     expected = np.mean(rows, axis=0)
     values = (result.precision.value, result.recall.value, result.f1.value)
     np.testing.assert_allclose(values, expected, atol=1e-12)
-    # Its standard error has m where ours has m - 1.
+    # The published standard error divides by m instead of m - 1.
     m = len(texts)
     if m > 1:
         theirs = np.std(rows, axis=0) / math.sqrt(m)
@@ -244,16 +248,16 @@ def test_precision_and_recall_by_hand() -> None:
     np.testing.assert_allclose(result.recall.per_row, [2 / 5, 0, 0])
     np.testing.assert_allclose(result.f1.per_row, [0.5, 0, 0])
     assert result.f1.value == pytest.approx(0.5 / 3)  # not the F1 of the means
-    # Nothing was extracted: precision 0. Nothing was there: recall 0.
+    # No word is extracted: precision 0. The row has no words: recall 0.
     nothing = precision_recall([[1, 0], [0, 0]], [[-1], [0]], n=1, n_reference=[1, 0])
     assert (nothing.precision.value, nothing.recall.value, nothing.f1.value) == (0, 0, 0)
-    # n beyond the vocabulary: the vocabulary
+    # n is larger than the vocabulary
     assert precision_recall([[1, 0]], [[0.5, 0.1]], n=10).precision.value == 0.5
 
 
 @settings(max_examples=100, deadline=None)
 @given(seed=SEEDS)
-def test_at_as_many_as_words_all_three_are_keyword_accuracy(seed: int) -> None:
+def test_precision_and_recall_at_k_n_are_keyword_accuracy(seed: int) -> None:
     rng = np.random.default_rng(seed)
     n_words, k = 8, int(rng.integers(1, 9))
     Y = np.zeros((5, n_words), dtype=int)
@@ -269,14 +273,14 @@ def test_at_as_many_as_words_all_three_are_keyword_accuracy(seed: int) -> None:
 @pytest.mark.parametrize(
     ("kwargs", "parts"),
     [
-        ({"n": 0}, ["n is 0", ">= 1"]),
-        ({"n": 2.0}, ["n is 2.0", "whole number"]),
-        ({"n": True}, ["n is True"]),
-        ({"n": 3, "scores": [[0, 1], [0, 1]]}, ["2 words per row", "3 are looked at", "at least 3"]),
+        ({"n": 0}, ["n=0", ">= 1"]),
+        ({"n": 2.0}, ["n=2.0", "an integer"]),
+        ({"n": True}, ["n=True"]),
+        ({"n": 3, "scores": [[0, 1], [0, 1]]}, ["have 2 columns", "3 are needed", "at least 3"]),
         ({"n_reference": [2]}, ["n_reference", "(1,)", "(2,)", "per row"]),
         ({"n_reference": 2}, ["n_reference", "()", "(2,)"]),
         ({"n_reference": [2, 0]}, ["n_reference is 0 in row 1", "1 distinct words", "at least as large"]),
-        ({"n_reference": [2.5, 1]}, ["n_reference is 2.5 in row 0", "whole number"]),
+        ({"n_reference": [2.5, 1]}, ["n_reference is 2.5 in row 0", "an integer"]),
         ({"n_reference": [2, NAN]}, ["n_reference is nan in row 1"]),
         ({"n_reference": [2, np.inf]}, ["n_reference is inf in row 1"]),
         ({"n_reference": ["a", "b"]}, ["n_reference", "type"]),
@@ -294,7 +298,7 @@ def test_errors_of_precision_and_recall(kwargs: dict[str, Any], parts: list[str]
 
 
 class Greedy:
-    """Counts the longest entries of a vocabulary from left to right, word by word."""
+    """Counts the longest matches of a vocabulary from left to right, word by word."""
 
     def __init__(self, vocabulary: list[str]) -> None:
         self.vocabulary = vocabulary
@@ -319,20 +323,20 @@ class Greedy:
         return counts
 
 
-def test_a_word_inside_a_span_is_no_hit() -> None:
+def test_word_inside_a_span_is_not_a_hit() -> None:
     spans = Greedy(["fly", "new", "new york", "new york city", "york"])
     texts = ["fly to New York", "new york city", "York is new", "to", "New York new york"]
     top = [
-        [4, 1, 0],  # "york" and "new" lie inside the span: 2 units, none among the 2 best
-        [3, 2, 1],  # one unit, the longest; it is the best
-        [4, 2, 1],  # here they are words of their own: 1 of 2
-        [0, 1, 2],  # nothing of the vocabulary: skipped
+        [4, 1, 0],  # "york" and "new" are inside the span: 2 concepts, none among the 2 best
+        [3, 2, 1],  # one concept, the longest, ranked first
+        [4, 2, 1],  # here they are separate words: 1 of 2
+        [0, 1, 2],  # no concept of the vocabulary: skipped
         [2, 0, 1],  # the span twice counts once
     ]
     result = span_accuracy(texts, top, spans)
     np.testing.assert_array_equal(result.per_row, [0.0, 1.0, 0.5, NAN, 1.0])
     assert result.n_skipped == 1
-    # Counting the words inside of spans, too, says otherwise.
+    # The result differs if words inside spans are counted, too.
     words = CountVectorizer(vocabulary=spans.vocabulary, ngram_range=(1, 3), token_pattern=r"\S+")
     assert words.transform(texts[:1]).toarray().tolist() == [[1, 1, 1, 0, 1]]
     assert span_accuracy(texts[:1], [[4, 1, 0, 3]], words).value == 0.75
@@ -343,7 +347,7 @@ def test_a_word_inside_a_span_is_no_hit() -> None:
     [Greedy, lambda units: ConceptVectorizer(vocabulary=units, token_pattern="whitespace")],
     ids=["greedy", "concepts"],
 )
-def test_span_accuracy_is_keyword_accuracy_of_the_units(counter: Any) -> None:
+def test_span_accuracy_is_keyword_accuracy_of_concepts(counter: Any) -> None:
     rng = np.random.default_rng(0)
     spans = Greedy(["a", "b", "c", "a b", "b c d"])
     texts = [" ".join(rng.choice(list("abcdx"), size=rng.integers(0, 8))) for _ in range(300)]
@@ -354,7 +358,7 @@ def test_span_accuracy_is_keyword_accuracy_of_the_units(counter: Any) -> None:
         found = {spans.vocabulary[j] for j in best(row, len(units))}
         values.append(len(units & found) / len(units) if units else NAN)
     result = span_accuracy(texts, scores, counter(spans.vocabulary), sample_weight=weights)
-    agrees(result, values, weights.tolist())
+    check_result(result, values, weights.tolist())
 
 
 def test_errors_of_span_accuracy() -> None:
@@ -367,22 +371,22 @@ def test_errors_of_span_accuracy() -> None:
         span_accuracy(["a b"], [[0.0, 1.0, 2.0]], spans)
 
 
-# --- The page of the docs ---------------------------------------------------------------------
+# --- Examples of the documentation -----------------------------------------------------------
 
 
-def test_the_examples_of_the_docs_are_right() -> None:
+def test_examples_of_the_documentation() -> None:
     page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf8")
     blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     test = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, "metrics.md", None, None)
     assert len(test.examples) > 10
-    complaints: list[str] = []
-    assert doctest.DocTestRunner().run(test, out=complaints.append).failed == 0, complaints
+    output: list[str] = []
+    assert doctest.DocTestRunner().run(test, out=output.append).failed == 0, output
 
 
 # --- RowMean ---------------------------------------------------------------------------------
 
 
-def test_row_mean_of_anything() -> None:
+def test_row_mean_of_values() -> None:
     result = RowMean.of([1.0, NAN, 2.0, 6.0])
     assert float(result) == result.value == 3.0
     assert result.standard_error == pytest.approx(np.std([1, 2, 6], ddof=1) / math.sqrt(3))
@@ -393,7 +397,7 @@ def test_row_mean_of_anything() -> None:
         RowMean.of([[1.0, 2.0]])
 
 
-def test_infinite_rows() -> None:
+def test_rows_of_zero_weight_are_ignored_even_if_infinite() -> None:
     with np.errstate(all="raise"):
         result = RowMean.of([1.0, np.inf, 2.0])
         assert result.value == np.inf
