@@ -1,7 +1,8 @@
-"""Exact and slow: plain proximal gradient on the convex problem, in float64.
+"""Reference solver: accelerated proximal gradient on the convex problem, exact and slow, in float64.
 
 With the latent rows h_n fixed (h = x~ for LiP, h = B~ x~ for FLiP at a given B~), J is convex in (A, b).
-This is the yardstick of the fast solver: few lines, full batches, no tuning, and a certificate.
+The tests compare the fast solver with it. It uses full batches, has no settings to tune, and its KKT residual
+certifies the optimum.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from flip_sklearn.backend.fit.penalty import soft_threshold_
 def reference_loss(
     h: torch.Tensor, A: torch.Tensor, b: torch.Tensor, dense_counts: torch.Tensor, w: torch.Tensor
 ) -> torch.Tensor:
-    """L by its definition, differentiable: the float64 reference that the fast path is tested against."""
+    """L by its definition, differentiable."""
     log_theta = torch.log_softmax(b + h @ A.T, dim=1)
     return -(w[:, None] * dense_counts * log_theta).sum()
 
@@ -28,10 +29,10 @@ def objective(
     l1: float,
     l2: float,
 ) -> torch.Tensor:
-    """J for dense float64 counts (n, V): small problems only."""
-    words = (w[:, None] * counts).sum()
-    penalty = l1 * A.abs().sum() / A.shape[0] + 0.5 * l2 * A.square().sum() / words
-    return reference_loss(h, A, b, counts, w) / words + penalty
+    """J for dense float64 counts (n, V)."""
+    total_count = (w[:, None] * counts).sum()
+    penalty = l1 * A.abs().sum() / A.shape[0] + 0.5 * l2 * A.square().sum() / total_count
+    return reference_loss(h, A, b, counts, w) / total_count + penalty
 
 
 def smooth_gradients(
@@ -42,7 +43,7 @@ def smooth_gradients(
     b: torch.Tensor,
     l2: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of J without its L1 term."""
+    """Gradients of J without its L1 term with respect to A and b."""
     weighted = w[:, None] * counts
     residual = weighted.sum(dim=1, keepdim=True) * torch.softmax(b + h @ A.T, dim=1) - weighted
     residual = residual / weighted.sum()
@@ -59,11 +60,11 @@ def proximal_gradient(
     tol: float = 1e-8,
     max_iter: int = 20_000,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Minimize J over A, b by proximal gradient steps with restarted momentum, until KKT holds to ``tol``.
+    """Minimize J over A and b until the KKT residual is at most ``tol``.
 
-    The step is 1 / L with L = (1/2) lambda_max(sum_n w_n T_n [h;1][h;1]^T) / W + l2 / W, since the
-    softmax's Hessian T (diag(theta) - theta theta^T) is at most T / 2. Beck and Teboulle (2009), with the
-    gradient restart of O'Donoghue and Candes (2015).
+    This is accelerated proximal gradient (Beck and Teboulle 2009) with the gradient restart of O'Donoghue and
+    Candes (2015). The step is 1 / L with L = (1/2) lambda_max(sum_n w_n T_n [h;1][h;1]^T) / W + l2 / W,
+    because the Hessian of the softmax, T (diag(theta) - theta theta^T), is at most T / 2.
     """
     n_words = counts.shape[1]
     mass = w * counts.sum(dim=1)
@@ -78,10 +79,13 @@ def proximal_gradient(
         A_new = soft_threshold_(A_ahead - step * grad_A, step * l1 / n_words)
         b_new = b_ahead - step * grad_b
         uphill = ((A_ahead - A_new) * (A_new - A)).sum() + ((b_ahead - b_new) * (b_new - b)).sum()
-        following = 1.0 if uphill > 0 else (1 + (1 + 4 * momentum**2) ** 0.5) / 2
-        ahead = 0.0 if uphill > 0 else (momentum - 1) / following
-        A_ahead, b_ahead = A_new + ahead * (A_new - A), b_new + ahead * (b_new - b)
-        A, b, momentum = A_new, b_new, following
+        next_momentum, extrapolation = 1.0, 0.0  # a restart
+        if uphill <= 0:
+            next_momentum = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
+            extrapolation = (momentum - 1) / next_momentum
+        A_ahead = A_new + extrapolation * (A_new - A)
+        b_ahead = b_new + extrapolation * (b_new - b)
+        A, b, momentum = A_new, b_new, next_momentum
         if kkt_residual(h, counts, w, A, b, l1=l1, l2=l2) <= tol:
             break
     return A, b
@@ -103,7 +107,7 @@ def kkt_residual(
     """
     grad_A, grad_b = smooth_gradients(h, counts, w, A, b, l2)
     bound = l1 / A.shape[0]
-    off = torch.where(
+    violation = torch.where(
         A == 0, (grad_A.abs() - bound).clamp_min(0), (grad_A + bound * A.sign()).abs()
     )
-    return float(torch.maximum(off.max(), grad_b.abs().max()))
+    return float(torch.maximum(violation.max(), grad_b.abs().max()))

@@ -1,4 +1,4 @@
-"""Streaming moments and whitening: equal to the textbook in float64, in any chunks."""
+"""Streaming moments and whitening equal their definitions in float64, in chunks of any size."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def chunks(X: np.ndarray, w: np.ndarray, size: int):
     dtype=st.sampled_from([np.float16, np.float32, np.float64]),
     seed=st.integers(0, 10**6),
 )
-def test_one_pass_in_any_chunks_is_the_weighted_covariance(n, d, size, dtype, seed) -> None:
+def test_streaming_moments_equal_the_weighted_covariance(n, d, size, dtype, seed) -> None:
     rng = np.random.default_rng(seed)
     X = (rng.normal(size=(n, d)) * 3 + 5).astype(dtype)
     w = rng.integers(0, 3, n).astype(np.float64)
@@ -39,7 +39,7 @@ def test_one_pass_in_any_chunks_is_the_weighted_covariance(n, d, size, dtype, se
         )
 
 
-def test_merged_moments_are_those_of_all_rows() -> None:
+def test_merged_moments_equal_the_moments_of_all_rows() -> None:
     rng = np.random.default_rng(0)
     X, w = rng.normal(size=(90, 4)), rng.random(90)
     whole = streaming_moments(chunks(X, w, 90), 4)
@@ -50,8 +50,8 @@ def test_merged_moments_are_those_of_all_rows() -> None:
     np.testing.assert_allclose(merged.scatter, whole.scatter)
 
 
-def test_a_large_offset_costs_no_digits() -> None:
-    """Negative control included: E[x^2] - E[x]^2 in float32 loses this covariance entirely."""
+def test_large_mean_costs_no_precision() -> None:
+    """Negative control: E[x^2] - E[x]^2 in float32 has no correct digit of this covariance."""
     rng = np.random.default_rng(1)
     X = (rng.normal(size=(5000, 3)) * 0.01 + 1000).astype(np.float32)
     exact = np.cov(X.astype(np.float64).T, bias=True)
@@ -61,18 +61,18 @@ def test_a_large_offset_costs_no_digits() -> None:
     assert np.abs(naive - exact).max() > np.abs(exact).max()
 
 
-def test_whitened_rows_have_unit_covariance_and_go_back() -> None:
+def test_whitened_rows_have_unit_covariance_and_can_be_inverted() -> None:
     rng = np.random.default_rng(2)
     X = rng.normal(size=(500, 5)) @ rng.normal(size=(5, 5)) + 3
     whitening = Whitening.from_moments(streaming_moments(chunks(X, np.ones(500), 64), 5), ridge=0)
     white = (X - whitening.mean) @ whitening.forward
     np.testing.assert_allclose(np.cov(white.T, bias=True), np.eye(5), atol=1e-9)
     np.testing.assert_allclose(white @ whitening.inverse + whitening.mean, X)
-    assert np.abs(np.cov(X.T, bias=True) - np.eye(5)).max() > 0.1  # it was not white before
+    assert np.abs(np.cov(X.T, bias=True) - np.eye(5)).max() > 0.1  # negative control
 
 
 @pytest.mark.parametrize("X", [np.ones((9, 4)), np.zeros((1, 3)), np.eye(3)[:2]])
-def test_degenerate_embeddings_stay_finite(X: np.ndarray) -> None:
+def test_degenerate_embeddings_give_finite_whitening(X: np.ndarray) -> None:
     moments = streaming_moments(chunks(X, np.ones(len(X)), 4), X.shape[1])
     whitening = Whitening.from_moments(moments)
     for part in (whitening.forward, whitening.inverse):
