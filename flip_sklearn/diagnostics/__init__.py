@@ -1,4 +1,4 @@
-"""Diagnoses of an encoder: what its vectors keep of the words, view by view, as tidy results."""
+"""Diagnoses of an encoder: which words can be extracted from its embeddings, view by view."""
 
 from flip_sklearn.diagnostics.alignment import ViewAlignment, view_alignment
 from flip_sklearn.diagnostics.comparison import (

@@ -1,4 +1,4 @@
-"""Do the views agree? A model trained on one view reads another."""
+"""View alignment: keyword accuracy of a model trained on one view and tested on another."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 from tqdm.auto import tqdm
 
-from flip_sklearn.diagnostics.bootstrap import (
-    Difference,
-    Interval,
-    PairedBootstrap,
-    check_resampling,
-)
+from flip_sklearn.diagnostics.bootstrap import Difference, Interval
 from flip_sklearn.diagnostics.evaluation import (
-    as_seed,
+    FittedModels,
+    baseline_accuracy,
+    find_words,
+    resample,
+    row_accuracy,
+)
+from flip_sklearn.diagnostics.frames import accuracy_columns, grid, matrix_text
+from flip_sklearn.diagnostics.inputs import (
+    EvaluationSettings,
     check_estimator,
     check_sentences,
+    check_settings,
     check_targets,
-    find_words,
-    fit_on,
-    most_frequent,
-    row_accuracy,
-    row_jaccard,
 )
-from flip_sklearn.diagnostics.frames import cells, columns, grid
 from flip_sklearn.diagnostics.split import SentenceSplit
 from flip_sklearn.estimation.frames import data_frame
+from flip_sklearn.metrics.ranking import jaccard_per_row
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,17 +40,19 @@ class ViewAlignment:
     views : tuple of str
         Names of the v views.
     accuracy : Interval of shape (v, v)
-        Keyword accuracy of the model trained on one view, reading another.
+        Keyword accuracy of the model trained on one view and tested on another.
     difference : Difference of shape (v, v)
-        ``accuracy`` less that of the same model on its own view.
+        ``accuracy`` minus that of the same model on the view it was trained on.
     jaccard : Interval of shape (v, v)
-        Jaccard index between the words that one model rightly finds in its own view and in another.
+        Jaccard index of the words that one model finds in the view it was trained on and in another.
     jaccard_of_models : Interval of shape (v, v)
-        The same between the model trained on a view and the one at home in the view that both read.
+        Jaccard index of the words that two models find in one view: the model trained on another view,
+        and the model trained on this view.
     baseline : Interval of shape ()
-        Keyword accuracy of always guessing the most frequent words.
+        Keyword accuracy of the baseline, which always extracts the most frequent training words.
     n_train, n_test, n_skipped : int
-        Sentences trained on, tested on, and test sentences left out since they have no word.
+        Number of training sentences, of test sentences, and of test sentences without words, which are
+        left out.
     confidence : float
         Level of all intervals.
     """
@@ -77,7 +79,7 @@ class ViewAlignment:
         """
         return data_frame(
             grid(trained_on=self.views, read_from=self.views)
-            | columns(self.accuracy, self.difference)
+            | accuracy_columns(self.accuracy, self.difference)
             | {
                 "jaccard": self.jaccard.value.ravel(),
                 "jaccard_of_models": self.jaccard_of_models.value.ravel(),
@@ -85,7 +87,7 @@ class ViewAlignment:
         )
 
     def __repr__(self) -> str:
-        return f"ViewAlignment({cells(self.views, self.views, self.accuracy.value)})"
+        return f"ViewAlignment({matrix_text(self.views, self.views, self.accuracy.value)})"
 
 
 def view_alignment(
@@ -99,18 +101,18 @@ def view_alignment(
     random_state: Any = None,
     verbose: int = 1,
 ) -> ViewAlignment:
-    """Train on each view, read every view: how far they share one linear code for words.
+    """Train a model on each view and test it on every view: do the views encode words alike?
 
-    With f_i the model trained on view i, H_ij(n) the words of test sentence n that f_i finds among its
-    k_n best in view j (k_n: distinct words of the sentence), and S the test sentences with words,
+    Let f_i be the model trained on view i, k_n the number of distinct words of test sentence n, H_ij(n) the
+    words of the sentence among the k_n best words of f_i in view j, and S the test sentences with words:
 
         accuracy[i, j]          = mean over S of |H_ij(n)| / k_n
         difference[i, j]        = accuracy[i, j] - accuracy[i, i]
         jaccard[i, j]           = mean of |H_ii & H_ij| / |H_ii | H_ij|       one model, two views
         jaccard_of_models[i, j] = mean of |H_jj & H_ij| / |H_jj | H_ij|       two models, one view
 
-    where the means of Jaccard indices leave out sentences in which neither found a word. Modality and
-    language alignment, tables 2 and 3 of Kesiraju et al. (2026, arXiv 2604.18109).
+    The means of Jaccard indices leave out sentences in which both sets are empty. These are the modality
+    and language alignment, tables 2 and 3, of Kesiraju et al. (2026, arXiv 2604.18109).
 
     Parameters
     ----------
@@ -119,20 +121,20 @@ def view_alignment(
     Y : {array-like, sparse matrix} of shape (n, V)
         Word counts of the sentences.
     estimator : estimator, default=None
-        What to fit, ``FLiPExtractor()`` when None: anything with ``decision_function`` or
-        ``predict_proba`` over the columns of Y. All fits start from the same seed.
+        Estimator to fit, with ``decision_function`` or ``predict_proba`` over the columns of Y;
+        ``FLiPExtractor()`` when None. All fits use the same seed.
     split : SentenceSplit, default=None
-        Of :func:`split_sentences`; when None a fifth of the sentences, whole groups of equal ones, is
-        the test part.
+        Result of :func:`split_sentences`; when None, a fifth of the groups of sentences with equal
+        embeddings is the test part.
     n_bootstrap : int, default=1000
-        Resamples of the test sentences, >= 10.
+        Number of resamples of the test sentences, >= 10.
     confidence : float, default=0.95
-        Level of the intervals, in (0, 1). Each interval stands for itself: among twenty comparisons of
-        things that are equal, one is expected to be called significant at .95.
+        Level of the intervals, in (0, 1). There is no correction for multiple comparisons: at .95, one
+        of twenty differences between equal quantities is expected to be significant.
     random_state : int, RandomState instance or None, default=None
         Seed of the split, the fits and the resamples.
     verbose : int, default=1
-        Above zero, a progress bar where it takes over two seconds.
+        If above zero, show a progress bar for computations of more than two seconds.
 
     Returns
     -------
@@ -151,44 +153,49 @@ def view_alignment(
     >>> rng = np.random.default_rng(0)
     >>> Y = rng.poisson(0.2, size=(600, 20))
     >>> text = Y @ rng.normal(size=(20, 16))
-    >>> speech = text + 3 * rng.normal(size=text.shape)  # the same, heard through noise
+    >>> speech = text + 3 * rng.normal(size=text.shape)  # the same with noise
     >>> result = view_alignment({"text": text, "speech": speech}, Y, random_state=0)
     >>> bool(result.difference.value[0, 1] < -0.2), bool(result.difference.significant[0, 1])
     (True, True)
     """
-    check_resampling(n_bootstrap, confidence)
-    seed = as_seed(random_state)
-    sentences = check_sentences(views, split, seed, at_least=2)
+    settings = check_settings(n_bootstrap, confidence, random_state, verbose)
+    sentences = check_sentences(views, split, settings.seed, min_views=2)
     counts = check_targets(Y, sentences)
-    model = check_estimator(estimator, seed)
+    model = check_estimator(estimator, settings.seed)
+    return compute_alignment(FittedModels(sentences), model, counts, settings)
+
+
+def compute_alignment(
+    models: FittedModels, estimator: Any, counts: sp.csr_array, settings: EvaluationSettings
+) -> ViewAlignment:
+    """Compute :func:`view_alignment` from checked inputs."""
+    sentences = models.sentences
     names, truth = sentences.names, counts[sentences.split.test]
     hits = {}
-    for trained_on in tqdm(names, desc="view alignment", unit="fit", delay=2, disable=not verbose):
-        fitted = fit_on(model, sentences, (trained_on,), counts)
+    for trained_on in tqdm(
+        names, desc="view alignment", unit="fit", delay=2, disable=not settings.verbose
+    ):
+        fitted = models.fit(estimator, (trained_on,), counts)
         for read_from in names:
             hits[trained_on, read_from] = find_words(fitted, sentences.test(read_from), truth)
     pairs = [(i, j) for i in names for j in names]
-    v, n = len(names), truth.shape[0]
-    guess = row_accuracy(most_frequent(counts[sentences.split.train], truth), truth)
-    bootstrap = PairedBootstrap(
-        np.column_stack(
-            [row_accuracy(hits[pair], truth) for pair in pairs]
-            + [row_jaccard(hits[i, i], hits[i, j]) for i, j in pairs]
-            + [row_jaccard(hits[j, j], hits[i, j]) for i, j in pairs]
-            + [guess]
-        ),
-        sentences.split.groups[sentences.split.test], n_bootstrap, confidence, seed,
-    )  # fmt: skip
-    cell = np.arange(v * v).reshape(v, v)
+    baseline = baseline_accuracy(sentences, counts)
+    per_row = [row_accuracy(hits[pair], truth) for pair in pairs]
+    per_row += [jaccard_per_row(hits[i, i], hits[i, j]) for i, j in pairs]
+    per_row += [jaccard_per_row(hits[j, j], hits[i, j]) for i, j in pairs]
+    bootstrap = resample(np.column_stack([*per_row, baseline]), sentences, settings)
+    v = len(names)
+    column = np.arange(v * v).reshape(v, v)
+    own_view = np.repeat(np.diag(column), v).reshape(v, v)
     return ViewAlignment(
         views=names,
-        accuracy=bootstrap.means(cell),
-        difference=bootstrap.differences(cell, np.repeat(np.diag(cell), v).reshape(v, v)),
-        jaccard=bootstrap.means(cell + v * v),
-        jaccard_of_models=bootstrap.means(cell + 2 * v * v),
+        accuracy=bootstrap.means(column),
+        difference=bootstrap.differences(column, own_view),
+        jaccard=bootstrap.means(column + v * v),
+        jaccard_of_models=bootstrap.means(column + 2 * v * v),
         baseline=bootstrap.means(np.array(3 * v * v)),
         n_train=len(sentences.split.train),
-        n_test=n,
-        n_skipped=int(np.isnan(guess).sum()),
-        confidence=confidence,
+        n_test=len(sentences.split.test),
+        n_skipped=int(np.isnan(baseline).sum()),
+        confidence=settings.confidence,
     )

@@ -1,4 +1,4 @@
-"""What makes a band of words: their count in training, their length, or the caller's labels."""
+"""Bins of words: by count in training, by length, or by the caller's labels. Users call them bands."""
 
 from __future__ import annotations
 
@@ -11,12 +11,29 @@ import numpy as np
 from flip_sklearn.parameters import check_choice
 
 
-def label_words(
-    by: Any, n_bands: int, words: np.ndarray, train_count: np.ndarray
+def bin_words(
+    by: Any, n_bins: int, words: np.ndarray, train_count: np.ndarray
 ) -> tuple[list[Any], list[Any]]:
-    """The label of each word, None where it is left out, and all labels in order."""
+    """The label of each word, None for a word that is left out, and all labels in order."""
     if isinstance(by, str):
-        return _ranges(by, n_bands, words, train_count)
+        if check_choice("by", by, ("frequency", "length")) == "length":
+            return _bin_by_length(n_bins, words)
+        return _bin_by_frequency(n_bins, train_count)
+    labels = _given_labels(by, words)
+    try:
+        distinct = [label for label in dict.fromkeys(labels) if label is not None]
+    except TypeError as error:
+        raise ValueError(
+            f"by gives a label that is not hashable ({error}); use strings or numbers."
+        ) from error
+    try:
+        return labels, sorted(distinct)
+    except TypeError:  # labels of different types cannot be sorted: keep the order of the words
+        return labels, distinct
+
+
+def _given_labels(by: Any, words: np.ndarray) -> list[Any]:
+    """The caller's label of each word; nan becomes None."""
     if isinstance(by, Mapping):
         labels = [by.get(word) for word in words]
     elif callable(by):
@@ -33,36 +50,28 @@ def label_words(
             f"by has {len(labels)} labels, the vocabulary {len(words)} words; pass one label per column "
             "of Y, or a mapping of words to labels."
         )
-    labels = [None if isinstance(label, float) and np.isnan(label) else label for label in labels]
-    try:
-        distinct = [label for label in dict.fromkeys(labels) if label is not None]
-    except TypeError as error:
+    return [None if isinstance(label, float) and np.isnan(label) else label for label in labels]
+
+
+def _bin_by_frequency(n_bins: int, train_count: np.ndarray) -> tuple[list[Any], list[Any]]:
+    if np.isnan(train_count).any():
         raise ValueError(
-            f"by gives a label that cannot be told apart from others ({error}); use strings or numbers."
-        ) from error
-    try:
-        return labels, sorted(distinct)
-    except TypeError:  # labels of several types stay in the order of their words
-        return labels, distinct
+            "by='frequency' needs a model that knows how often it saw each word (word_counts_); use "
+            "by='length', or pass a label for each word."
+        )
+    n_digits = len(str(int(train_count.max())))
+    return _bin_numbers(train_count, [10**i for i in range(n_digits + 1)][:n_bins])
 
 
-def _ranges(
-    by: str, n_bands: int, words: np.ndarray, train_count: np.ndarray
-) -> tuple[list[Any], list[Any]]:
-    """Bands of training counts or of lengths, and their labels in order."""
-    if check_choice("by", by, ("frequency", "length")) == "length":
-        values = np.array([len(word) for word in words])
-        starts = [1, *range(4, values.max() + 3, 2)][:n_bands]
-    else:
-        if np.isnan(train_count).any():
-            raise ValueError(
-                "by='frequency' needs a model that knows how often it saw each word (word_counts_); use "
-                "by='length', or pass a label for each word."
-            )
-        values = train_count
-        starts = [10**i for i in range(len(str(int(values.max()))) + 1)][:n_bands]
+def _bin_by_length(n_bins: int, words: np.ndarray) -> tuple[list[Any], list[Any]]:
+    lengths = np.array([len(word) for word in words])
+    return _bin_numbers(lengths, [1, *range(4, lengths.max() + 3, 2)][:n_bins])
+
+
+def _bin_numbers(values: np.ndarray, starts: list[int]) -> tuple[list[Any], list[Any]]:
+    """Bins that begin at ``starts``, the last one open; "0" is the label of values up to 0."""
     names = [f"{low:,}-{high - 1:,}" for low, high in pairwise(starts)] + [f"{starts[-1]:,}+"]
-    # Weights can make a count less than 1: it belongs to the lowest band.
-    number = np.maximum(np.searchsorted(starts, values, side="right") - 1, 0)
-    labels = ["0" if v <= 0 else names[i] for v, i in zip(values, number, strict=True)]
+    # Sample weights can make a count less than 1: it belongs to the lowest bin.
+    index = np.maximum(np.searchsorted(starts, values, side="right") - 1, 0)
+    labels = ["0" if value <= 0 else names[i] for value, i in zip(values, index, strict=True)]
     return labels, ["0", *names]

@@ -10,7 +10,7 @@ from sklearn.utils import check_random_state
 
 from flip_sklearn.parameters import check_integer, check_number
 
-# Resampling weights held in one go: 2**23 float64 are 64 MiB.
+# Resampling weights in memory at a time: 2**23 float64 are 64 MiB.
 _BLOCK_ELEMENTS = 2**23
 
 
@@ -21,7 +21,7 @@ class Interval:
     Attributes
     ----------
     value, low, high : ndarray
-        The mean, and the ends of its interval.
+        The mean and the ends of its interval.
     """
 
     value: np.ndarray
@@ -36,7 +36,7 @@ class Difference(Interval):
     Attributes
     ----------
     value, low, high : ndarray
-        The difference, and the ends of its interval.
+        The difference and the ends of its interval.
     significant : ndarray of bool
         Whether 0 lies outside the interval.
     """
@@ -45,27 +45,28 @@ class Difference(Interval):
 
 
 class PairedBootstrap:
-    """Resamples whole groups of sentences, the same ones for every column.
+    """Bootstrap that resamples whole groups of sentences, with the same draws for every column.
 
     With R_gc the sum of column c over the sentences of group g, K_gc their number and m_g how often
-    group g is drawn, a resample's mean is sum_g m_g R_gc / sum_g m_g K_gc. Intervals are percentiles over
-    resamples; since all columns see the same draws, what sentences have in common cancels in differences.
+    group g is drawn, the mean of a resample is sum_g m_g R_gc / sum_g m_g K_gc. Intervals are percentiles
+    over resamples. Since all columns see the same draws, the variation that two columns share cancels in
+    their difference.
 
     Parameters
     ----------
     per_row : ndarray of shape (n, c)
-        Values of each sentence, one for every column; nan where a sentence does not count.
+        Values of each sentence, one for every column; nan where a sentence is left out.
     groups : ndarray of shape (n,)
         Group of each sentence.
     n_bootstrap : int
-        Resamples, >= 10.
+        Number of resamples, >= 10.
     confidence : float
         Share of resamples inside an interval, in (0, 1).
     random_state : int, RandomState instance or None
         Seed of the draws.
-    out_of : ndarray of shape (n, c), default=None
-        What each value is a part of, such as the sentence's words. K_gc is then its sum, and means are
-        ratios of sums; nan where a resample has nothing to divide by.
+    denominators : ndarray of shape (n, c), default=None
+        Denominator of each value, such as the number of the sentence's words. K_gc is then their sum, and
+        means are ratios of sums; nan where the denominators of a resample are all zero.
 
     References
     ----------
@@ -79,48 +80,50 @@ class PairedBootstrap:
         n_bootstrap: int,
         confidence: float,
         random_state: Any,
-        out_of: np.ndarray | None = None,
+        denominators: np.ndarray | None = None,
     ) -> None:
-        left, self.confidence = check_resampling(n_bootstrap, confidence)
+        n_bootstrap, self.confidence = check_resampling(n_bootstrap, confidence)
         rng = check_random_state(random_state)
-        number = np.unique(groups, return_inverse=True)[1]
-        n_groups = int(number.max()) + 1
+        group_index = np.unique(groups, return_inverse=True)[1]
+        n_groups = int(group_index.max()) + 1
         sums = np.zeros((n_groups, per_row.shape[1]))
         counts = np.zeros_like(sums)
-        np.add.at(sums, number, np.nan_to_num(per_row, nan=0.0))
-        np.add.at(counts, number, ~np.isnan(per_row) if out_of is None else out_of)
+        np.add.at(sums, group_index, np.nan_to_num(per_row, nan=0.0))
+        np.add.at(counts, group_index, ~np.isnan(per_row) if denominators is None else denominators)
+        blocks = []
+        step = max(1, _BLOCK_ELEMENTS // n_groups)
         with np.errstate(invalid="ignore"):
             self.mean = sums.sum(axis=0) / counts.sum(axis=0)
-            samples = []
-            step = max(1, _BLOCK_ELEMENTS // n_groups)
-            while left > 0:
-                size = min(step, left)
-                drawn = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=size)
-                samples.append((drawn @ sums) / (drawn @ counts))
-                left -= size
-        self.samples = np.concatenate(samples)
+            for start in range(0, n_bootstrap, step):
+                size = min(step, n_bootstrap - start)
+                draws = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=size)
+                blocks.append((draws @ sums) / (draws @ counts))
+        self.samples = np.concatenate(blocks)
 
     def means(self, columns: np.ndarray) -> Interval:
-        """Means of columns, in the shape of the given numbers of columns."""
-        low, high = self._ends(self.samples[:, columns.ravel()])
-        parts = (self.mean[columns.ravel()], low, high)
-        return Interval(*(a.reshape(columns.shape) for a in parts))
+        """Return the means of columns with intervals, in the shape of ``columns``."""
+        flat = columns.ravel()
+        low, high = self._percentiles(self.samples[:, flat])
+        return Interval(*(ends.reshape(columns.shape) for ends in (self.mean[flat], low, high)))
 
     def differences(self, minuend: np.ndarray, subtrahend: np.ndarray) -> Difference:
-        """Column less column, in the one shape of the given numbers of columns."""
+        """Return differences of columns with intervals, in the shape of the two column arrays."""
         flat, reference = minuend.ravel(), subtrahend.ravel()
-        low, high = self._ends(self.samples[:, flat] - self.samples[:, reference])
+        low, high = self._percentiles(self.samples[:, flat] - self.samples[:, reference])
         value = self.mean[flat] - self.mean[reference]
-        outside = (low > 0) | (high < 0)
-        return Difference(*(a.reshape(minuend.shape) for a in (value, low, high, outside)))
+        # A matrix product may round equal columns differently; such differences are not significant.
+        rounding = 1e-12 * np.maximum(np.abs(self.mean[flat]), np.abs(self.mean[reference]))
+        significant = (low > rounding) | (high < -rounding)
+        parts = (value, low, high, significant)
+        return Difference(*(part.reshape(minuend.shape) for part in parts))
 
-    def _ends(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _percentiles(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         tail = (1 - self.confidence) / 2
         low, high = np.quantile(samples, [tail, 1 - tail], axis=0)
         return low, high
 
 
 def check_resampling(n_bootstrap: Any, confidence: Any) -> tuple[int, float]:
-    """A number of resamples that can carry an interval, and a level in (0, 1)."""
-    n = check_integer("n_bootstrap", n_bootstrap, 10)
-    return n, check_number("confidence", confidence, 0, 1, open_low=True, open_high=True)
+    """Check a number of resamples, >= 10, and a confidence level in (0, 1)."""
+    n_bootstrap = check_integer("n_bootstrap", n_bootstrap, 10)
+    return n_bootstrap, check_number("confidence", confidence, 0, 1, open_low=True, open_high=True)

@@ -1,4 +1,4 @@
-"""Which rank, which method: models side by side on the same sentences."""
+"""Comparison of models on the same sentences: ranks of FLiP, and other extractors."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ import scipy.sparse as sp
 from sklearn.base import clone
 from tqdm.auto import tqdm
 
-from flip_sklearn.diagnostics.bootstrap import (
-    Difference,
-    Interval,
-    PairedBootstrap,
-    check_resampling,
-)
+from flip_sklearn.diagnostics.bootstrap import Difference, Interval
 from flip_sklearn.diagnostics.evaluation import (
-    Sentences,
-    as_seed,
-    check_estimator,
-    check_sentences,
-    check_targets,
+    FittedModels,
+    baseline_accuracy,
     find_words,
-    fit_on,
-    most_frequent,
+    resample,
     row_accuracy,
 )
-from flip_sklearn.diagnostics.frames import cells, columns, grid, shown
+from flip_sklearn.diagnostics.frames import accuracy_columns, grid, matrix_text
+from flip_sklearn.diagnostics.inputs import (
+    EvaluationSettings,
+    check_estimator,
+    check_mapping,
+    check_ranks,
+    check_sentences,
+    check_settings,
+    check_targets,
+)
 from flip_sklearn.diagnostics.split import SentenceSplit
 from flip_sklearn.estimation.frames import data_frame
-from flip_sklearn.estimation.validation import resolve_rank
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.splice import SpLiCEExtractor
 
-FREQUENCY = "most frequent words"
+# Name of the baseline among the extractors.
+BASELINE = "most frequent words"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,18 +45,19 @@ class RankAnalysis:
     Attributes
     ----------
     ranks : tuple of int or None
-        Ranks from low to high; None, at the end, is LiP, the model without factorization.
+        Ranks in ascending order; None, at the end, is LiP, the model without factorization.
     views : tuple of str
     accuracy : Interval of shape (R, v)
         Keyword accuracy on the test sentences.
     difference : Difference of shape (R, v)
-        ``accuracy`` less that of LiP, or of the highest rank where LiP is not among the ranks.
+        ``accuracy`` minus that of LiP, or of the highest rank if LiP is not among the ranks.
     n_parameters : ndarray of shape (R,)
-        Numbers in A, B and b: V r + r d + V, or V d + V for LiP.
+        Number of parameters in A, B and b: V r + r d + V, or V d + V for LiP.
     baseline : Interval of shape ()
-        Keyword accuracy of always guessing the most frequent words.
+        Keyword accuracy of the baseline, which always extracts the most frequent training words.
     n_train, n_test, n_skipped : int
-        Sentences trained on, tested on, and test sentences left out since they have no word.
+        Number of training sentences, of test sentences, and of test sentences without words, which are
+        left out.
     confidence : float
         Level of all intervals.
     """
@@ -74,7 +75,7 @@ class RankAnalysis:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The ranks in words.
+        """Names of the models.
 
         Returns
         -------
@@ -92,12 +93,12 @@ class RankAnalysis:
             Columns ``rank`` (None for LiP), ``view``, ``n_parameters``, the accuracy and the difference
             with their intervals, and ``significant``.
         """
-        where: dict[str, Any] = grid(rank=self.ranks, view=self.views)
-        where["n_parameters"] = np.repeat(self.n_parameters, len(self.views))
-        return data_frame(where | columns(self.accuracy, self.difference))
+        labels = grid(rank=self.ranks, view=self.views)
+        labels["n_parameters"] = np.repeat(self.n_parameters, len(self.views))
+        return data_frame(labels | accuracy_columns(self.accuracy, self.difference))
 
     def __repr__(self) -> str:
-        return f"RankAnalysis({cells(self.labels, self.views, self.accuracy.value)})"
+        return f"RankAnalysis({matrix_text(self.labels, self.views, self.accuracy.value)})"
 
 
 def rank_analysis(
@@ -112,10 +113,10 @@ def rank_analysis(
     random_state: Any = None,
     verbose: int = 1,
 ) -> RankAnalysis:
-    """How many dimensions the words need: accuracy against rank, beside LiP.
+    """Measure keyword accuracy as a function of the rank, next to LiP.
 
-    For every rank r one FLiP model is trained on all views at once and tested on each; LiP is the same
-    model with the whole (V, d) matrix in place of A B. Table 1 of Kesiraju et al. (2026, arXiv
+    For every rank r one FLiP model is trained on all views at once and tested on each view. LiP is the
+    same model with an unfactorized (V, d) matrix in place of A B. Table 1 of Kesiraju et al. (2026, arXiv
     2604.18109).
 
     Parameters
@@ -125,10 +126,10 @@ def rank_analysis(
     Y : {array-like, sparse matrix} of shape (n, V)
         Word counts of the sentences.
     ranks : sequence of int or None, default=None
-        Ranks from 1 to d; None among them stands for LiP. When None, the powers of two from 16 up to d,
+        Ranks from 1 to d; an element None stands for LiP. When None, the powers of two from 16 up to d,
         d itself if d is at most 512, and LiP.
     estimator : FLiPExtractor, default=None
-        All settings but ``rank``; ``FLiPExtractor()`` when None.
+        All settings except ``rank``; ``FLiPExtractor()`` when None.
     split : SentenceSplit, default=None
         As in :func:`view_alignment`.
     n_bootstrap : int, default=1000
@@ -161,32 +162,46 @@ def rank_analysis(
     >>> result.labels, bool(result.accuracy.value[0, 0] < result.accuracy.value[1, 0])
     (('rank 2', 'rank 16', 'LiP'), True)
     """
-    check_resampling(n_bootstrap, confidence)
-    seed = as_seed(random_state)
-    sentences = check_sentences(views, split, seed)
+    settings = check_settings(n_bootstrap, confidence, random_state, verbose)
+    sentences = check_sentences(views, split, settings.seed)
     counts = check_targets(Y, sentences)
-    d, n_words = next(iter(sentences.views.values())).shape[1], counts.shape[1]
-    tried = _check_ranks(ranks, d)
-    model = check_estimator(estimator, seed)
+    resolved_ranks = check_ranks(ranks, sentences.n_dimensions)
+    model = check_estimator(estimator, settings.seed)
     if "rank" not in model.get_params(deep=False):
         raise ValueError(f"estimator is {estimator!r}, which has no rank; pass a FLiPExtractor.")
-    models = {str(rank): clone(model).set_params(rank=rank) for rank in tried}
-    per_row = _read_all(models, sentences, counts, "ranks", verbose)
-    bootstrap = _resample(per_row, sentences, n_bootstrap, confidence, seed)
-    cell = np.arange(per_row.shape[1]).reshape(-1, len(sentences.names))
+    return compute_ranks(FittedModels(sentences), model, resolved_ranks, counts, settings)
+
+
+def compute_ranks(
+    models: FittedModels,
+    estimator: Any,
+    ranks: tuple[int | None, ...],
+    counts: sp.csr_array,
+    settings: EvaluationSettings,
+) -> RankAnalysis:
+    """Compute :func:`rank_analysis` from checked inputs."""
+    sentences = models.sentences
+    d, n_words = sentences.n_dimensions, counts.shape[1]
+    estimators = {str(rank): clone(estimator).set_params(rank=rank) for rank in ranks}
+    per_row = _accuracy_per_row(models, estimators, counts, "ranks", settings.verbose)
+    bootstrap = resample(per_row, sentences, settings)
+    column = np.arange(per_row.shape[1]).reshape(-1, len(sentences.names))
+    of_rank, of_baseline = column[:-1], column[-1]
+    n_parameters = []
+    for rank in ranks:
+        n_factors = n_words * d if rank is None else rank * (n_words + d)
+        n_parameters.append(n_factors + n_words)
     return RankAnalysis(
-        ranks=tried,
+        ranks=ranks,
         views=sentences.names,
-        accuracy=bootstrap.means(cell[:-1]),
-        difference=bootstrap.differences(cell[:-1], np.broadcast_to(cell[-2], cell[:-1].shape)),
-        n_parameters=np.array(
-            [n_words * (d + 1) if r is None else r * (n_words + d) + n_words for r in tried]
-        ),
-        baseline=bootstrap.means(cell[-1, 0]),
+        accuracy=bootstrap.means(of_rank),
+        difference=bootstrap.differences(of_rank, np.broadcast_to(of_rank[-1], of_rank.shape)),
+        n_parameters=np.array(n_parameters),
+        baseline=bootstrap.means(of_baseline[0]),
         n_train=len(sentences.split.train),
         n_test=len(sentences.split.test),
         n_skipped=int(np.isnan(per_row[:, 0]).sum()),
-        confidence=confidence,
+        confidence=settings.confidence,
     )
 
 
@@ -197,14 +212,15 @@ class ExtractorComparison:
     Attributes
     ----------
     extractors : tuple of str
-        Names; the last one is the guess of the most frequent words.
+        Names; the last one is the baseline, which always extracts the most frequent training words.
     views : tuple of str
     accuracy : Interval of shape (e, v)
         Keyword accuracy on the test sentences: span-aware where Y counts spans as units.
     difference : Difference of shape (e, v)
-        ``accuracy`` less that of the first extractor.
+        ``accuracy`` minus that of the first extractor.
     n_train, n_test, n_skipped : int
-        Sentences trained on, tested on, and test sentences left out since they have no word.
+        Number of training sentences, of test sentences, and of test sentences without words, which are
+        left out.
     confidence : float
         Level of all intervals.
     """
@@ -227,11 +243,13 @@ class ExtractorComparison:
             Columns ``extractor``, ``view``, the accuracy and the difference with their intervals, and
             ``significant``.
         """
-        where = grid(extractor=self.extractors, view=self.views)
-        return data_frame(where | columns(self.accuracy, self.difference))
+        labels = grid(extractor=self.extractors, view=self.views)
+        return data_frame(labels | accuracy_columns(self.accuracy, self.difference))
 
     def __repr__(self) -> str:
-        return f"ExtractorComparison({cells(self.extractors, self.views, self.accuracy.value)})"
+        return (
+            f"ExtractorComparison({matrix_text(self.extractors, self.views, self.accuracy.value)})"
+        )
 
 
 def compare_extractors(
@@ -246,12 +264,12 @@ def compare_extractors(
     random_state: Any = None,
     verbose: int = 1,
 ) -> ExtractorComparison:
-    """FLiP beside LiP, SpLiCE and guessing, over one vocabulary and the same test sentences.
+    """Compare FLiP with LiP, SpLiCE and a baseline on one vocabulary and the same test sentences.
 
-    Every extractor is trained on all views at once and tested on each; always guessing the words that
-    are most frequent in training is the floor. Over counts of a
-    :class:`~flip_sklearn.vocabulary.ConceptVectorizer` the accuracy is the span-aware one, and the result
-    table 6 of Kesiraju et al. (2026, arXiv 2604.18109).
+    Every extractor is trained on all views at once and tested on each view. The baseline always extracts
+    the words that are most frequent in training. With the counts of a
+    :class:`~flip_sklearn.vocabulary.ConceptVectorizer`, the accuracy is the span-aware one. Table 6 of
+    Kesiraju et al. (2026, arXiv 2604.18109).
 
     Parameters
     ----------
@@ -260,10 +278,10 @@ def compare_extractors(
     Y : {array-like, sparse matrix} of shape (n, V)
         Counts of words or concepts.
     extractors : mapping of str to estimator, default=None
-        What to compare, each fitted anew; differences are to the first. When None, FLiP, LiP and, where a
-        ``dictionary`` is given, SpLiCE.
+        Extractors to compare; clones of them are fitted. Differences are to the first one. When None,
+        FLiP, LiP and, with a ``dictionary``, SpLiCE.
     dictionary : array-like of shape (V, d), default=None
-        Embeddings of the words of Y as texts of their own, by the same encoder, for SpLiCE.
+        Embeddings of the single words of Y by the same encoder, for SpLiCE.
     split : SentenceSplit, default=None
         As in :func:`view_alignment`.
     n_bootstrap : int, default=1000
@@ -295,84 +313,80 @@ def compare_extractors(
     >>> result.extractors
     ('FLiP', 'LiP', 'SpLiCE', 'most frequent words')
     """
-    check_resampling(n_bootstrap, confidence)
-    seed = as_seed(random_state)
-    sentences = check_sentences(views, split, seed)
+    settings = check_settings(n_bootstrap, confidence, random_state, verbose)
+    sentences = check_sentences(views, split, settings.seed)
     counts = check_targets(Y, sentences)
-    models = _check_extractors(extractors, dictionary, sentences, counts, seed)
-    per_row = _read_all(models, sentences, counts, "extractors", verbose)
-    bootstrap = _resample(per_row, sentences, n_bootstrap, confidence, seed)
-    cell = np.arange(per_row.shape[1]).reshape(-1, len(sentences.names))
+    _check_dictionary(dictionary, extractors, (counts.shape[1], sentences.n_dimensions))
+    estimators = _check_extractors(extractors, dictionary, settings.seed)
+    return compute_extractors(FittedModels(sentences), estimators, counts, settings)
+
+
+def compute_extractors(
+    models: FittedModels,
+    estimators: Mapping[str, Any],
+    counts: sp.csr_array,
+    settings: EvaluationSettings,
+) -> ExtractorComparison:
+    """Compute :func:`compare_extractors` from checked inputs."""
+    sentences = models.sentences
+    per_row = _accuracy_per_row(models, estimators, counts, "extractors", settings.verbose)
+    bootstrap = resample(per_row, sentences, settings)
+    column = np.arange(per_row.shape[1]).reshape(-1, len(sentences.names))
     return ExtractorComparison(
-        extractors=(*models, FREQUENCY),
+        extractors=(*estimators, BASELINE),
         views=sentences.names,
-        accuracy=bootstrap.means(cell),
-        difference=bootstrap.differences(cell, np.broadcast_to(cell[0], cell.shape)),
+        accuracy=bootstrap.means(column),
+        difference=bootstrap.differences(column, np.broadcast_to(column[0], column.shape)),
         n_train=len(sentences.split.train),
         n_test=len(sentences.split.test),
         n_skipped=int(np.isnan(per_row[:, 0]).sum()),
-        confidence=confidence,
+        confidence=settings.confidence,
     )
 
 
-def _read_all(
-    models: Mapping[str, Any], sentences: Sentences, counts: sp.csr_array, what: str, verbose: int
+def _accuracy_per_row(
+    models: FittedModels,
+    estimators: Mapping[str, Any],
+    counts: sp.csr_array,
+    description: str,
+    verbose: int,
 ) -> np.ndarray:
-    """Accuracy of each test sentence (n, (m + 1) v): model by model, then the most frequent words."""
-    train, test = sentences.split.train, sentences.split.test
-    truth, per_row = counts[test], []
-    for name in (bar := tqdm(models, desc=what, unit="fit", delay=2, disable=not verbose)):
+    """Accuracy of each test sentence (n, (m + 1) v): estimator by estimator, then the baseline."""
+    sentences = models.sentences
+    truth, per_row = counts[sentences.split.test], []
+    bar = tqdm(estimators, desc=description, unit="fit", delay=2, disable=not verbose)
+    for name in bar:
         bar.set_postfix_str(name)
-        fitted = fit_on(models[name], sentences, sentences.names, counts)
+        fitted = models.fit(estimators[name], sentences.names, counts)
         for view in sentences.names:
             per_row.append(row_accuracy(find_words(fitted, sentences.test(view), truth), truth))
-    guess = row_accuracy(most_frequent(counts[train], truth), truth)
-    return np.column_stack(per_row + [guess] * len(sentences.names))
+    baseline = baseline_accuracy(sentences, counts)
+    return np.column_stack(per_row + [baseline] * len(sentences.names))
 
 
-def _resample(
-    per_row: np.ndarray, sentences: Sentences, n_bootstrap: int, confidence: float, seed: int
-) -> PairedBootstrap:
-    groups = sentences.split.groups[sentences.split.test]
-    return PairedBootstrap(per_row, groups, n_bootstrap, confidence, seed)
+def _check_dictionary(dictionary: Any, extractors: Any, shape: tuple[int, int]) -> None:
+    if dictionary is None:
+        return
+    if np.shape(dictionary) != shape:
+        raise ValueError(
+            f"dictionary has shape {np.shape(dictionary)}; pass one embedding of {shape[1]} dimensions "
+            f"for each of the {shape[0]} columns of Y."
+        )
+    if extractors is not None:
+        raise ValueError(
+            "pass extractors or a dictionary; SpLiCEExtractor(dictionary) may be among them."
+        )
 
 
-def _check_ranks(ranks: Any, d: int) -> tuple[int | None, ...]:
-    """Ranks from low to high, LiP last."""
-    if ranks is None:
-        powers = [2**p for p in range(4, d.bit_length()) if 2**p < d]
-        return (*powers, *([d] if d <= 512 else []), None)
-    if isinstance(ranks, (str, bytes)) or not hasattr(ranks, "__iter__") or not list(ranks):
-        raise ValueError(f"ranks={ranks!r} is not allowed; use a sequence of ranks from 1 to {d}.")
-    given = list(ranks)
-    whole = {resolve_rank(rank, d) for rank in given if rank is not None}
-    return (*sorted(r for r in whole if r is not None), *([None] if None in given else []))
-
-
-def _check_extractors(
-    extractors: Any, dictionary: Any, sentences: Sentences, counts: sp.csr_array, seed: int
-) -> dict[str, Any]:
-    if dictionary is not None:
-        d = next(iter(sentences.views.values())).shape[1]
-        if np.shape(dictionary) != (counts.shape[1], d):
-            raise ValueError(
-                f"dictionary has shape {np.shape(dictionary)}; pass one embedding of {d} dimensions for "
-                f"each of the {counts.shape[1]} columns of Y."
-            )
+def _check_extractors(extractors: Any, dictionary: Any, seed: int) -> dict[str, Any]:
+    """The extractors by name, seeded; FLiP, LiP and, with a dictionary, SpLiCE when None."""
     if extractors is None:
         extractors = {"FLiP": FLiPExtractor(), "LiP": FLiPExtractor(rank=None)}
         if dictionary is not None:
             extractors["SpLiCE"] = SpLiCEExtractor(dictionary)
-    elif dictionary is not None:
+    check_mapping("extractors", extractors, "at least one name to an estimator")
+    if BASELINE in extractors:
         raise ValueError(
-            "pass extractors or a dictionary; SpLiCEExtractor(dictionary) may be among them."
-        )
-    if not isinstance(extractors, Mapping) or not extractors:
-        raise ValueError(
-            f"extractors is {shown(extractors)}; pass a mapping of at least one name to an estimator."
-        )
-    if FREQUENCY in extractors:
-        raise ValueError(
-            f"the name {FREQUENCY!r} is taken by the floor of the comparison; choose another."
+            f"the name {BASELINE!r} is reserved for the baseline of the comparison; choose another."
         )
     return {str(name): check_estimator(model, seed) for name, model in extractors.items()}

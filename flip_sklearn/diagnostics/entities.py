@@ -1,8 +1,7 @@
-"""Does the bias hide the names? Named entities among the k best words, with and without it."""
+"""Entity recall: named entities among the k best words, with and without the bias."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,19 +10,15 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
-from flip_sklearn.diagnostics.bootstrap import (
-    Difference,
-    Interval,
-    PairedBootstrap,
-    check_resampling,
-)
-from flip_sklearn.diagnostics.evaluation import as_seed
-from flip_sklearn.diagnostics.frames import cells, grid
+from flip_sklearn.diagnostics.bootstrap import Difference, Interval, PairedBootstrap
+from flip_sklearn.diagnostics.frames import grid, interval_columns, matrix_text
+from flip_sklearn.diagnostics.inputs import check_settings, named_views
+from flip_sklearn.estimation import scoring
 from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.estimation.validation import check_embeddings
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.metrics import entity_curve
-from flip_sklearn.parameters import check_integer
+from flip_sklearn.parameters import check_integer, short_repr
 from flip_sklearn.views import check_views
 
 
@@ -34,21 +29,21 @@ class EntityRecallCurve:
     Attributes
     ----------
     ks : ndarray of shape (K,)
-        Numbers of words looked at, ascending.
+        Numbers of best words, ascending.
     views : tuple of str
         Names of the v views.
     recall_strict, recall_partial, precision : Interval of shape (2, v, K)
-        Means over the sentences with names: of names found whole, of words of names found, and of words
-        looked at that belong to a name.
+        Means over the sentences with names: share of names of which all words are found, mean share of
+        the words of a name that are found, and share of the k best words that belong to a name.
     difference : Difference of shape (v, K)
-        Strict recall without bias less that with it.
+        Strict recall without bias minus that with bias.
     ceiling : float
-        Strict recall if every word that the model can give were looked at. Names with a word that
-        training never saw count as not found, and keep the recall below 1.
+        Strict recall if all words of the training text are among the best words. It is below 1 if a
+        name has a word that is not in the training text.
     n_sentences, n_skipped : int
-        Sentences given, and those of them left out since they have no name.
+        Number of sentences, and of sentences without names, which are left out.
     n_names, n_out_of_vocabulary : int
-        Names in all sentences, and those of them with a word that the model cannot give.
+        Number of names in all sentences, and of names with a word that is not in the training text.
     confidence : float
         Level of all intervals.
     """
@@ -73,18 +68,14 @@ class EntityRecallCurve:
         -------
         pandas.DataFrame
             Columns ``bias`` (bool), ``view``, ``k``; ``recall_strict`` with its interval ``low`` and
-            ``high``; the same for ``recall_partial`` and ``precision``, whose ends have the name in front
-            of them; ``difference`` of the strict recall to that with bias, its interval, and
-            ``significant``.
+            ``high``; ``recall_partial`` and ``precision`` with intervals such as ``precision_low``;
+            ``difference`` of the strict recall to that with bias, its interval, and ``significant``.
         """
         table = grid(bias=(True, False), view=self.views, k=self.ks)
         table["bias"] = table["bias"].astype(bool)
-        for name, prefix in (
-            ("recall_strict", ""), ("recall_partial", "recall_partial_"), ("precision", "precision_"),
-        ):  # fmt: skip
-            mean = getattr(self, name)
-            table[name] = mean.value.ravel()
-            table[prefix + "low"], table[prefix + "high"] = mean.low.ravel(), mean.high.ravel()
+        table |= interval_columns("recall_strict", self.recall_strict)
+        table |= interval_columns("recall_partial", self.recall_partial, "recall_partial_")
+        table |= interval_columns("precision", self.precision, "precision_")
         for column, values in (
             ("difference", self.difference.value),
             ("difference_low", self.difference.low),
@@ -101,7 +92,7 @@ class EntityRecallCurve:
             for view in self.views
         ]
         values = self.recall_strict.value.reshape(len(names), -1)
-        return f"EntityRecallCurve({cells(names, [f'at {k}' for k in self.ks], values)})"
+        return f"EntityRecallCurve({matrix_text(names, [f'at {k}' for k in self.ks], values)})"
 
 
 def entity_recall_curve(
@@ -115,7 +106,7 @@ def entity_recall_curve(
     random_state: Any = None,
     verbose: int = 1,
 ) -> EntityRecallCurve:
-    """How many of a sentence's names are among its k best words, ranked with the bias and without.
+    """Measure how many of a sentence's names are among its k best words, with and without the bias.
 
     With m_n names in sentence n, K_n(k) its k best words by the scores z = beta b + A B (x - mu), beta = 1
     with the bias and 0 without, and S the sentences with names,
@@ -125,29 +116,29 @@ def entity_recall_curve(
         precision(k)      = mean over S of |{words of names in K_n(k)}| / |K_n(k)|
         difference(k)     = recall_strict(k) without bias - recall_strict(k) with bias,
 
-    in the corners as :func:`flip_sklearn.metrics.entity_recall`. The bias is the log-frequency of words,
-    so that with it names, which are rare, stand behind frequent words. Section 4.6 and figure 1 of
-    Kesiraju et al. (2026, arXiv 2604.18109).
+    with the conventions of :func:`flip_sklearn.metrics.entity_recall`. The bias is close to the
+    log-frequency of words, so it ranks names, which are rare, behind frequent words. Section 4.6 and
+    figure 1 of Kesiraju et al. (2026, arXiv 2604.18109).
 
     Parameters
     ----------
     model : FLiPExtractor
-        A fitted one, whose vocabulary has single words. It is not changed: both curves are of the same
-        fit, whatever its ``use_bias`` is.
+        Fitted model whose vocabulary has single words. It is not changed, and its ``use_bias`` is not
+        used.
     X : array-like of shape (n, d), or mapping of str to such arrays
         Embeddings of sentences that the model was not trained on, or several row-aligned views of them.
     entities : sequence of n lists of str
         The names in each sentence; an empty list where there is none.
     ks : iterable of int, default=(1, 2, 5, 10, 20, 50, 100)
-        Numbers of words to look at, >= 1, in any order. All of them cost little more than the largest.
+        Numbers of best words, >= 1, in any order.
     n_bootstrap : int, default=1000
-        Resamples of the sentences with names, >= 10.
+        Number of resamples of the sentences with names, >= 10.
     confidence : float, default=0.95
-        Level of the intervals, in (0, 1). Each interval stands for itself.
+        Level of the intervals, in (0, 1), without correction for multiple comparisons.
     random_state : int, RandomState instance or None, default=None
         Seed of the resamples.
     verbose : int, default=1
-        Above zero, a progress bar where it takes over two seconds.
+        If above zero, show a progress bar for scoring of more than two seconds.
 
     Returns
     -------
@@ -175,68 +166,74 @@ def entity_recall_curve(
     >>> bool(curve.difference.value[0, 0] > 0.3), bool(curve.difference.significant[0, 0])
     (True, True)
     """
-    check_resampling(n_bootstrap, confidence)
-    at = _check_ks(ks)
+    settings = check_settings(n_bootstrap, confidence, random_state, verbose)
+    sorted_ks = _check_ks(ks)
     views = _check_views(model, X)
     n = len(next(iter(views.values())))
-    rows = _check_entities(entities, n)
-    named = np.flatnonzero([len(row) > 0 for row in rows])
-    names = [rows[i] for i in named]
-    ceiling, n_unknown = _reachable(model, names)
-    scorers = [_scorer(model, use_bias) for use_bias in (True, False)]
+    all_names = _check_entities(entities, n)
+    rows = np.flatnonzero([len(row_names) > 0 for row_names in all_names])
+    names = [all_names[i] for i in rows]
+    ceiling, n_unknown = _reachable_names(model, names)
+    k = min(sorted_ks[-1], len(_trained_words(model)))
     curves = []
-    with tqdm(total=2 * len(views), desc="entities", delay=2, disable=not verbose) as bar:
-        for scorer in scorers:
+    total = 2 * len(views) * len(rows)
+    with tqdm(total=total, desc="entities", unit="row", delay=2, disable=not verbose) as bar:
+        for use_bias in (True, False):
+            scorer = scoring.make_scorer(model, use_bias)
             for view in views.values():
-                keywords = scorer.extract_keywords(view[named], top_k=max(at))
-                curves.append(entity_curve(names, keywords, at))
-                bar.update()
+                columns, _ = scorer.top(view[rows], k, after_block=bar.update)
+                keywords = model.vocabulary_[columns].tolist()
+                curves.append(entity_curve(names, keywords, sorted_ks))
     metrics = ("recall_strict", "recall_partial", "precision")
+    per_row = [
+        getattr(point, metric).per_row for metric in metrics for curve in curves for point in curve
+    ]
     bootstrap = PairedBootstrap(
-        np.column_stack(
-            [getattr(found, metric).per_row for metric in metrics for row in curves for found in row]
-        ),
-        np.arange(len(names)), n_bootstrap, confidence, as_seed(random_state),
-    )  # fmt: skip
-    cell = np.arange(3 * 2 * len(views) * len(at)).reshape(3, 2, len(views), len(at))
+        np.column_stack(per_row),
+        np.arange(len(names)),
+        settings.n_bootstrap,
+        settings.confidence,
+        settings.seed,
+    )
+    column = np.arange(len(per_row)).reshape(3, 2, len(views), len(sorted_ks))
     return EntityRecallCurve(
-        ks=np.array(at),
+        ks=np.array(sorted_ks),
         views=tuple(views),
-        recall_strict=bootstrap.means(cell[0]),
-        recall_partial=bootstrap.means(cell[1]),
-        precision=bootstrap.means(cell[2]),
-        difference=bootstrap.differences(cell[0, 1], cell[0, 0]),
+        recall_strict=bootstrap.means(column[0]),
+        recall_partial=bootstrap.means(column[1]),
+        precision=bootstrap.means(column[2]),
+        difference=bootstrap.differences(column[0, 1], column[0, 0]),
         ceiling=ceiling,
         n_sentences=n,
         n_skipped=n - len(names),
         n_names=sum(map(len, names)),
         n_out_of_vocabulary=n_unknown,
-        confidence=confidence,
+        confidence=settings.confidence,
     )
 
 
 def _check_ks(ks: Any) -> list[int]:
-    """Numbers of words, ascending, once each."""
+    """Distinct numbers of words, ascending."""
     if not isinstance(ks, Iterable) or isinstance(ks, (str, bytes)):
         raise ValueError(f"ks is {ks!r}; pass a list of numbers of words, such as [1, 10, 100].")
-    at = sorted({check_integer("ks", k, 1) for k in ks})
-    if not at:
+    sorted_ks = sorted({check_integer("ks", k, 1) for k in ks})
+    if not sorted_ks:
         raise ValueError("ks is empty; pass at least one number of words, such as [1, 10, 100].")
-    return at
+    return sorted_ks
 
 
 def _check_views(model: Any, X: Any) -> dict[str, np.ndarray]:
-    """The views as arrays that the model can score, all of them checked before the first is scored."""
+    """Check all views against the model before any of them is scored."""
     if not isinstance(model, FLiPExtractor):
         raise ValueError(
-            f"model is {model!r:.60}; pass a fitted FLiPExtractor, the model that can be scored with and "
-            "without its bias (of a pipeline the last step, and X as the steps before give it)."
+            f"model is {short_repr(model)}; pass a fitted FLiPExtractor, which can be scored with and "
+            "without its bias (of a pipeline the last step, with X as the steps before return it)."
         )
     check_is_fitted(model)
-    given = X if isinstance(X, Mapping) else {"embeddings": X}
-    check_views(given)
+    views = named_views(X)
+    check_views(views)
     arrays = {}
-    for name, view in given.items():
+    for name, view in views.items():
         try:
             arrays[name] = check_embeddings(model, view, reset=False)[0]
         except ValueError as error:
@@ -246,35 +243,33 @@ def _check_views(model: Any, X: Any) -> dict[str, np.ndarray]:
 
 def _check_entities(entities: Any, n: int) -> list[Any]:
     """One list of names per sentence, with at least one name in all."""
-    given = entities
-    if isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping)):
-        given = list(given)
-    n_rows = len(given) if hasattr(given, "__len__") else 0
-    entity_curve(given, [[]] * n_rows, [1])  # complains of what is no list of lists of names
+    if isinstance(entities, Iterable) and not isinstance(entities, (str, bytes, Mapping)):
+        entities = list(entities)
+    n_rows = len(entities) if hasattr(entities, "__len__") else 0
+    entity_curve(entities, [[]] * n_rows, [1])  # raises unless these are lists of names
     if n_rows != n:
         raise ValueError(
             f"entities has {n_rows} rows, X has {n}; pass one list of names per sentence, [] for none."
         )
-    if not any(map(len, given)):
+    if not any(map(len, entities)):
         raise ValueError(
             f"none of the {n} sentences has a name in entities; recall needs at least one name."
         )
-    return list(given)
+    return list(entities)
 
 
-def _reachable(model: FLiPExtractor, names: list[Any]) -> tuple[float, int]:
-    """Strict recall with every word that the model can give, and the number of names beyond it."""
-    seen = {word.casefold() for word in model.vocabulary_[model.word_counts_ > 0]}
-    within = [[name for name in row if seen.issuperset(name.casefold().split())] for row in names]
-    words = [" ".join(row).split() for row in within]
-    recall = entity_curve(names, words, [None])[0].recall_strict
-    return recall.value, sum(map(len, names)) - sum(map(len, within))
+def _trained_words(model: FLiPExtractor) -> np.ndarray:
+    """The words of the vocabulary that are in the training text."""
+    words: np.ndarray = model.vocabulary_[model.word_counts_ > 0]
+    return words
 
 
-def _scorer(model: FLiPExtractor, use_bias: bool) -> FLiPExtractor:
-    """The same fit with or without bias; it shares the arrays of the caller's model."""
-    scorer = copy.copy(model)
-    scorer.set_params(use_bias=use_bias, verbose=0)
-    # Names of columns were checked; arrays have none, and would be warned about.
-    scorer.__dict__.pop("feature_names_in_", None)
-    return scorer
+def _reachable_names(model: FLiPExtractor, names: list[list[str]]) -> tuple[float, int]:
+    """Strict recall with all words of the training text, and the number of names with other words."""
+    words = {word.casefold() for word in _trained_words(model)}
+    reachable = [
+        [name for name in row if words.issuperset(name.casefold().split())] for row in names
+    ]
+    reachable_words = [" ".join(row).split() for row in reachable]
+    recall = entity_curve(names, reachable_words, [None])[0].recall_strict
+    return recall.value, sum(map(len, names)) - sum(map(len, reachable))

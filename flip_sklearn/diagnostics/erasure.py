@@ -1,4 +1,4 @@
-"""Word erasure: embeddings off which a model reads no more of some words, moved as little as possible."""
+"""Word erasure: minimal-change removal of words from embeddings."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from flip_sklearn.backend.device import as_shared_tensor
+from flip_sklearn.backend.scoring.scorer import Scorer
 from flip_sklearn.backend.sparse_coding.lasso import nonnegative_lasso
 from flip_sklearn.diagnostics.frames import grid
 from flip_sklearn.diagnostics.inputs import check_model, check_words
@@ -15,7 +16,7 @@ from flip_sklearn.estimation import scoring
 from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.extractor import FLiPExtractor
 
-# Numbers of one block of rows, or of their scores over the vocabulary: 2**22 float64 are 32 MiB.
+# Elements of a block of rows, or of their scores over the vocabulary: 2**22 float64 are 32 MiB.
 _BLOCK_ELEMENTS = 2**22
 
 
@@ -26,15 +27,15 @@ class ErasedWords:
     Attributes
     ----------
     X : ndarray of shape (n, d)
-        The embeddings without the words; rows off which none was read are as they were, bit for bit.
+        The embeddings without the words; rows with none of the words are unchanged, bit for bit.
     words : tuple of str
         The erased words, each once.
     score_before, score_after : ndarray of shape (n, m)
-        Lift of each word, its score without bias, in nats; afterwards at most 0, to rounding.
+        Lift of each word, its score without bias, in nats; ``score_after`` is at most 0, up to rounding.
     rank_before, rank_after : ndarray of shape (n, m) of int
-        Place of the word among all words, 1 for the best, with or without bias as the model ranks.
+        Rank of the word among all words, 1 for the best, with or without bias as the model's ``use_bias``.
     distance : ndarray of shape (n,)
-        Euclidean distance that a row was moved.
+        Euclidean distance between a row before and after.
     cosine : ndarray of shape (n,)
         Cosine between a row before and after; nan for zero vectors.
     """
@@ -69,28 +70,31 @@ class ErasedWords:
         moved = int((self.distance > 0).sum())
         parts = []
         for j, word in enumerate(self.words):
-            read = self.score_before[:, j] > 0
-            if read.any():
-                lifts = [s[read, j].mean() for s in (self.score_before, self.score_after)]
-                ranks = [np.median(r[read, j]) for r in (self.rank_before, self.rank_after)]
-                parts.append(
-                    f"{word} in {read.sum()}, lift {lifts[0]:.2f} -> {min(lifts[1], 0.0) + 0.0:.2f}, "
-                    f"rank {ranks[0]:.0f} -> {ranks[1]:.0f}"
-                )
-            else:
+            has_word = self.score_before[:, j] > 0
+            if not has_word.any():
                 parts.append(f"{word} in none")
+                continue
+            lift_before = self.score_before[has_word, j].mean()
+            # Rounding may leave it a little above 0, and "+ 0.0" makes 0.0 of -0.0.
+            lift_after = min(self.score_after[has_word, j].mean(), 0.0) + 0.0
+            rank_before = np.median(self.rank_before[has_word, j])
+            rank_after = np.median(self.rank_after[has_word, j])
+            parts.append(
+                f"{word} in {has_word.sum()}, lift {lift_before:.2f} -> {lift_after:.2f}, "
+                f"rank {rank_before:.0f} -> {rank_after:.0f}"
+            )
         return f"ErasedWords({moved} of {len(self.X)} embeddings moved: {'; '.join(parts)})"
 
 
 def erase_words(model: FLiPExtractor, X: Any, words: Any) -> ErasedWords:
-    """Move embeddings as little as possible so that the model reads some words off them no more.
+    """Remove words from embeddings by the smallest change that leaves the model no lift for them.
 
-    With g_j = B^T a_j the direction of word j, its lift in an embedding x is g_j . (x - mu), its score
-    without bias. Each row becomes the nearest embedding without lift for any of the words S:
+    With g_j = B^T a_j the direction of word j, the lift of the word in an embedding x is its score without
+    bias, g_j . (x - mu). Each row becomes the nearest embedding with no lift for any of the words S:
 
         x' = argmin_y |y - x|^2   subject to   g_j . (y - mu) <= 0 for every j in S.
 
-    That is mu plus the projection of x - mu on the polar cone of the directions, so by Moreau
+    That is mu plus the projection of x - mu on the polar cone of the directions, so by Moreau's theorem
 
         x' = x - sum_j w_j g_j,   w = argmin_{w >= 0} |x - mu - sum_j w_j g_j|^2,
 
@@ -99,34 +103,33 @@ def erase_words(model: FLiPExtractor, X: Any, words: Any) -> ErasedWords:
     Parameters
     ----------
     model : FLiPExtractor
-        Fitted. Its ``use_bias`` says how words are ranked in the result; the lift does not depend on it.
+        Fitted model. Its ``use_bias`` applies to the ranks in the result; the lift does not depend on it.
     X : array-like of shape (n, d)
         Embeddings, as ``model.transform`` takes them.
     words : str or sequence of str
-        Words of the model's vocabulary. "dog" does not include "dogs": name all forms that are meant.
+        Words of the model's vocabulary. "dog" does not include "dogs": list all forms of a word.
 
     Returns
     -------
     ErasedWords
-        The new embeddings, float64 for float64 ones and float32 otherwise, with scores and ranks before
+        The new embeddings, float64 for float64 input and float32 otherwise, with scores and ranks before
         and after.
 
     Raises
     ------
     ValueError
-        If ``words`` is empty, or has a word that the model does not know or saw in no sentence; if the
-        model is no FLiPExtractor, or X does not fit it.
+        If ``words`` is empty, or has a word that is not in the vocabulary or in no training sentence; if
+        the model is not a FLiPExtractor, or X does not match it.
 
     Notes
     -----
-    What stays is the prior: with bias, a frequent word keeps its b_j, which is in the model and not in
-    the embedding. Rows do not keep their length, since mu is not zero; embeddings of unit length get a
-    little shorter, and normalizing them again moves the lift by (1 / \\|x'\\| - 1) g_j . mu.
+    With bias, a frequent word keeps its b_j, which is part of the model and not of the embedding. Rows do
+    not keep their length, since mu is not zero; embeddings of unit length get a little shorter, and
+    normalizing them again changes the lift by (1 / \\|x'\\| - 1) g_j . mu.
 
-    The words are gone for this model, not for every reader: a new model trained on erased embeddings
-    finds most of them again (docs/diagnostics.md). To make a word linearly unreadable for newly trained
-    models takes labels and moves embeddings much further: Belrose et al. (2023), LEACE,
-    arXiv 2306.03819.
+    The words are removed for this model only: a new model trained on the erased embeddings finds most of
+    them again (docs/diagnostics.md). Erasure against newly trained linear models needs labels and a much
+    larger change: Belrose et al. (2023), LEACE, arXiv 2306.03819.
 
     Examples
     --------
@@ -148,6 +151,7 @@ def erase_words(model: FLiPExtractor, X: Any, words: Any) -> ErasedWords:
     model = check_model(model)
     X = scoring.fitted_input(model, X)
     names, columns = check_words(model, words)
+    scorer = scoring.make_scorer(model)  # one for all ranks, which prepares A once
     directions = _directions(model, columns)
     mean = model.embedding_mean_.astype(np.float64)
     n, m = len(X), len(names)
@@ -160,10 +164,10 @@ def erase_words(model: FLiPExtractor, X: Any, words: Any) -> ErasedWords:
         x = X[rows].astype(np.float64)
         before[rows] = (x - mean) @ directions.T
         y = x.copy()
-        read = np.flatnonzero((before[rows] > 0).any(axis=1))
-        y[read] -= _on_cone(directions, x[read] - mean)
+        changed = np.flatnonzero((before[rows] > 0).any(axis=1))
+        y[changed] -= _project_on_cone(directions, x[changed] - mean)
         erased[rows] = y
-        y = erased[rows].astype(np.float64)  # what is told is told of the embeddings as returned
+        y = erased[rows].astype(np.float64)  # the results are of the embeddings as returned
         after[rows] = (y - mean) @ directions.T
         distance[rows] = np.linalg.norm(y - x, axis=1)
         with np.errstate(invalid="ignore"):
@@ -175,45 +179,45 @@ def erase_words(model: FLiPExtractor, X: Any, words: Any) -> ErasedWords:
         words=names,
         score_before=before,
         score_after=after,
-        rank_before=_ranks(model, X, columns),
-        rank_after=_ranks(model, erased, columns),
+        rank_before=_ranks(model, scorer, X, columns),
+        rank_after=_ranks(model, scorer, erased, columns),
         distance=distance,
         cosine=cosine,
     )
 
 
 def _directions(model: FLiPExtractor, columns: np.ndarray) -> np.ndarray:
-    """g_j = B^T a_j, (m, d) in float64."""
-    rows = model.word_embeddings_[columns]
-    if not isinstance(rows, np.ndarray):
-        rows = rows.toarray()
-    product: np.ndarray = rows.astype(np.float64) @ model.projection_.astype(np.float64)
-    return product
+    """The directions g_j = B^T a_j of words, (m, d) in float64."""
+    A = model.word_embeddings_[columns]
+    if not isinstance(A, np.ndarray):
+        A = A.toarray()
+    directions: np.ndarray = A.astype(np.float64) @ model.projection_.astype(np.float64)
+    return directions
 
 
-def _on_cone(directions: np.ndarray, centred: np.ndarray) -> np.ndarray:
-    """The projection of each row on the cone of the directions."""
+def _project_on_cone(directions: np.ndarray, centred: np.ndarray) -> np.ndarray:
+    """Project each row on the cone of the directions."""
     if not len(centred):
         return centred
-    # A gap allows an error of its square root, so there is no tolerance: only rounding ends the rounds.
-    found = nonnegative_lasso(as_shared_tensor(directions), as_shared_tensor(centred), 0.0, tol=0.0)
-    weights = np.zeros((len(centred), len(directions) + 1))  # the last column takes the padding, -1
-    np.put_along_axis(weights, found.indices.numpy(), found.weights.numpy(), axis=1)
+    # The error is up to the square root of the duality gap, so iterate down to rounding: tol=0.
+    lasso = nonnegative_lasso(as_shared_tensor(directions), as_shared_tensor(centred), 0.0, tol=0.0)
+    weights = np.zeros((len(centred), len(directions) + 1))  # the last column is for padding, -1
+    np.put_along_axis(weights, lasso.indices.numpy(), lasso.weights.numpy(), axis=1)
     projected: np.ndarray = weights[:, :-1] @ directions
     return projected
 
 
-def _ranks(model: FLiPExtractor, X: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Place of each word among all words; of equal scores the lower word is first, as in extraction."""
-    scorer = scoring.make_scorer(model)
+def _ranks(model: FLiPExtractor, scorer: Scorer, X: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Rank of each word among all words; ties are ranked by column, as in extraction."""
     ranks = np.empty((len(X), len(columns)), dtype=np.int64)
     step = max(1, _BLOCK_ELEMENTS // len(model.vocabulary_))
     with scoring.progress(model, len(X)) as bar:
         for first in range(0, len(X), step):
             scores = scorer.dense(X[first : first + step], "scores")
-            for place, column in enumerate(columns):
-                own = scores[:, column, None]
-                better = (scores > own).sum(axis=1) + (scores[:, :column] == own).sum(axis=1)
-                ranks[first : first + step, place] = better + 1
+            for i, column in enumerate(columns):
+                score = scores[:, column, None]
+                n_better = (scores > score).sum(axis=1)
+                n_tied_before = (scores[:, :column] == score).sum(axis=1)
+                ranks[first : first + step, i] = n_better + n_tied_before + 1
             bar.update(len(scores))
     return ranks

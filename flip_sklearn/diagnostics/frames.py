@@ -1,4 +1,4 @@
-"""Columns of tidy tables, and short texts, of results that are arrays with named axes."""
+"""Table columns and one-line texts for results that are arrays with named axes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import numpy as np
 
 
 def grid(**axes: Any) -> dict[str, np.ndarray]:
-    """Columns that name every cell of an array, the last axis running fastest."""
-    values = [_objects(labels) for labels in axes.values()]
-    cells = np.meshgrid(*[np.arange(len(v)) for v in values], indexing="ij")
-    return {name: v[c.ravel()] for name, v, c in zip(axes, values, cells, strict=True)}
+    """Columns that label every cell of an array in C order, one column for each axis."""
+    labels = [_as_column(axis) for axis in axes.values()]
+    positions = np.meshgrid(*[np.arange(len(axis)) for axis in labels], indexing="ij")
+    return {
+        name: axis[position.ravel()]
+        for name, axis, position in zip(axes, labels, positions, strict=True)
+    }
 
 
-def _objects(labels: Any) -> np.ndarray:
-    """Labels as they are: None and numbers do not become text."""
+def _as_column(labels: Any) -> np.ndarray:
+    """Labels as an array; of mixed types as objects, so that None and numbers do not become text."""
     labels = list(labels)
     if labels and all(isinstance(label, (int, float, np.number)) for label in labels):
         return np.array(labels)
@@ -24,29 +27,32 @@ def _objects(labels: Any) -> np.ndarray:
     return column
 
 
-def columns(accuracy: Any, difference: Any) -> dict[str, np.ndarray]:
-    """Accuracies and differences with their intervals, cell by cell."""
+def interval_columns(name: str, interval: Any, prefix: str = "") -> dict[str, np.ndarray]:
+    """Columns of a mean and of the ends of its interval; ``prefix`` is that of the ends."""
     return {
-        "accuracy": accuracy.value.ravel(),
-        "low": accuracy.low.ravel(),
-        "high": accuracy.high.ravel(),
-        "difference": difference.value.ravel(),
-        "difference_low": difference.low.ravel(),
-        "difference_high": difference.high.ravel(),
+        name: interval.value.ravel(),
+        f"{prefix}low": interval.low.ravel(),
+        f"{prefix}high": interval.high.ravel(),
+    }
+
+
+def difference_columns(difference: Any) -> dict[str, np.ndarray]:
+    """Columns of a difference, of the ends of its interval, and whether the interval excludes 0."""
+    return {
+        **interval_columns("difference", difference, "difference_"),
         "significant": difference.significant.ravel(),
     }
 
 
-def cells(rows: Any, names: Any, values: np.ndarray) -> str:
-    """A matrix in one line: row: column value, column value; next row ..."""
-    lines = [
-        f"{row}: " + ", ".join(f"{n} {v:.3f}" for n, v in zip(names, line, strict=True))
-        for row, line in zip(rows, values, strict=True)
-    ]
+def accuracy_columns(accuracy: Any, difference: Any) -> dict[str, np.ndarray]:
+    """Columns of an accuracy and of its difference to a reference."""
+    return interval_columns("accuracy", accuracy) | difference_columns(difference)
+
+
+def matrix_text(rows: Any, columns: Any, values: np.ndarray) -> str:
+    """A matrix in one line: "row: column value, column value; next row ..."."""
+    lines = []
+    for row, row_values in zip(rows, values, strict=True):
+        cells = [f"{name} {value:.3f}" for name, value in zip(columns, row_values, strict=True)]
+        lines.append(f"{row}: {', '.join(cells)}")
     return "; ".join(lines)
-
-
-def shown(given: Any) -> str:
-    """An argument of the wrong kind, for a message: short ones as they are, large ones by their type."""
-    text = repr(given)
-    return text if len(text) <= 40 else f"a {type(given).__name__}"

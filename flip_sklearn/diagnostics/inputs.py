@@ -1,19 +1,167 @@
-"""The fitted model that a diagnosis of single embeddings looks through, and the words it is asked for."""
+"""Checks of what the diagnoses are given: views, counts, estimators, fitted models and words."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
+from sklearn.base import clone
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from flip_sklearn.diagnostics.bootstrap import check_resampling
+from flip_sklearn.diagnostics.split import SentenceSplit, split_sentences
+from flip_sklearn.estimation.validation import check_counts, resolve_rank
 from flip_sklearn.extractor import FLiPExtractor
+from flip_sklearn.parameters import is_integer, short_repr
+from flip_sklearn.views import check_views
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Number of resamples, level of the intervals, seed, and whether to show progress bars."""
+
+    n_bootstrap: int
+    confidence: float
+    seed: int
+    verbose: int
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """Checked views of the same sentences, and the split of the sentences."""
+
+    views: dict[str, np.ndarray]
+    split: SentenceSplit
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the views."""
+        return tuple(self.views)
+
+    @property
+    def n_dimensions(self) -> int:
+        """Dimension of the embeddings."""
+        return int(next(iter(self.views.values())).shape[1])
+
+    def train(self, view: str) -> np.ndarray:
+        """Embeddings of the training sentences in one view."""
+        rows: np.ndarray = self.views[view][self.split.train]
+        return rows
+
+    def test(self, view: str) -> np.ndarray:
+        """Embeddings of the test sentences in one view."""
+        rows: np.ndarray = self.views[view][self.split.test]
+        return rows
+
+
+def as_seed(random_state: Any) -> int:
+    """An integer seed for ``random_state``, so that it can be used more than once."""
+    if is_integer(random_state):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+
+
+def check_settings(
+    n_bootstrap: Any, confidence: Any, random_state: Any, verbose: int
+) -> EvaluationSettings:
+    """Check the settings that all diagnoses of sentences share."""
+    n_bootstrap, confidence = check_resampling(n_bootstrap, confidence)
+    return EvaluationSettings(n_bootstrap, confidence, as_seed(random_state), verbose)
+
+
+def named_views(views: Any) -> Mapping[str, Any]:
+    """Views as a mapping; a single array is the view "embeddings"."""
+    return views if isinstance(views, Mapping) else {"embeddings": views}
+
+
+def check_sentences(views: Any, split: Any, seed: int, min_views: int = 1) -> Sentences:
+    """Check views and the split of their sentences; ``split=None`` draws a new split."""
+    arrays = check_views(named_views(views))
+    if len(arrays) < min_views:
+        raise ValueError(
+            f"views has {len(arrays)} view ({', '.join(map(repr, arrays))}); pass at least {min_views}, "
+            "row-aligned, to compare them."
+        )
+    for name, X in arrays.items():
+        bad_rows = np.flatnonzero(~np.isfinite(X).all(axis=1))
+        if len(bad_rows):
+            raise ValueError(
+                f"view {name!r} has NaN or infinite values in {len(bad_rows)} rows, the first is "
+                f"{bad_rows[0]}; leave these sentences out of every view."
+            )
+    n = len(next(iter(arrays.values())))
+    if split is None:
+        split = split_sentences(arrays, random_state=seed)
+    if not isinstance(split, SentenceSplit):
+        raise ValueError(
+            f"split is a {type(split).__name__}; pass the result of split_sentences, or None."
+        )
+    if len(split.groups) != n:
+        raise ValueError(f"split is of {len(split.groups)} sentences; the views have {n}.")
+    return Sentences(arrays, split)
+
+
+def check_targets(Y: Any, sentences: Sentences, name: str = "Y") -> sp.csr_array:
+    """Check the word counts of the sentences; both parts of the split must have words."""
+    if Y is None:
+        raise ValueError(f"{name} is None; pass the (n, V) counts of the sentences' words.")
+    n = len(sentences.split.groups)
+    n_rows = Y.shape[0] if hasattr(Y, "shape") and len(Y.shape) else len(Y)
+    if n_rows != n:
+        raise ValueError(f"{name} has {n_rows} rows, the views have {n}; they must be row-aligned.")
+    counts, _ = check_counts(Y, n)
+    for part, rows in (("training", sentences.split.train), ("test", sentences.split.test)):
+        if counts.shape[1] == 0 or counts[rows].nnz == 0:
+            raise ValueError(
+                f"{name} has no word in any of the {len(rows)} {part} sentences ({counts.shape[1]} "
+                "columns); count words with a vocabulary of this language."
+            )
+    return counts
+
+
+def check_estimator(estimator: Any, seed: int) -> Any:
+    """A clone of the estimator, ``FLiPExtractor()`` when None, with ``seed`` unless it has a seed."""
+    model = FLiPExtractor() if estimator is None else estimator
+    if not hasattr(model, "fit") or not hasattr(model, "get_params"):
+        raise ValueError(
+            f"estimator is {model!r}; pass an estimator with fit, such as FLiPExtractor()."
+        )
+    model = clone(model)
+    if model.get_params(deep=False).get("random_state", 0) is None:
+        model.set_params(random_state=seed)
+    return model
+
+
+def check_ranks(ranks: Any, d: int) -> tuple[int | None, ...]:
+    """Ranks in ascending order, None (LiP) last; ``ranks=None`` gives the default ranks."""
+    if ranks is None:
+        powers = [2**p for p in range(4, d.bit_length()) if 2**p < d]
+        full_rank = [d] if d <= 512 else []
+        return (*powers, *full_rank, None)
+    is_sequence = isinstance(ranks, Iterable) and not isinstance(ranks, (str, bytes))
+    resolved = {resolve_rank(rank, d) for rank in ranks} if is_sequence else set()
+    if not resolved:
+        raise ValueError(f"ranks={ranks!r} is not allowed; use a sequence of ranks from 1 to {d}.")
+    ascending = sorted(rank for rank in resolved if rank is not None)
+    return (*ascending, None) if None in resolved else tuple(ascending)
+
+
+def check_mapping(name: str, value: Any, content: str) -> Mapping[str, Any]:
+    """Check that an argument is a mapping with at least one entry."""
+    if not isinstance(value, Mapping) or not value:
+        text = repr(value)
+        shown = text if len(text) <= 40 else f"a {type(value).__name__}"
+        raise ValueError(f"{name} is {shown}; pass a mapping of {content}.")
+    return value
 
 
 def check_model(model: Any) -> FLiPExtractor:
-    """A fitted FLiPExtractor."""
+    """Check that a model is a fitted FLiPExtractor."""
     if not isinstance(model, FLiPExtractor):
         raise ValueError(
             f"model is a {type(model).__name__}; pass a fitted FLiPExtractor (of a Pipeline its last "
@@ -24,34 +172,46 @@ def check_model(model: Any) -> FLiPExtractor:
 
 
 def check_words(model: FLiPExtractor, words: Any) -> tuple[tuple[str, ...], np.ndarray]:
-    """Words that the model can read, each once, and their columns."""
-    given = [words] if isinstance(words, str) else words
-    if not isinstance(given, Iterable):
+    """Distinct words that the model can extract, and their columns."""
+    word_list = [words] if isinstance(words, str) else words
+    if not isinstance(word_list, Iterable):
         raise ValueError(f"words={words!r} is not allowed; pass a word or a list of words.")
-    given = list(given)
-    strange = [word for word in given if not isinstance(word, str)]
-    if strange:
-        raise ValueError(
-            f"words has {strange[0]!r}, which is no str; pass words of model.vocabulary_."
-        )
-    names = tuple(map(str, dict.fromkeys(given)))
+    word_list = list(word_list)
+    for word in word_list:
+        if not isinstance(word, str):
+            raise ValueError(
+                f"words has {word!r}, which is not a str; pass words of model.vocabulary_."
+            )
+    names = tuple(map(str, dict.fromkeys(word_list)))
     if not names:
         raise ValueError(f"words={words!r} is empty; pass at least one word of the vocabulary.")
-    known = {word: column for column, word in enumerate(model.vocabulary_)}
+    columns = {word: column for column, word in enumerate(model.vocabulary_)}
     for word in names:
-        if word not in known:
+        if word not in columns:
             raise ValueError(
-                f"words has {word!r}, which the model does not know; {_near(word, known)}"
+                f"words has {word!r}, which the model does not know; {_similar_words(word, columns)}"
             )
-        if model.word_counts_[known[word]] <= 0:
+        if model.word_counts_[columns[word]] <= 0:
             raise ValueError(
-                f"words has {word!r}, which no training sentence has, so the model never reads it; "
+                f"words has {word!r}, which is in no training sentence, so the model never extracts it; "
                 "leave it out."
             )
-    return names, np.array([known[word] for word in names])
+    return names, np.array([columns[word] for word in names])
 
 
-def _near(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word.lower(), known, n=5)
-    found = f"near are {', '.join(map(repr, near))}" if near else "no word is near"
+def check_vocabulary(model: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The words of a fitted model and their training counts, nan where the model has no counts."""
+    if not hasattr(model, "vocabulary_"):
+        raise ValueError(
+            f"model is {short_repr(model)} and has no vocabulary_; pass a fitted FLiPExtractor, or "
+            "another fitted estimator with a vocabulary_ and decision_function or predict_proba."
+        )
+    words = np.array(model.vocabulary_, dtype=object)
+    counts = getattr(model, "word_counts_", np.full(len(words), np.nan))
+    return words, np.array(counts, dtype=float)
+
+
+def _similar_words(word: str, vocabulary: Iterable[str]) -> str:
+    similar = difflib.get_close_matches(word.lower(), vocabulary, n=5)
+    found = f"similar words: {', '.join(map(repr, similar))}" if similar else "no word is similar"
     return f"{found}. Pass words of model.vocabulary_."

@@ -1,4 +1,4 @@
-"""Whose words does a view give away? Words of each language, read from every view and encoder."""
+"""Vocabulary preference: words of each language, extracted from every view, by one or more encoders."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import numpy as np
 import scipy.sparse as sp
 from tqdm.auto import tqdm
 
-from flip_sklearn.diagnostics.bootstrap import (
-    Difference,
-    Interval,
-    PairedBootstrap,
-    check_resampling,
-)
+from flip_sklearn.diagnostics.bootstrap import Difference, Interval
 from flip_sklearn.diagnostics.evaluation import (
-    Sentences,
-    as_seed,
-    check_estimator,
-    check_sentences,
-    check_targets,
+    FittedModels,
+    baseline_accuracy,
     find_words,
-    fit_on,
-    most_frequent,
+    resample,
     row_accuracy,
 )
-from flip_sklearn.diagnostics.frames import cells, columns, grid, shown
+from flip_sklearn.diagnostics.frames import accuracy_columns, grid, matrix_text
+from flip_sklearn.diagnostics.inputs import (
+    EvaluationSettings,
+    Sentences,
+    check_estimator,
+    check_mapping,
+    check_sentences,
+    check_settings,
+    check_targets,
+)
 from flip_sklearn.diagnostics.split import SentenceSplit, split_sentences
 from flip_sklearn.estimation.frames import data_frame
 
@@ -41,17 +41,18 @@ class VocabularyPreference:
     languages, views : tuple of str
         The L vocabularies and the v views.
     reference : tuple of str
-        For each language, the view that differences are to: its own where there is one, else the first.
+        For each language, the view that differences are to: the view of that name if there is one,
+        else the first view.
     accuracy : Interval of shape (L, v)
-        Keyword accuracy of reading words of one language from one view.
+        Keyword accuracy for the words of one language in one view.
     difference : Difference of shape (L, v)
-        ``accuracy`` less that of the reference view.
+        ``accuracy`` minus that in the reference view.
     baseline : Interval of shape (L,)
-        Keyword accuracy of always guessing the language's most frequent words.
+        Keyword accuracy of the baseline, which always extracts the language's most frequent words.
     n_train, n_test : int
-        Sentences trained on and tested on.
+        Number of training and of test sentences.
     n_skipped : tuple of int
-        For each language, test sentences left out since they have no word of it.
+        For each language, number of test sentences without words, which are left out.
     confidence : float
         Level of all intervals.
     """
@@ -69,7 +70,7 @@ class VocabularyPreference:
 
     @property
     def preferred(self) -> tuple[str, ...]:
-        """The view that each language's words are read from best.
+        """The view in which each language has the highest accuracy.
 
         Returns
         -------
@@ -87,12 +88,14 @@ class VocabularyPreference:
             Columns ``words_of``, ``view``, ``reference``, the accuracy and the difference with their
             intervals, and ``significant``.
         """
-        where = grid(words_of=self.languages, view=self.views)
-        where["reference"] = np.repeat(np.array(self.reference, dtype=object), len(self.views))
-        return data_frame(where | columns(self.accuracy, self.difference))
+        labels = grid(words_of=self.languages, view=self.views)
+        labels["reference"] = np.repeat(np.array(self.reference, dtype=object), len(self.views))
+        return data_frame(labels | accuracy_columns(self.accuracy, self.difference))
 
     def __repr__(self) -> str:
-        return f"VocabularyPreference({cells(self.languages, self.views, self.accuracy.value)})"
+        return (
+            f"VocabularyPreference({matrix_text(self.languages, self.views, self.accuracy.value)})"
+        )
 
 
 def vocabulary_preference(
@@ -106,24 +109,25 @@ def vocabulary_preference(
     random_state: Any = None,
     verbose: int = 1,
 ) -> VocabularyPreference:
-    """Which view gives away the words of a language best, when a model has learned from all views?
+    """Compare the views by how well one model, trained on all of them, extracts a language's words.
 
-    For each language l one model f_l is trained on all views at once (the rows stacked, equation 4 of the
-    paper with equal weights) to read the words of l, and tested on every view j:
+    For each language l one model f_l of the words of l is trained on all views at once (the rows stacked,
+    equation 4 of the paper with equal weights). H_lj(n) are the words that it finds in view j of test
+    sentence n, among its k_ln best, and k_ln is the number of distinct words of the sentence:
 
         accuracy[l, j]   = mean over test sentences of |H_lj(n)| / k_ln
         difference[l, j] = accuracy[l, j] - accuracy[l, reference of l]
 
-    An encoder that prefers one language gives away even the others' words better from that language's
-    view. Table 4 of Kesiraju et al. (2026, arXiv 2604.18109).
+    If an encoder prefers one language, even the words of other languages are found better in the view of
+    that language. Table 4 of Kesiraju et al. (2026, arXiv 2604.18109).
 
     Parameters
     ----------
     views : mapping of str to array-like of shape (n, d)
         Row-aligned views of the same sentences, in one embedding space.
     vocabularies : mapping of str to {array-like, sparse matrix} of shape (n, V)
-        For each language, the counts of its words in the sentences' text of that language. A language
-        with the name of a view is compared with that view, another with the first view.
+        For each language, the word counts of the sentences' text in that language. The reference view of
+        a language is the view of the same name if there is one, else the first view.
     estimator : estimator, default=None
         As in :func:`view_alignment`.
     split : SentenceSplit, default=None
@@ -155,16 +159,19 @@ def vocabulary_preference(
     >>> english = rng.poisson(0.2, size=(600, 20))
     >>> german = english[:, rng.permutation(20)]  # every word has one translation
     >>> en = english @ rng.normal(size=(20, 16))
-    >>> de = en + 2 * rng.normal(size=en.shape)  # German is embedded less well
+    >>> de = en + 2 * rng.normal(size=en.shape)  # the German embeddings are noisy
     >>> result = vocabulary_preference({"en": en, "de": de}, {"en": english, "de": german},
     ...                                random_state=0)
     >>> result.preferred
     ('en', 'en')
     """
-    result = _compare(
-        {"": views}, vocabularies, estimator, split, n_bootstrap, confidence, random_state, verbose
+    settings = check_settings(n_bootstrap, confidence, random_state, verbose)
+    sentences = check_sentences(views, split, settings.seed)
+    counts = _check_vocabularies(vocabularies, sentences)
+    model = check_estimator(estimator, settings.seed)
+    return compute_preference(
+        FittedModels(sentences), dict.fromkeys(counts, model), counts, settings
     )
-    return result.preferences[""]
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,9 +185,9 @@ class EncoderComparison:
     accuracy : Interval of shape (e, L, v)
         Keyword accuracy.
     difference : Difference of shape (e, L, v)
-        ``accuracy`` less that of the first encoder on the same view and language.
+        ``accuracy`` minus that of the first encoder for the same view and language.
     preferences : dict of str to VocabularyPreference
-        Each encoder's own result.
+        The result of each encoder.
     confidence : float
         Level of all intervals.
     """
@@ -202,8 +209,8 @@ class EncoderComparison:
             Columns ``encoder``, ``words_of``, ``view``, the accuracy and the difference with their
             intervals, and ``significant``.
         """
-        where = grid(encoder=self.encoders, words_of=self.languages, view=self.views)
-        return data_frame(where | columns(self.accuracy, self.difference))
+        labels = grid(encoder=self.encoders, words_of=self.languages, view=self.views)
+        return data_frame(labels | accuracy_columns(self.accuracy, self.difference))
 
     def __repr__(self) -> str:
         means = self.accuracy.value.mean(axis=(1, 2))
@@ -222,22 +229,23 @@ def compare_encoders(
     random_state: Any = None,
     verbose: int = 1,
 ) -> EncoderComparison:
-    """The vocabulary preference of several encoders, on the same sentences and the same split.
+    """Compare the vocabulary preference of several encoders on the same sentences and split.
 
-    One :func:`vocabulary_preference` for each encoder, with the same training and test sentences and the
-    same resamples, so that encoders can be compared sentence by sentence. Table 5 of Kesiraju et al.
+    Computes :func:`vocabulary_preference` for each encoder with the same training sentences, test
+    sentences and resamples, so that differences between encoders are paired. Table 5 of Kesiraju et al.
     (2026, arXiv 2604.18109).
 
     Parameters
     ----------
     encoders : mapping of str to mapping of str to array-like of shape (n, d)
-        For each encoder its views, under the same names and over the same sentences; d may differ.
+        For each encoder its views, with the same names and of the same sentences; d may differ.
     vocabularies : mapping of str to {array-like, sparse matrix} of shape (n, V)
         As in :func:`vocabulary_preference`.
     estimator : estimator, default=None
         As in :func:`view_alignment`.
     split : SentenceSplit, default=None
-        As in :func:`view_alignment`; when None, sentences that any encoder embeds alike stay together.
+        As in :func:`view_alignment`; when None, sentences with equal embeddings by any encoder stay
+        together.
     n_bootstrap : int, default=1000
         As in :func:`view_alignment`.
     confidence : float, default=0.95
@@ -269,80 +277,92 @@ def compare_encoders(
     >>> bool(result.difference.value[1, 0, 0] < 0), bool(result.difference.significant[1, 0, 0])
     (True, True)
     """
-    return _compare(
-        encoders, vocabularies, estimator, split, n_bootstrap, confidence, random_state, verbose
-    )
-
-
-def _compare(
-    encoders: Any,
-    vocabularies: Any,
-    estimator: Any,
-    split: SentenceSplit | None,
-    n_bootstrap: int,
-    confidence: float,
-    random_state: Any,
-    verbose: int,
-) -> EncoderComparison:
-    check_resampling(n_bootstrap, confidence)
-    seed = as_seed(random_state)
-    checked = _check_encoders(encoders, split, seed)
-    first = next(iter(checked.values()))
+    settings = check_settings(n_bootstrap, confidence, random_state, verbose)
+    sentences_of = _check_encoders(encoders, split, settings.seed)
+    first = next(iter(sentences_of.values()))
     counts = _check_vocabularies(vocabularies, first)
-    model = check_estimator(estimator, seed)
-    names, languages, train, test = first.names, tuple(counts), first.split.train, first.split.test
-    per_row = []
-    total = len(checked) * len(counts)
-    with tqdm(total=total, desc="vocabularies", unit="fit", delay=2, disable=not verbose) as bar:
-        for sentences in checked.values():
-            for Y in counts.values():
-                fitted, truth = fit_on(model, sentences, names, Y), Y[test]
-                hits = [find_words(fitted, sentences.test(view), truth) for view in names]
-                per_row += [row_accuracy(found, truth) for found in hits]
-                bar.update()
-    guesses = [row_accuracy(most_frequent(Y[train], Y[test]), Y[test]) for Y in counts.values()]
-    bootstrap = PairedBootstrap(
-        np.column_stack(per_row + guesses), first.split.groups[test], n_bootstrap, confidence, seed
-    )
-    shape = (len(checked), len(languages), len(names))
-    cell = np.arange(len(per_row)).reshape(shape)
-    reference = tuple(language if language in names else names[0] for language in languages)
-    own = np.array([names.index(view) for view in reference])
-    accuracy = bootstrap.means(cell)
-    preferences = {
-        encoder: VocabularyPreference(
+    estimators = dict.fromkeys(counts, check_estimator(estimator, settings.seed))
+    models = {encoder: FittedModels(sentences) for encoder, sentences in sentences_of.items()}
+    return _compute_encoders(models, estimators, counts, settings)
+
+
+def compute_preference(
+    models: FittedModels,
+    estimators: Mapping[str, Any],
+    counts: Mapping[str, sp.csr_array],
+    settings: EvaluationSettings,
+) -> VocabularyPreference:
+    """Compute :func:`vocabulary_preference` from checked inputs, with an estimator for each language."""
+    return _compute_encoders({"": models}, estimators, counts, settings).preferences[""]
+
+
+def _compute_encoders(
+    models: Mapping[str, FittedModels],
+    estimators: Mapping[str, Any],
+    counts: Mapping[str, sp.csr_array],
+    settings: EvaluationSettings,
+) -> EncoderComparison:
+    sentences = next(iter(models.values())).sentences
+    views, languages = sentences.names, tuple(counts)
+    accuracies = _accuracy_per_row(models, estimators, counts, settings.verbose)
+    baselines = [baseline_accuracy(sentences, Y) for Y in counts.values()]
+    bootstrap = resample(np.column_stack(accuracies + baselines), sentences, settings)
+    column = np.arange(len(accuracies)).reshape(len(models), len(languages), len(views))
+    reference = tuple(language if language in views else views[0] for language in languages)
+    reference_view = [views.index(view) for view in reference]
+    preferences = {}
+    for encoder, columns in zip(models, column, strict=True):
+        reference_columns = columns[np.arange(len(languages)), reference_view][:, None]
+        preferences[encoder] = VocabularyPreference(
             languages=languages,
-            views=names,
+            views=views,
             reference=reference,
-            accuracy=bootstrap.means(cell[e]),
+            accuracy=bootstrap.means(columns),
             difference=bootstrap.differences(
-                cell[e], np.broadcast_to(cell[e, np.arange(len(own)), own][:, None], cell[e].shape)
+                columns, np.broadcast_to(reference_columns, columns.shape)
             ),
-            baseline=bootstrap.means(len(per_row) + np.arange(len(languages))),
-            n_train=len(train),
-            n_test=len(test),
-            n_skipped=tuple(int(np.isnan(guess).sum()) for guess in guesses),
-            confidence=confidence,
+            baseline=bootstrap.means(len(accuracies) + np.arange(len(languages))),
+            n_train=len(sentences.split.train),
+            n_test=len(sentences.split.test),
+            n_skipped=tuple(int(np.isnan(baseline).sum()) for baseline in baselines),
+            confidence=settings.confidence,
         )
-        for e, encoder in enumerate(checked)
-    }
     return EncoderComparison(
-        encoders=tuple(checked),
+        encoders=tuple(models),
         languages=languages,
-        views=names,
-        accuracy=accuracy,
-        difference=bootstrap.differences(cell, np.broadcast_to(cell[0], shape)),
+        views=views,
+        accuracy=bootstrap.means(column),
+        difference=bootstrap.differences(column, np.broadcast_to(column[0], column.shape)),
         preferences=preferences,
-        confidence=confidence,
+        confidence=settings.confidence,
     )
+
+
+def _accuracy_per_row(
+    models: Mapping[str, FittedModels],
+    estimators: Mapping[str, Any],
+    counts: Mapping[str, sp.csr_array],
+    verbose: int,
+) -> list[np.ndarray]:
+    """Accuracy of each test sentence for every encoder, language and view, in this order."""
+    per_row = []
+    total = len(models) * len(counts)
+    with tqdm(total=total, desc="vocabularies", unit="fit", delay=2, disable=not verbose) as bar:
+        for encoder_models in models.values():
+            sentences = encoder_models.sentences
+            for language, Y in counts.items():
+                fitted = encoder_models.fit(estimators[language], sentences.names, Y)
+                truth = Y[sentences.split.test]
+                for view in sentences.names:
+                    hits = find_words(fitted, sentences.test(view), truth)
+                    per_row.append(row_accuracy(hits, truth))
+                bar.update()
+    return per_row
 
 
 def _check_encoders(encoders: Any, split: SentenceSplit | None, seed: int) -> dict[str, Sentences]:
-    """Every encoder's views, with one split for all."""
-    if not isinstance(encoders, Mapping) or not encoders:
-        raise ValueError(
-            f"encoders is {shown(encoders)}; pass a mapping of at least one name to its views."
-        )
+    """The views of every encoder, all with the same split."""
+    check_mapping("encoders", encoders, "at least one name to its views")
     checked = {name: check_sentences(views, split, seed) for name, views in encoders.items()}
     first, sentences = next(iter(checked.items()))
     n = len(sentences.split.groups)
@@ -350,22 +370,20 @@ def _check_encoders(encoders: Any, split: SentenceSplit | None, seed: int) -> di
         if other.names != sentences.names or len(other.split.groups) != n:
             raise ValueError(
                 f"encoder {name!r} has the views {other.names} of {len(other.split.groups)} sentences, "
-                f"encoder {first!r} {sentences.names} of {n}; give all the same, in the same order."
+                f"encoder {first!r} {sentences.names} of {n}; pass the same views and sentences, in the "
+                "same order, for all encoders."
             )
     if split is None and len(checked) > 1:
         joint = sentences.split
-        for other in checked.values():  # sentences that any encoder embeds alike stay together
+        for other in checked.values():  # merge the groups of equal embeddings of all encoders
             joint = split_sentences(other.views, groups=joint.groups, random_state=seed)
         checked = {name: Sentences(other.views, joint) for name, other in checked.items()}
     return checked
 
 
 def _check_vocabularies(vocabularies: Any, sentences: Sentences) -> dict[str, sp.csr_array]:
-    """The counts of every language."""
-    if not isinstance(vocabularies, Mapping) or not vocabularies:
-        raise ValueError(
-            f"vocabularies is {shown(vocabularies)}; pass a mapping of languages to (n, V) word counts."
-        )
+    """The word counts of every language."""
+    check_mapping("vocabularies", vocabularies, "languages to (n, V) word counts")
     return {
         language: check_targets(Y, sentences, f"the vocabulary of {language!r}")
         for language, Y in vocabularies.items()

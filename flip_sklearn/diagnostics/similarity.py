@@ -1,4 +1,4 @@
-"""Why two vectors match: the words that two embeddings share, and what each carries of their cosine."""
+"""Similarity explanation: the contribution of words to the cosine of two embeddings."""
 
 from __future__ import annotations
 
@@ -15,31 +15,33 @@ from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.parameters import check_integer, check_number
 
-_WORDS_SHOWN = 5
+# Words in the repr.
+_N_REPR = 5
 
 
 @dataclass(frozen=True, eq=False)
 class SimilarityExplanation:
-    """Result of :func:`explain_similarity`, over the m words that make up the two embeddings.
+    """Result of :func:`explain_similarity`, for the m words that are in one of the embeddings.
 
-    ``common + contribution.sum() + residual`` is ``cosine``, and ``parts`` adds up to the contributions.
+    ``common + contribution.sum() + residual`` is ``cosine``, and ``parts.sum()`` is
+    ``contribution.sum()``.
 
     Attributes
     ----------
     cosine : float
-        Of the two embeddings.
+        Cosine of the two embeddings.
     common : float
-        What all sentences share: the part of the mean embedding.
+        Contribution of the mean embedding, which is common to all sentences.
     residual : float
-        What no word carries.
+        Part of the cosine that is not explained by words or the mean.
     words : ndarray of shape (m,) of str
-        Words of either embedding, largest contribution (in size) first.
+        Words of the embeddings, by absolute contribution, the largest first.
     contribution : ndarray of shape (m,)
-        What each word carries of the cosine; negative where it holds the two apart.
+        Contribution of each word to the cosine; negative if the word makes the embeddings less similar.
     strength1, strength2 : ndarray of shape (m,)
-        How much of each word is in each embedding, >= 0; 0 where it is not in it.
+        Coefficient of each word in each embedding, >= 0; 0 if the word is not in it.
     parts : ndarray of shape (m, m)
-        What each word of the first embedding (rows) carries with each word of the second (columns).
+        Contribution of each pair of a word of the first embedding (rows) and one of the second (columns).
     """
 
     cosine: float
@@ -52,18 +54,18 @@ class SimilarityExplanation:
     parts: np.ndarray
 
     def pairs(self, top_k: int = 10) -> list[tuple[str, str, float]]:
-        """The pairs of words that carry most, such as "dog" in one and "puppy" in the other.
+        """Return the pairs of words that contribute most, such as "dog" and "puppy".
 
         Parameters
         ----------
         top_k : int, default=10
-            Pairs, >= 1; fewer where there are fewer.
+            Maximum number of pairs, >= 1.
 
         Returns
         -------
         list of (str, str, float)
-            Word of the first embedding, word of the second, and their part of the cosine, largest first
-            in size.
+            Word of the first embedding, word of the second, and their contribution, by absolute value,
+            the largest first.
         """
         top_k = check_integer("top_k", top_k, 1)
         flat = self.parts.ravel()
@@ -73,20 +75,18 @@ class SimilarityExplanation:
         return list(zip(self.words[first], self.words[second], flat[order].tolist(), strict=True))
 
     def to_frame(self) -> Any:
-        """One row for each word, then the common part and the residual: the cosine, part by part.
+        """One row for each word, then one for the common part and one for the residual.
 
         Returns
         -------
         pandas.DataFrame
             Columns ``kind`` ("word", "common" or "residual"), ``word`` (None in the last two rows),
-            ``contribution``, which adds up to the cosine, ``strength1`` and ``strength2``.
+            ``contribution``, whose sum is the cosine, ``strength1`` and ``strength2``.
         """
-        m = len(self.words)
-        word = np.append(self.words, [None, None])
         return data_frame(
             {
-                "kind": ["word"] * m + ["common", "residual"],
-                "word": word,
+                "kind": ["word"] * len(self.words) + ["common", "residual"],
+                "word": np.append(self.words, [None, None]),
                 "contribution": np.append(self.contribution, [self.common, self.residual]),
                 "strength1": np.append(self.strength1, [np.nan, np.nan]),
                 "strength2": np.append(self.strength2, [np.nan, np.nan]),
@@ -94,18 +94,12 @@ class SimilarityExplanation:
         )
 
     def __repr__(self) -> str:
-        shown = [
-            (value, word)
-            for word, value in zip(
-                self.words[:_WORDS_SHOWN], self.contribution[:_WORDS_SHOWN], strict=True
-            )
-        ]
-        left = self.contribution[_WORDS_SHOWN:]
-        if len(left):
-            shown.append((left.sum(), f"in {len(left)} more words"))
-        terms = [(self.common, "common"), *shown, (self.residual, "residual")]
-        text = f"{terms[0][0]:.2f} {terms[0][1]}"
-        for value, name in terms[1:]:
+        terms = list(zip(self.contribution[:_N_REPR], self.words[:_N_REPR], strict=True))
+        others = self.contribution[_N_REPR:]
+        if len(others):
+            terms.append((others.sum(), f"in {len(others)} more words"))
+        text = f"{self.common:.2f} common"
+        for value, name in [*terms, (self.residual, "residual")]:
             text += f" {'-' if value < 0 else '+'} {abs(value):.2f} {name}"
         return f"SimilarityExplanation(cosine {self.cosine:.2f} = {text})"
 
@@ -113,34 +107,35 @@ class SimilarityExplanation:
 def explain_similarity(
     model: FLiPExtractor, x1: Any, x2: Any, *, threshold: float = 0.05
 ) -> SimilarityExplanation:
-    """Split the cosine of two embeddings among the words that the model finds in them.
+    """Explain the cosine of two embeddings by the contributions of their words.
 
     The pattern p_j = B^+ a_j of word j is what the word adds to an embedding (B^+ is the
-    pseudo-inverse). Each embedding is the mean, some words, and a rest: with s_ij >= 0,
+    pseudo-inverse). Each embedding is the sum of the mean, words, and a remainder: with s_ij >= 0,
 
         x_i = mu + v_i + e_i,   v_i = sum_j s_ij p_j,
         x1 . x2 = [mu . x1 + mu . x2 - mu . mu]                 common to all sentences
                 + sum_j sum_k s_1j s_2k p_j . p_k               words, pair by pair
                 + [v1 . e2 + e1 . v2 + e1 . e2]                 residual
 
-    and all of it over |x1| |x2| is the cosine. A pair's part goes half to each of its words. Which words
-    an embedding has is found by a non-negative lasso over the whole vocabulary,
+    and the sum divided by |x1| |x2| is the cosine. Each word of a pair gets half of the pair's
+    contribution. The words of an embedding are selected by a non-negative lasso over the whole vocabulary,
 
         min_{s >= 0} |x_i - mu - sum_j s_j p_j|^2 + 2 t_i sum_j s_j,
         t_i = threshold * max_j p_j . (x_i - mu),
 
-    and how much of each by least squares over these, s >= 0, without the penalty.
+    and their coefficients s >= 0 are computed by least squares over the selected words, without the
+    penalty.
 
     Parameters
     ----------
     model : FLiPExtractor
-        Fitted.
+        Fitted model.
     x1, x2 : array-like of shape (d,) or (1, d)
-        Two embeddings, of the length they had in training: the mean is subtracted, so the parts (not the
-        cosine) change with the length.
+        Two embeddings, with the same normalization as in training: the mean is subtracted, so the
+        contributions (not the cosine) depend on the length.
     threshold : float, default=0.05
-        In [0, 1). A word is used while its agreement with what is not yet explained is above this share
-        of the best word's agreement with all. Higher: fewer words and a larger residual.
+        Strength of the lasso penalty relative to the smallest one that selects no word, in [0, 1). A higher
+        threshold selects fewer words and leaves a larger residual.
 
     Returns
     -------
@@ -150,14 +145,14 @@ def explain_similarity(
     Raises
     ------
     ValueError
-        If an embedding is zero, not one row, or does not fit the model; if ``threshold`` is out of range,
-        or the model is no FLiPExtractor.
+        If an embedding is zero, not one row, or does not match the model; if ``threshold`` is out of
+        range, or the model is not a FLiPExtractor.
 
     Notes
     -----
-    The pattern, and not the direction B^T a_j that reads the word, is what a word looks like in an
-    embedding: Haufe et al. (2014), "On the interpretation of weight vectors of linear models in
-    multivariate neuroimaging". docs/diagnostics.md has the figures.
+    The direction B^T a_j scores the word in an embedding; the pattern is what the word adds to it. See
+    Haufe et al. (2014), "On the interpretation of weight vectors of linear models in multivariate
+    neuroimaging", and docs/diagnostics.md for a comparison.
 
     Examples
     --------
@@ -182,11 +177,11 @@ def explain_similarity(
     mean = model.embedding_mean_.astype(np.float64)
     patterns, axes = _patterns(model)
     c = [row - mean for row in x]
-    # One row at a time: the same bits whichever comes first.
-    strengths = [_strengths(patterns, axes @ centred, threshold) for centred in c]
-    columns = np.flatnonzero((strengths[0] > 0) | (strengths[1] > 0))
+    # One row at a time, so that exchanging x1 and x2 gives the same bits.
+    s1, s2 = (_strengths(patterns, axes @ centred, threshold) for centred in c)
+    columns = np.flatnonzero((s1 > 0) | (s2 > 0))
     p = patterns[columns].astype(np.float64)
-    s1, s2 = (s[columns] for s in strengths)
+    s1, s2 = s1[columns], s2[columns]
     scale = float(np.linalg.norm(x[0]) * np.linalg.norm(x[1]))
     parts = s1[:, None] * (p @ p.T) * s2 / scale
     v1, v2 = (s @ p @ axes for s in (s1, s2))
@@ -205,7 +200,7 @@ def explain_similarity(
 
 
 def _one_row(model: FLiPExtractor, x: Any, name: str) -> np.ndarray:
-    """An embedding (d,) in float64, not zero."""
+    """Check one embedding that is not zero; (d,) in float64."""
     if not hasattr(x, "ndim") or hasattr(x, "to_frame"):  # a list, or a row of a DataFrame
         x = np.asarray(x)
     if x.ndim == 1:
@@ -217,35 +212,38 @@ def _one_row(model: FLiPExtractor, x: Any, name: str) -> np.ndarray:
         )
     row: np.ndarray = rows[0].astype(np.float64)
     if not row.any():
-        raise ValueError(f"{name} is zero, so it has no cosine; pass an embedding that is not.")
+        raise ValueError(f"{name} is zero, so it has no cosine; pass an embedding other than zero.")
     return row
 
 
 def _patterns(model: FLiPExtractor) -> tuple[np.ndarray, np.ndarray]:
-    """p_j = B^+ a_j as coordinates (V, k) along k <= r orthonormal axes (k, d): smaller than (V, d)."""
+    """The patterns p_j = B^+ a_j as coordinates (V, k) along k <= r orthonormal axes (k, d).
+
+    The coordinates need less memory than patterns of shape (V, d).
+    """
     projection = model.projection_
     u, s, axes = np.linalg.svd(projection.astype(np.float64), full_matrices=False)
-    used = s > s.max(initial=0) * max(projection.shape) * np.finfo(projection.dtype).eps
-    to_axes = (u[:, used] / s[used]).astype(projection.dtype)
-    return np.ascontiguousarray(model.word_embeddings_ @ to_axes), axes[used]
+    is_nonzero = s > s.max(initial=0) * max(projection.shape) * np.finfo(projection.dtype).eps
+    to_axes = (u[:, is_nonzero] / s[is_nonzero]).astype(projection.dtype)
+    return np.ascontiguousarray(model.word_embeddings_ @ to_axes), axes[is_nonzero]
 
 
 def _strengths(patterns: np.ndarray, target: np.ndarray, threshold: float) -> np.ndarray:
-    """How much of every word (V,) is in a target (k,): few words, by the lasso; then least squares."""
+    """Coefficients (V,) of the words in a target (k,): selected by the lasso, then least squares."""
     strengths = np.zeros(len(patterns))
     best = float((patterns @ target.astype(patterns.dtype)).max(initial=0))
     if best <= 0:
         return strengths
     scaled = (target / best).astype(patterns.dtype)[None]
-    chosen = nonnegative_lasso(
+    selected = nonnegative_lasso(
         as_shared_tensor(patterns), as_shared_tensor(scaled), 2 * threshold
     ).indices[0]
-    columns = np.sort(chosen[chosen >= 0].numpy())
+    columns = np.sort(selected[selected >= 0].numpy())
     if not len(columns):
         return strengths
     refit = nonnegative_lasso(
         as_shared_tensor(patterns[columns].astype(np.float64)), as_shared_tensor(target[None]), 0.0
     )
-    kept = refit.indices[0] >= 0
-    strengths[columns[refit.indices[0][kept].numpy()]] = refit.weights[0][kept].numpy()
+    is_used = refit.indices[0] >= 0
+    strengths[columns[refit.indices[0][is_used].numpy()]] = refit.weights[0][is_used].numpy()
     return strengths

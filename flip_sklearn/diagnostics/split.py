@@ -1,4 +1,4 @@
-"""One split of the sentences for every view, with nothing of a test sentence in training."""
+"""Split of sentences into training and test, the same for all views and without leakage."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class SentenceSplit:
     train, test : ndarray of int
         Row numbers, ascending. No group has rows in both.
     groups : ndarray of shape (n,)
-        Number of the group that each sentence belongs to.
+        Group number of each sentence.
     n_dropped : int
-        Sentences in neither part: those that a given test set shares a group with.
+        Number of sentences in neither part: those that share a group with a sentence of a given test set.
 
     Raises
     ------
     ValueError
-        If a part is empty, or a group has rows in both: a split that leaks cannot be made.
+        If a part is empty, or a group has rows in both parts.
     """
 
     train: np.ndarray
@@ -42,8 +42,8 @@ class SentenceSplit:
     def __post_init__(self) -> None:
         if len(self.train) == 0 or len(self.test) == 0:
             raise ValueError(
-                f"the split has {len(self.train)} training and {len(self.test)} test sentences; both "
-                "need some. Pass more sentences, another test_size, or groups that are smaller."
+                f"the split has {len(self.train)} training and {len(self.test)} test sentences; both parts "
+                "need at least one. Pass more sentences, another test_size, or smaller groups."
             )
         shared = np.intersect1d(self.groups[self.train], self.groups[self.test])
         if len(shared):
@@ -61,72 +61,89 @@ def split_sentences(
     test_size: float = 0.2,
     random_state: Any = None,
 ) -> SentenceSplit:
-    """Split sentences into training and test, whole groups at a time.
+    """Split groups of sentences into training and test.
 
-    Two sentences are in one group if the caller says so or if their embeddings are equal, bit for bit,
-    in any view (the same caption twice, say), and so are all that are linked in this way. A split of
-    the groups is a split of the sentences in every view, so nothing of a test sentence is trained on.
+    Two sentences are in one group if they have the same label in ``groups``, or if their embeddings are
+    equal, bit for bit, in any view (a repeated caption, for example); groups with a common sentence are
+    merged. The split is the same for all views, so no view of a test sentence is in the training part.
 
     Parameters
     ----------
     views : mapping of str to array-like of shape (n, d), or one such array
         Row-aligned embeddings: row i of every view is sentence i.
     groups : array-like of shape (n,), default=None
-        Labels of what belongs together: speaker, document, source sentence.
+        Group labels, such as speaker, document or source sentence.
     test : array-like of bool of shape (n,) or of int, default=None
-        Test sentences where they are given, as a mask or as row numbers. Training sentences that share
-        a group with one of them are left out of both parts (``n_dropped``).
+        Test sentences as a mask or as row numbers. Other sentences that share a group with one of them
+        are left out of both parts (``n_dropped``).
     test_size : float, default=0.2
-        Share of the groups to test on otherwise, in (0, 1).
+        Share of the groups in the test part if ``test`` is None, in (0, 1).
     random_state : int, RandomState instance or None, default=None
         Seed of the draw.
 
     Returns
     -------
     SentenceSplit
-        Row numbers of both parts, the groups, and how many sentences were left out.
+        Row numbers of both parts, the groups, and the number of sentences that are left out.
 
     Raises
     ------
     ValueError
-        If views are not aligned, or the arguments give no split.
+        If views are not aligned, or no split is possible with these arguments.
 
     Examples
     --------
     >>> import numpy as np
     >>> from flip_sklearn.diagnostics import split_sentences
     >>> X = np.arange(20.0).reshape(10, 2)
-    >>> X[7] = X[2]  # the same sentence twice
+    >>> X[7] = X[2]  # a repeated sentence
     >>> split = split_sentences({"text": X}, test=[7, 9])
     >>> split.train.tolist(), split.test.tolist(), split.n_dropped
     ([0, 1, 3, 4, 5, 6, 8], [7, 9], 1)
     """
     arrays = check_views(views if isinstance(views, Mapping) else {"embeddings": views})
     n = len(next(iter(arrays.values())))
-    group = _merge([_labels(groups, n), *map(_equal_rows, arrays.values())], n)
+    group = merge_groups([groups, *map(_equal_rows, arrays.values())], n)
     if test is not None:
-        rows = _test_rows(test, n)
-        linked = np.isin(group, group[rows])
-        return SentenceSplit(np.flatnonzero(~linked), rows, group, int(linked.sum()) - len(rows))
+        rows = _check_test_rows(test, n)
+        in_test_group = np.isin(group, group[rows])
+        n_dropped = int(in_test_group.sum()) - len(rows)
+        return SentenceSplit(np.flatnonzero(~in_test_group), rows, group, n_dropped)
     test_size = check_number("test_size", test_size, 0, 1, open_low=True, open_high=True)
     n_groups = int(group.max(initial=-1)) + 1
-    drawn = check_random_state(random_state).permutation(n_groups)
-    in_test = np.isin(group, drawn[: round(test_size * n_groups)])
+    order = check_random_state(random_state).permutation(n_groups)
+    in_test = np.isin(group, order[: round(test_size * n_groups)])
     return SentenceSplit(np.flatnonzero(~in_test), np.flatnonzero(in_test), group)
 
 
-def _labels(groups: Any, n: int) -> np.ndarray:
-    """The caller's groups as numbers."""
-    if groups is None:
+def merge_groups(groupings: list[Any], n: int) -> np.ndarray:
+    """Group numbers such that sentences with a common label in any of the groupings are in one group.
+
+    A grouping has one label per sentence, or is None where every sentence is a group of its own.
+    """
+    first_rows = []
+    for labels in groupings:
+        if labels is None:
+            continue
+        labels = np.asarray(labels)
+        if labels.shape != (n,):
+            raise ValueError(
+                f"groups has shape {labels.shape}; pass one group per sentence, ({n},)."
+            )
+        # Link each row to the first row with its label.
+        _, start, inverse = np.unique(labels, return_index=True, return_inverse=True)
+        first_rows.append(start[inverse])
+    if not first_rows:
         return np.arange(n)
-    labels = np.asarray(groups)
-    if labels.shape != (n,):
-        raise ValueError(f"groups has shape {labels.shape}; pass one group per sentence, ({n},).")
-    return np.asarray(np.unique(labels, return_inverse=True)[1])
+    rows = np.tile(np.arange(n), len(first_rows))
+    links = sp.coo_array(
+        (np.ones(len(rows), dtype=bool), (rows, np.concatenate(first_rows))), (n, n)
+    )
+    return np.asarray(connected_components(links, directed=False)[1])
 
 
 def _equal_rows(X: np.ndarray) -> np.ndarray:
-    """Numbers that are the same for rows that are the same, bit for bit."""
+    """Labels that are equal for rows with the same bits."""
     rows = np.ascontiguousarray(X)
     if rows.size == 0:
         return np.arange(len(rows))
@@ -134,27 +151,16 @@ def _equal_rows(X: np.ndarray) -> np.ndarray:
     return np.asarray(np.unique(keys, return_inverse=True)[1]).ravel()
 
 
-def _merge(labelings: list[np.ndarray], n: int) -> np.ndarray:
-    """The finest grouping that each of the given ones refines: sentences linked by any label."""
-    first = []
-    for labels in labelings:
-        # Each row is linked to the first one of its label.
-        _, start, inverse = np.unique(labels, return_index=True, return_inverse=True)
-        first.append(start[inverse])
-    rows = np.tile(np.arange(n), len(labelings))
-    links = sp.coo_array((np.ones(len(rows), dtype=bool), (rows, np.concatenate(first))), (n, n))
-    return np.asarray(connected_components(links, directed=False)[1])
-
-
-def _test_rows(test: Any, n: int) -> np.ndarray:
-    given = np.asarray(test)
-    if given.dtype == bool and given.shape == (n,):
-        return np.flatnonzero(given)
-    if given.ndim != 1 or given.dtype.kind not in "iu":
+def _check_test_rows(test: Any, n: int) -> np.ndarray:
+    """Row numbers of the test sentences, ascending."""
+    values = np.asarray(test)
+    if values.dtype == bool and values.shape == (n,):
+        return np.flatnonzero(values)
+    if values.ndim != 1 or values.dtype.kind not in "iu":
         raise ValueError(
-            f"test has shape {given.shape} and type {given.dtype}; pass a mask ({n},) or row numbers."
+            f"test has shape {values.shape} and type {values.dtype}; pass a mask ({n},) or row numbers."
         )
-    rows = np.unique(given)
+    rows = np.unique(values)
     if len(rows) and (rows[0] < 0 or rows[-1] >= n):
-        raise ValueError(f"test names rows {rows[0]} to {rows[-1]}; there are {n} sentences.")
+        raise ValueError(f"test has rows from {rows[0]} to {rows[-1]}; there are {n} sentences.")
     return rows

@@ -1,4 +1,4 @@
-"""One self-contained HTML page about an encoder: what was measured, and what the figures say."""
+"""Report of all diagnoses of an encoder as one self-contained HTML page."""
 
 from flip_sklearn.report.diagnosis import Diagnosis, diagnose
 from flip_sklearn.report.examples import Example, Reading

@@ -1,4 +1,4 @@
-"""Every diagnosis of one set of sentences, and the page that tells them."""
+"""All diagnoses of one set of sentences, and the page that reports them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import clone
 
 from flip_sklearn.diagnostics import (
     EntityRecallCurve,
@@ -19,27 +18,13 @@ from flip_sklearn.diagnostics import (
     ViewAlignment,
     VocabularyPreference,
     WordRecoverability,
-    compare_extractors,
-    entity_recall_curve,
-    rank_analysis,
-    view_alignment,
-    vocabulary_preference,
-    word_recoverability,
 )
-from flip_sklearn.diagnostics.evaluation import fit_on
 from flip_sklearn.io import write_atomic
-from flip_sklearn.report import findings as rules
-from flip_sklearn.report.examples import Example, examples
-from flip_sklearn.report.findings import Finding
+from flip_sklearn.report.examples import Example
+from flip_sklearn.report.findings import Finding, make_findings
+from flip_sklearn.report.inputs import ReportArguments, check_extras, check_inputs, check_out
 from flip_sklearn.report.page import render
-from flip_sklearn.report.request import (
-    Request,
-    check_extras,
-    check_out,
-    check_request,
-    check_title,
-)
-from flip_sklearn.splice import SpLiCEExtractor
+from flip_sklearn.report.results import compute_results
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,24 +35,24 @@ class Diagnosis:
     ----------
     views : tuple of str
     split : SentenceSplit
-        The sentences that were trained on and tested on, the same for all results.
+        Training and test sentences, the same for all results.
     vocabulary : ndarray of str
-        The words that were looked for.
+        The words of the first language.
     alignment : ViewAlignment or None
         None for a single view.
     preference : VocabularyPreference or None
-        None unless the texts came as a mapping of languages.
+        None unless ``texts`` is a mapping of languages.
     recoverability : dict of str to WordRecoverability
         One for each view.
     entities : EntityRecallCurve or None
-        None unless names were given.
+        None without ``entities``.
     ranks : RankAnalysis or None
         None for ``ranks=False``.
     extractors : ExtractorComparison
     examples : tuple of Example
         Test sentences drawn at random.
     findings : tuple of Finding
-        What the figures say, in plain words.
+        Sentences that follow from the results by fixed rules.
     html : str
         The page.
     """
@@ -86,12 +71,12 @@ class Diagnosis:
     html: str = field(repr=False)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the page, in one step: what was there stays whole until the new page is.
+        """Write the page atomically: on failure, an existing file stays unchanged.
 
         Parameters
         ----------
         path : path-like
-            An ``.html`` file; its folder is made where it is missing.
+            An ``.html`` file; its folder is created if it does not exist.
 
         Returns
         -------
@@ -101,7 +86,7 @@ class Diagnosis:
         Raises
         ------
         ValueError
-            If the path is no ``.html`` file or cannot be written to.
+            If the path does not end in ``.html`` or cannot be written.
         """
         target = check_out(path)
         write_atomic(target, self.html.encode("utf8"))
@@ -135,15 +120,16 @@ def diagnose(
     random_state: Any = None,
     verbose: int = 1,
 ) -> Diagnosis:
-    """Find out what an encoder keeps of the words, and write it down for someone who reads no Python.
+    """Compute all diagnoses of an encoder and report them as one HTML page in plain words.
 
-    All that fits the input is measured on one split of the sentences: :func:`view_alignment` for two views
-    or more, :func:`vocabulary_preference` for texts in several languages, :func:`word_recoverability` for
-    each view, :func:`entity_recall_curve` where names are given, :func:`rank_analysis`, and
-    :func:`compare_extractors`. The page holds the tables with their intervals, pictures, example
-    sentences with the words read off each view, and the findings: sentences that follow from the
-    figures by fixed rules. It is one file, loads nothing and runs no script. The same input, seed and
-    versions give the same bytes, on the same machine with as many threads.
+    The diagnoses share one split of the sentences: :func:`view_alignment` for two or more views,
+    :func:`vocabulary_preference` for texts in several languages, :func:`word_recoverability` for each
+    view, :func:`entity_recall_curve` if names are passed, :func:`rank_analysis`, and
+    :func:`compare_extractors`. A model that several of them use is trained once. The page has tables with
+    intervals, pictures, example sentences with the words extracted from each view, and findings, which
+    are sentences that follow from the results by fixed rules. It is a single file without scripts and
+    external resources. The same input, seed and versions give the same bytes on the same machine with
+    the same number of threads.
 
     Parameters
     ----------
@@ -151,45 +137,46 @@ def diagnose(
         Row-aligned views of the same sentences in one embedding space; one array is a view named
         "embeddings".
     texts : sequence of n str, or mapping of str to such sequences
-        The sentences. A mapping of languages gives each language a vocabulary of its own; words are read
-        in the first one, except by :func:`vocabulary_preference`.
+        The sentences. With a mapping of languages, each language has its own vocabulary; all diagnoses
+        except :func:`vocabulary_preference` use the words of the first language.
     out : path-like, default=None
-        Where to save the page, an ``.html`` file.
+        Path of an ``.html`` file to save the page to.
     title : str, default=None
-        The page's title.
+        Title of the page.
     vectorizer : vectorizer, default=None
-        What counts the words: fitted on the training sentences only, once per language. When None, a
-        :class:`~flip_sklearn.vocabulary.ConceptVectorizer` of single words, whose ``min_count`` is 20 from
-        160,000 training sentences on and falls with the root of their number, to 2. With pairs
-        ("new york") as one unit, a name of several words is not found: names are looked up word by word.
+        Counts the words; clones of it are fitted to the training sentences of each language. When None, a
+        :class:`~flip_sklearn.vocabulary.ConceptVectorizer` of single words. Its ``min_count`` is 20 from
+        160,000 training sentences on and decreases with the square root of their number, down to 2. With
+        phrases ("new york") in the vocabulary, names of several words are not found, since names are
+        looked up word by word.
     view_texts : mapping of str to sequence of n str, default=None
-        What a view was made of where that is another text than the sentence (a translation, a transcript,
-        a text with typos). Shown with the examples, never counted. A view with the name of a language
-        is taken to be made of that language's text.
+        The texts that a view embeds, if they differ from the sentences (a translation, a transcript, a
+        text with typos). They are shown with the examples, but not counted. A view with the name of a
+        language embeds the texts of that language by default.
     entities : sequence of n lists of str, default=None
         The names in each sentence, an empty list for none.
     dictionary : callable or array-like of shape (V, d), default=None
-        Embeddings of single words by the same encoder, or a function from a list of words to them. Adds
-        SpLiCE to the extractors.
+        Embeddings of single words by the same encoder, or a function from a list of words to embeddings.
+        Adds SpLiCE to the extractors.
     ranks : sequence of int or None, or False, default=None
-        As in :func:`rank_analysis`; False leaves it out.
+        As in :func:`rank_analysis`; False skips the rank analysis.
     groups : array-like of shape (n,), default=None
-        What belongs together, as in :func:`split_sentences`. Sentences with equal texts (but for case and
-        blanks) or equal embeddings always do.
+        Group labels, as in :func:`split_sentences`. Sentences with equal texts (except for case and
+        white space) or equal embeddings are always in one group.
     test : array-like of bool of shape (n,) or of int, default=None
-        The test sentences, as in :func:`split_sentences`; a fifth when None.
+        Test sentences, as in :func:`split_sentences`; when None, a fifth of the groups.
     estimator : FLiPExtractor, default=None
         Settings of the models; ``FLiPExtractor()`` when None.
     n_examples : int, default=20
-        Example sentences, >= 0.
+        Number of example sentences, >= 0.
     n_bootstrap : int, default=1000
-        Resamples of the test sentences, >= 10.
+        Number of resamples of the test sentences, >= 10.
     confidence : float, default=0.95
         Level of the intervals, in (0, 1).
     random_state : int, RandomState instance or None, default=None
-        Seed of the split, the fits, the resamples and the examples. The page names it.
+        Seed of the split, the fits, the resamples and the examples. The page shows it.
     verbose : int, default=1
-        Above zero, progress bars where something takes over two seconds.
+        If above zero, show progress bars for computations of more than two seconds.
 
     Returns
     -------
@@ -199,10 +186,10 @@ def diagnose(
     Raises
     ------
     ValueError
-        Before any training, if views, texts, names or the dictionary do not fit each other, ``out`` cannot
-        be written, or another argument is not allowed.
+        Before any training, if views, texts, names or the dictionary do not match, ``out`` cannot be
+        written, or another argument is not allowed.
     ImportError
-        Before any training, without ``pip install 'flip-sklearn[report]'``.
+        Before any training, if the packages of ``pip install 'flip-sklearn[report]'`` are missing.
 
     Examples
     --------
@@ -218,88 +205,44 @@ def diagnose(
     >>> len(diagnosis.examples), diagnosis.html.startswith("<!DOCTYPE html>")
     (20, True)
     """
-    path, title = None if out is None else check_out(out), check_title(title)
+    path = None if out is None else check_out(out)
     check_extras()
-    request = check_request(
-        views, texts, vectorizer=vectorizer, view_texts=view_texts, entities=entities,
-        dictionary=dictionary, ranks=ranks, groups=groups, test=test, estimator=estimator,
-        n_examples=n_examples, n_bootstrap=n_bootstrap, confidence=confidence,
-        random_state=random_state, verbose=verbose,
-    )  # fmt: skip
-    results = _measure(request)
-    found = _read(results)
-    html = render(title, request, results, found)
+    inputs = check_inputs(
+        ReportArguments(
+            views=views,
+            texts=texts,
+            title=title,
+            vectorizer=vectorizer,
+            view_texts=view_texts,
+            entities=entities,
+            dictionary=dictionary,
+            ranks=ranks,
+            groups=groups,
+            test=test,
+            estimator=estimator,
+            n_examples=n_examples,
+            n_bootstrap=n_bootstrap,
+            confidence=confidence,
+            random_state=random_state,
+            verbose=verbose,
+        )
+    )
+    results = compute_results(inputs)
+    findings = make_findings(results)
     diagnosis = Diagnosis(
-        views=request.sentences.names,
-        split=request.sentences.split,
-        vocabulary=request.vocabulary,
-        findings=found,
-        html=html,
-        **results,
+        views=inputs.sentences.names,
+        split=inputs.sentences.split,
+        vocabulary=inputs.vocabulary,
+        alignment=results.alignment,
+        preference=results.preference,
+        recoverability=results.recoverability,
+        entities=results.entities,
+        ranks=results.ranks,
+        extractors=results.extractors,
+        examples=results.examples,
+        findings=findings,
+        html=render(inputs, results, findings),
     )
     if path is not None:
         diagnosis.save(path)
     return diagnosis
-
-
-def _measure(request: Request) -> dict[str, Any]:
-    """All results, under the names of Diagnosis' fields."""
-    sentences, Y, model = request.sentences, request.words, request.model
-    arrays, given = sentences.views, request.resampling
-    # The model of all views at once shows the examples and the words kept and lost.
-    joint = fit_on(model, sentences, sentences.names, Y)
-    of_test = {name: given[name] for name in given if name != "split"}
-    test = sentences.split.test
-    extractors = {"FLiP": model, "LiP": clone(model).set_params(rank=None)}
-    if request.dictionary is not None:
-        extractors["SpLiCE"] = SpLiCEExtractor(request.dictionary)
-    several = len(arrays) > 1
-    return {
-        "alignment": view_alignment(arrays, Y, estimator=model, **given) if several else None,
-        "preference": (
-            # Each language has its own words, so that the estimator must not bring those of the first.
-            vocabulary_preference(
-                arrays, request.counts, estimator=clone(model).set_params(vocabulary=None), **given
-            )
-            if request.several_texts
-            else None
-        ),
-        "recoverability": {
-            view: word_recoverability(joint, sentences.test(view), Y[test], **of_test)
-            for view in arrays
-        },
-        "entities": (
-            entity_recall_curve(
-                joint,
-                {view: sentences.test(view) for view in arrays},
-                [request.entities[i] for i in test],
-                **of_test,
-            )
-            if request.entities is not None
-            else None
-        ),
-        "ranks": (
-            rank_analysis(arrays, Y, request.ranks, estimator=model, **given)
-            if request.ranks is not None
-            else None
-        ),
-        "extractors": compare_extractors(arrays, Y, extractors, **given),
-        "examples": examples(joint, request),
-    }
-
-
-def _read(results: Mapping[str, Any]) -> tuple[Finding, ...]:
-    """The findings of every result there is, in the order of the page."""
-    found: list[Finding] = []
-    blind = rules.blind_views(results["extractors"])
-    if results["alignment"] is not None:
-        found += rules.alignment_findings(results["alignment"])
-    if results["preference"] is not None:
-        found += rules.preference_findings(results["preference"])
-    for view, result in results["recoverability"].items():
-        found += rules.recoverability_findings(view, result, blind=view in blind)
-    if results["entities"] is not None:
-        found += rules.entity_findings(results["entities"], blind=blind)
-    if results["ranks"] is not None:
-        found += rules.rank_findings(results["ranks"])
-    return (*found, *rules.extractor_findings(results["extractors"]))

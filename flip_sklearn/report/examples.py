@@ -1,35 +1,36 @@
-"""Example sentences: what a model reads off their views, word by word right or wrong."""
+"""Example sentences of a report, with the words that a model extracts from their views."""
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from flip_sklearn.report.request import Request
+from flip_sklearn.estimation import scoring
+from flip_sklearn.report.inputs import ReportInputs
 
-# Sentences that can be taken in at a glance; all others are only shown when there are not enough.
-_WORDS = (5, 16)
-_CHARACTERS = 240
-# Words shown without the bias.
-_TELLING = 8
+# Sentences of this length are preferred: minimum and maximum number of words, maximum of characters.
+_MIN_WORDS, _MAX_WORDS = 5, 16
+_MAX_CHARACTERS = 240
+# Number of words extracted without the bias.
+_N_DISTINCTIVE = 8
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What is read off one view of a sentence.
+    """Words extracted from one view of a sentence.
 
     Attributes
     ----------
     view : str
     text : str or None
-        What the view was made of, where that is known to differ from the sentence.
+        The text that was embedded, if it differs from the sentence.
     words : tuple of (str, bool)
-        As many words as the sentence has of the vocabulary, best first, and whether each is in it.
+        The k best words, best first, and whether each is in the sentence; k is the number of the
+        sentence's distinct words in the vocabulary.
     missed : tuple of str
-        The sentence's other words.
+        The words of the sentence that are not among ``words``.
     telling : tuple of (str, bool)
         The best words without the bias, and whether each is in the sentence.
     """
@@ -48,17 +49,17 @@ class Reading:
         -------
         int
         """
-        return sum(right for _, right in self.words)
+        return sum(is_right for _, is_right in self.words)
 
 
 @dataclass(frozen=True)
 class Example:
-    """A test sentence and what is read off each of its views.
+    """A test sentence and the words extracted from each of its views.
 
     Attributes
     ----------
     row : int
-        Its number among all sentences.
+        Row number of the sentence.
     text : str
     readings : tuple of Reading
         One for each view.
@@ -69,49 +70,51 @@ class Example:
     readings: tuple[Reading, ...]
 
 
-def examples(model: Any, request: Request) -> tuple[Example, ...]:
-    """Sentences drawn at random from the test part, as the model reads them."""
-    rows = _draw(request)
+def draw_examples(model: Any, inputs: ReportInputs) -> tuple[Example, ...]:
+    """Draw test sentences at random, with the words that the model extracts from each view."""
+    rows = _draw_rows(inputs)
     if not len(rows):
         return ()
-    likely = copy.copy(model).set_params(use_bias=True, verbose=0)
-    lift = copy.copy(model).set_params(use_bias=False, verbose=0)
-    truth = request.words[rows]
-    sizes = np.diff(truth.indptr)
-    present = [
-        set(words) for words in np.split(request.vocabulary[truth.indices], truth.indptr[1:-1])
+    texts = inputs.texts[inputs.first_language]
+    counts = inputs.counts[inputs.first_language][rows]
+    n_words = np.diff(counts.indptr)
+    in_sentence = [
+        set(words) for words in np.split(inputs.vocabulary[counts.indices], counts.indptr[1:-1])
     ]
     readings: list[list[Reading]] = [[] for _ in rows]
-    for view, X in request.sentences.views.items():
-        found = likely.extract_keywords(X[rows], top_k=int(sizes.max()))
-        telling = lift.extract_keywords(X[rows], top_k=_TELLING)
+    for view, X in inputs.sentences.views.items():
+        likely = scoring.keywords(model, X[rows], int(n_words.max()), False, use_bias=True)
+        distinctive = scoring.keywords(model, X[rows], _N_DISTINCTIVE, False, use_bias=False)
+        view_texts = inputs.view_texts.get(view, texts)
         for i, row in enumerate(rows):
-            words = found[i][: sizes[i]]
-            made_of = request.view_texts.get(view, request.text)[row]
+            words = likely[i][: n_words[i]]
             readings[i].append(
                 Reading(
                     view=view,
-                    text=None if made_of == request.text[row] else made_of,
-                    words=tuple((word, word in present[i]) for word in words),
-                    missed=tuple(sorted(present[i].difference(words))),
-                    telling=tuple((word, word in present[i]) for word in telling[i]),
+                    text=None if view_texts[row] == texts[row] else view_texts[row],
+                    words=tuple((word, word in in_sentence[i]) for word in words),
+                    missed=tuple(sorted(in_sentence[i].difference(words))),
+                    telling=tuple((word, word in in_sentence[i]) for word in distinctive[i]),
                 )
             )
     return tuple(
-        Example(int(row), request.text[row], tuple(of_row))
-        for row, of_row in zip(rows, readings, strict=True)
+        Example(int(row), texts[row], tuple(row_readings))
+        for row, row_readings in zip(rows, readings, strict=True)
     )
 
 
-def _draw(request: Request) -> np.ndarray:
-    """Rows of test sentences, none twice, those of a readable length first."""
-    test, groups = request.sentences.split.test, request.sentences.split.groups
-    order = np.random.default_rng(request.seed).permutation(test)
+def _draw_rows(inputs: ReportInputs) -> np.ndarray:
+    """Rows of test sentences in random order, one per group, sentences of the preferred length first."""
+    test, groups = inputs.sentences.split.test, inputs.sentences.split.groups
+    texts = inputs.texts[inputs.first_language]
+    order = np.random.default_rng(inputs.settings.seed).permutation(test)
     order = order[np.sort(np.unique(groups[order], return_index=True)[1])]
-    n_words = np.diff(request.words.indptr)[order]
-    n_characters = np.array([len(request.text[i]) for i in order])
-    low, high = _WORDS
-    readable = (n_words >= low) & (n_words <= high) & (n_characters <= _CHARACTERS)
-    first = np.argsort(~readable, kind="stable")
-    drawn: np.ndarray = order[first][n_words[first] > 0][: request.n_examples]
-    return drawn
+    n_words = np.diff(inputs.counts[inputs.first_language].indptr)[order]
+    n_characters = np.array([len(texts[i]) for i in order])
+    is_preferred = (
+        (n_words >= _MIN_WORDS) & (n_words <= _MAX_WORDS) & (n_characters <= _MAX_CHARACTERS)
+    )
+    preferred_first = np.argsort(~is_preferred, kind="stable")
+    has_words = n_words[preferred_first] > 0
+    rows: np.ndarray = order[preferred_first][has_words][: inputs.n_examples]
+    return rows

@@ -1,17 +1,28 @@
-"""What the figures say, in plain words: every sentence follows from a result by a rule.
+"""Findings: sentences that follow from the results by fixed rules.
 
-A difference is called one only where its interval leaves out 0, and is always given with the interval.
-Where a reading cannot be told from always guessing the most frequent words, nothing else is said of it.
+A difference counts as significant if its interval excludes 0, and is given with the interval. Where the
+accuracy is not above the baseline, which always extracts the most frequent words, nothing else is said.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
 
+from flip_sklearn.diagnostics import (
+    EntityRecallCurve,
+    ExtractorComparison,
+    RankAnalysis,
+    ViewAlignment,
+    VocabularyPreference,
+    WordRecoverability,
+)
+from flip_sklearn.diagnostics.bootstrap import Difference, Interval
+from flip_sklearn.report.results import Results
 from flip_sklearn.report.wording import (
     change,
     listed,
@@ -24,12 +35,12 @@ from flip_sklearn.report.wording import (
     spelled,
 )
 
-# A reading that beats guessing by less than this share of a sentence's words is called a weak one.
+# An accuracy less than this above the baseline is called weak.
 WEAK = 0.05
-# Views whose pairs are told one by one; of more, a sentence sums them up.
-_TOLD_SINGLY = 3
-# Of the numbers of words at which names are looked for, the one nearest to this is told.
-_NAMES_AT = 10
+# With more views, one sentence sums up all pairs of views.
+_MAX_VIEWS_IN_PAIRS = 3
+# Entity recall is given at the number of words nearest to this.
+_ENTITY_K = 10
 
 
 @dataclass(frozen=True)
@@ -41,9 +52,9 @@ class Finding:
     about : str
         The result that it follows from: the name of a field of :class:`Diagnosis`.
     text : str
-        The sentence, in plain words.
+        The sentence.
     main : bool
-        Whether it stands at the top of the page, too.
+        Whether it is also in the summary at the top of the page.
     """
 
     about: str
@@ -51,298 +62,335 @@ class Finding:
     main: bool = True
 
 
-def alignment_findings(result: Any) -> list[Finding]:
-    """Of a ViewAlignment: what each model finds at home, and what it loses in the other views."""
-    found = []
-    home = [
-        _against_guessing(result.accuracy, result.baseline, i, i) for i in range(len(result.views))
-    ]
+class Level(Enum):
+    """How far an accuracy is above the baseline."""
+
+    AT_BASELINE = "its interval overlaps that of the baseline, or is below it"
+    WEAK = "above the baseline by less than WEAK"
+    CLEAR = "above the baseline by at least WEAK"
+
+
+def make_findings(results: Results) -> tuple[Finding, ...]:
+    """The findings of all results, in the order of the page."""
+    findings: list[Finding] = []
+    at_baseline = views_at_baseline(results.extractors)
+    if results.alignment is not None:
+        findings += alignment_findings(results.alignment)
+    if results.preference is not None:
+        findings += preference_findings(results.preference)
+    for view, result in results.recoverability.items():
+        findings += recoverability_findings(view, result, is_at_baseline=view in at_baseline)
+    if results.entities is not None:
+        findings += entity_findings(results.entities, at_baseline=at_baseline)
+    if results.ranks is not None:
+        findings += rank_findings(results.ranks)
+    return (*findings, *extractor_findings(results.extractors))
+
+
+def alignment_findings(result: ViewAlignment) -> list[Finding]:
+    """The accuracy of each model on its own view, and its loss on the other views."""
+    n_views = len(result.views)
+    own_view, levels = [], []
     for i, view in enumerate(result.views):
-        start = f"Trained on {quoted(view)} and reading it, the model finds"
-        found.append(_reading(start, home[i], result.accuracy, result.baseline, (i, i)))
-    told = [i for i, standing in enumerate(home) if standing != "guess"]
-    pairs = [(i, j) for i in told for j in range(len(result.views)) if i != j]
-    if len(result.views) <= _TOLD_SINGLY:
-        found += [_pair(result, i, j) for i, j in pairs]
-        found += [_same_words(result, i, j) for i, j in pairs]
-    elif pairs:
-        found.insert(0, _all_pairs(result, pairs))
-    return [Finding("alignment", text, "in both" not in text) for text in found]
+        start = f"Trained and tested on {quoted(view)}, the model finds"
+        levels.append(_level(result.accuracy, result.baseline, (i, i)))
+        text = _accuracy_text(start, result.accuracy, result.baseline, (i, i))
+        own_view.append(Finding("alignment", text))
+    readable = [i for i in range(n_views) if levels[i] is not Level.AT_BASELINE]
+    pairs = [(i, j) for i in readable for j in range(n_views) if i != j]
+    if not pairs:
+        return own_view
+    if n_views > _MAX_VIEWS_IN_PAIRS:
+        return [Finding("alignment", _all_pairs_text(result, pairs)), *own_view]
+    differences = [Finding("alignment", _pair_text(result, i, j)) for i, j in pairs]
+    overlaps = [Finding("alignment", _overlap_text(result, i, j), main=False) for i, j in pairs]
+    return own_view + differences + overlaps
 
 
-def _pair(result: Any, i: int, j: int) -> str:
+def _pair_text(result: ViewAlignment, i: int, j: int) -> str:
     model, view = quoted(result.views[i]), quoted(result.views[j])
     if result.difference.significant[i, j]:
-        instead = f"{percent(result.accuracy.value[i, j])} of the words instead of " + percent(
-            result.accuracy.value[i, i]
+        verb = "loses" if result.difference.value[i, j] < 0 else "gains"
+        accuracy, own = result.accuracy.value[i, j], result.accuracy.value[i, i]
+        text = (
+            f"The model trained on {model} {verb} {size(result.difference, i, j)} when it is tested on "
+            f"{view}: {percent(accuracy)} of the words instead of {percent(own)}."
         )
-        amount = size(result.difference, i, j)
-        if result.difference.value[i, j] < 0:
-            text = f"The model trained on {model} loses {amount} when it reads {view}: {instead}."
-        else:
-            text = (
-                f"The model trained on {model} even gains {amount} when it reads {view}: {instead}."
-            )
     else:
         text = (
-            f"The model trained on {model} reads {view} with no difference that can be told: "
+            f"The model trained on {model} shows no significant difference when it is tested on {view}: "
             f"{change(result.difference, i, j)}."
         )
-    if _against_guessing(result.accuracy, result.baseline, i, j) == "guess":
-        text += f" That {_not_above(result.accuracy, result.baseline, i, j)}."
+    if _level(result.accuracy, result.baseline, (i, j)) is Level.AT_BASELINE:
+        text += f" That {_baseline_text(result.accuracy, result.baseline, (i, j))}."
     return text
 
 
-def _same_words(result: Any, i: int, j: int) -> str:
+def _overlap_text(result: ViewAlignment, i: int, j: int) -> str:
+    model, view = quoted(result.views[i]), quoted(result.views[j])
     return (
-        f"Of the words of a sentence that the model trained on {quoted(result.views[i])} finds there or in "
-        f"{quoted(result.views[j])}, it finds {share(result.jaccard, i, j)} in both."
+        f"Of the words of a sentence that the model trained on {model} finds in {model} or in {view}, it "
+        f"finds {share(result.jaccard, i, j)} in both."
     )
 
 
-def _all_pairs(result: Any, pairs: list[tuple[int, int]]) -> str:
-    sure = [p for p in pairs if result.difference.significant[p]]
-    losses = [p for p in sure if result.difference.value[p] < 0]
+def _all_pairs_text(result: ViewAlignment, pairs: list[tuple[int, int]]) -> str:
+    significant = [pair for pair in pairs if result.difference.significant[pair]]
+    losses = [pair for pair in significant if result.difference.value[pair] < 0]
     text = (
-        f"Of {number(len(pairs))} readings of a view by a model that was trained on another one, "
-        f"{number(len(losses))} find less than the model finds at home and "
-        f"{number(len(sure) - len(losses))} more; for {number(len(pairs) - len(sure))} no difference can "
-        "be told."
+        f"Of {number(len(pairs))} tests of a model on a view that it was not trained on, "
+        f"{number(len(losses))} find fewer words than on its own view and "
+        f"{number(len(significant) - len(losses))} more; {number(len(pairs) - len(significant))} have no "
+        "significant difference."
     )
     if losses:
-        i, j = min(losses, key=lambda p: float(result.difference.value[p]))
+        i, j = min(losses, key=lambda pair: float(result.difference.value[pair]))
         text += (
-            f" The largest loss is that of the model trained on {quoted(result.views[i])} when it reads "
-            f"{quoted(result.views[j])}: {size(result.difference, i, j)}."
+            f" The largest loss is that of the model trained on {quoted(result.views[i])} when it is "
+            f"tested on {quoted(result.views[j])}: {size(result.difference, i, j)}."
         )
     return text
 
 
-def preference_findings(result: Any) -> list[Finding]:
-    """Of a VocabularyPreference: from which view the words of each language are read best."""
-    found = []
+def preference_findings(result: VocabularyPreference) -> list[Finding]:
+    """The accuracy for the words of each language in its reference view, and differences to it."""
+    texts = []
     for row, language in enumerate(result.languages):
+        reference = result.views.index(result.reference[row])
+        baseline = _element(result.baseline, row)
+        start = f"Tested on {quoted(result.views[reference])}, the model of all views finds"
+        words = f"a sentence's words of {quoted(language)}"
+        texts.append(_accuracy_text(start, result.accuracy, baseline, (row, reference), words))
         best = int(np.argmax(result.accuracy.value[row]))
-        own = result.views.index(result.reference[row])
-        floor = _row(result.baseline, row)
-        start = f"Reading {quoted(result.views[own])}, one model of all views finds"
-        standing = _against_guessing(result.accuracy, floor, row, own)
-        what = f"a sentence's words of {quoted(language)}"
-        found.append(_reading(start, standing, result.accuracy, floor, (row, own), what))
-        if _against_guessing(result.accuracy, floor, row, best) == "guess":
+        if _level(result.accuracy, baseline, (row, best)) is not Level.AT_BASELINE:
+            texts += _preference_differences(result, row, reference)
+    return [Finding("preference", text) for text in texts]
+
+
+def _preference_differences(result: VocabularyPreference, row: int, reference: int) -> list[str]:
+    """Significant gains, significant losses, and other differences to the reference view."""
+    language = quoted(result.languages[row])
+    more, less, not_significant = [], [], []
+    for j, view in enumerate(result.views):
+        if j == reference:
             continue
-        others = [j for j in range(len(result.views)) if j != own]
-        for sign, verb in ((1, "more"), (-1, "less")):
-            sure = [
-                f"{size(result.difference, row, j)} {verb} from {quoted(result.views[j])}"
-                for j in others
-                if result.difference.significant[row, j]
-                and sign * result.difference.value[row, j] > 0
-            ]
-            if sure:
-                found.append(f"Of the words of {quoted(language)}, it finds {listed(sure)}.")
-        open_ = [
-            f"{quoted(result.views[j])} ({change(result.difference, row, j, bare=True)})"
-            for j in others
-            if not result.difference.significant[row, j]
-        ]
-        if open_:
-            found.append(
-                f"For words of {quoted(language)}, no difference to {quoted(result.views[own])} can be "
-                f"told when they are read from {listed(open_)}."
-            )
-    return [Finding("preference", text) for text in found]
-
-
-def recoverability_findings(view: str, result: Any, *, blind: bool) -> list[Finding]:
-    """Of a WordRecoverability by frequency: which words are found more often than all together.
-
-    ``blind`` says that the view cannot be told from guessing; it then tells nothing of words, either.
-    """
-    found = [
-        f"Read from {quoted(view)}, {share(result.overall)} of the occurrences of words are found, all "
-        "words together."
+        if not result.difference.significant[row, j]:
+            amount = change(result.difference, row, j, in_brackets=True)
+            not_significant.append(f"{quoted(view)} ({amount})")
+        elif result.difference.value[row, j] > 0:
+            more.append(f"{size(result.difference, row, j)} more on {quoted(view)}")
+        else:
+            less.append(f"{size(result.difference, row, j)} less on {quoted(view)}")
+    texts = [
+        f"Of the words of {language}, it finds {listed(amounts)}."
+        for amounts in (more, less)
+        if amounts
     ]
-    if blind:
-        found[0] += " Guessing does as well, so which words they are tells nothing of the view."
-        return [Finding("recoverability", found[0])]
-    groups: dict[str, list[str]] = {"more often": [], "less often": [], "open": [], "guessed": []}
-    for b, band in enumerate(result.bands):
-        if str(band) == "0":
-            continue  # that words which training never saw are not found is no finding
-        if not np.isfinite(result.band_difference.low[b] + result.band_difference.high[b]):
-            continue  # too rare for an interval
-        which = "open"
-        if result.band_difference.significant[b]:
-            which = "more often" if result.band_difference.value[b] > 0 else "less often"
-        amount = size if which != "open" else change
-        times = f"{spelled(band)} times"
-        groups[which].append(f"{times} ({amount(result.band_difference, b, bare=True)})")
-        guess = result.band_baseline
-        if guess is not None and not result.band_recall.low[b] > guess.high[b]:
-            read = share(result.band_recall, b, bare=True)
-            groups["guessed"].append(f"{times} ({read}; guessed {share(guess, b, bare=True)})")
-    if len(result.bands) > 1:
-        start = f"Read from {quoted(view)}, words that are so often in the training text"
-        for which in ("less often", "more often"):
-            if groups[which]:
-                found.append(f"{start} are found {which} than all words: {listed(groups[which])}.")
-        if groups["open"]:
-            found.append(
-                f"Read from {quoted(view)}, no difference to all words can be told for words that are so "
-                f"often in the training text: {listed(groups['open'])}."
-            )
-    if groups["guessed"]:
-        found.append(
-            f"Read from {quoted(view)}, no gain over guessing the most frequent words shows for words that "
-            f"are so often in the training text: {listed(groups['guessed'])}."
+    if not_significant:
+        texts.append(
+            f"For words of {language}, there is no significant difference between "
+            f"{quoted(result.views[reference])} and {listed(not_significant)}."
         )
-    return [Finding("recoverability", text, main="less often" in text) for text in found]
+    return texts
 
 
-def entity_findings(result: Any, *, blind: Collection[str]) -> list[Finding]:
-    """Of an EntityRecallCurve: what leaving out the bias does for names.
+def recoverability_findings(
+    view: str, result: WordRecoverability, *, is_at_baseline: bool
+) -> list[Finding]:
+    """Which words are found more or less often than all words, by their count in training.
 
-    ``blind`` names the views that cannot be told from guessing; of their names nothing is said.
+    If the view is at the baseline, the counts of words found say nothing about the view.
     """
-    at = int(np.argmin(np.abs(np.log(np.asarray(result.ks) / _NAMES_AT))))
-    k, found = int(result.ks[at]), []
+    overall = (
+        f"Tested on {quoted(view)}, {share(result.overall)} of all occurrences of words are found."
+    )
+    if is_at_baseline:
+        overall += " The baseline finds as many, so this says nothing about single words."
+        return [Finding("recoverability", overall)]
+    less, more, not_significant, like_baseline = _compare_bands(result)
+    start = f"Tested on {quoted(view)}, words with these counts in training are"
+    findings = [Finding("recoverability", overall, main=False)]
+    if less:
+        text = f"{start} found less often than all words: {listed(less)}."
+        findings.append(Finding("recoverability", text))
+    others = [
+        ("found more often than all words", more),
+        ("not found significantly more or less often than all words", not_significant),
+        ("not found more often than by the baseline", like_baseline),
+    ]
+    for description, bands in others:
+        if bands:
+            text = f"{start} {description}: {listed(bands)}."
+            findings.append(Finding("recoverability", text, main=False))
+    return findings
+
+
+def _compare_bands(
+    result: WordRecoverability,
+) -> tuple[list[str], list[str], list[str], list[str]]:
+    """Bands by recall: below all words, above, not significantly different; not above the baseline."""
+    less: list[str] = []
+    more: list[str] = []
+    not_significant: list[str] = []
+    like_baseline: list[str] = []
+    difference, baseline = result.band_difference, result.band_baseline
+    for b, band in enumerate(result.bands):
+        is_too_rare = not np.isfinite(difference.low[b] + difference.high[b])
+        if str(band) == "0" or is_too_rare:  # words that are not in training are never found
+            continue
+        times = f"{spelled(band)} times"
+        if difference.significant[b]:
+            bands = more if difference.value[b] > 0 else less
+            bands.append(f"{times} ({size(difference, b, in_brackets=True)})")
+        elif len(result.bands) > 1:  # a single band is all words
+            not_significant.append(f"{times} ({change(difference, b, in_brackets=True)})")
+        if baseline is not None and not result.band_recall.low[b] > baseline.high[b]:
+            recall = share(result.band_recall, b, in_brackets=True)
+            baseline_recall = share(baseline, b, in_brackets=True)
+            like_baseline.append(f"{times} ({recall}; baseline {baseline_recall})")
+    return less, more, not_significant, like_baseline
+
+
+def entity_findings(result: EntityRecallCurve, *, at_baseline: Collection[str]) -> list[Finding]:
+    """Entity recall without the bias and its difference to that with the bias, by view.
+
+    Views at the baseline are left out.
+    """
+    position = int(np.argmin(np.abs(np.log(np.asarray(result.ks) / _ENTITY_K))))
+    k = int(result.ks[position])
     words = "best word" if k == 1 else f"{k} best words"
+    texts = []
     for v, view in enumerate(result.views):
-        if view in blind:
+        if view in at_baseline:
             continue
-        start = (
-            f"Read from {quoted(view)}, {share(result.recall_strict, 1, v, at)} of a sentence's names are "
-            f"among the {words} without the bias"
+        amount = change(result.difference, v, position)
+        end = f"the difference to the words with the bias is not significant: {amount}"
+        if result.difference.significant[v, position]:
+            more = "more" if result.difference.value[v, position] > 0 else "less"
+            end = f"{size(result.difference, v, position)} {more} than with the bias"
+        texts.append(
+            f"Tested on {quoted(view)}, {share(result.recall_strict, 1, v, position)} of a sentence's names "
+            f"are among the {words} without the bias; {end}."
         )
-        if not result.difference.significant[v, at]:
-            end = f"no difference to the words with it can be told: {change(result.difference, v, at)}"
-        else:
-            more = "more" if result.difference.value[v, at] > 0 else "less"
-            end = f"{size(result.difference, v, at)} {more} than with it"
-        found.append(f"{start}; {end}.")
     if result.n_out_of_vocabulary:
-        found.append(
-            f"{number(result.n_out_of_vocabulary)} of {number(result.n_names)} names have a word that the "
-            "models do not know, so that they can never be found."
+        texts.append(
+            f"{number(result.n_out_of_vocabulary)} of {number(result.n_names)} names have a word that is "
+            "not in the training text, so they cannot be found."
         )
-    return [Finding("entities", text) for text in found]
+    return [Finding("entities", text) for text in texts]
 
 
-def rank_findings(result: Any) -> list[Finding]:
-    """Of a RankAnalysis: the lowest rank from which on no loss can be told."""
-    found, last = [], len(result.ranks) - 1
+def rank_findings(result: RankAnalysis) -> list[Finding]:
+    """The lowest rank from which no rank is significantly worse than the last model, by view."""
+    texts, last = [], len(result.ranks) - 1
     for v, view in enumerate(result.views):
-        start = f"Read from {quoted(view)},"
-        if _against_guessing(result.accuracy, result.baseline, last, v) == "guess":
-            found.append(
-                _reading(
-                    f"{start} {result.labels[last]} finds", "guess", result.accuracy, result.baseline,
-                    (last, v),
-                )
-            )  # fmt: skip
-            continue
-        difference = result.difference
-        loses = difference.significant[:last, v] & (difference.value[:last, v] < 0)
-        gains = np.flatnonzero(difference.significant[:last, v] & (difference.value[:last, v] > 0))
-        enough = int(np.flatnonzero(loses)[-1]) + 1 if loses.any() else 0
-        target = result.labels[last]
-        if last == 0:
-            found.append(f"{start} {target} finds {share(result.accuracy, 0, v)} of the words.")
-        elif enough == last:
-            least = int(np.argmax(difference.value[:last, v]))
-            found.append(
-                f"{start} every rank tried finds less than {target}; the one with the smallest loss is "
-                f"{result.labels[least]}, with {size(difference, least, v)}."
-            )
+        start = f"Tested on {quoted(view)},"
+        if _level(result.accuracy, result.baseline, (last, v)) is Level.AT_BASELINE:
+            start = f"{start} {result.labels[last]} finds"
+            texts.append(_accuracy_text(start, result.accuracy, result.baseline, (last, v)))
+        elif last == 0:
+            accuracy = share(result.accuracy, 0, v)
+            texts.append(f"{start} {result.labels[0]} finds {accuracy} of the words.")
         else:
-            found.append(
-                f"{start} {result.labels[enough]} is the lowest from which on no loss against {target} "
-                f"can be told ({change(difference, enough, v, bare=True)}); it has "
-                f"{number(result.n_parameters[enough])} numbers, {target} has "
-                f"{number(result.n_parameters[last])}."
-            )
-        if len(gains):
-            best = int(gains[np.argmax(difference.value[gains, v])])
-            found.append(
-                f"{start} {result.labels[best]} finds {size(difference, best, v)} more than {target}."
-            )
-    return [Finding("ranks", text) for text in found]
+            texts += _rank_texts(start, result, v)
+    return [Finding("ranks", text) for text in texts]
 
 
-def extractor_findings(result: Any) -> list[Finding]:
-    """Of an ExtractorComparison: the first method beside each other one, and beside guessing."""
-    found, first, last = [], result.extractors[0], len(result.extractors) - 1
-    blind = blind_views(result)
+def _rank_texts(start: str, result: RankAnalysis, v: int) -> list[str]:
+    last = len(result.ranks) - 1
+    target, difference = result.labels[last], result.difference
+    is_significant, value = difference.significant[:last, v], difference.value[:last, v]
+    worse = np.flatnonzero(is_significant & (value < 0))
+    better = np.flatnonzero(is_significant & (value > 0))
+    sufficient = int(worse[-1]) + 1 if len(worse) else 0
+    if sufficient == last:
+        text = (
+            f"{start} no rank tried is sufficient: {result.labels[last - 1]} finds "
+            f"{size(difference, last - 1, v)} less than {target}."
+        )
+    else:
+        amount = change(difference, sufficient, v, in_brackets=True)
+        text = (
+            f"{start} {result.labels[sufficient]} is the lowest rank from which none is significantly "
+            f"worse than {target} ({amount}); it has {number(result.n_parameters[sufficient])} parameters, "
+            f"{target} has {number(result.n_parameters[last])}."
+        )
+    texts = [text]
+    if len(better):
+        best = int(better[np.argmax(value[better])])
+        amount = size(difference, best, v)
+        texts.append(f"{start} {result.labels[best]} finds {amount} more than {target}.")
+    return texts
+
+
+def extractor_findings(result: ExtractorComparison) -> list[Finding]:
+    """The accuracy of the first extractor, and the differences of the others to it, by view."""
+    texts, first, last = [], result.extractors[0], len(result.extractors) - 1
+    difference, at_baseline = result.difference, views_at_baseline(result)
     for v, view in enumerate(result.views):
-        start = f"Read from {quoted(view)}, {first} finds"
-        if view in blind:
-            verdict = (
-                "is less than" if result.difference.significant[last, v] else "cannot be told from"
-            )
-            found.append(
-                f"{start} {share(result.accuracy, 0, v)} of a sentence's words. That {verdict} always "
-                f"guessing the most frequent words ({share(result.accuracy, last, v, bare=True)})."
-            )
+        accuracy = share(result.accuracy, 0, v)
+        start = f"Tested on {quoted(view)}, {first} finds {accuracy} of a sentence's words"
+        if view in at_baseline:
+            is_less = difference.significant[last, v]
+            verdict = "is below" if is_less else "is not significantly different from"
+            baseline = share(result.accuracy, last, v, in_brackets=True)
+            texts.append(f"{start}. That {verdict} the baseline ({baseline}).")
             continue
         parts = []
         for e in range(1, last):
-            if not result.difference.significant[e, v]:
-                amount = change(result.difference, e, v, bare=True)
-                parts.append(f"for {result.extractors[e]} no difference can be told ({amount})")
+            name = result.extractors[e]
+            if not difference.significant[e, v]:
+                amount = change(difference, e, v, in_brackets=True)
+                parts.append(f"{name} has no significant difference ({amount})")
             else:
-                more = "more" if result.difference.value[e, v] > 0 else "less"
-                parts.append(f"{result.extractors[e]} finds {size(result.difference, e, v)} {more}")
-        parts.append(
-            f"guessing the most frequent words finds {size(result.difference, last, v)} less"
-        )
-        found.append(
-            f"{start} {share(result.accuracy, 0, v)} of a sentence's words; {'; '.join(parts)}."
-        )
-    return [Finding("extractors", text) for text in found]
+                more = "more" if difference.value[e, v] > 0 else "less"
+                parts.append(f"{name} finds {size(difference, e, v)} {more}")
+        parts.append(f"the baseline finds {size(difference, last, v)} less")
+        texts.append(f"{start}; {'; '.join(parts)}.")
+    return [Finding("extractors", text) for text in texts]
 
 
-def blind_views(result: Any) -> tuple[str, ...]:
-    """Of an ExtractorComparison: the views off which the first method reads no more than guessing finds."""
-    floor = result.difference
-    sees = floor.significant[-1] & (floor.value[-1] < 0)
-    return tuple(view for view, seen in zip(result.views, sees, strict=True) if not seen)
+def views_at_baseline(result: ExtractorComparison) -> tuple[str, ...]:
+    """The views in which the first extractor is not significantly better than the baseline."""
+    baseline = result.difference
+    is_better = baseline.significant[-1] & (baseline.value[-1] < 0)
+    return tuple(view for view, better in zip(result.views, is_better, strict=True) if not better)
 
 
-def _against_guessing(accuracy: Any, floor: Any, *at: int) -> str:
-    """ "guess" where the intervals meet or the reading lies below, "weak" a little above, else "clear"."""
-    if not accuracy.low[at] > floor.high:
-        return "guess"
-    return "weak" if accuracy.value[at] - floor.value < WEAK else "clear"
+def _level(accuracy: Interval | Difference, baseline: Interval, index: tuple[int, ...]) -> Level:
+    if not accuracy.low[index] > baseline.high:
+        return Level.AT_BASELINE
+    return Level.WEAK if accuracy.value[index] - baseline.value < WEAK else Level.CLEAR
 
 
-def _reading(
+def _accuracy_text(
     start: str,
-    standing: str,
-    accuracy: Any,
-    floor: Any,
-    at: tuple[int, ...],
-    what: str = "a sentence's words",
+    accuracy: Interval,
+    baseline: Interval,
+    index: tuple[int, ...],
+    words: str = "a sentence's words",
 ) -> str:
-    """The accuracy of one reading, beside guessing."""
-    reading = f"{start} {share(accuracy, *at)} of {what}"
-    if standing == "clear":
-        return f"{reading}; always guessing the most frequent words finds {share(floor)}."
-    if standing == "weak":
-        above = points(accuracy.value[at] - floor.value)
+    """A sentence about one accuracy and the baseline."""
+    text = f"{start} {share(accuracy, *index)} of {words}"
+    level = _level(accuracy, baseline, index)
+    if level is Level.AT_BASELINE:
+        verdict = _baseline_text(accuracy, baseline, index)
+        return f"{text}. That {verdict}, so it does not show that words can be found in this view."
+    if level is Level.WEAK:
+        gain = points(accuracy.value[index] - baseline.value)
         return (
-            f"{reading}, only {above} above always guessing the most frequent words "
-            f"({share(floor, bare=True)}): little can be read here."
+            f"{text}, only {gain} above the baseline ({share(baseline, in_brackets=True)}): little can be "
+            "found in this view."
         )
-    return f"{reading}. That {_not_above(accuracy, floor, *at)}: that it reads the view at all does not show."
+    return f"{text}; the baseline finds {share(baseline)}."
 
 
-def _not_above(accuracy: Any, floor: Any, *at: int) -> str:
-    """What is to be said of a reading that does not beat guessing."""
-    verdict = "is less than" if accuracy.high[at] < floor.low else "cannot be told from"
-    return f"{verdict} always guessing the most frequent words ({share(floor, bare=True)})"
+def _baseline_text(accuracy: Interval, baseline: Interval, index: tuple[int, ...]) -> str:
+    """The end of a sentence about an accuracy that is not above the baseline."""
+    verdict = "is below" if accuracy.high[index] < baseline.low else "is not clearly above"
+    return f"{verdict} the baseline ({share(baseline, in_brackets=True)})"
 
 
-def _row(mean: Any, row: int) -> Any:
-    """One entry of an interval, as an interval without axes."""
-    return type(mean)(mean.value[row], mean.low[row], mean.high[row])
+def _element(interval: Any, row: int) -> Interval:
+    """One element of an interval, as an interval of shape ()."""
+    return Interval(interval.value[row], interval.low[row], interval.high[row])

@@ -1,27 +1,27 @@
-"""The page: results and findings through the template, and onto the disk in one step."""
+"""The HTML page of a report."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import fields
 from importlib.resources import files
-from typing import Any
 
+from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.report.findings import Finding
-from flip_sklearn.report.request import Request
-from flip_sklearn.report.sections import Table, sections
+from flip_sklearn.report.inputs import ReportInputs
+from flip_sklearn.report.results import Results
+from flip_sklearn.report.sections import Table, make_sections
 from flip_sklearn.report.wording import number, percent
 
-_VERSIONS = ("flip-sklearn", "numpy", "scipy", "scikit-learn", "torch", "matplotlib")
-# Sentences of one result at the top of the page; what is left stands in its section.
-_TOP = 9
+_PACKAGES = ("flip-sklearn", "numpy", "scipy", "scikit-learn", "torch", "matplotlib")
+# Maximum number of findings of one result at the top of the page.
+_N_TOP = 9
 
 
-def render(
-    title: str, request: Request, results: Mapping[str, Any], findings: Sequence[Finding]
-) -> str:
-    """The page as one string of HTML. All texts and words are escaped."""
+def render(inputs: ReportInputs, results: Results, findings: Sequence[Finding]) -> str:
+    """The page as one string of HTML, in which all texts and words are escaped."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -30,103 +30,121 @@ def render(
     template = environment.from_string(
         files("flip_sklearn.report").joinpath("page.html.j2").read_text(encoding="utf8")
     )
-    parts = sections(results, findings)
-    titles = {part.id: part.title for part in parts}
-    top = {
-        titles[name]: [f.text for f in findings if f.about == name and f.main] for name in titles
+    sections = make_sections(results, findings)
+    main_findings = {
+        section.title: [f.text for f in findings if f.about == section.id and f.main]
+        for section in sections
     }
+    estimator = inputs.arguments.estimator
     page: str = template.render(
-        title=title,
-        views=request.sentences.names,
-        top=top,
-        n_top=_TOP,
-        ids={part.title: part.id for part in parts},
-        sections=parts,
-        examples=results["examples"],
-        measured=_measured(request, results),
-        confidence=percent(request.resampling["confidence"]).replace(".0%", "%"),
-        n_test=number(len(request.sentences.split.test)),
+        title=inputs.title,
+        views=inputs.sentences.names,
+        main_findings=main_findings,
+        n_top=_N_TOP,
+        ids={section.title: section.id for section in sections},
+        sections=sections,
+        examples=results.examples,
+        measured=_measured(inputs, results),
+        confidence=percent(inputs.settings.confidence).replace(".0%", "%"),
+        n_test=number(len(inputs.sentences.split.test)),
         n_compared=number(_n_compared(results)),
-        with_splice=request.dictionary is not None,
-        code=_code(request),
+        with_splice=inputs.dictionary is not None,
+        code=_call(inputs),
         versions=_versions(),
-        settings=request.settings,
-        counting=", ".join({repr(v): "" for v in request.vectorizers.values()}),
+        estimator=repr(FLiPExtractor() if estimator is None else estimator),
+        vectorizers=", ".join(dict.fromkeys(map(repr, inputs.vectorizers.values()))),
     )
-    # Texts may hold halves of characters, which no file can: they come out as question marks.
+    # Unpaired surrogates in texts cannot be encoded: they become question marks.
     return page.encode("utf8", "replace").decode("utf8")
 
 
-def _measured(request: Request, results: Mapping[str, Any]) -> Table:
-    """What was measured, on what."""
-    split, sentences = request.sentences.split, request.sentences
-    d = next(iter(sentences.views.values())).shape[1]
+def _measured(inputs: ReportInputs, results: Results) -> Table:
+    """Sizes of the data and settings."""
+    split, sentences = inputs.sentences.split, inputs.sentences
     n_groups = len(set(split.groups.tolist()))
     rows = [
         ("Views", ", ".join(sentences.names)),
-        ("Numbers in an embedding", number(d)),
+        ("Dimensions of an embedding", number(sentences.n_dimensions)),
         ("Sentences", number(len(split.groups))),
-        ("Groups of sentences that belong together (a sentence alone is one)", number(n_groups)),
+        ("Groups of sentences that stay together (a single sentence is one)", number(n_groups)),
         ("Training sentences", number(len(split.train))),
-        ("Test sentences, which no model was trained on", number(len(split.test))),
+        ("Test sentences", number(len(split.test))),
     ]
     if split.n_dropped:
-        rows.append(("Left out, since they belong to test sentences", number(split.n_dropped)))
-    skipped = results["extractors"].n_skipped
-    rows.append(("Test sentences without any word of the vocabulary, not counted", number(skipped)))
-    for language, vectorizer in request.vectorizers.items():
-        names = vectorizer.get_feature_names_out()
-        pairs = sum(" " in name for name in names)
-        of = f", {language}" if request.several_texts else ""
-        text = number(len(names)) + (
-            f", of which {number(pairs)} of several words" if pairs else ""
+        rows.append(
+            (
+                "Sentences left out, since they share a group with a test sentence",
+                number(split.n_dropped),
+            )
         )
-        rows.append((f"Words looked for{of}", text))
-    words = request.words[split.test]
-    mean = words.nnz / max(1, words.shape[0] - skipped)
-    rows.append(("Different words looked for in a test sentence, on average", f"{mean:.1f}"))
-    rows.append(("Resamples behind each interval", number(request.resampling["n_bootstrap"])))
-    return Table("Sentences, words and settings", ("What", "Value"), tuple(rows), figures=False)
+    n_skipped = results.extractors.n_skipped
+    rows.append(("Test sentences without a word of the vocabulary, left out", number(n_skipped)))
+    for language, vectorizer in inputs.vectorizers.items():
+        words = vectorizer.get_feature_names_out()
+        n_phrases = sum(" " in word for word in words)
+        text = number(len(words))
+        if n_phrases:
+            text += f", of which {number(n_phrases)} have several words"
+        name = f"Vocabulary, {language}" if inputs.is_multilingual else "Vocabulary"
+        rows.append((name, text))
+    counts = inputs.counts[inputs.first_language][split.test]
+    mean = counts.nnz / max(1, counts.shape[0] - n_skipped)
+    rows.append(("Distinct words of the vocabulary in a test sentence, on average", f"{mean:.1f}"))
+    rows.append(("Resamples for each interval", number(inputs.settings.n_bootstrap)))
+    return Table("Sentences, words and settings", ("What", "Value"), tuple(rows), is_numeric=False)
 
 
-def _n_compared(results: Mapping[str, Any]) -> int:
-    """Differences on the page that are judged, those of a thing with itself left out."""
-    total = 0
-    for name in ("alignment", "preference", "entities", "ranks", "extractors"):
-        result = results[name]
-        if result is not None:
-            n, v = result.difference.value.size, len(result.views)
-            own = {"alignment": v, "entities": 0, "ranks": v, "extractors": v}
-            total += n - own.get(name, len(getattr(result, "languages", ())))
-    return total + sum(
-        len(result.bands) for result in results["recoverability"].values() if len(result.bands) > 1
+def _n_compared(results: Results) -> int:
+    """Number of differences on the page, without those of a reference to itself."""
+    total = sum(
+        len(result.bands) for result in results.recoverability.values() if len(result.bands) > 1
     )
+    n_views = len(results.extractors.views)
+    total += results.extractors.difference.value.size - n_views
+    if results.alignment is not None:
+        total += results.alignment.difference.value.size - n_views
+    if results.preference is not None:
+        total += results.preference.difference.value.size - len(results.preference.languages)
+    if results.entities is not None:
+        total += results.entities.difference.value.size
+    if results.ranks is not None:
+        total += results.ranks.difference.value.size - n_views
+    return total
 
 
-def _code(request: Request) -> str:
-    """The call that gives this page again; dots stand for the data."""
-    views = ", ".join(f"{name!r}: ..." for name in request.sentences.names)
-    given = {
-        "view_texts": request.view_texts, "entities": request.entities, "dictionary": request.dictionary,
-    }  # fmt: skip
-    data = [f"{name}=..." for name, value in given.items() if value is not None and len(value)]
-    settings = {
-        "ranks": False if request.ranks is None else [*request.ranks],
-        "n_examples": request.n_examples,
-        "n_bootstrap": request.resampling["n_bootstrap"],
-        "confidence": request.resampling["confidence"],
-        "random_state": request.seed,
+def _call(inputs: ReportInputs) -> str:
+    """The call that gives this page again, with the arguments that the caller passed.
+
+    Data and objects are printed by the name of their argument, since their values can be large. The seed
+    is always printed. ``out`` and ``verbose`` do not change the page.
+    """
+    values = {
+        "title": inputs.title,
+        "ranks": False if inputs.ranks is None else [*inputs.ranks],
+        "n_examples": inputs.n_examples,
+        "n_bootstrap": inputs.settings.n_bootstrap,
+        "confidence": inputs.settings.confidence,
     }
-    named = [*data, *(f"{name}={value!r}" for name, value in settings.items())]
-    lines = "".join(f"    {argument},\n" for argument in [f"{{{views}}}", "texts", *named])
+    printed = ["views", "texts"]
+    for argument in fields(inputs.arguments)[2:]:
+        name, passed = argument.name, getattr(inputs.arguments, argument.name)
+        if name == "random_state":
+            printed.append(f"random_state={inputs.settings.seed}")
+        elif name == "verbose" or passed is None:
+            continue
+        elif name not in values:
+            printed.append(f"{name}={name}")
+        elif values[name] != argument.default:
+            printed.append(f"{name}={values[name]!r}")
+    lines = "".join(f"    {line},\n" for line in printed)
     return f"from flip_sklearn.report import diagnose\n\ndiagnose(\n{lines})"
 
 
 def _versions() -> str:
-    listed = [f"Python {platform.python_version()}"]
-    for name in _VERSIONS:
+    versions = [f"Python {platform.python_version()}"]
+    for name in _PACKAGES:
         try:
-            listed.append(f"{name} {importlib.metadata.version(name)}")
+            versions.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:  # run from the source tree
-            listed.append(f"{name} from its source")
-    return ", ".join(listed)
+            versions.append(f"{name} (source tree)")
+    return ", ".join(versions)

@@ -1,4 +1,4 @@
-"""Pictures inside the page: drawn by the displays of `plots`, carried as data, the same bytes each time."""
+"""Pictures of the page: drawn by the displays of `plots`, embedded as data URIs, with reproducible bytes."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ import io
 from dataclasses import dataclass
 from typing import Any
 
-from flip_sklearn import plots
-
-# Pictures of thousands of dots are smaller as pixels; others stay sharp at any size.
+# Pictures are SVG up to this number of bytes; scatter plots of thousands of points are smaller as PNG.
 _LARGEST_SVG = 200_000
 _PIXELS_PER_INCH = 150
-# On the page, whose pixels are 1/96 inch: letters of 9 pt are then about as large as the text around.
+# CSS pixels per inch of the figure: labels of 9 pt are then about as large as the text of the page.
 _WIDTH_PER_INCH = 100
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as a data URI, with its width on the page and what it shows in words."""
+    """A picture as a data URI, its width on the page, its alternative text and its caption."""
 
     uri: str
     width: int
@@ -26,17 +24,17 @@ class Picture:
     caption: str
 
 
-def picture(
-    display: str, result: Any, *, alt: str, caption: str, size: tuple[float, float]
+def draw_picture(
+    display: Any, result: Any, *, alt: str, caption: str, size: tuple[float, float]
 ) -> Picture:
-    """One result, drawn by the display of this name, ``size`` in inches."""
+    """Draw a result with a display class of `plots`; ``size`` is in inches."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    # The salt makes the ids in the file, and with them its bytes, the same each time.
+    # With a fixed salt, the ids in the file, and so its bytes, are reproducible.
     with matplotlib.rc_context({"svg.hashsalt": "flip-sklearn", "svg.fonttype": "path"}):
         figure = Figure(figsize=size, layout="constrained")
-        getattr(plots, display).from_result(result, ax=figure.subplots())
+        display.from_result(result, ax=figure.subplots())
         kind, data = "svg+xml", io.BytesIO()
         figure.savefig(data, format="svg", metadata={"Date": None})
         if data.tell() > _LARGEST_SVG:

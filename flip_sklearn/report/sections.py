@@ -1,38 +1,58 @@
-"""What stands under each heading of the page: findings, pictures and tables of one result."""
+"""Sections of the page: findings, pictures and tables of each result."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from flip_sklearn.diagnostics import (
+    EntityRecallCurve,
+    ExtractorComparison,
+    RankAnalysis,
+    ViewAlignment,
+    VocabularyPreference,
+    WordRecoverability,
+)
+from flip_sklearn.diagnostics.bootstrap import Difference
+from flip_sklearn.diagnostics.comparison import BASELINE
+from flip_sklearn.plots import (
+    AlignmentDisplay,
+    EntityCurveDisplay,
+    ExtractorDisplay,
+    RankCurveDisplay,
+    RecoverabilityDisplay,
+)
 from flip_sklearn.report.findings import Finding
-from flip_sklearn.report.pictures import Picture, picture
+from flip_sklearn.report.pictures import Picture, draw_picture
+from flip_sklearn.report.results import Results
 from flip_sklearn.report.wording import NOT_KNOWN, change, number, percent, quoted, share, spelled
 
-# Words of each kind in the lists of words kept and lost.
-_LISTED = 15
-# Width and height of a picture with lines, in inches.
-_CURVE = (6.4, 4.2)
-NOTHING = "\N{EN DASH}"
+# Number of words in the lists of words with the highest and the lowest recall.
+_N_LISTED = 15
+# Width and height of line plots, in inches.
+_LINE_PLOT = (6.4, 4.2)
+NO_VALUE = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table as texts; the first ``n_heads`` cells of a row name it, the others are figures or prose."""
+    """Cells of a table as text; the first ``n_heads`` cells of a row are its header.
+
+    ``is_numeric`` says whether the other cells are numbers, which are not wrapped.
+    """
 
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     n_heads: int = 1
-    figures: bool = True
+    is_numeric: bool = True
 
 
 @dataclass(frozen=True)
 class WordList:
-    """Words with the sentences in which each was found."""
+    """Words, each with the number of sentences in which it was found."""
 
     title: str
     words: tuple[tuple[str, str], ...]
@@ -40,7 +60,7 @@ class WordList:
 
 @dataclass(frozen=True)
 class Block:
-    """A picture with the table of its figures, and lists of words; with a heading where there are several."""
+    """A picture, the table of its values, and lists of words; with a title if the section has several."""
 
     picture: Picture
     table: Table
@@ -50,7 +70,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Section:
-    """One heading with all that stands under it."""
+    """A section of the page."""
 
     id: str
     title: str
@@ -59,60 +79,66 @@ class Section:
     blocks: tuple[Block, ...]
 
 
-def sections(results: Mapping[str, Any], findings: Sequence[Finding]) -> list[Section]:
-    """The sections of the results there are, in the order of the page."""
-    makers = {
-        "alignment": _alignment,
-        "preference": _preference,
-        "recoverability": _recoverability,
-        "entities": _entities,
-        "ranks": _ranks,
-        "extractors": _extractors,
-    }
-    made = []
-    for name, maker in makers.items():
-        if results[name] is not None:
-            told = tuple(finding.text for finding in findings if finding.about == name)
-            made.append(maker(results[name], told))
-    return made
+def make_sections(results: Results, findings: Sequence[Finding]) -> list[Section]:
+    """The sections of all results that exist, in the order of the page."""
+
+    def texts(about: str) -> tuple[str, ...]:
+        return tuple(finding.text for finding in findings if finding.about == about)
+
+    sections = []
+    if results.alignment is not None:
+        sections.append(_alignment(results.alignment, texts("alignment")))
+    if results.preference is not None:
+        sections.append(_preference(results.preference, texts("preference")))
+    sections.append(_recoverability(results.recoverability, texts("recoverability")))
+    if results.entities is not None:
+        sections.append(_entities(results.entities, texts("entities")))
+    if results.ranks is not None:
+        sections.append(_ranks(results.ranks, texts("ranks")))
+    sections.append(_extractors(results.extractors, texts("extractors")))
+    return sections
 
 
-def _alignment(result: Any, findings: tuple[str, ...]) -> Section:
+def _alignment(result: ViewAlignment, findings: tuple[str, ...]) -> Section:
     columns = (
-        "Trained on", "Read from", "Words found", "Difference to its own view", "Told apart",
+        "Trained on",
+        "Tested on",
+        "Words found",
+        "Difference to its own view",
+        "Significant",
         "Same words found",
-    )  # fmt: skip
+    )
     rows = tuple(
         (
             trained_on,
             read_from,
             share(result.accuracy, i, j),
             *_difference(result.difference, (i, j), i == j),
-            share(result.jaccard, i, j) if i != j else NOTHING,
+            share(result.jaccard, i, j) if i != j else NO_VALUE,
         )
         for i, trained_on in enumerate(result.views)
         for j, read_from in enumerate(result.views)
     )
-    drawn = picture(
-        "AlignmentDisplay",
+    image = draw_picture(
+        AlignmentDisplay,
         result,
         alt="Heat map: share of a sentence's words found, one row for each view that a model was trained "
-        "on, one column for each view that it reads. The table below has the same figures.",
-        caption="Share of a sentence's words found, by the view trained on and the view read.",
+        "on, one column for each view that it was tested on. The table below has the same numbers.",
+        caption="Share of a sentence's words found, by the view trained on and the view tested on.",
         size=_heat_map(len(result.views), len(result.views)),
     )
     return Section(
         "alignment",
         "Do the views agree?",
-        "One model was trained on each view and then read every view. A model that reads another view as "
-        "well as its own shows that both keep words in the same way.",
+        "One model was trained on each view and tested on every view. If a model finds as many words in "
+        "another view as in its own, the two views encode words in the same way.",
         findings,
-        (Block(drawn, Table("Words found by each model in each view", columns, rows, n_heads=2)),),
+        (Block(image, Table("Words found by each model in each view", columns, rows, n_heads=2)),),
     )
 
 
-def _preference(result: Any, findings: tuple[str, ...]) -> Section:
-    columns = ("Words of", "Read from", "Words found", "Difference", "Told apart", "Compared with")
+def _preference(result: VocabularyPreference, findings: tuple[str, ...]) -> Section:
+    columns = ("Words of", "Tested on", "Words found", "Difference", "Significant", "Compared with")
     rows = tuple(
         (
             language,
@@ -124,86 +150,91 @@ def _preference(result: Any, findings: tuple[str, ...]) -> Section:
         for i, language in enumerate(result.languages)
         for j, view in enumerate(result.views)
     )
-    drawn = picture(
-        "AlignmentDisplay",
+    image = draw_picture(
+        AlignmentDisplay,
         result,
         alt="Heat map: share of a sentence's words found, one row for each language of the words, one "
-        "column for each view that is read. The table below has the same figures.",
-        caption="Share of a sentence's words found, by the language of the words and the view read.",
+        "column for each view. The table below has the same numbers.",
+        caption="Share of a sentence's words found, by the language of the words and the view.",
         size=_heat_map(len(result.languages), len(result.views)),
     )
     return Section(
         "preference",
-        "Whose words does each view give away?",
-        "For each language one model was trained on all views at once to read the words of that language. "
-        "Where a language's words are read best from the view of another one, the encoder prefers that.",
+        "Which language does each view prefer?",
+        "For each language one model of the words of that language was trained on all views at once. If the "
+        "words of a language are found best in the view of another language, the encoder prefers that one.",
         findings,
-        (
-            Block(
-                drawn, Table("Words of each language found in each view", columns, rows, n_heads=2)
-            ),
-        ),
+        (Block(image, Table("Words of each language by view", columns, rows, n_heads=2)),),
     )
 
 
-def _recoverability(results: Mapping[str, Any], findings: tuple[str, ...]) -> Section:
+def _recoverability(
+    results: Mapping[str, WordRecoverability], findings: tuple[str, ...]
+) -> Section:
     return Section(
         "recoverability",
         "Which words are kept, which are lost?",
         "How often a word is found in the test sentences that have it, by a model that was trained on all "
-        "views. Frequent words are found more easily: the model may guess them. The lists name words that "
-        "are in at least 5 test sentences, with how often they were found; their order allows for chance.",
+        "views. Frequent words are also found by the baseline. The lists have words that are in at least 5 "
+        "test sentences, with the number of sentences in which they were found; they are ordered by the "
+        "end of an interval, so that words with few sentences do not come first by chance.",
         findings,
-        tuple(_words_of(view, result, len(results) > 1) for view, result in results.items()),
+        tuple(
+            _recoverability_block(view, result, len(results) > 1)
+            for view, result in results.items()
+        ),
     )
 
 
-def _words_of(view: str, result: Any, several: bool) -> Block:
-    """The words kept and lost by one view."""
+def _recoverability_block(view: str, result: WordRecoverability, has_title: bool) -> Block:
+    """Recall of bands of words in one view, and the words with the highest and the lowest recall."""
     columns = (
-        "Times in training", "Words", "Occurrences", "Found", "Found by guessing", "Difference to all",
-        "Told apart",
-    )  # fmt: skip
-    guess = result.band_baseline
+        "Times in training",
+        "Words",
+        "Occurrences",
+        "Found",
+        "Found by the baseline",
+        "Difference to all",
+        "Significant",
+    )
+    baseline = result.band_baseline
     bands = tuple(
         (
             spelled(band),
             number(result.band_words[b]),
             number(result.band_occurrences[b]),
             share(result.band_recall, b),
-            NOTHING if guess is None else share(guess, b),
+            NO_VALUE if baseline is None else share(baseline, b),
             *_difference(result.band_difference, (b,), len(result.bands) == 1),
         )
         for b, band in enumerate(result.bands)
     )
     sums = (number(result.band_words.sum()), number(result.band_occurrences.sum()))
-    total = ("all", *sums, share(result.overall), NOTHING, NOTHING, NOTHING)
+    total = ("all", *sums, share(result.overall), NO_VALUE, NO_VALUE, NO_VALUE)
     column = {word: j for j, word in enumerate(result.words)}
     hits, count = result.test_hits, result.test_count
     lists = tuple(
         WordList(
-            f"Read {kind} from {quoted(view)}",
+            f"{kind} recall in {quoted(view)}",
             tuple((word, f"{hits[column[word]]} of {count[column[word]]}") for word in words),
         )
-        for kind, words in (("best", result.kept(_LISTED)), ("worst", result.lost(_LISTED)))
+        for kind, words in (("Highest", result.kept(_N_LISTED)), ("Lowest", result.lost(_N_LISTED)))
     )
-    what = f"Read from {quoted(view)}: words found, by how often they were in training"
-    drawn = picture(
-        "RecoverabilityDisplay",
+    caption = f"Words found in {quoted(view)}, by their count in training"
+    image = draw_picture(
+        RecoverabilityDisplay,
         result,
-        alt=f"Read from {view}: share of a word's occurrences that are found against how often the word "
-        "was in training. The table below has the same figures for groups of words.",
-        caption=what + ".",
-        size=_CURVE,
+        alt=f"Tested on {view}: share of the occurrences of a word that are found, by the count of the word "
+        "in training. The table below has the numbers for groups of words.",
+        caption=f"{caption}.",
+        size=_LINE_PLOT,
     )
-    title = f"Read from {quoted(view)}" if several else None
-    return Block(drawn, Table(what, columns, (*bands, total)), title, lists)
+    title = f"Tested on {quoted(view)}" if has_title else None
+    return Block(image, Table(caption, columns, (*bands, total)), title, lists)
 
 
-def _entities(result: Any, findings: tuple[str, ...]) -> Section:
-    columns = (
-        "Read from", "Words looked at", "With bias", "Without bias", "Difference", "Told apart",
-    )  # fmt: skip
+def _entities(result: EntityRecallCurve, findings: tuple[str, ...]) -> Section:
+    columns = ("Tested on", "Best words", "With bias", "Without bias", "Difference", "Significant")
     rows = tuple(
         (
             view,
@@ -215,111 +246,110 @@ def _entities(result: Any, findings: tuple[str, ...]) -> Section:
         for v, view in enumerate(result.views)
         for i, k in enumerate(result.ks)
     )
-    drawn = picture(
-        "EntityCurveDisplay",
+    image = draw_picture(
+        EntityCurveDisplay,
         result,
-        alt="Lines: share of a sentence's names found against the number of words looked at, with the bias "
-        "and without. The table below has the same figures.",
-        caption="Share of a sentence's names found, by the number of words looked at.",
-        size=_CURVE,
+        alt="Lines: share of a sentence's names found by the number of best words, with the bias and "
+        "without. The table below has the same numbers.",
+        caption="Share of a sentence's names found, by the number of best words.",
+        size=_LINE_PLOT,
     )
-    named = result.n_sentences - result.n_skipped
+    n_with_names = result.n_sentences - result.n_skipped
     return Section(
         "entities",
         "Are names found?",
-        "Names are rare, and a model that knows how frequent words are ranks them behind frequent words. "
-        "Without this knowledge (the bias), they rise. A name counts as found when all of its words are "
-        f"among the words read. Of {number(result.n_sentences)} test sentences, {number(named)} have "
-        f"names; with all the words that the models know, {percent(result.ceiling)} of a sentence's names "
-        "could be found.",
+        "Names are rare, so the bias of a model, which follows the frequency of words, ranks them behind "
+        "frequent words. A name is found if all of its words are among the best words. Of "
+        f"{number(result.n_sentences)} test sentences, {number(n_with_names)} have names; with all words of "
+        f"the training text, {percent(result.ceiling)} of a sentence's names could be found.",
         findings,
-        (Block(drawn, Table("Names found among the best words", columns, rows, n_heads=2)),),
+        (Block(image, Table("Names found among the best words", columns, rows, n_heads=2)),),
     )
 
 
-def _ranks(result: Any, findings: tuple[str, ...]) -> Section:
+def _ranks(result: RankAnalysis, findings: tuple[str, ...]) -> Section:
     last = len(result.ranks) - 1
-    sizes = tuple(map(number, result.n_parameters))
+    caption = "Words found at each rank"
     return Section(
         "ranks",
         "How many dimensions do the words need?",
-        "The model, trained on all views, reads words through a bottleneck of a number of dimensions, its "
-        f"rank. LiP is the same model without the bottleneck. Differences are to {result.labels[last]}.",
+        "The model, trained on all views, projects an embedding to a smaller number of dimensions, its "
+        f"rank. LiP is the same model without the projection. Differences are to {result.labels[last]}.",
         findings,
         (
             Block(
-                picture(
-                    "RankCurveDisplay",
+                draw_picture(
+                    RankCurveDisplay,
                     result,
-                    alt="Lines: share of a sentence's words found against the rank, one line for each view. "
-                    "The table below has the same figures.",
+                    alt="Lines: share of a sentence's words found by rank, one line for each view. The "
+                    "table below has the same numbers.",
                     caption="Share of a sentence's words found, by the rank of the model.",
-                    size=_CURVE,
+                    size=_LINE_PLOT,
                 ),
-                _models("Words found at each rank", "Model", result.labels, result, last, sizes),
+                _model_table(caption, result.labels, result, last, result.n_parameters),
             ),
         ),
     )
 
 
-def _extractors(result: Any, findings: tuple[str, ...]) -> Section:
+def _extractors(result: ExtractorComparison, findings: tuple[str, ...]) -> Section:
     bars = len(result.extractors) * len(result.views)
     return Section(
         "extractors",
-        "Would another method read more?",
-        "Every method was trained on all views and read the same test sentences with the same vocabulary. "
-        f"Always guessing the most frequent words is the floor. Differences are to {result.extractors[0]}.",
+        "Do other methods find more words?",
+        "Every method was trained on all views and tested on the same sentences with the same vocabulary. "
+        f"“{BASELINE}” is the baseline. Differences are to {result.extractors[0]}.",
         findings,
         (
             Block(
-                picture(
-                    "ExtractorDisplay",
+                draw_picture(
+                    ExtractorDisplay,
                     result,
                     alt="Bars: share of a sentence's words found by each method in each view. The table "
-                    "below has the same figures.",
+                    "below has the same numbers.",
                     caption="Share of a sentence's words found, by method.",
                     size=(6.4, 1.0 + 0.28 * bars + 0.15 * len(result.extractors)),
                 ),
-                _models("Words found by each method", "Method", result.extractors, result, 0),
+                _model_table("Words found by each method", result.extractors, result, 0),
             ),
         ),
     )
 
 
-def _models(
+def _model_table(
     caption: str,
-    what: str,
     names: Sequence[str],
-    result: Any,
+    result: RankAnalysis | ExtractorComparison,
     reference: int,
-    sizes: Sequence[str] | None = None,
+    n_parameters: np.ndarray | None = None,
 ) -> Table:
-    """Accuracies of models on views, one row for each pair."""
-    extra = () if sizes is None else ("Numbers in it",)
-    rows = tuple(
-        (
-            name,
-            view,
-            *(() if sizes is None else (sizes[m],)),
-            share(result.accuracy, m, v),
-            *_difference(result.difference, (m, v), m == reference),
-        )
-        for m, name in enumerate(names)
-        for v, view in enumerate(result.views)
-    )
-    columns = (what, "Read from", *extra, "Words found", "Difference", "Told apart")
-    return Table(caption, columns, rows, n_heads=2)
+    """Accuracy of each model in each view."""
+    rows = []
+    for m, name in enumerate(names):
+        for v, view in enumerate(result.views):
+            row = [name, view]
+            if n_parameters is not None:
+                row.append(number(n_parameters[m]))
+            row.append(share(result.accuracy, m, v))
+            row += _difference(result.difference, (m, v), m == reference)
+            rows.append(tuple(row))
+    parameters = () if n_parameters is None else ("Parameters",)
+    columns = ("Model", "Tested on", *parameters, "Words found", "Difference", "Significant")
+    return Table(caption, columns, tuple(rows), n_heads=2)
 
 
-def _difference(difference: Any, at: tuple[int, ...], reference: bool) -> tuple[str, str]:
-    """A difference with its interval, and whether the two can be told apart."""
-    if reference:
-        return NOTHING, NOTHING
-    if not np.isfinite(difference.low[at] + difference.high[at]):
-        return change(difference, *at), NOT_KNOWN
-    if not difference.significant[at]:
-        return change(difference, *at), "no"
-    return change(difference, *at), "yes, more" if difference.value[at] > 0 else "yes, less"
+def _difference(
+    difference: Difference, index: tuple[int, ...], is_reference: bool
+) -> tuple[str, str]:
+    """A difference with its interval, and whether it is significant."""
+    if is_reference:
+        return NO_VALUE, NO_VALUE
+    text = change(difference, *index)
+    if not np.isfinite(difference.low[index] + difference.high[index]):
+        return text, NOT_KNOWN
+    if not difference.significant[index]:
+        return text, "no"
+    return text, "yes, more" if difference.value[index] > 0 else "yes, less"
 
 
 def _heat_map(n_rows: int, n_columns: int) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Figures as words: one way to write a share, a difference and their intervals."""
+"""Numbers as text: shares, differences and their intervals."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ NOT_KNOWN = "not known"
 
 
 def quoted(name: Any) -> str:
-    """A view's or a word's name in quotation marks."""
+    """The name of a view or a language in quotation marks."""
     return f"\N{LEFT DOUBLE QUOTATION MARK}{name}\N{RIGHT DOUBLE QUOTATION MARK}"
 
 
 def spelled(band: Any) -> str:
-    """A band of counts as words: "1-9" is 1 to 9, which no line break can make 1 less 9."""
+    """A band of counts as text: "1 to 9" for "1-9", which could be read as a difference."""
     return str(band).replace("-", " to ")
 
 
 def number(value: Any) -> str:
-    """A whole number, thousands parted; as the rules of figures, "not known" for nan."""
+    """An integer with thousands separators; "not known" for nan."""
     return f"{int(value):,}" if np.isfinite(value) else NOT_KNOWN
 
 
 def percent(value: Any) -> str:
-    """A share as per cent with one decimal."""
+    """A share in percent with one decimal."""
     return f"{_hundredths(value)}%" if np.isfinite(value) else NOT_KNOWN
 
 
@@ -36,41 +36,39 @@ def points(value: Any) -> str:
     return f"{_hundredths(abs(value))} points"
 
 
-def share(mean: Any, *at: int, bare: bool = False) -> str:
-    """A share with its interval: 68.4% (67.1% to 69.7%), or bare, to stand in brackets itself."""
-    value, low, high = (ends[at] for ends in (mean.value, mean.low, mean.high))
+def share(mean: Any, *index: int, in_brackets: bool = False) -> str:
+    """A share with its interval: 68.4% (67.1% to 69.7%), or 68.4%, 67.1% to 69.7% in brackets."""
+    value, low, high = mean.value[index], mean.low[index], mean.high[index]
     interval = f"{percent(low)} to {percent(high)}" if np.isfinite(low + high) else None
-    return _joined(percent(value), interval, bare)
+    return _with_interval(percent(value), interval, in_brackets)
 
 
-def change(difference: Any, *at: int, bare: bool = False) -> str:
+def change(difference: Any, *index: int, in_brackets: bool = False) -> str:
     """A difference with its sign and its interval: -12.3 points (-13.6 to -10.9)."""
-    value, low, high = (ends[at] for ends in (difference.value, difference.low, difference.high))
+    value, low, high = difference.value[index], difference.low[index], difference.high[index]
     if not np.isfinite(value):
         return NOT_KNOWN
     interval = f"{_signed(low)} to {_signed(high)}" if np.isfinite(low + high) else None
-    return _joined(f"{_signed(value)} points", interval, bare)
+    return _with_interval(f"{_signed(value)} points", interval, in_brackets)
 
 
-def size(difference: Any, *at: int, bare: bool = False) -> str:
-    """A difference without its sign, the ends of its interval from small to large.
-
-    For differences whose interval lies on one side of 0: 12.3 points (10.9 to 13.6).
-    """
-    low, high = sorted(abs(ends[at]) for ends in (difference.low, difference.high))
-    return _joined(points(difference.value[at]), f"{_hundredths(low)} to {_hundredths(high)}", bare)
+def size(difference: Any, *index: int, in_brackets: bool = False) -> str:
+    """A significant difference without its sign: 12.3 points (10.9 to 13.6)."""
+    low, high = sorted([abs(difference.low[index]), abs(difference.high[index])])
+    interval = f"{_hundredths(low)} to {_hundredths(high)}"
+    return _with_interval(points(difference.value[index]), interval, in_brackets)
 
 
 def listed(names: Iterable[Any]) -> str:
-    """A, B and C."""
+    """Join names: A, B and C."""
     *rest, last = map(str, names)
     return f"{', '.join(rest)} and {last}" if rest else last
 
 
-def _joined(value: str, interval: str | None, bare: bool) -> str:
+def _with_interval(value: str, interval: str | None, in_brackets: bool) -> str:
     if interval is None:
         return value
-    return f"{value}, {interval}" if bare else f"{value} ({interval})"
+    return f"{value}, {interval}" if in_brackets else f"{value} ({interval})"
 
 
 def _hundredths(value: Any) -> str:

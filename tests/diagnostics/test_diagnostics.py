@@ -26,8 +26,8 @@ from flip_sklearn.diagnostics import (
     view_alignment,
     vocabulary_preference,
 )
-from flip_sklearn.diagnostics import evaluation as fits
 from flip_sklearn.diagnostics.bootstrap import PairedBootstrap
+from flip_sklearn.diagnostics.inputs import Sentences, check_ranks
 from flip_sklearn.splice import SpLiCEExtractor
 
 N, D, V = 900, 12, 15
@@ -417,7 +417,7 @@ def test_encoders_share_a_split_that_leaks_in_none() -> None:
     assert not set(split.train // 2) & set(split.test // 2)
 
 
-def fits_of(views: Any, twice: Any) -> dict[str, fits.Sentences]:
+def fits_of(views: Any, twice: Any) -> dict[str, Sentences]:
     from flip_sklearn.diagnostics.preference import _check_encoders
 
     return _check_encoders({"one": views, "two": twice}, None, 0)
@@ -446,11 +446,9 @@ def test_rank_analysis_of_planted_rank() -> None:
 
 
 def test_default_ranks() -> None:
-    from flip_sklearn.diagnostics.comparison import _check_ranks
-
-    assert _check_ranks(None, 384) == (16, 32, 64, 128, 256, 384, None)
-    assert _check_ranks(None, 1024) == (16, 32, 64, 128, 256, 512, None)
-    assert _check_ranks(None, 8) == (8, None)
+    assert check_ranks(None, 384) == (16, 32, 64, 128, 256, 384, None)
+    assert check_ranks(None, 1024) == (16, 32, 64, 128, 256, 512, None)
+    assert check_ranks(None, 8) == (8, None)
 
 
 def test_extractors_side_by_side() -> None:
@@ -515,7 +513,7 @@ BAD = [
     (rank_analysis, (GOOD, COUNTS), {"estimator": DummyClassifier()}, "has no rank"),
     (compare_extractors, (GOOD, COUNTS, {}), {}, "extractors is {}"),
     (compare_extractors, (GOOD, COUNTS), {"dictionary": np.ones((3, D))}, "dictionary has shape"),
-    (compare_extractors, (GOOD, COUNTS, {"most frequent words": FLiPExtractor()}), {}, "is taken"),
+    (compare_extractors, (GOOD, COUNTS, {"most frequent words": FLiPExtractor()}), {}, "is reserved"),
 ]  # fmt: skip
 
 
@@ -533,7 +531,7 @@ def test_bad_input_is_refused_before_training(
     [
         ({"groups": [1, 2]}, "groups has shape (2,)"),
         ({"test": [0.5]}, "pass a mask (900,) or row numbers"),
-        ({"test": [900]}, "test names rows 900 to 900; there are 900"),
+        ({"test": [900]}, "test has rows from 900 to 900; there are 900"),
         ({"test": np.ones(N, dtype=bool)}, "the split has 0 training and 900 test sentences"),
         ({"test_size": 1.0}, "test_size=1.0 is not allowed"),
         ({"test_size": 1e-9}, "900 training and 0 test"),

@@ -288,12 +288,12 @@ def test_table_and_text(model, data) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("Dog", "'Dog', which the model does not know; near are 'dog', 'dogs'"),
-        (["dog", "zzzzz"], "no word is near. Pass words of model.vocabulary_"),
+        ("Dog", "'Dog', which the model does not know; similar words: 'dog', 'dogs'"),
+        (["dog", "zzzzz"], "no word is similar. Pass words of model.vocabulary_"),
         ([], "is empty; pass at least one word"),
         (3, "words=3 is not allowed; pass a word or a list"),
-        (["dog", 7], "has 7, which is no str"),
-        ([["dog"]], "which is no str"),
+        (["dog", 7], "has 7, which is not a str"),
+        ([["dog"]], "which is not a str"),
     ],
 )
 def test_words_that_are_not_allowed(model, data, words, message) -> None:
@@ -305,7 +305,7 @@ def test_unseen_words_and_other_models_are_refused(model, data) -> None:
     Y = data.Y.toarray()
     Y[:, 4] = 0
     flip = FLiPExtractor(rank=2, vocabulary=WORDS, max_iter=2, random_state=0).fit(data.X, Y)
-    with pytest.raises(ValueError, match="'green', which no training sentence has"):
+    with pytest.raises(ValueError, match="'green', which is in no training sentence"):
         erase_words(flip, data.X, ["green"])
     with pytest.raises(ValueError, match="model is a Pipeline; pass a fitted FLiPExtractor"):
         erase_words(make_pipeline(model), data.X, ["dog"])

@@ -228,7 +228,7 @@ def test_a_ratio_of_sums_is_resampled_as_one() -> None:
     rng = np.random.default_rng(0)
     parts, wholes = rng.integers(0, 3, size=(9, 2)), rng.integers(3, 6, size=(9, 2))
     groups = np.array([0, 0, 1, 2, 2, 2, 3, 4, 5])
-    bootstrap = PairedBootstrap(parts, groups, 40, 0.9, 7, out_of=wholes)
+    bootstrap = PairedBootstrap(parts, groups, 40, 0.9, 7, denominators=wholes)
     drawn = np.random.RandomState(7).multinomial(6, np.full(6, 1 / 6), size=40)
     slow = []
     for times in drawn:
@@ -240,7 +240,7 @@ def test_a_ratio_of_sums_is_resampled_as_one() -> None:
     np.testing.assert_allclose(bootstrap.mean, parts.sum(axis=0) / wholes.sum(axis=0))
     # A value out of one each is a mean.
     plain = PairedBootstrap(parts, groups, 40, 0.9, 7)
-    ones = PairedBootstrap(parts, groups, 40, 0.9, 7, out_of=np.ones_like(parts))
+    ones = PairedBootstrap(parts, groups, 40, 0.9, 7, denominators=np.ones_like(parts))
     np.testing.assert_array_equal(plain.samples, ones.samples)
 
 
@@ -387,7 +387,7 @@ def test_labels_may_be_of_any_kind() -> None:
         ({"by": 3}, "by=3 is not allowed"),
         ({"by": {"a", "b"}}, "is not allowed; use 'frequency'"),
         ({"by": ["x"] * 5}, "by has 5 labels, the vocabulary 12 words"),
-        ({"by": [["x"]] * 12}, "cannot be told apart"),
+        ({"by": [["x"]] * 12}, "not hashable"),
         ({"by": [None] * 12}, "gives a label to none of the 12 words that occur"),
         ({"by": {"other": "x"}}, "gives a label to none of the 12 words that occur"),
         ({"by": "frequency"}, "word_counts_"),
@@ -397,7 +397,7 @@ def test_labels_may_be_of_any_kind() -> None:
         ({"Y": np.ones((5, 12))}, "X has 60 rows and Y has 5"),
         ({"Y": np.ones((60, 3))}, "Y has 3 columns, the model has 12 words"),
         ({"Y": -np.ones((60, 12))}, "negative"),
-        ({"Y": np.zeros((60, 12))}, "none of the 0 words that occur in the 60 rows"),
+        ({"Y": np.zeros((60, 12))}, "none of the 0 words that occur in Y"),
         ({"Y": None}, "Y is None|y is None"),
         ({"model": None}, "model is None and has no vocabulary_; pass a fitted FLiPExtractor"),
         ({"model": FLiPExtractor()}, "has no vocabulary_; pass a fitted FLiPExtractor"),

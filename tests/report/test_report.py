@@ -1,4 +1,4 @@
-"""The report: findings follow from the figures, and the page is safe, whole and the same each time."""
+"""The report: findings follow from the results, and the page is safe, complete and reproducible."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from flip_sklearn.diagnostics import (
 )
 from flip_sklearn.diagnostics.bootstrap import Difference, Interval
 from flip_sklearn.io import write_atomic
-from flip_sklearn.report import Diagnosis, diagnose, wording
+from flip_sklearn.report import Diagnosis, Finding, diagnose, wording
 from flip_sklearn.report import findings as rules
 from tests.helpers.paths import ROOT
 
@@ -45,7 +45,7 @@ WORDS = [a + b for a in ("ba", "ce", "di", "fo", "gu") for b in ("rn", "st", "lk
 
 
 def planted(n: int = 400, d: int = 12, seed: int = 0) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Sentences of made-up words, embedded linearly: once clearly, once through noise."""
+    """Sentences of invented words in two views: linear embeddings, and the same with more noise."""
     rng = np.random.default_rng(seed)
     p = 1 / np.arange(1, len(WORDS) + 1)
     texts = [" ".join(rng.choice(WORDS, p=p / p.sum(), size=6)) for _ in range(n)]
@@ -55,12 +55,11 @@ def planted(n: int = 400, d: int = 12, seed: int = 0) -> tuple[dict[str, np.ndar
 
 
 def small(**changed: Any) -> Diagnosis:
-    """A report that has every section, of sentences some of which are hostile."""
+    """A report with every section, of texts with HTML and invalid characters."""
     views, texts = planted()
     texts = [f"{EVIL} <img src=x onerror=alert(1)> {text}" for text in texts]
-    heard = [
-        f"heard \ud800 \x00 \u202e {text}" for text in texts
-    ]  # half a character, nothing, a turn
+    # An unpaired surrogate, a null character and a right-to-left override.
+    heard = [f"heard \ud800 \x00 \u202e {text}" for text in texts]
     code = np.random.default_rng(1).normal(size=(100, 12))
     arguments: dict[str, Any] = {
         "title": f"A title & {EVIL}",
@@ -84,7 +83,7 @@ def diagnosis() -> Diagnosis:
 
 @pytest.fixture(scope="module")
 def plain() -> Diagnosis:
-    """One view, plain texts, and as little else as there can be."""
+    """A report of one view and one language without optional parts."""
     views, texts = planted()
     return diagnose(
         views["text"], texts, ranks=False, n_examples=0, n_bootstrap=20, random_state=0, verbose=0,
@@ -92,7 +91,7 @@ def plain() -> Diagnosis:
     )  # fmt: skip
 
 
-# --- Figures as words --------------------------------------------------------------------------
+# --- Numbers as text --------------------------------------------------------------------------
 
 
 def interval(value: Any, half: Any = 0.01) -> Interval:
@@ -106,10 +105,10 @@ def difference(value: Any, half: Any = 0.01) -> Difference:
     return Difference(value, low, high, (low > 0) | (high < 0))
 
 
-def test_figures_are_written_in_one_way() -> None:
+def test_numbers_as_text() -> None:
     shares, gap = interval([0.684, np.nan], [0.013, np.nan]), difference([-0.123, 0.0, 0.0004])
     assert wording.share(shares, 0) == "68.4% (67.1% to 69.7%)"
-    assert wording.share(shares, 0, bare=True) == "68.4%, 67.1% to 69.7%"
+    assert wording.share(shares, 0, in_brackets=True) == "68.4%, 67.1% to 69.7%"
     assert wording.share(shares, 1) == "not known"
     assert wording.change(gap, 0) == "−12.3 points (−13.3 to −11.3)"
     assert wording.size(gap, 0) == "12.3 points (11.3 to 13.3)"
@@ -121,7 +120,7 @@ def test_figures_are_written_in_one_way() -> None:
 
 
 @given(st.floats(-1, 1), st.floats(0, 0.5), st.floats(0, 0.5))
-def test_written_differences_say_what_they_are(value: float, below: float, above: float) -> None:
+def test_text_of_a_difference_has_its_values(value: float, below: float, above: float) -> None:
     gap = Difference(*(np.array(x) for x in (value, value - below, value + above, False)))
     text = wording.change(gap).replace("−", "-").replace("+", "")
     written = [float(x) for x in re.findall(r"-?[\d.]+", text)]
@@ -132,100 +131,118 @@ def test_written_differences_say_what_they_are(value: float, below: float, above
     assert " (" in text
 
 
-# --- Findings: every branch of every rule, on results made by hand --------------------------------
+# --- Findings: every branch of every rule, with constructed results -------------------------------
 
 
 def alignment(
-    accuracy: Any, gap: Any, floor: float = 0.2, names: str = "ab", **kwargs: Any
-) -> list[str]:
+    accuracy: Any, gap: Any, baseline: float = 0.2, names: str = "ab", **kwargs: Any
+) -> list[Finding]:
     v = len(names)
     jaccard = interval(np.full((v, v), 0.6))
     result = ViewAlignment(
-        views=tuple(names), accuracy=interval(accuracy), difference=difference(gap, **kwargs),
-        jaccard=jaccard, jaccard_of_models=jaccard, baseline=interval(floor), n_train=80, n_test=20,
-        n_skipped=0, confidence=0.95,
-    )  # fmt: skip
-    return [finding.text for finding in rules.alignment_findings(result)]
+        views=tuple(names),
+        accuracy=interval(accuracy),
+        difference=difference(gap, **kwargs),
+        jaccard=jaccard,
+        jaccard_of_models=jaccard,
+        baseline=interval(baseline),
+        n_train=80,
+        n_test=20,
+        n_skipped=0,
+        confidence=0.95,
+    )
+    return rules.alignment_findings(result)
 
 
-def test_losses_and_gains_are_told_with_their_intervals() -> None:
-    told = alignment([[0.7, 0.5], [0.65, 0.6]], [[0, -0.2], [0.05, 0]])
-    assert told == [
-        "Trained on “a” and reading it, the model finds 70.0% (69.0% to 71.0%) of a sentence's words; always "
-        "guessing the most frequent words finds 20.0% (19.0% to 21.0%).",
-        "Trained on “b” and reading it, the model finds 60.0% (59.0% to 61.0%) of a sentence's words; always "
-        "guessing the most frequent words finds 20.0% (19.0% to 21.0%).",
-        "The model trained on “a” loses 20.0 points (19.0 to 21.0) when it reads “b”: 50.0% of the words "
-        "instead of 70.0%.",
-        "The model trained on “b” even gains 5.0 points (4.0 to 6.0) when it reads “a”: 65.0% of the words "
-        "instead of 60.0%.",
-        "Of the words of a sentence that the model trained on “a” finds there or in “b”, it finds 60.0% "
+def texts_of(findings: list[Finding]) -> list[str]:
+    return [finding.text for finding in findings]
+
+
+def test_losses_and_gains_have_intervals() -> None:
+    findings = alignment([[0.7, 0.5], [0.65, 0.6]], [[0, -0.2], [0.05, 0]])
+    assert texts_of(findings) == [
+        "Trained and tested on “a”, the model finds 70.0% (69.0% to 71.0%) of a sentence's words; the "
+        "baseline finds 20.0% (19.0% to 21.0%).",
+        "Trained and tested on “b”, the model finds 60.0% (59.0% to 61.0%) of a sentence's words; the "
+        "baseline finds 20.0% (19.0% to 21.0%).",
+        "The model trained on “a” loses 20.0 points (19.0 to 21.0) when it is tested on “b”: 50.0% of the "
+        "words instead of 70.0%.",
+        "The model trained on “b” gains 5.0 points (4.0 to 6.0) when it is tested on “a”: 65.0% of the "
+        "words instead of 60.0%.",
+        "Of the words of a sentence that the model trained on “a” finds in “a” or in “b”, it finds 60.0% "
         "(59.0% to 61.0%) in both.",
-        "Of the words of a sentence that the model trained on “b” finds there or in “a”, it finds 60.0% "
+        "Of the words of a sentence that the model trained on “b” finds in “b” or in “a”, it finds 60.0% "
         "(59.0% to 61.0%) in both.",
     ]
+    assert [finding.main for finding in findings] == [True] * 4 + [False] * 2
 
 
 def test_no_difference_is_claimed_inside_the_interval() -> None:
-    told = " ".join(alignment([[0.7, 0.69], [0.61, 0.6]], [[0, -0.01], [0.01, 0]], half=0.02))
-    assert "reads “b” with no difference that can be told: −1.0 points (−3.0 to +1.0)." in told
-    assert "reads “a” with no difference that can be told: +1.0 points (−1.0 to +3.0)." in told
-    assert "loses" not in told
-    assert "gains" not in told
+    findings = alignment([[0.7, 0.69], [0.61, 0.6]], [[0, -0.01], [0.01, 0]], half=0.02)
+    text = " ".join(texts_of(findings))
+    assert "no significant difference when it is tested on “b”: −1.0 points (−3.0 to +1.0)." in text
+    assert "no significant difference when it is tested on “a”: +1.0 points (−1.0 to +3.0)." in text
+    assert "loses" not in text
+    assert "gains" not in text
 
 
-def test_a_view_at_the_floor_tells_nothing() -> None:
-    told = alignment([[0.205, 0.1], [0.2, 0.6]], [[0, -0.105], [-0.4, 0]])
-    assert told[0].endswith(
-        "20.5% (19.5% to 21.5%) of a sentence's words. That cannot be told from always guessing the most "
-        "frequent words (20.0%, 19.0% to 21.0%): that it reads the view at all does not show."
+def test_view_at_the_baseline_has_no_other_findings() -> None:
+    texts = texts_of(alignment([[0.205, 0.1], [0.2, 0.6]], [[0, -0.105], [-0.4, 0]]))
+    assert texts[0].endswith(
+        "20.5% (19.5% to 21.5%) of a sentence's words. That is not clearly above the baseline (20.0%, "
+        "19.0% to 21.0%), so it does not show that words can be found in this view."
     )
-    assert not any(text.startswith("The model trained on “a”") for text in told)
-    (crossed,) = (text for text in told if text.startswith("The model trained on “b”"))
-    assert "loses 40.0 points" in crossed
-    assert crossed.endswith("That cannot be told from always guessing the most frequent words "
-                            "(20.0%, 19.0% to 21.0%).")  # fmt: skip
-    below = alignment([[0.1, 0.1], [0.1, 0.6]], np.zeros((2, 2)))
-    assert "That is less than always guessing" in below[0]
-    weak = alignment([[0.23, 0.23], [0.6, 0.6]], np.zeros((2, 2)))
-    assert "only 3.0 points above always guessing" in weak[0]
-    assert "little can be read here" in weak[0]
+    assert not any(text.startswith("The model trained on “a”") for text in texts)
+    (other_view,) = (text for text in texts if text.startswith("The model trained on “b”"))
+    assert "loses 40.0 points" in other_view
+    assert other_view.endswith("That is not clearly above the baseline (20.0%, 19.0% to 21.0%).")
+    below = texts_of(alignment([[0.1, 0.1], [0.1, 0.6]], np.zeros((2, 2))))
+    assert "That is below the baseline" in below[0]
+    weak = texts_of(alignment([[0.23, 0.23], [0.6, 0.6]], np.zeros((2, 2))))
+    assert "only 3.0 points above the baseline" in weak[0]
+    assert "little can be found in this view" in weak[0]
 
 
 def test_many_views_are_summed_up() -> None:
     gap = np.zeros((4, 4))
     gap[0, 1], gap[2, 3], gap[3, 0] = -0.3, -0.1, 0.2
-    told = alignment(np.full((4, 4), 0.6), gap, names="abcd")
-    assert len(told) == 5
-    assert told[0] == (
-        "Of 12 readings of a view by a model that was trained on another one, 2 find less than the model "
-        "finds at home and 1 more; for 9 no difference can be told. The largest loss is that of the model "
-        "trained on “a” when it reads “b”: 30.0 points (29.0 to 31.0)."
+    findings = alignment(np.full((4, 4), 0.6), gap, names="abcd")
+    assert len(findings) == 5
+    assert all(finding.main for finding in findings)
+    assert findings[0].text == (
+        "Of 12 tests of a model on a view that it was not trained on, 2 find fewer words than on its own "
+        "view and 1 more; 9 have no significant difference. The largest loss is that of the model trained "
+        "on “a” when it is tested on “b”: 30.0 points (29.0 to 31.0)."
     )
 
 
-def preference(accuracy: Any, gap: Any, floor: Any = (0.2,)) -> list[str]:
+def preference(accuracy: Any, gap: Any, baseline: Any = (0.2,)) -> list[str]:
     result = VocabularyPreference(
-        languages=("en",), views=("en", "de"), reference=("en",), accuracy=interval([accuracy]),
-        difference=difference([gap]), baseline=interval(floor), n_train=80, n_test=20, n_skipped=(0,),
+        languages=("en",),
+        views=("en", "de"),
+        reference=("en",),
+        accuracy=interval([accuracy]),
+        difference=difference([gap]),
+        baseline=interval(baseline),
+        n_train=80,
+        n_test=20,
+        n_skipped=(0,),
         confidence=0.95,
-    )  # fmt: skip
-    return [finding.text for finding in rules.preference_findings(result)]
-
-
-def test_preference_is_told_only_where_it_shows() -> None:
-    better, told = preference([0.5, 0.6], [0, 0.1])
-    assert better.startswith("Reading “en”, one model of all views finds 50.0%")
-    assert told == "Of the words of “en”, it finds 10.0 points (9.0 to 11.0) more from “de”."
-    assert preference([0.5, 0.4], [0, -0.1])[1].endswith(
-        "10.0 points (9.0 to 11.0) less from “de”."
     )
+    return texts_of(rules.preference_findings(result))
+
+
+def test_preference_needs_a_significant_difference() -> None:
+    accuracy, gain = preference([0.5, 0.6], [0, 0.1])
+    assert accuracy.startswith("Tested on “en”, the model of all views finds 50.0%")
+    assert gain == "Of the words of “en”, it finds 10.0 points (9.0 to 11.0) more on “de”."
+    assert preference([0.5, 0.4], [0, -0.1])[1].endswith("10.0 points (9.0 to 11.0) less on “de”.")
     assert preference([0.5, 0.505], [0, 0.005])[1] == (
-        "For words of “en”, no difference to “en” can be told when they are read from “de” (+0.5 points, "
-        "−0.5 to +1.5)."
+        "For words of “en”, there is no significant difference between “en” and “de” (+0.5 points, −0.5 to "
+        "+1.5)."
     )
     (only,) = preference([0.2, 0.2], [0, 0])
-    assert "that it reads the view at all does not show" in only
+    assert "it does not show that words can be found" in only
 
 
 def ranks(
@@ -233,58 +250,68 @@ def ranks(
 ) -> list[str]:
     gap = np.asarray(gap, dtype=float)[:, None]
     result = RankAnalysis(
-        ranks=tried, views=("a",), accuracy=interval(accuracy + gap), difference=difference(gap),
-        n_parameters=np.array([1000, 4000, 9000])[-len(gap) :], baseline=interval(0.2), n_train=80,
-        n_test=20, n_skipped=0, confidence=0.95,
-    )  # fmt: skip
-    return [finding.text for finding in rules.rank_findings(result)]
+        ranks=tried,
+        views=("a",),
+        accuracy=interval(accuracy + gap),
+        difference=difference(gap),
+        n_parameters=np.array([1000, 4000, 9000])[-len(gap) :],
+        baseline=interval(0.2),
+        n_train=80,
+        n_test=20,
+        n_skipped=0,
+        confidence=0.95,
+    )
+    return texts_of(rules.rank_findings(result))
 
 
-def test_the_lowest_rank_without_a_loss() -> None:
+def test_lowest_sufficient_rank() -> None:
     assert ranks([-0.2, 0.001, 0]) == [
-        "Read from “a”, rank 64 is the lowest from which on no loss against LiP can be told (+0.1 points, "
-        "−0.9 to +1.1); it has 4,000 numbers, LiP has 9,000."
+        "Tested on “a”, rank 64 is the lowest rank from which none is significantly worse than LiP (+0.1 "
+        "points, −0.9 to +1.1); it has 4,000 parameters, LiP has 9,000."
     ]
     assert ranks([-0.2, -0.1, 0]) == [
-        "Read from “a”, every rank tried finds less than LiP; the one with the smallest loss is rank 64, "
-        "with 10.0 points (9.0 to 11.0)."
+        "Tested on “a”, no rank tried is sufficient: rank 64 finds 10.0 points (9.0 to 11.0) less than LiP."
     ]
     low, gain = ranks([-0.001, 0.05, 0])
     assert "rank 16 is the lowest" in low
-    assert gain == "Read from “a”, rank 64 finds 5.0 points (4.0 to 6.0) more than LiP."
-    # A rank that loses nothing below one that does is chance, not enough.
-    assert "every rank tried finds less" in ranks([0, -0.1, 0])[0]
+    assert gain == "Tested on “a”, rank 64 finds 5.0 points (4.0 to 6.0) more than LiP."
+    # A rank without a loss is not sufficient if a higher one has a loss.
+    assert ranks([0, -0.1, 0]) == ranks([-0.2, -0.1, 0])
     assert ranks([0], tried=(None,)) == [
-        "Read from “a”, LiP finds 60.0% (59.0% to 61.0%) of the words."
+        "Tested on “a”, LiP finds 60.0% (59.0% to 61.0%) of the words."
     ]
-    assert "that it reads the view at all does not show" in ranks([0, 0, 0], accuracy=0.2)[0]
+    assert "it does not show that words can be found" in ranks([0, 0, 0], accuracy=0.2)[0]
 
 
 def extractors(gap: Any) -> ExtractorComparison:
     gap = np.asarray(gap, dtype=float)[:, None]
     return ExtractorComparison(
-        extractors=("FLiP", "LiP", "SpLiCE", "most frequent words"), views=("a",),
-        accuracy=interval(0.6 + gap), difference=difference(gap), n_train=80, n_test=20, n_skipped=0,
+        extractors=("FLiP", "LiP", "SpLiCE", "most frequent words"),
+        views=("a",),
+        accuracy=interval(0.6 + gap),
+        difference=difference(gap),
+        n_train=80,
+        n_test=20,
+        n_skipped=0,
         confidence=0.95,
-    )  # fmt: skip
-
-
-def test_methods_beside_each_other() -> None:
-    (told,) = rules.extractor_findings(extractors([0, 0.002, -0.3, -0.4]))
-    assert told.text == (
-        "Read from “a”, FLiP finds 60.0% (59.0% to 61.0%) of a sentence's words; for LiP no difference can "
-        "be told (+0.2 points, −0.8 to +1.2); SpLiCE finds 30.0 points (29.0 to 31.0) less; guessing the "
-        "most frequent words finds 40.0 points (39.0 to 41.0) less."
     )
-    assert "SpLiCE finds 30.0 points (29.0 to 31.0) more" in rules.extractor_findings(
-        extractors([0, 0, 0.3, -0.4])
-    )[0].text  # fmt: skip
-    for floor, verdict in ((0.005, "cannot be told from"), (0.05, "is less than")):
-        (told,) = rules.extractor_findings(extractors([0, 0, 0, floor]))
-        assert f"of a sentence's words. That {verdict} always guessing" in told.text
-        assert "LiP no" not in told.text
-        assert rules.blind_views(extractors([0, 0, 0, floor])) == ("a",)
-    assert rules.blind_views(extractors([0, 0, 0, -0.1])) == ()
+
+
+def test_extractors_are_compared_with_the_first() -> None:
+    (finding,) = rules.extractor_findings(extractors([0, 0.002, -0.3, -0.4]))
+    assert finding.text == (
+        "Tested on “a”, FLiP finds 60.0% (59.0% to 61.0%) of a sentence's words; LiP has no significant "
+        "difference (+0.2 points, −0.8 to +1.2); SpLiCE finds 30.0 points (29.0 to 31.0) less; the baseline "
+        "finds 40.0 points (39.0 to 41.0) less."
+    )
+    (finding,) = rules.extractor_findings(extractors([0, 0, 0.3, -0.4]))
+    assert "SpLiCE finds 30.0 points (29.0 to 31.0) more" in finding.text
+    for gap, verdict in ((0.005, "is not significantly different from"), (0.05, "is below")):
+        (finding,) = rules.extractor_findings(extractors([0, 0, 0, gap]))
+        assert f"of a sentence's words. That {verdict} the baseline (" in finding.text
+        assert "LiP has no" not in finding.text
+        assert rules.views_at_baseline(extractors([0, 0, 0, gap])) == ("a",)
+    assert rules.views_at_baseline(extractors([0, 0, 0, -0.1])) == ()
 
 
 def entities(gap: float, missing: int = 0, ks: Any = (1, 8, 100)) -> list[str]:
@@ -292,25 +319,32 @@ def entities(gap: float, missing: int = 0, ks: Any = (1, 8, 100)) -> list[str]:
     values[1] += gap
     recall = interval(values)
     result = EntityRecallCurve(
-        ks=np.array(ks), views=("a",), recall_strict=recall, recall_partial=recall, precision=recall,
-        difference=difference(np.full((1, len(ks)), gap)), ceiling=0.9, n_sentences=20, n_skipped=5,
-        n_names=30, n_out_of_vocabulary=missing, confidence=0.95,
-    )  # fmt: skip
-    assert (
-        rules.entity_findings(result, blind={"a"})
-        == rules.entity_findings(result, blind={"a"})[:missing]
+        ks=np.array(ks),
+        views=("a",),
+        recall_strict=recall,
+        recall_partial=recall,
+        precision=recall,
+        difference=difference(np.full((1, len(ks)), gap)),
+        ceiling=0.9,
+        n_sentences=20,
+        n_skipped=5,
+        n_names=30,
+        n_out_of_vocabulary=missing,
+        confidence=0.95,
     )
-    return [finding.text for finding in rules.entity_findings(result, blind=())]
+    findings = rules.entity_findings(result, at_baseline=())
+    assert rules.entity_findings(result, at_baseline={"a"}) == findings[1:]
+    return texts_of(findings)
 
 
 def test_names_with_and_without_bias() -> None:
     assert entities(0.2) == [
-        "Read from “a”, 50.0% (49.0% to 51.0%) of a sentence's names are among the 8 best words without the "
-        "bias; 20.0 points (19.0 to 21.0) more than with it."
+        "Tested on “a”, 50.0% (49.0% to 51.0%) of a sentence's names are among the 8 best words without the "
+        "bias; 20.0 points (19.0 to 21.0) more than with the bias."
     ]
-    assert entities(-0.2)[0].endswith("20.0 points (19.0 to 21.0) less than with it.")
+    assert entities(-0.2)[0].endswith("20.0 points (19.0 to 21.0) less than with the bias.")
     assert entities(0.005)[0].endswith(
-        "no difference to the words with it can be told: +0.5 points (−0.5 to +1.5)."
+        "the difference to the words with the bias is not significant: +0.5 points (−0.5 to +1.5)."
     )
     assert "among the best word without" in entities(0.2, ks=(1,))[0]
     assert entities(0.2, missing=1)[1].startswith("1 of 30 names have a word")
@@ -319,50 +353,65 @@ def test_names_with_and_without_bias() -> None:
 def words(
     gap: Any,
     *,
-    blind: bool = False,
+    is_at_baseline: bool = False,
     bands: tuple[str, ...] = ("1-9", "10-99", "100-999"),
-    guess: Interval | None = None,
-) -> list[str]:
+    baseline: Interval | None = None,
+) -> list[Finding]:
     gap = np.asarray(gap, dtype=float)
     bands = bands[: len(gap)]
     one = np.ones(len(gap), dtype=int)
     result = WordRecoverability(
-        words=np.array(WORDS[: len(gap)]), train_count=one, test_count=one, test_hits=one, recall=one,
-        band=np.array(bands, dtype=object), bands=bands, band_recall=interval(0.5 + gap),
-        band_difference=difference(gap), band_words=one, band_occurrences=one, overall=interval(0.5),
-        n_sentences=20, n_skipped=0, confidence=0.95, band_baseline=guess,
-    )  # fmt: skip
-    return [finding.text for finding in rules.recoverability_findings("a", result, blind=blind)]
+        words=np.array(WORDS[: len(gap)]),
+        train_count=one,
+        test_count=one,
+        test_hits=one,
+        recall=one,
+        band=np.array(bands, dtype=object),
+        bands=bands,
+        band_recall=interval(0.5 + gap),
+        band_difference=difference(gap),
+        band_words=one,
+        band_occurrences=one,
+        overall=interval(0.5),
+        n_sentences=20,
+        n_skipped=0,
+        confidence=0.95,
+        band_baseline=baseline,
+    )
+    return rules.recoverability_findings("a", result, is_at_baseline=is_at_baseline)
 
 
-def test_words_kept_and_lost() -> None:
-    overall, less, more, neither = words([-0.2, 0.005, 0.1])
+def test_words_by_count_in_training() -> None:
+    findings = words([-0.2, 0.005, 0.1])
+    assert [finding.main for finding in findings] == [False, True, False, False]
+    overall, less, more, neither = texts_of(findings)
     assert overall == (
-        "Read from “a”, 50.0% (49.0% to 51.0%) of the occurrences of words are found, all words together."
+        "Tested on “a”, 50.0% (49.0% to 51.0%) of all occurrences of words are found."
     )
     assert less == (
-        "Read from “a”, words that are so often in the training text are found less often than all words: "
-        "1 to 9 times (20.0 points, 19.0 to 21.0)."
+        "Tested on “a”, words with these counts in training are found less often than all words: 1 to 9 "
+        "times (20.0 points, 19.0 to 21.0)."
     )
     assert "more often than all words: 100 to 999 times (10.0 points, 9.0 to 11.0)." in more
-    assert "no difference to all words can be told" in neither
+    assert "not found significantly more or less often than all words" in neither
     assert "10 to 99 times (+0.5 points, −0.5 to +1.5)" in neither
-    assert len(words([0])) == 1  # one band is all words
+    assert len(words([0])) == 1  # a single band is all words
     assert len(words([np.nan, -0.1])) == 2  # too rare for an interval
-    assert len(words([-0.5, -0.1], bands=("0", "1-9"))) == 2  # never seen: of course not found
-    assert words([-0.2, 0.1], guess=interval([0.1, 0.7]))[-1] == (
-        "Read from “a”, no gain over guessing the most frequent words shows for words that are so often "
-        "in the training text: 10 to 99 times (60.0%, 59.0% to 61.0%; guessed 70.0%, 69.0% to 71.0%)."
+    assert len(words([-0.5, -0.1], bands=("0", "1-9"))) == 2  # words that are not in training
+    assert words([-0.2, 0.1], baseline=interval([0.1, 0.7]))[-1].text == (
+        "Tested on “a”, words with these counts in training are not found more often than by the baseline: "
+        "10 to 99 times (60.0%, 59.0% to 61.0%; baseline 70.0%, 69.0% to 71.0%)."
     )
-    assert len(words([-0.2, 0.1], guess=interval([0.1, 0.2]))) == 3
-    (blind,) = words([-0.2, 0.1], blind=True)
-    assert "Guessing does as well" in blind
+    assert len(words([-0.2, 0.1], baseline=interval([0.1, 0.2]))) == 3
+    (at_baseline,) = words([-0.2, 0.1], is_at_baseline=True)
+    assert at_baseline.main
+    assert "The baseline finds as many" in at_baseline.text
 
 
-# --- What is measured --------------------------------------------------------------------------
+# --- Results --------------------------------------------------------------------------
 
 
-def test_every_result_is_there_and_shares_the_split(diagnosis: Diagnosis, plain: Diagnosis) -> None:
+def test_all_results_share_one_split(diagnosis: Diagnosis, plain: Diagnosis) -> None:
     n_test = len(diagnosis.split.test)
     parts = (diagnosis.alignment, diagnosis.preference, diagnosis.ranks, diagnosis.extractors)
     assert {part.n_test for part in parts} == {n_test}
@@ -370,7 +419,7 @@ def test_every_result_is_there_and_shares_the_split(diagnosis: Diagnosis, plain:
     assert [*diagnosis.recoverability] == ["text", "<b>&speech"]
     assert diagnosis.ranks.ranks == (2, None)
     assert diagnosis.extractors.extractors == ("FLiP", "LiP", "SpLiCE", "most frequent words")
-    assert diagnosis.alignment.difference.significant[0, 1]  # the noise costs something
+    assert diagnosis.alignment.difference.significant[0, 1]  # because of the noise
     assert {finding.about for finding in diagnosis.findings} == {
         "alignment", "preference", "recoverability", "entities", "ranks", "extractors",
     }  # fmt: skip
@@ -382,7 +431,7 @@ def test_every_result_is_there_and_shares_the_split(diagnosis: Diagnosis, plain:
     assert repr(plain).startswith("Diagnosis(1 view")
 
 
-def test_examples_are_marked_rightly(diagnosis: Diagnosis) -> None:
+def test_examples_mark_right_words(diagnosis: Diagnosis) -> None:
     rows = [example.row for example in diagnosis.examples]
     assert len(set(rows)) == 20
     assert set(rows) <= set(diagnosis.split.test.tolist())
@@ -402,8 +451,8 @@ def test_examples_are_marked_rightly(diagnosis: Diagnosis) -> None:
             assert len(right) == reading.n_right == len(present) - len(reading.missed)
 
 
-def test_nothing_of_a_test_sentence_is_trained_on() -> None:
-    """Neither words nor copies: the vectorizer sees training sentences, equal texts stay together."""
+def test_no_leakage_of_test_sentences() -> None:
+    """The vectorizer is fitted to training sentences, and equal texts are in one part of the split."""
     seen: list[str] = []
 
     class Spy(CountVectorizer):
@@ -412,7 +461,7 @@ def test_nothing_of_a_test_sentence_is_trained_on() -> None:
             return super().fit(raw_documents)
 
     views, texts = planted(n=200)
-    texts[100:] = [f"  {text.upper()} " for text in texts[:100]]  # the same in other words' clothes
+    texts[100:] = [f"  {text.upper()} " for text in texts[:100]]  # equal except for case and blanks
     found = diagnose(
         views, texts, vectorizer=Spy(), ranks=False, n_examples=3, n_bootstrap=20, verbose=0,
         estimator=FLiPExtractor(max_iter=1), random_state=0,
@@ -424,8 +473,8 @@ def test_nothing_of_a_test_sentence_is_trained_on() -> None:
     }
 
 
-def test_scripts_other_than_latin_are_read_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    from flip_sklearn.report.request import _fit_vectorizer
+def test_default_vectorizer_supports_other_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flip_sklearn.report.inputs import _fit_vectorizer
     from flip_sklearn.vocabulary.defaults import default_min_count
 
     texts = ["नमस्ते दुनिया", "नमस्ते भारत"] * 4
@@ -434,7 +483,7 @@ def test_scripts_other_than_latin_are_read_by_default(monkeypatch: pytest.Monkey
     assert [default_min_count(n) for n in (10, 7200, 40_000, 160_000, 10**7)] == [2, 4, 10, 20, 20]
 
 
-# --- Bad input, before any training --------------------------------------------------------------
+# --- Invalid input ------------------------------------------------------------------------------
 
 
 BAD = {
@@ -462,9 +511,9 @@ BAD = {
     "no name at all": ({"entities": [[]] * 400}, "no name in any"),
     "names are no lists": ({"entities": ["ab"] * 400}, "pass a list of strings"),
     "dictionary": ({"dictionary": np.ones((3, 12))}, "dictionary is an array of shape"),
-    "dictionary function": ({"dictionary": lambda words: [0]}, "the dictionary function gave"),
+    "dictionary function": ({"dictionary": lambda words: [0]}, "the dictionary function returned"),
     "dictionary of nan": ({"dictionary": lambda w: np.full((len(w), 12), np.nan)}, "needs an embedding"),
-    "texts of no view": ({"view_texts": {"c": ["a"] * 400}}, "view_texts names 'c'"),
+    "texts of no view": ({"view_texts": {"c": ["a"] * 400}}, "view_texts has 'c'"),
     "texts of a view": ({"view_texts": {"text": ["a"]}}, r"view_texts\['text'\] has 1 rows"),
     "no mapping": ({"view_texts": ["a"]}, "pass a mapping of views"),
     "groups": ({"groups": [1, 2]}, "one group per sentence"),
@@ -473,7 +522,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_refused_before_training(
+def test_invalid_input_is_rejected_before_training(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def too_late(*args: Any, **kwargs: Any) -> None:
@@ -491,7 +540,7 @@ def test_bad_input_is_refused_before_training(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "here.html"]
 
 
-def test_missing_packages_are_named_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_reported_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install 'flip-sklearn\[report\]'"):
         diagnose(np.ones((4, 2)), ["a"] * 4)
@@ -503,7 +552,7 @@ VOID = {"meta", "img", "br"}
 
 
 class Page(HTMLParser):
-    """What a page is made of; complains of tags that are not closed in order."""
+    """Tags and text of a page; fails if tags are not closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -535,7 +584,7 @@ def page(request: pytest.FixtureRequest) -> Page:
     return Page(request.getfixturevalue(request.param).html)
 
 
-def test_the_page_loads_nothing_and_runs_nothing(page: Page) -> None:
+def test_page_has_no_scripts_and_external_resources(page: Page) -> None:
     names = {name for name, _ in page.tags}
     assert not names & {"script", "link", "iframe", "object", "embed", "form", "base", "video", "b"}
     for tag, attributes in page.tags:
@@ -548,14 +597,14 @@ def test_the_page_loads_nothing_and_runs_nothing(page: Page) -> None:
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
 
 
-def test_style_refers_to_nothing(plain: Diagnosis) -> None:
+def test_style_has_no_external_resources(plain: Diagnosis) -> None:
     style = re.findall(r"<style>(.*?)</style>", plain.html, re.DOTALL)
     assert len(style) == 1
     assert not re.search(r"url\s*\(|@import|expression", style[0])
     assert not re.search(r"https?:", plain.html)
 
 
-def test_the_page_is_well_made(page: Page) -> None:
+def test_page_structure_is_valid(page: Page) -> None:
     assert page.tags[0] == ("html", {"lang": "en"})
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
     assert levels.count(1) == 1
@@ -572,7 +621,7 @@ def test_the_page_is_well_made(page: Page) -> None:
     assert len(page.all("title")) == len(page.all("main")) == 1
 
 
-def test_pictures_are_whole(page: Page) -> None:
+def test_pictures_can_be_opened(page: Page) -> None:
     from PIL import Image
 
     images = page.all("img")
@@ -590,7 +639,7 @@ def test_pictures_are_whole(page: Page) -> None:
             assert all(link.startswith(("#", "data:image/png;")) for link in links)
 
 
-def test_texts_come_out_as_texts(diagnosis: Diagnosis) -> None:
+def test_texts_are_escaped(diagnosis: Diagnosis) -> None:
     shown = "".join(Page(diagnosis.html).text)
     assert EVIL not in diagnosis.html
     assert "<img src=x" not in diagnosis.html
@@ -603,7 +652,7 @@ def test_texts_come_out_as_texts(diagnosis: Diagnosis) -> None:
     assert "heard ? " in shown
 
 
-def test_figures_of_findings_stand_in_the_tables(diagnosis: Diagnosis) -> None:
+def test_numbers_are_in_the_tables(diagnosis: Diagnosis) -> None:
     shown = " ".join(" ".join(Page(diagnosis.html).text).split())
     for i, j in np.ndindex(2, 2):
         value, interval = wording.share(diagnosis.alignment.accuracy, i, j).split(" (")
@@ -616,7 +665,7 @@ def test_figures_of_findings_stand_in_the_tables(diagnosis: Diagnosis) -> None:
             assert f"{word} {result.test_hits[j]} of {result.test_count[j]}" in shown
 
 
-def test_the_same_seed_gives_the_same_bytes(diagnosis: Diagnosis) -> None:
+def test_same_seed_gives_the_same_bytes(diagnosis: Diagnosis) -> None:
     assert small().html == diagnosis.html
     views, texts = planted()
     quick = {
@@ -628,8 +677,10 @@ def test_the_same_seed_gives_the_same_bytes(diagnosis: Diagnosis) -> None:
     assert "random_state=1" in html.unescape(one)
 
 
-def test_long_lists_go_on_below(diagnosis: Diagnosis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flip_sklearn.report.page._TOP", 1)
+def test_long_lists_of_findings_are_cut_at_the_top(
+    diagnosis: Diagnosis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flip_sklearn.report.page._N_TOP", 1)
     shown = " ".join(Page(small(n_examples=0).html).text)
     main = [
         finding for finding in diagnosis.findings if finding.about == "alignment" and finding.main
@@ -639,14 +690,14 @@ def test_long_lists_go_on_below(diagnosis: Diagnosis, monkeypatch: pytest.Monkey
     assert all(shown.count(finding.text) == 1 for finding in main[1:])  # still in its section
 
 
-def test_the_page_is_small(diagnosis: Diagnosis) -> None:
+def test_page_size(diagnosis: Diagnosis) -> None:
     assert len(diagnosis.html.encode()) < 2_000_000
 
 
-# --- Onto the disk -------------------------------------------------------------------------------
+# --- Saving --------------------------------------------------------------------------------------
 
 
-def test_saving(diagnosis: Diagnosis, tmp_path: Path) -> None:
+def test_save(diagnosis: Diagnosis, tmp_path: Path) -> None:
     path = diagnosis.save(tmp_path / "new" / "report.html")
     assert path.read_bytes() == diagnosis.html.encode("utf8")
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
@@ -655,7 +706,7 @@ def test_saving(diagnosis: Diagnosis, tmp_path: Path) -> None:
         diagnosis.save(tmp_path / "report.txt")
 
 
-def test_out_saves(tmp_path: Path) -> None:
+def test_out_saves_the_page(tmp_path: Path) -> None:
     views, texts = planted(n=120)
     found = diagnose(
         views["text"], texts, out=tmp_path / "r.html", ranks=False, n_bootstrap=10, verbose=0,
@@ -665,7 +716,7 @@ def test_out_saves(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", ["os.fsync", "os.replace"])
-def test_a_failure_keeps_the_old_page(
+def test_failed_save_keeps_the_old_page(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*args: Any) -> None:
@@ -680,7 +731,7 @@ def test_a_failure_keeps_the_old_page(
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_a_kill_keeps_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_save_keeps_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "report.html"
     path.write_text("the old page")
     monkeypatch.setattr("os.fsync", lambda file: os.kill(os.getpid(), signal.SIGKILL))
@@ -693,11 +744,11 @@ def test_a_kill_keeps_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert path.read_text() == "the old page"
 
 
-# --- In a real browser -----------------------------------------------------------------------------
+# --- In a browser ----------------------------------------------------------------------------------
 
 
 def rendered(path: Path) -> str:
-    """The page as Chromium has it after loading it with no network."""
+    """The DOM of the page after Chromium has loaded it without network."""
     command = [
         CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--proxy-server=127.0.0.1:9",
         "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={path.parent / 'profile'}",
@@ -707,28 +758,26 @@ def rendered(path: Path) -> str:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-def test_a_browser_shows_the_findings_and_runs_nothing(
-    diagnosis: Diagnosis, tmp_path: Path
-) -> None:
+def test_browser_shows_findings_and_runs_no_script(diagnosis: Diagnosis, tmp_path: Path) -> None:
     seen = Page(rendered(diagnosis.save(tmp_path / "report.html")))
     shown = "".join(seen.text)
     assert all(finding.text in shown for finding in diagnosis.findings)
     assert not seen.all("script")
     assert f"A title & {EVIL}" in shown
 
-    # Were a script to get through, the policy of the page would still stop it; without, it would run.
-    through = diagnosis.html.replace("</main>", f"{EVIL}</main>")
-    blocked, open_ = tmp_path / "through.html", tmp_path / "open.html"
-    blocked.write_text(through, encoding="utf8")
-    open_.write_text(through.replace("Content-Security-Policy", "x"), encoding="utf8")
+    # The content security policy blocks a script that is not escaped; without the policy it runs.
+    with_script = diagnosis.html.replace("</main>", f"{EVIL}</main>")
+    blocked, unprotected = tmp_path / "blocked.html", tmp_path / "unprotected.html"
+    blocked.write_text(with_script, encoding="utf8")
+    unprotected.write_text(with_script.replace("Content-Security-Policy", "x"), encoding="utf8")
     assert "<title>owned</title>" not in rendered(blocked)
-    assert "<title>owned</title>" in rendered(open_)
+    assert "<title>owned</title>" in rendered(unprotected)
 
 
 # --- The example -----------------------------------------------------------------------------------
 
 
-def test_typos(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_typos_of_the_example(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     monkeypatch.delitem(sys.modules, "report", raising=False)
     import report as example
