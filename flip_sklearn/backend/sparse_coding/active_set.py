@@ -1,16 +1,17 @@
-"""Many small problems, w^T G w - 2 b^T w over w >= 0, solved exactly and side by side by active sets.
+"""Exact minimization of many small problems, w^T G w - 2 b^T w over w >= 0, by batched active sets.
 
-The weights that are not held at zero are free. Each step solves for them without the sign. Where some
-come out negative, they are clipped if that lowers the objective; else w goes towards the solution as far
-as the signs allow, and the weights that reach zero are held there. Where none is negative, w is the
-minimum over its free weights, and those at zero that would lower the objective are set free.
+Weights that are not fixed at zero are free. Each step solves for the free weights without the sign
+constraint. If some are negative, they are clipped to zero if that lowers the objective; otherwise w moves
+towards the solution as far as the signs allow, and the weights that reach zero are fixed there. If none is
+negative, w is the minimum over the free weights, and fixed weights that would lower the objective become
+free.
 
-The objective never rises, and of the weights set free at a minimum at least one grows: so no set of free
-weights comes twice at a minimum, and the steps end. In rounded arithmetic all of them may go back to
-zero; that ends them, too.
+The objective never increases, and of the weights that become free at a minimum at least one grows. So no
+set of free weights occurs twice at a minimum, and the number of steps is finite. With rounding, all of
+the weights that became free may return to zero; this also ends the steps.
 
-Equal or collinear words make G singular. It gets a ridge, and one step of refinement takes the ridge's bias
-away. Equal words then share their weight.
+Equal or collinear words make G singular. A ridge is added to G, and one step of iterative refinement
+removes the bias of the ridge. Equal words then share their weight.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ import math
 
 import torch
 
-# On a diagonal of ones. The objective is off by this times |w|^2 at most.
+# Relative to a diagonal of ones. The error of the objective is at most RIDGE |w|^2.
 RIDGE = 1e-12
-# Where G is made of rounded products and the first one was not enough.
-RIDGE_OF_ROUNDED = 1e-6
+# Used if G is not positive definite with the first ridge, because its products are rounded.
+LARGE_RIDGE = 1e-6
 
+# Differences below these are treated as rounding.
 SLOPE_ROUNDING = 1e-13
 VALUE_ROUNDING = 1e-14
 
@@ -38,66 +40,78 @@ def minimize_quadratic(
     G : (m, s, s)
         Positive semi-definite with a diagonal of ones, or zeros where not allowed.
     b, w : (m, s)
-        ``w`` >= 0 is the start; b is at most about 1.
+        ``w`` >= 0 is the initial point; b is at most about 1.
     allowed : (m, s) bool
-        Elsewhere the result is zero.
+        Weights that may be positive; the others are zero in the result.
     """
     result = w.clone()
-    rows = torch.arange(len(G), device=G.device)
+    rows = torch.arange(len(G), device=G.device)  # of the problems that are not finished
     free = allowed & ((w > 0) | (slope(G, b, w) > 0))
-    settled = torch.zeros_like(free)  # the free words of the last minimum over free words
-    once = torch.zeros(len(G), dtype=torch.bool, device=G.device)  # whether there was one
+    last_free = torch.zeros_like(free)  # free weights at the last minimum over free weights
+    had_minimum = torch.zeros(len(G), dtype=torch.bool, device=G.device)
     for _ in range(30 + 3 * G.shape[1]):
         x = _solve_free(G, b, free)
         negative = free & (x <= 0)
-        inside = ~negative.any(dim=1)
+        is_minimum = ~negative.any(dim=1)
         clipped = x.clamp(min=0)
-        lower = _value(G, b, clipped) < _value(G, b, w) - VALUE_ROUNDING
-        # As far towards x as no weight gets negative.
-        room = torch.where(negative, w / (w - x).clamp(min=torch.finfo(w.dtype).tiny), math.inf)
-        shortest = room.min(dim=1, keepdim=True).values
-        hit = negative & (room <= shortest)
-        partway = (w + shortest.clamp(max=1) * (x - w)).masked_fill_(hit, 0).clamp_(min=0)
-        accept = (inside | lower)[:, None]
+        is_lower = _objective(G, b, clipped) < _objective(G, b, w) - VALUE_ROUNDING
+        accept = (is_minimum | is_lower)[:, None]
+        partway, reached_zero = _move_towards(w, x, negative)
         w = torch.where(accept, clipped, partway)
-        free = torch.where(accept, w > 0, free & ~hit)
-        enters = allowed & ~free & (slope(G, b, w) > SLOPE_ROUNDING) & inside[:, None]
-        # Where the words that entered all left again, only rounding called for them.
-        over = inside & (~enters.any(dim=1) | (once & (free == settled).all(dim=1)))
-        once |= inside
-        settled = torch.where(inside[:, None], free, settled)
+        free = torch.where(accept, w > 0, free & ~reached_zero)
+        enters = allowed & ~free & (slope(G, b, w) > SLOPE_ROUNDING) & is_minimum[:, None]
+        # If the weights that became free all returned to zero, they became free by rounding only.
+        is_repeated = had_minimum & (free == last_free).all(dim=1)
+        is_done = is_minimum & (~enters.any(dim=1) | is_repeated)
+        had_minimum |= is_minimum
+        last_free = torch.where(is_minimum[:, None], free, last_free)
         free |= enters
-        if over.any():
-            result[rows[over]] = w[over]
-            on = ~over
-            rows, G, b, w, allowed = rows[on], G[on], b[on], w[on], allowed[on]
-            free, settled, once = free[on], settled[on], once[on]
+        if is_done.any():
+            result[rows[is_done]] = w[is_done]
+            keep = ~is_done
+            rows, G, b, w, allowed = rows[keep], G[keep], b[keep], w[keep], allowed[keep]
+            free, last_free, had_minimum = free[keep], last_free[keep], had_minimum[keep]
             if not len(rows):
                 return result
-    result[rows] = w  # rounding: not optimal to the last digits, as the gap will say
+    result[rows] = w  # not optimal to the last digits because of rounding, as the gap will show
     return result
 
 
+def _move_towards(
+    w: torch.Tensor, x: torch.Tensor, negative: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Move from w >= 0 towards x until the first weight reaches zero.
+
+    ``negative`` marks the weights with x <= 0. Returns the weights, and which of them reached zero.
+    """
+    tiny = torch.finfo(w.dtype).tiny
+    max_step = torch.where(negative, w / (w - x).clamp(min=tiny), math.inf)
+    step = max_step.min(dim=1, keepdim=True).values
+    reached_zero = negative & (max_step <= step)
+    moved = w + step.clamp(max=1) * (x - w)
+    return moved.masked_fill_(reached_zero, 0).clamp_(min=0), reached_zero
+
+
 def slope(G: torch.Tensor, b: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-    """b - G w: half of how fast the objective falls as each weight grows."""
+    """Compute b - G w, half of the negative gradient of the objective."""
     return torch.baddbmm(b[:, :, None], G, w[:, :, None], alpha=-1)[:, :, 0]
 
 
-def _value(G: torch.Tensor, b: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+def _objective(G: torch.Tensor, b: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     return -(w * (b + slope(G, b, w))).sum(dim=1)
 
 
 def _solve_free(G: torch.Tensor, b: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
-    """The minimum over the free weights alone, whatever their signs."""
-    both = free[:, :, None] & free[:, None, :]
-    H = G.masked_fill(~both, 0)
+    """Minimize over the free weights without the sign constraint."""
+    both_free = free[:, :, None] & free[:, None, :]
+    H = G.masked_fill(~both_free, 0)
     A = H.clone()
     A.diagonal(dim1=1, dim2=2).add_((~free).to(G.dtype) + RIDGE)
     L, failed = torch.linalg.cholesky_ex(A)
     b = b.masked_fill(~free, 0)[:, :, None]
-    if bool((failed > 0).any()):  # a Gram matrix of rounded products: a ridge above the rounding
-        A.diagonal(dim1=1, dim2=2).add_((failed > 0)[:, None] * RIDGE_OF_ROUNDED)
+    if bool((failed > 0).any()):  # the products in G are rounded: use a ridge above the rounding
+        A.diagonal(dim1=1, dim2=2).add_((failed > 0)[:, None] * LARGE_RIDGE)
         L = torch.linalg.cholesky_ex(A).L
     x = torch.cholesky_solve(b, L)
-    x = x + torch.cholesky_solve(b - H @ x, L)
+    x = x + torch.cholesky_solve(b - H @ x, L)  # iterative refinement
     return x[:, :, 0].masked_fill_(~free, 0)

@@ -1,11 +1,11 @@
-"""Non-negative sparse codes of many vectors over one dictionary, by batched working sets.
+"""Sparse non-negative codes of many vectors over one dictionary, by batched working sets.
 
 For every row v of the targets, over weights w >= 0 of the words D_1 ... D_V (the rows of D),
 
     P(w) = |v - D^T w|^2 + l1 sum_j w_j.                                                    (1)
 
 With l1 = 0 this is non-negative least squares: D^T w is the projection of v on the cone of the words and
-v - D^T w the one on its polar cone.
+v - D^T w its projection on the polar cone.
 
 Optimality. With the residual r = v - D^T w, w is a minimum if and only if D_j . r <= l1 / 2 for every
 word, with equality where w_j > 0.
@@ -15,28 +15,29 @@ Dual. Every y with D_j . y <= l1 / 2 for all j bounds the minimum from below by
     Q(y) = |v|^2 - |v - y|^2 = 2 y . v - |y|^2,                                             (2)
 
 with equality at the optimal residual. For l1 > 0 the multiple y = s r is feasible for
-0 <= s <= (l1 / 2) / max_j D_j . r; s is the best such number, and the gap P(w) - Q(s r) bounds how far w
-is from the optimum. For l1 = 0 no multiple of r need be feasible. With the bound
-sum_j |D_j| w_j <= kappa, which changes nothing if kappa is large enough, the dual is
+0 <= s <= (l1 / 2) / max_j D_j . r; s is the best such number, and the gap P(w) - Q(s r) bounds the
+distance of P(w) from the minimum. For l1 = 0 there may be no feasible multiple of r. With the constraint
+sum_j |D_j| w_j <= kappa, which does not change the solution if kappa is large enough, the dual is
 
     Q(y) = 2 y . v - |y|^2 - 2 kappa max(0, max_j D_j . y / |D_j|)                          (3)
 
-for any y. So for l1 = 0 the gap, again at the best multiple of r, is against every w within the bound
-kappa = |v| + 2 sum_j |D_j| w_j of the w found. Gaps are divided by |v|^2. For the optimal residual r*,
-|r - r*|^2 <= gap |v|^2.
+for any y. So for l1 = 0 the gap, again at the best multiple of r, compares with all weights that satisfy
+the constraint with kappa = |v| + 2 sum_j |D_j| w_j, where w are the current weights. Gaps are divided by
+|v|^2. For the optimal residual r*, |r - r*|^2 <= gap |v|^2.
 
-Method. Each row has a small set of words. A round computes D r for a block of rows, one product, and
-adds the few words that violate optimality the most. Then (1) over the set, some tens of numbers with
-their Gram matrix, is solved exactly (``active_set.py``). Words at zero, well inside their bound, leave
-the set. A row is finished when its gap is small enough or no word outside its set violates optimality.
-The products are in the format of the data, the small problems in float64.
+Method. Each row has a working set of words. A round computes D r for a block of rows, which is one
+product, and adds the few words that violate optimality the most. Then (1) restricted to the set, which
+has some tens of words, is solved exactly from their Gram matrix (``active_set.py``). Words with weight
+zero and a correlation well below l1 / 2 leave the set. A row is finished when its gap is small enough or
+no word outside its set violates optimality. The products are in the format of the data, the small
+problems in float64.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -45,23 +46,25 @@ from flip_sklearn.backend.device import as_shared_tensor, rows_per_block, to_num
 from flip_sklearn.backend.ranking import top_k
 from flip_sklearn.backend.sparse_coding.active_set import minimize_quadratic, slope
 
-# Of the gap. Without a penalty it is the residual that is asked for, whose error is the gap's square root.
+# Tolerance of the gap. Without a penalty it is smaller, because the error of the residual, which is used
+# there, is the square root of the gap.
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-10}
 PROJECTION_TOLERANCE = {torch.float32: 1e-9, torch.float64: 1e-14}
 
-# Rows in work at one time. More of them waste less of the products of the last rounds, which few rows need.
+# Rows of a block. In larger blocks the last rounds, which few rows need, use more of the product's capacity.
 ROWS = {"cpu": 1024, "cuda": 2**14}
 
-# Words that join a row's set in a round, at least; and this share of the largest set. Too many make the
-# small problems slow, too few the rounds many.
+# Minimum number of words that join a set in a round, and their minimum share of the largest set. More new
+# words make the small problems slower, fewer make the rounds more.
 NEW_WORDS = 8
 GROWTH = 0.25
 
-# A word at zero leaves the set when its correlation is below its bound by this much of |D_j| |v|. It can
-# only come back after the residual has moved, so no word comes and goes by rounding.
+# A word with weight zero leaves the set when its correlation is below l1 / 2 by more than this share of
+# |D_j| |v|. It can return only after the residual has changed, so rounding does not move words in and out.
 SLACK = 1e-3
 
-# Numbers in work at one time: gathered words, and small Gram matrices. On a CPU they stay in a core's cache.
+# Elements of the gathered words and of the Gram matrices that are computed at one time. On a CPU they stay
+# in the cache of a core.
 GATHERED_ELEMENTS = {"cpu": 2**19, "cuda": 2**28}
 SMALL_ELEMENTS = {"cpu": 2**16, "cuda": 2**26}
 MIN_SMALL_ROWS = 16
@@ -69,18 +72,18 @@ MIN_SMALL_ROWS = 16
 
 @dataclass(frozen=True)
 class Decomposition:
-    """Words and weights of each row, largest weight first.
+    """Words and weights of each row, ordered by weight.
 
     Attributes
     ----------
     indices : (n, m) int64
-        Words with weight > 0, padded with -1; m is the most that a row has.
+        Words with weight > 0, largest weight first, padded with -1; m is the maximum over the rows.
     weights : (n, m)
         In the format of the targets, 0 where padded.
     gap : (n,) float64
-        Duality gap over |v|^2, 0 for zero rows.
+        Duality gap divided by |v|^2, 0 for zero rows.
     n_rounds : int
-        Products with the whole dictionary that the slowest row needed.
+        Maximum number of products with the whole dictionary that a row needed.
     """
 
     indices: torch.Tensor
@@ -90,14 +93,14 @@ class Decomposition:
 
 
 class SparseCoder:
-    """A dictionary on a device, ready for NumPy rows.
+    """Sparse coding of NumPy arrays over one dictionary, which is stored on a device.
 
     Parameters
     ----------
     dictionary : ndarray of shape (V, d)
     device : torch.device
     dtype : torch.float32 or torch.float64
-        Format of the products and of what comes back.
+        Format of the products and of the results.
     """
 
     def __init__(self, dictionary: np.ndarray, device: torch.device, dtype: torch.dtype) -> None:
@@ -106,10 +109,10 @@ class SparseCoder:
     def decompose(
         self, targets: np.ndarray, l1: float, *, tol: float | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Indices (n, m), weights (n, m) and gap (n,) of :class:`Decomposition`, as arrays."""
+        """Return indices (n, m), weights (n, m) and gap (n,) of :class:`Decomposition` as arrays."""
         rows = as_shared_tensor(targets).to(self._dictionary.device, self._dictionary.dtype)
-        found = nonnegative_lasso(self._dictionary, rows, l1, tol=tol)
-        return to_numpy(found.indices), to_numpy(found.weights), to_numpy(found.gap)
+        result = nonnegative_lasso(self._dictionary, rows, l1, tol=tol)
+        return to_numpy(result.indices), to_numpy(result.weights), to_numpy(result.gap)
 
 
 @torch.inference_mode()
@@ -127,17 +130,19 @@ def nonnegative_lasso(
     Parameters
     ----------
     dictionary : (V, d) float32 or float64
-        One word a row, of any length; words of length zero get no weight.
-    targets : (n, d), of the same format on the same device
+        One word per row, of any norm; words of norm zero get no weight.
+    targets : (n, d)
+        Of the same format and on the same device.
     l1 : float
-        >= 0; from 2 max_j D_j . v on the solution is zero. 0 is non-negative least squares.
+        >= 0. The solution is zero for l1 >= 2 max_j D_j . v. 0 is non-negative least squares.
     tol : float, optional
-        Largest gap, relative to |v|^2; by default 1e-6 for float32 and 1e-10 for float64, for l1 = 0
-        1e-9 and 1e-14. A row also ends where violations are rounding; ``gap`` says where that was.
+        Tolerance of the gap, relative to |v|^2; by default 1e-6 for float32 and 1e-10 for float64, for
+        l1 = 0 1e-9 and 1e-14. A row also ends when violations are as small as rounding errors; its gap
+        is then in ``gap``.
     max_rounds : int
-        Most products with the dictionary for one row.
+        Maximum number of products with the dictionary for one row.
     after_rows : callable, optional
-        Told the number of rows whenever some are finished.
+        Called with the number of rows whenever some are finished.
 
     Returns
     -------
@@ -148,29 +153,29 @@ def nonnegative_lasso(
     ValueError
         If shapes, formats or devices do not match, or l1 is not a finite number >= 0.
     """
-    _check(dictionary, targets, l1)
+    _check_arguments(dictionary, targets, l1)
     if tol is None:
         tol = (TOLERANCE if l1 > 0 else PROJECTION_TOLERANCE)[targets.dtype]
     norms = torch.linalg.vector_norm(dictionary, dim=1, dtype=torch.float64)
-    if l1 == 0:  # the cone does not depend on the lengths of the words
+    if l1 == 0:  # the cone does not depend on the norms of the words
         dictionary = (dictionary / norms.clamp(min=torch.finfo(norms.dtype).tiny)[:, None]).to(
             targets.dtype
         )
-    parts = []
-    for v in torch.split(targets, ROWS[targets.device.type]):
-        parts.append(_Block(dictionary, norms, v, l1, tol).solve(max_rounds))
+    blocks = []
+    for rows in torch.split(targets, ROWS[targets.device.type]):
+        blocks.append(_BlockSolver(dictionary, norms, rows, l1, tol).solve(max_rounds))
         if after_rows is not None:
-            after_rows(len(v))
-    width = max((p.indices.shape[1] for p in parts), default=0)
+            after_rows(len(rows))
+    width = max(block.indices.shape[1] for block in blocks)
     return Decomposition(
-        torch.cat([_widen(p.indices, width, -1) for p in parts]),
-        torch.cat([_widen(p.weights, width, 0) for p in parts]),
-        torch.cat([p.gap for p in parts]),
-        max(p.n_rounds for p in parts),
+        torch.cat([_pad(block.indices, width, -1) for block in blocks]),
+        torch.cat([_pad(block.weights, width, 0) for block in blocks]),
+        torch.cat([block.gap for block in blocks]),
+        max(block.n_rounds for block in blocks),
     )
 
 
-def _check(dictionary: torch.Tensor, targets: torch.Tensor, l1: float) -> None:
+def _check_arguments(dictionary: torch.Tensor, targets: torch.Tensor, l1: float) -> None:
     if not (math.isfinite(l1) and l1 >= 0):
         raise ValueError(f"l1={l1!r} is not allowed; use a finite number >= 0.")
     if dictionary.ndim != 2 or targets.ndim != 2 or dictionary.shape[1] != targets.shape[1]:
@@ -191,185 +196,237 @@ def _check(dictionary: torch.Tensor, targets: torch.Tensor, l1: float) -> None:
         )
 
 
-def _widen(rows: torch.Tensor, width: int, fill: int) -> torch.Tensor:
+def _pad(rows: torch.Tensor, width: int, fill: int) -> torch.Tensor:
     return torch.nn.functional.pad(rows, (0, width - rows.shape[1]), value=fill)
 
 
-class _Block:
-    """Some rows until each of them is solved.
+@dataclass
+class _WorkingSets:
+    """Working sets of the m rows of a block that are not finished, padded to s slots each.
 
-    Slots (m, s) of a row's set hold a word each; ``used`` says which do, they come first. All small
-    problems are scaled: words and v to length one, so ``w`` is w_j |D_j| / |v|.
+    The small problems are scaled to words and targets of norm one: ``weights`` holds w_j |D_j| / |v| and
+    ``slope`` holds (D_j . r - l1 / 2) / (|D_j| |v|).
+    """
+
+    rows: torch.Tensor  # (m,) int64, positions in the block
+    words: torch.Tensor  # (m, s) int64, 0 where not used
+    used: torch.Tensor  # (m, s) bool, whether a slot holds a word
+    weights: torch.Tensor  # (m, s) float64
+    slope: torch.Tensor  # (m, s) float64
+    target_products: torch.Tensor  # (m, s), D_j . v
+    gram: torch.Tensor  # (m, s, s), D_i . D_j
+
+    def select(self, mask: torch.Tensor) -> _WorkingSets:
+        """Return the sets of some of the rows."""
+        return _WorkingSets(*(getattr(self, field.name)[mask] for field in fields(self)))
+
+    def contains(self, words: torch.Tensor) -> torch.Tensor:
+        """Whether the set of each row contains the words (m, k), as bool (m, k)."""
+        is_same = words[:, :, None] == self.words[:, None, :]
+        return torch.any(is_same & self.used[:, None, :], dim=2)
+
+    def drop_slack_words(self) -> None:
+        """Remove words with weight zero whose correlation is well below the bound."""
+        is_slack = (self.weights == 0) & (self.slope < -SLACK)
+        self.used, order = _move_to_front(self.used & ~is_slack)
+        self.words = self.words.gather(1, order).masked_fill_(~self.used, 0)
+        self.weights = self.weights.gather(1, order).masked_fill_(~self.used, 0)
+        self.target_products = self.target_products.gather(1, order)
+        gram_rows = self.gram.gather(1, order[:, :, None].expand(-1, -1, self.gram.shape[2]))
+        self.gram = gram_rows.gather(2, order[:, None, :].expand(-1, order.shape[1], -1))
+
+    def add(
+        self, words: torch.Tensor, used: torch.Tensor, products: torch.Tensor, gram: torch.Tensor
+    ) -> None:
+        """Add words (m, q) with weight zero, given their products with targets (m, q) and words (m, q, s)."""
+        n_old = self.words.shape[1]
+        self.words = torch.cat([self.words, words], dim=1)
+        self.used = torch.cat([self.used, used], dim=1)
+        self.weights = torch.cat([self.weights, self.weights.new_zeros(words.shape)], dim=1)
+        self.target_products = torch.cat([self.target_products, products], dim=1)
+        old_rows = torch.cat([self.gram, gram[:, :, :n_old].mT], dim=2)
+        self.gram = torch.cat([old_rows, gram], dim=1)
+
+
+class _BlockSolver:
+    """Solves (1) for a block of rows; ``norms`` are those of the caller's words.
+
+    For l1 = 0 the rows of ``dictionary`` have norm one or zero.
     """
 
     def __init__(
-        self, D: torch.Tensor, norms: torch.Tensor, v: torch.Tensor, l1: float, tol: float
+        self,
+        dictionary: torch.Tensor,
+        norms: torch.Tensor,
+        targets: torch.Tensor,
+        l1: float,
+        tol: float,
     ) -> None:
-        self._D, self._v, self._l1, self._tol = D, v, l1, tol
-        self._true_norms = norms  # of the caller's words
-        self._norms = norms if l1 > 0 else (norms > 0).double()  # of the rows of D
-        self._size: torch.Tensor = torch.linalg.vector_norm(v, dim=1, dtype=torch.float64)
-        self._live = (self._size > 0).nonzero().view(-1)  # rows of v that are still in work
-        k = len(self._live)
-        self._words = torch.zeros((k, 0), dtype=torch.int64, device=v.device)
-        self._used = torch.zeros((k, 0), dtype=torch.bool, device=v.device)
-        self._w = torch.zeros((k, 0), dtype=torch.float64, device=v.device)
-        self._slope = torch.zeros_like(self._w)
-        self._Dv = v.new_zeros((k, 0))
-        self._G = v.new_zeros((k, 0, 0))
-        self._gap = torch.zeros_like(self._size)
-        self._done: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self._dictionary, self._targets, self._l1, self._tol = dictionary, targets, l1, tol
+        self._word_norms = norms
+        self._norms = norms if l1 > 0 else (norms > 0).double()  # of the rows of ``dictionary``
+        size: torch.Tensor = torch.linalg.vector_norm(targets, dim=1, dtype=torch.float64)
+        self._target_norms, self._gap = size, torch.zeros_like(size)
+        # Rows of the block, their words and weights.
+        self._finished: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        rows = (size > 0).nonzero().view(-1)
+        empty = size.new_zeros((len(rows), 0))
+        self._sets = _WorkingSets(
+            rows=rows,
+            words=empty.long(),
+            used=empty.bool(),
+            weights=empty,
+            slope=empty,
+            target_products=empty.to(targets.dtype),
+            gram=targets.new_zeros((len(rows), 0, 0)),
+        )
 
     def solve(self, max_rounds: int) -> Decomposition:
+        """Run at most ``max_rounds`` rounds."""
         n_rounds = 0
-        while len(self._live) and n_rounds < max_rounds:
+        while len(self._sets.rows) and n_rounds < max_rounds:
             n_rounds += 1
-            values, columns, r = self._violations()
-            rounding = 4 * torch.finfo(r.dtype).eps * self._size[self._live][:, None]
-            new = (values - self._l1 / 2) > rounding * self._norms[columns]
-            new &= ~self._in_set(columns)
-            gap = self._gaps(r, values[:, 0])
-            self._gap[self._live] = gap
-            going = (gap > self._tol) & new.any(dim=1)
+            residual = self._residual()
+            correlations, words = self._largest_correlations(residual)
+            gap = self._compute_gap(residual, correlations[:, 0])
+            self._gap[self._sets.rows] = gap
             if n_rounds == max_rounds:
                 break
-            if not going.all():
-                self._keep(going)
-                new, columns = new[going], columns[going]
-            if len(self._live):
-                self._extend(columns, new)
+            is_new = self._violates(correlations, words) & ~self._sets.contains(words)
+            is_unfinished = (gap > self._tol) & is_new.any(dim=1)
+            if not is_unfinished.all():
+                self._finish(~is_unfinished)
+                words, is_new = words[is_unfinished], is_new[is_unfinished]
+            if len(self._sets.rows):
+                self._update_sets(words, is_new)
                 self._solve_sets()
-        self._keep(torch.zeros(len(self._live), dtype=torch.bool, device=self._v.device))
+        self._finish(torch.ones_like(self._sets.rows, dtype=torch.bool))
         return self._result(n_rounds)
 
-    def _violations(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The largest correlations D r of each row, their words, and r."""
-        v = self._v[self._live]
-        r = v
-        if self._words.shape[1]:
-            weights = (self._w * self._scale()).to(v.dtype)
-            r = v - torch.nn.functional.embedding_bag(
-                self._words, self._D, per_sample_weights=weights, mode="sum"
-            )
-        n_words = len(self._D)
-        k = min(max(NEW_WORDS, int(GROWTH * self._words.shape[1])), n_words)
-        found = []
-        for part in torch.split(r, rows_per_block(n_words, len(r), r.device)):
-            found.append(top_k(part @ self._D.T, k))
-        return torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found]), r
+    def _residual(self) -> torch.Tensor:
+        """Compute r = v - D^T w of the unfinished rows."""
+        sets = self._sets
+        v = self._targets[sets.rows]
+        if not sets.words.shape[1]:
+            return v
+        weights = (sets.weights * self._weight_scale()).to(v.dtype)
+        return v - torch.nn.functional.embedding_bag(
+            sets.words, self._dictionary, per_sample_weights=weights, mode="sum"
+        )
 
-    def _scale(self) -> torch.Tensor:
-        """From scaled weights to those of the rows of D: |v| / |D_j| where a slot is used."""
-        norms = self._norms[self._words].masked_fill_(~self._used, 1)
-        return self._size[self._live][:, None] / norms
+    def _largest_correlations(self, residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the largest D_j . r of each row, largest first, and their words."""
+        n_words = len(self._dictionary)
+        k = min(max(NEW_WORDS, int(GROWTH * self._sets.words.shape[1])), n_words)
+        n_rows = rows_per_block(n_words, len(residual), residual.device)
+        parts = [top_k(part @ self._dictionary.T, k) for part in torch.split(residual, n_rows)]
+        return torch.cat([values for values, _ in parts]), torch.cat([words for _, words in parts])
 
-    def _in_set(self, columns: torch.Tensor) -> torch.Tensor:
-        same = columns[:, :, None] == self._words[:, None, :]
-        return torch.any(same & self._used[:, None, :], dim=2)
+    def _violates(self, correlations: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+        """Whether words violate optimality by more than rounding."""
+        size = self._target_norms[self._sets.rows][:, None]
+        rounding = 4 * torch.finfo(correlations.dtype).eps * size
+        return (correlations - self._l1 / 2) > rounding * self._norms[words]
 
-    def _gaps(self, r: torch.Tensor, highest: torch.Tensor) -> torch.Tensor:
-        """(2) and (3) of the module's docstring at the best multiple of r."""
-        size = self._size[self._live]
-        unit = size.to(r.dtype)[:, None]
-        r, v, highest = r / unit, self._v[self._live] / unit, highest.double() / size
+    def _weight_scale(self) -> torch.Tensor:
+        """Return |v| / |D_j| of each slot, from scaled weights to weights of the dictionary's rows."""
+        sets = self._sets
+        norms = self._norms[sets.words].masked_fill_(~sets.used, 1)
+        return self._target_norms[sets.rows][:, None] / norms
+
+    def _compute_gap(self, residual: torch.Tensor, highest: torch.Tensor) -> torch.Tensor:
+        """Compute the gap by (2) or (3) of the module's docstring at the best multiple of r.
+
+        ``highest`` is max_j D_j . r.
+        """
+        sets = self._sets
+        size = self._target_norms[sets.rows]
+        unit = size.to(residual.dtype)[:, None]
+        r, v, highest = residual / unit, self._targets[sets.rows] / unit, highest.double() / size
         rr = r.square().sum(dim=1, dtype=size.dtype)
         rv = (r * v).sum(dim=1, dtype=size.dtype)
         tiny = torch.finfo(size.dtype).tiny
         if self._l1 > 0:
-            total = (self._w * self._scale()).sum(dim=1) / size.square()
-            primal = rr + self._l1 * total
-            bound = (self._l1 / 2 / size) / highest.clamp(min=tiny)
-            s = torch.minimum(rv / rr.clamp(min=tiny), bound).clamp(min=0)
-            dual = 2 * s * rv - s.square() * rr
+            weight_sum = (sets.weights * self._weight_scale()).sum(dim=1) / size.square()
+            primal = rr + self._l1 * weight_sum
+            max_multiple = (self._l1 / 2 / size) / highest.clamp(min=tiny)
+            multiple = torch.minimum(rv / rr.clamp(min=tiny), max_multiple).clamp(min=0)
+            dual = 2 * multiple * rv - multiple.square() * rr
         else:
-            kappa = 1 + 2 * self._w.sum(dim=1)
+            kappa = 1 + 2 * sets.weights.sum(dim=1)
             primal = rr
-            lift = (rv - kappa * highest.clamp(min=0)).clamp(min=0)
-            dual = lift.square() / rr.clamp(min=tiny)
+            slope = (rv - kappa * highest.clamp(min=0)).clamp(min=0)  # of Q at multiple 0, halved
+            dual = slope.square() / rr.clamp(min=tiny)
         return torch.clamp(primal - dual, min=0)
 
-    def _extend(self, columns: torch.Tensor, new: torch.Tensor) -> None:
-        """Words at zero, well inside their bound, leave the sets; the new words join them."""
-        if self._words.shape[1]:
-            at_zero_far_inside = (self._w == 0) & (self._slope < -SLACK)
-            self._used, order = _to_front(self._used & ~at_zero_far_inside)
-            self._words = self._words.gather(1, order).masked_fill_(~self._used, 0)
-            self._w = self._w.gather(1, order).masked_fill_(~self._used, 0)
-            self._Dv = self._Dv.gather(1, order)
-            wide = order[:, :, None].expand(-1, -1, self._G.shape[2])
-            G = self._G.gather(1, wide)
-            self._G = G.gather(2, order[:, None, :].expand(-1, order.shape[1], -1))
-        new, order = _to_front(new)
-        columns = columns.gather(1, order).masked_fill_(~new, 0)
-        self._words = torch.cat([self._words, columns], dim=1)
-        self._used = torch.cat([self._used, new], dim=1)
-        self._w = torch.cat([self._w, self._w.new_zeros(columns.shape)], dim=1)
-        Dv, G = self._inner_products(columns.shape[1])
-        self._Dv = torch.cat([self._Dv, Dv], dim=1)
-        old = self._G.shape[1]
-        self._G = torch.cat([torch.cat([self._G, G[:, :, :old].mT], dim=2), G], dim=1)
+    def _update_sets(self, words: torch.Tensor, is_new: torch.Tensor) -> None:
+        """Remove slack words from the sets and add the new words."""
+        sets = self._sets
+        if sets.words.shape[1]:
+            sets.drop_slack_words()
+        is_new, order = _move_to_front(is_new)
+        words = words.gather(1, order).masked_fill_(~is_new, 0)
+        products, gram = self._inner_products(torch.cat([sets.words, words], dim=1), words.shape[1])
+        sets.add(words, is_new, products, gram)
 
-    def _inner_products(self, q: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of the last q words of every set: with v and with all words of the set."""
-        m, s = self._words.shape
-        Dv = self._v.new_empty((m, q))
-        G = self._v.new_empty((m, q, s))
-        v = self._v[self._live]
-        step = max(1, GATHERED_ELEMENTS[v.device.type] // (s * self._D.shape[1]))
-        for first in range(0, m, step):
-            part = slice(first, first + step)
-            words = self._D[self._words[part]]
-            G[part] = words[:, s - q :] @ words.mT
-            Dv[part] = (words[:, s - q :] @ v[part][:, :, None])[:, :, 0]
-        return Dv, G
+    def _inner_products(self, words: torch.Tensor, q: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute the products of the last q of the words (m, s) with the targets and with all words."""
+        m, s = words.shape
+        v = self._targets[self._sets.rows]
+        products, gram = v.new_empty((m, q)), v.new_empty((m, q, s))
+        n_rows = max(1, GATHERED_ELEMENTS[v.device.type] // (s * self._dictionary.shape[1]))
+        for first in range(0, m, n_rows):
+            part = slice(first, first + n_rows)
+            vectors = self._dictionary[words[part]]
+            new_vectors = vectors[:, s - q :]
+            gram[part] = new_vectors @ vectors.mT
+            products[part] = (new_vectors @ v[part][:, :, None])[:, :, 0]
+        return products, gram
 
     def _solve_sets(self) -> None:
-        """(1) over each row's set; w and its slope, (D r - l1 / 2) / (|D_j| |v|)."""
-        m, s = self._words.shape
-        self._slope = torch.empty_like(self._w)
-        w = torch.empty_like(self._w)
-        step = max(MIN_SMALL_ROWS, SMALL_ELEMENTS[w.device.type] // s**2)
-        for first in range(0, m, step):
-            part = slice(first, first + step)
-            used = self._used[part]
-            length = torch.where(used, self._norms[self._words[part]], 1.0)
-            G = self._G[part].double() / length[:, :, None] / length[:, None, :]
-            size = self._size[self._live[part]][:, None]
-            b = (self._Dv[part].double() - self._l1 / 2) / (length * size)
-            w[part] = minimize_quadratic(G, b, self._w[part], used)
-            self._slope[part] = slope(G, b, w[part])
-        self._w = w
+        """Minimize (1) over the words of each set; update the scaled weights and their slope."""
+        sets = self._sets
+        m, s = sets.words.shape
+        new_weights, new_slope = torch.empty_like(sets.weights), torch.empty_like(sets.weights)
+        n_rows = max(MIN_SMALL_ROWS, SMALL_ELEMENTS[sets.weights.device.type] // s**2)
+        for first in range(0, m, n_rows):
+            part = slice(first, first + n_rows)
+            used = sets.used[part]
+            norms = torch.where(used, self._norms[sets.words[part]], 1.0)
+            G = sets.gram[part].double() / norms[:, :, None] / norms[:, None, :]
+            size = self._target_norms[sets.rows[part]][:, None]
+            b = (sets.target_products[part].double() - self._l1 / 2) / (norms * size)
+            w = minimize_quadratic(G, b, sets.weights[part], used)
+            new_weights[part], new_slope[part] = w, slope(G, b, w)
+        sets.weights, sets.slope = new_weights, new_slope
 
-    def _keep(self, going: torch.Tensor) -> None:
-        """Go on with these rows; the others are finished."""
-        out = ~going
-        true = torch.where(self._used, self._true_norms[self._words], 1.0)
-        weights = (self._w * self._size[self._live][:, None] / true)[out]
-        self._done.append((self._live[out], self._words[out], weights))
-        self._live, self._words, self._used = (
-            self._live[going],
-            self._words[going],
-            self._used[going],
-        )
-        self._w, self._slope = self._w[going], self._slope[going]
-        self._Dv, self._G = self._Dv[going], self._G[going]
+    def _finish(self, mask: torch.Tensor) -> None:
+        """Store the solution of these rows and continue with the others."""
+        done = self._sets.select(mask)
+        norms = torch.where(done.used, self._word_norms[done.words], 1.0)
+        weights = done.weights * self._target_norms[done.rows][:, None] / norms
+        self._finished.append((done.rows, done.words, weights))
+        self._sets = self._sets.select(~mask)
 
     def _result(self, n_rounds: int) -> Decomposition:
-        width = max(int((w > 0).sum(dim=1).max()) if w.numel() else 0 for _, _, w in self._done)
-        shape, device = (len(self._v), width), self._v.device
-        indices = torch.full(shape, -1, dtype=torch.int64, device=device)
-        weights = torch.zeros(shape, dtype=torch.float64, device=device)
-        for rows, words, w in self._done:
-            words, order = words.sort(dim=1)  # equal weights: the lower word first
-            w, order = w.gather(1, order).sort(dim=1, descending=True, stable=True)
-            words, w = words.gather(1, order)[:, :width], w[:, :width]
-            indices[rows, : w.shape[1]] = torch.where(w > 0, words, -1)
-            weights[rows, : w.shape[1]] = w
-        return Decomposition(indices, weights.to(self._v.dtype), self._gap, n_rounds)
+        """Sort the words of each row by weight."""
+        counts = torch.zeros_like(self._gap, dtype=torch.int64)
+        for rows, _, weights in self._finished:
+            counts[rows] = (weights > 0).sum(dim=1)
+        width = int(counts.max()) if len(counts) else 0
+        all_weights = self._gap.new_zeros((len(counts), width))
+        all_indices = torch.full_like(all_weights, -1, dtype=torch.int64)
+        for rows, words, weights in self._finished:
+            words, order = words.sort(dim=1)  # of equal weights the lower word comes first
+            weights, order = weights.gather(1, order).sort(dim=1, descending=True, stable=True)
+            words, weights = words.gather(1, order)[:, :width], weights[:, :width]
+            all_indices[rows, : weights.shape[1]] = torch.where(weights > 0, words, -1)
+            all_weights[rows, : weights.shape[1]] = weights
+        return Decomposition(all_indices, all_weights.to(self._targets.dtype), self._gap, n_rounds)
 
 
-def _to_front(flags: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """An order of the slots that puts the flagged ones first, cut where no row has more; and its flags."""
-    most = int(flags.sum(dim=1).max())
-    order = (~flags).to(torch.int8).sort(dim=1, stable=True).indices[:, :most]
+def _move_to_front(flags: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return flags with the true ones of each row first, cut to the maximum count, and their order."""
+    max_count = int(flags.sum(dim=1).max())
+    order = (~flags).to(torch.int8).sort(dim=1, stable=True).indices[:, :max_count]
     return flags.gather(1, order), order
