@@ -1,4 +1,4 @@
-"""stack_views: what it stacks, and that one fit on the stack minimizes equation 4 of the paper.
+"""stack_views: its result, and that a fit on it minimizes equation 4 of the paper.
 
 J4(A, b) = alpha NLL(X1) + (1 - alpha) NLL(X2),    NLL in nats per word, z = b + A (x - mu)
 """
@@ -26,13 +26,13 @@ from flip_sklearn import FLiPExtractor, keyword_accuracy_scorer, stack_views
 N, D, V = 100, 4, 6
 
 
-# Problems this small are stopped long before they converge.
+# These small problems are stopped before they converge.
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
 @pytest.fixture(scope="module")
 def views() -> dict[str, np.ndarray]:
-    """A clean view and one that is noisier and turned, so that they want different models."""
+    """A clean view, and a noisier, rotated one that needs another model."""
     return make_views()[0]
 
 
@@ -46,10 +46,10 @@ def make_views() -> tuple[dict[str, np.ndarray], np.ndarray]:
     return {"text": text, "speech": speech}, Y
 
 
-# --- The stack -------------------------------------------------------------------------------
+# --- Stacked arrays --------------------------------------------------------------------------
 
 
-def test_contents(views: dict[str, np.ndarray]) -> None:
+def test_stacked_arrays(views: dict[str, np.ndarray]) -> None:
     _, Y = make_views()
     groups = np.arange(N) // 2
     stacked = stack_views(views, Y, weights={"speech": 1, "text": 3}, groups=groups)
@@ -87,13 +87,13 @@ def test_any_number_of_views(
         np.testing.assert_array_equal(stacked.Y.toarray()[rows], Y)
         np.testing.assert_array_equal(stacked.groups[rows], np.arange(n))
         np.testing.assert_allclose(stacked.sample_weight[rows], weights[i] / sum(weights))
-    # Each sentence weighs one over all its views.
+    # The weights of a sentence sum to one over its views.
     np.testing.assert_allclose(np.bincount(stacked.groups, stacked.sample_weight), 1)
     equal = stack_views(named, Y).sample_weight
     np.testing.assert_allclose(equal, 1 / len(weights))
 
 
-def test_inputs_are_copied_and_left_alone(views: dict[str, np.ndarray]) -> None:
+def test_inputs_are_copied(views: dict[str, np.ndarray]) -> None:
     _, Y = make_views()
     counts = sp.csr_array(Y)
     before = [a.tobytes() for a in (*views.values(), counts.data, counts.indices, counts.indptr)]
@@ -104,14 +104,14 @@ def test_inputs_are_copied_and_left_alone(views: dict[str, np.ndarray]) -> None:
     ]
 
 
-def test_one_dimensional_Y_is_one_column_as_in_fit(views: dict[str, np.ndarray]) -> None:
+def test_one_dimensional_Y_is_one_column(views: dict[str, np.ndarray]) -> None:
     _, Y = make_views()
     stacked = stack_views(views, Y[:, 0])
     np.testing.assert_array_equal(stacked.Y.toarray(), np.r_[Y[:, :1], Y[:, :1]])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_views_may_be_tensors_as_in_fit(views: dict[str, np.ndarray], dtype: torch.dtype) -> None:
+def test_views_may_be_tensors(views: dict[str, np.ndarray], dtype: torch.dtype) -> None:
     _, Y = make_views()
     tensors = {name: torch.tensor(x, dtype=dtype, requires_grad=True) for name, x in views.items()}
     stacked = stack_views(tensors, Y)
@@ -157,7 +157,7 @@ def test_errors(views: Any, Y: Any, options: dict[str, Any], parts: list[str]) -
 
 @dataclass(frozen=True)
 class Equation4:
-    """The objective of the paper, from its two views, in float64; no stack, no weights."""
+    """The objective of the paper in float64, computed from the two views without stacking."""
 
     first: np.ndarray
     second: np.ndarray
@@ -176,7 +176,7 @@ class Equation4:
         return float(self.alpha * one + (1 - self.alpha) * two)
 
     def minimum(self) -> float:
-        """By L-BFGS: the problem is convex, so any good minimizer finds the same value."""
+        """Minimize with L-BFGS; the problem is convex."""
 
         def value_and_gradient(p: np.ndarray) -> tuple[float, np.ndarray]:
             A, b = p[: V * D].reshape(V, D), p[V * D :]
@@ -220,7 +220,7 @@ def test_reported_loss_is_equation_4(views: dict[str, np.ndarray], fitted: FLiPE
     A, b = raw_parameters(fitted)
     J = Equation4(views["text"], views["speech"], Y, ALPHA)
     assert fitted.history_["loss"][-1] == pytest.approx(J(A, b), abs=1e-6)
-    # The same from the public verbs, view by view
+    # The same from predict_log_proba, view by view
     by_view = [
         -(Y * fitted.predict_log_proba(views[name])).sum() / Y.sum() for name in ("text", "speech")
     ]
@@ -237,8 +237,8 @@ def test_stacked_fit_minimizes_equation_4(
     J = Equation4(views["text"], views["speech"], Y, ALPHA)
     least = J.minimum()
     assert least - 1e-9 <= J(A, b) <= least + TOLERANCE
-    # Negative controls: the same parameters are far from optimal for the weights swapped, for equal
-    # weights and for either view alone.
+    # Negative controls: the parameters are far from optimal for swapped weights, equal weights and either
+    # view alone.
     for alpha in (1 - ALPHA, 0.5, 1.0, 0.0):
         other = Equation4(views["text"], views["speech"], Y, alpha)
         assert other(A, b) > other.minimum() + 100 * TOLERANCE
@@ -251,23 +251,23 @@ def test_no_small_step_lowers_equation_4(
     A, b = raw_parameters(fitted)
     rng = np.random.default_rng(0)
 
-    def lowest(alpha: float) -> float:
-        """The largest fall of J4 over random steps in A, in b and in both."""
+    def largest_decrease(alpha: float) -> float:
+        """The largest decrease of J4 over random steps in A, in b and in both."""
         J = Equation4(views["text"], views["speech"], Y, alpha)
-        here, falls = J(A, b), []
+        value, decreases = J(A, b), []
         for size in (0.3, 0.1, 0.03):
             for _ in range(60):
                 dA, db = size * rng.normal(size=A.shape), size * rng.normal(size=b.shape)
-                falls += [here - J(A + dA, b), here - J(A, b + db), here - J(A + dA, b + db)]
-        return max(falls)
+                stepped = [J(A + dA, b), J(A, b + db), J(A + dA, b + db)]
+                decreases += [value - new for new in stepped]
+        return max(decreases)
 
-    assert lowest(ALPHA) <= 0
-    # Negative control: with the weights swapped it is easy to get lower.
-    assert lowest(1 - ALPHA) > 100 * TOLERANCE
+    assert largest_decrease(ALPHA) <= 0
+    # Negative control: with swapped weights, steps lower the objective.
+    assert largest_decrease(1 - ALPHA) > 100 * TOLERANCE
 
 
-def test_weight_of_a_view_moves_the_model_to_it(views: dict[str, np.ndarray]) -> None:
-    """From one view to the other: its likelihood rises with its weight."""
+def test_likelihood_of_a_view_rises_with_its_weight(views: dict[str, np.ndarray]) -> None:
     _, Y = make_views()
     nll = []
     for alpha in (0.0, 0.3, 0.7, 1.0):
@@ -278,7 +278,7 @@ def test_weight_of_a_view_moves_the_model_to_it(views: dict[str, np.ndarray]) ->
         ).fit(stacked.X, stacked.Y, stacked.sample_weight)  # fmt: skip
         nll.append(-(Y * model.predict_log_proba(views["text"])).sum())
     assert nll == sorted(nll, reverse=True)
-    # A view of weight zero is as good as absent.
+    # A view of weight zero is ignored.
     alone = model.fit(views["text"], Y)
     assert -(Y * alone.predict_log_proba(views["text"])).sum() == pytest.approx(nll[-1], rel=1e-6)
 
@@ -295,7 +295,7 @@ def test_group_k_fold_keeps_the_views_of_a_sentence_together(
         assert not set(stacked.groups[train]) & set(stacked.groups[test])
         assert len(test) == 2 * len(set(stacked.groups[test]))
         assert set(stacked.view[test]) == {"text", "speech"}
-    # Negative control: shuffled folds without groups tear sentences apart.
+    # Negative control: shuffled folds without groups separate the views of sentences.
     train, test = next(KFold(4, shuffle=True, random_state=0).split(stacked.X))
     assert set(stacked.groups[train]) & set(stacked.groups[test])
 

@@ -1,4 +1,4 @@
-"""ConceptVectorizer: the same counts as straight loops, as CountVectorizer, and by hand."""
+"""ConceptVectorizer: counts against plain loops, against CountVectorizer, and by hand."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ TAMIL = "தமிழ் மொழி மிகவும் பழமையா�
 
 
 def concepts_of(text: str, **parameters: Any) -> list[str]:
-    """The words of a text, none left out."""
+    """All words of a text."""
     fitted = ConceptVectorizer(bigrams=False, **{**EVERYTHING, **parameters}).fit([text])
     return fitted.build_analyzer()(text)
 
@@ -57,11 +57,11 @@ def table(vectorizer: ConceptVectorizer, counts: sp.csr_array) -> list[dict[str,
     return [{names[j]: int(row[j]) for j in np.flatnonzero(row)} for row in counts.toarray()]
 
 
-# --- Straight loops, nothing shared with the code ---------------------------------------------
+# --- Reference implementation with plain loops -----------------------------------------------
 
 
-def slow_units(words: list[str], concepts: set[tuple[str, ...]]) -> list[str]:
-    """Greedy, from left to right, the longest first."""
+def match_greedily(words: list[str], concepts: set[tuple[str, ...]]) -> list[str]:
+    """Greedy matching from left to right, longest first."""
     units, i = [], 0
     while i < len(words):
         for length in range(len(words) - i, 0, -1):
@@ -74,7 +74,7 @@ def slow_units(words: list[str], concepts: set[tuple[str, ...]]) -> list[str]:
     return units
 
 
-def slow_choice(
+def choose_by_definition(
     rows: list[list[str]],
     *,
     min_count: int,
@@ -82,7 +82,7 @@ def slow_choice(
     max_unigrams: int | None,
     max_bigrams: int | None,
 ) -> dict[tuple[str, ...], int]:
-    """Concepts and their counts, by the formula of the docstring, in whole numbers."""
+    """Concepts and their counts, by the formula of the docstring, in integers."""
     words = Counter((word,) for row in rows for word in row)
     pairs = Counter((row[i], row[i + 1]) for row in rows for i in range(len(row) - 1))
     n_words, n_pairs = words.total(), pairs.total()
@@ -112,16 +112,16 @@ def test_counting_agrees_with_loops(rows: list[list[str]], concepts: set[tuple[s
     texts = [" ".join(row) for row in rows]
     vectorizer = ConceptVectorizer(vocabulary=[" ".join(concept) for concept in sorted(concepts)])
     counts = vectorizer.transform(texts)
-    expected = [slow_units(row, concepts) for row in rows]
+    expected = [match_greedily(row, concepts) for row in rows]
     assert counts.shape == (len(texts), len(concepts))
     assert table(vectorizer, counts) == [dict(Counter(row)) for row in expected]
     assert [vectorizer.build_analyzer()(text) for text in texts] == expected
-    assert counts.sum() <= sum(map(len, rows))  # never more units than words
+    assert counts.sum() <= sum(map(len, rows))  # at most one concept per word
 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_counting_agrees_with_loops_on_many_rows(seed: int) -> None:
-    """Longer rows of fewer words, so that spans overlap in chains."""
+    """Longer rows of fewer words, so that concepts overlap in chains."""
     rng = np.random.default_rng(seed)
     words = np.array(WORDS[: rng.integers(1, 5)])
     concepts = {
@@ -130,7 +130,9 @@ def test_counting_agrees_with_loops_on_many_rows(seed: int) -> None:
     rows = [list(rng.choice(words, size=rng.integers(0, 40))) for _ in range(50)]
     vectorizer = ConceptVectorizer(vocabulary=[" ".join(concept) for concept in concepts])
     counts = vectorizer.transform([" ".join(row) for row in rows])
-    assert table(vectorizer, counts) == [dict(Counter(slow_units(row, concepts))) for row in rows]
+    assert table(vectorizer, counts) == [
+        dict(Counter(match_greedily(row, concepts))) for row in rows
+    ]
 
 
 @settings(max_examples=250, deadline=None)
@@ -144,7 +146,7 @@ def test_counting_agrees_with_loops_on_many_rows(seed: int) -> None:
 )
 def test_choosing_agrees_with_loops(rows: list[list[str]], block: int, **parameters: Any) -> None:
     texts = [" ".join(row) for row in rows]
-    expected = slow_choice(rows, **parameters)
+    expected = choose_by_definition(rows, **parameters)
     vectorizer = ConceptVectorizer(**parameters)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokenizer, "MAX_CHUNK_ROWS", block)
@@ -160,7 +162,7 @@ def test_choosing_agrees_with_loops(rows: list[list[str]], block: int, **paramet
     assert vectorizer.counts_.tolist() == [expected[tuple(name.split())] for name in names]
     assert (vectorizer.pmi_[[" " in name for name in names]] >= parameters["min_pmi"]).all()
     assert np.isnan(vectorizer.pmi_[[" " not in name for name in names]]).all()
-    units = [dict(Counter(slow_units(row, set(expected)))) for row in rows]
+    units = [dict(Counter(match_greedily(row, set(expected)))) for row in rows]
     assert table(vectorizer, counts) == units
     assert (vectorizer.transform(texts) != counts).nnz == 0
     assert (ConceptVectorizer(**parameters).fit(texts).transform(texts) != counts).nnz == 0
@@ -178,21 +180,21 @@ def test_order_of_rows_does_not_matter(rows: list[list[str]], seed: int) -> None
     np.testing.assert_array_equal(counts.toarray()[order], permuted.toarray())
 
 
-def test_a_learned_vocabulary_given_back_counts_the_same() -> None:
+def test_learned_vocabulary_passed_to_another_vectorizer_counts_the_same() -> None:
     texts = sentences(300)
     learned = ConceptVectorizer(min_count=3, min_pmi=0.1)
     counts = learned.fit_transform(texts)
     assert any(" " in name for name in learned.vocabulary_)
     for vocabulary in (learned.vocabulary_, learned.get_feature_names_out()):
-        given_back = ConceptVectorizer(vocabulary=vocabulary)
-        assert (given_back.transform(texts) != counts).nnz == 0
+        other = ConceptVectorizer(vocabulary=vocabulary)
+        assert (other.transform(texts) != counts).nnz == 0
         np.testing.assert_array_equal(
-            given_back.get_feature_names_out(), learned.get_feature_names_out()
+            other.get_feature_names_out(), learned.get_feature_names_out()
         )
 
 
 def sentences(n: int, seed: int = 0) -> list[str]:
-    """Words by Zipf's law; "bb" mostly follows "aa"."""
+    """Random words by Zipf's law; "aa" is always followed by "bb"."""
     rng = np.random.default_rng(seed)
     words = np.array([a + b for a in "abcdefg" for b in "abcdefg"])
     chance = 1 / np.arange(1, words.size + 1)
@@ -207,15 +209,23 @@ def sentences(n: int, seed: int = 0) -> list[str]:
     ("concepts", "text", "units"),
     [
         (["aa bb", "bb cc", "cc"], "aa bb cc", ["aa bb", "cc"]),
-        (["aa bb", "bb cc dd", "cc"], "aa bb cc dd", ["aa bb", "cc"]),  # greedy, not the most words
+        (
+            ["aa bb", "bb cc dd", "cc"],
+            "aa bb cc dd",
+            ["aa bb", "cc"],
+        ),  # greedy, not the largest number of words
         (["aa aa", "aa"], "aa aa aa", ["aa aa", "aa"]),
         (["aa aa"], "aa aa aa aa aa", ["aa aa", "aa aa"]),
         (["new", "new york", "new york city"], "new york city", ["new york city"]),
         (["new", "new york", "new york city"], "new york new", ["new york", "new"]),
-        (["new york city", "new"], "new york", ["new"]),  # back to the longest that fits
+        (
+            ["new york city", "new"],
+            "new york",
+            ["new"],
+        ),  # "new york city" fails after two words: the longest complete match
         (["aa bb cc dd ee", "aa bb"], "aa bb cc dd aa bb", ["aa bb", "aa bb"]),
-        (["aa bb"], "aa xx bb", []),  # a word that is no concept parts the others
-        (["aa bb"], "aa x bb", ["aa bb"]),  # one letter is no word for "latin"
+        (["aa bb"], "aa xx bb", []),  # a word in no concept separates the others
+        (["aa bb"], "aa x bb", ["aa bb"]),  # one letter is not a word for "latin"
         (["aa bb"], "", []),
         (["aa bb", "aa"], "aa", ["aa"]),
     ],
@@ -223,18 +233,18 @@ def sentences(n: int, seed: int = 0) -> list[str]:
 def test_longest_match_from_the_left(concepts: list[str], text: str, units: list[str]) -> None:
     vectorizer = ConceptVectorizer(vocabulary=concepts)
     assert vectorizer.build_analyzer()(text) == units
-    # Neighbours in other rows change nothing: no span reaches over the end of a row.
+    # Matches do not extend over the end of a row.
     counts = vectorizer.transform(["bb", text, "bb cc"])
     assert table(vectorizer, counts)[1] == Counter(units)
 
 
-def test_no_span_over_the_end_of_a_row() -> None:
+def test_pairs_do_not_extend_over_the_end_of_a_row() -> None:
     vectorizer = ConceptVectorizer(**EVERYTHING)
     vectorizer.fit(["aa", "bb", "", "cc dd"])
     assert [name for name in vectorizer.vocabulary_ if " " in name] == ["cc dd"]
 
 
-def test_long_chain_of_overlapping_spans() -> None:
+def test_long_chain_of_overlapping_matches() -> None:
     vectorizer = ConceptVectorizer(vocabulary=["aa aa aa", "aa"])
     assert vectorizer.transform(["aa " * 100_001]).toarray().tolist() == [[33_333, 2]]
 
@@ -260,21 +270,21 @@ def test_pmi_by_hand() -> None:
 
 
 def test_independent_words_have_no_pmi() -> None:
-    """Negative control: of a corpus with every pair equally often none is kept, not even by a hair."""
+    """Negative control: if every pair occurs equally often, no pair has a positive PMI."""
     texts = [f"{a} {b}" for a in WORDS for b in WORDS] * 5
     vectorizer = ConceptVectorizer(min_count=1, min_pmi=1e-6).fit(texts)
     assert sorted(vectorizer.vocabulary_) == WORDS
     assert len(vectorizer.set_params(min_pmi=0).fit(texts).vocabulary_) == 4 + 16
 
 
-def test_a_pair_stays_without_its_words() -> None:
+def test_pair_is_kept_without_its_words() -> None:
     vectorizer = ConceptVectorizer(min_count=2, max_unigrams=1, min_pmi=0.1)
     vectorizer.fit(["new york aa", "aa", "aa", "aa new york"])
     assert list(vectorizer.vocabulary_) == ["aa", "new york"]
     assert vectorizer.build_analyzer()("york aa new york new") == ["aa", "new york"]
 
 
-def test_a_word_inside_of_spans_keeps_its_column() -> None:
+def test_word_that_occurs_only_in_pairs_keeps_its_column() -> None:
     vectorizer = ConceptVectorizer(min_count=4, min_pmi=0.5)
     counts = vectorizer.fit_transform(["big new york", "new york", "big ideas"] * 2)
     column = vectorizer.vocabulary_["york"]
@@ -283,12 +293,12 @@ def test_a_word_inside_of_spans_keeps_its_column() -> None:
     assert vectorizer.build_analyzer()("york is new") == ["york", "new"]
 
 
-def test_ties_go_by_name() -> None:
+def test_ties_are_broken_by_name() -> None:
     vectorizer = ConceptVectorizer(min_count=1, max_unigrams=2, bigrams=False)
     assert list(vectorizer.fit(["zz yy xx zz ww yy xx ww"]).vocabulary_) == ["ww", "xx"]
 
 
-# --- As CountVectorizer, as the published code -----------------------------------------------
+# --- CountVectorizer and the published code --------------------------------------------------
 
 
 texts_of_any_kind = st.lists(st.text(max_size=30), min_size=1, max_size=4)
@@ -306,7 +316,7 @@ words_and_more = st.lists(
     lowercase=st.booleans(),
 )
 @pytest.mark.filterwarnings("ignore:.*texts lose all their letters")
-def test_words_are_those_of_count_vectorizer(
+def test_words_equal_those_of_count_vectorizer(
     texts: list[str], accents: str, lowercase: bool
 ) -> None:
     ours = ConceptVectorizer(
@@ -323,8 +333,8 @@ def test_words_are_those_of_count_vectorizer(
 @settings(max_examples=200, deadline=None)
 @given(texts=texts_of_any_kind | words_and_more)
 @pytest.mark.filterwarnings("ignore:.*texts lose all their letters")
-def test_words_are_those_of_the_published_code(texts: list[str]) -> None:
-    """Punctuation out, then CountVectorizer with lower case and ASCII accents."""
+def test_words_equal_those_of_the_published_code(texts: list[str]) -> None:
+    """Which deletes punctuation and uses CountVectorizer with lower case and ASCII accents."""
     deleted = {
         *string.punctuation,
         *"\u2018\u2019\u201c\u201d[]",
@@ -354,10 +364,10 @@ def same_counts(
     assert counts.has_canonical_format
 
 
-def test_punctuation_leaves_no_blank() -> None:
+def test_punctuation_is_deleted_without_a_blank() -> None:
     assert concepts_of("Don't stop—now, it\u2019s “over”!") == ["dont", "stopnow", "its", "over"]
-    parted = concepts_of("Don't stop—now", strip_punctuation=False, strip_accents=None)
-    assert parted == ["don", "stop", "now"]  # and the t of one letter is no word
+    separated = concepts_of("Don't stop—now", strip_punctuation=False, strip_accents=None)
+    assert separated == ["don", "stop", "now"]  # "t" has one letter
 
 
 # --- Scripts ---------------------------------------------------------------------------------
@@ -371,7 +381,7 @@ def test_punctuation_leaves_no_blank() -> None:
         (BENGALI, "আমি বাংলায় গান গাই"),
         (TAMIL, "தமிழ் மொழி மிகவும் பழமையானது"),
         ("اَلْعَرَبِيَّةُ لُغَةٌ، جَمِيلَةٌ؟", "اَلْعَرَبِيَّةُ لُغَةٌ جَمِيلَةٌ"),
-        ("❤\ufe0f a b ॥ १२ ॥", "a b १२"),  # a mark alone is no word, one letter or digit is
+        ("❤\ufe0f a b ॥ १२ ॥", "a b १२"),  # a mark alone is not a word, one letter or digit is
         ("क्‍ष", "क्‍ष"),  # with a joiner inside
     ],
 )
@@ -382,7 +392,7 @@ def test_indic_keeps_words_whole(text: str, words: str) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(text=st.text(max_size=30) | st.text(alphabet="कि़्। ॥ab1-\u200d\ufe0fತీ", max_size=30))
-def test_indic_by_the_letter(text: str) -> None:
+def test_indic_equals_its_definition_by_characters(text: str) -> None:
     words, word = [], ""
     for c in [*unicodedata.normalize("NFC", text), " "]:
         letter, mark = c.isalnum() or c == "_", unicodedata.category(c)[0] == "M"
@@ -395,8 +405,8 @@ def test_indic_by_the_letter(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", [HINDI, TELUGU, BENGALI, TAMIL])
-def test_latin_cuts_them(text: str) -> None:
-    """Negative control: what the preset is there for."""
+def test_latin_splits_words_with_marks(text: str) -> None:
+    """Negative control: the reason for the preset "indic"."""
     cut = concepts_of(text, strip_accents=None)
     assert not {*cut} >= {*concepts_of(text, token_pattern="indic")}
 
@@ -407,7 +417,7 @@ def test_hindi_pairs() -> None:
     assert "नई दिल्ली" in vectorizer.build_analyzer()("वह नई दिल्ली में है")
 
 
-def test_thai_by_a_callable() -> None:
+def test_thai_with_a_callable() -> None:
     known = ["ฉัน", "รัก", "ภาษา", "ไทย", "มาก"]
     pattern = re.compile("|".join(known))
     vectorizer = ConceptVectorizer(token_pattern=pattern.findall, min_count=2, min_pmi=0.5)
@@ -416,7 +426,7 @@ def test_thai_by_a_callable() -> None:
     assert vectorizer.build_analyzer()("ฉันรักภาษาไทย") == ["ภาษา ไทย"]
 
 
-def test_chinese_by_a_callable_that_gives_blanks_and_generators() -> None:
+def test_callable_that_returns_a_generator_with_blanks() -> None:
     vectorizer = ConceptVectorizer(
         token_pattern=lambda text: (part for part in re.split("( |的)", text)), **EVERYTHING
     )
@@ -447,7 +457,7 @@ def test_german_and_french() -> None:
     text=st.text(alphabet="aeiouñéÀçÖ ऩकिक़ड़", max_size=20),
     pattern=st.sampled_from(["latin", "indic"]),
 )
-def test_composed_and_decomposed_letters_are_the_same(text: str, pattern: str) -> None:
+def test_composed_and_decomposed_letters_are_equal(text: str, pattern: str) -> None:
     forms = [unicodedata.normalize(form, f"word {text}") for form in ("NFC", "NFD")]
     one, two = (concepts_of(form, token_pattern=pattern, strip_accents=None) for form in forms)
     assert one == two
@@ -463,7 +473,7 @@ def test_whitespace_and_expressions() -> None:
     assert concepts_of("aB", token_pattern=r"\w", lowercase=False) == ["a", "B"]
 
 
-def test_ascii_names_the_remedy_for_other_scripts() -> None:
+def test_texts_without_ascii_letters_are_warned_of() -> None:
     with (
         pytest.warns(UserWarning, match=r"1 of 1 texts.*row 0.*strip_accents=None.*'indic'"),
         pytest.raises(ValueError, match=r"There is no word in 1 texts.*token_pattern='indic'"),
@@ -475,16 +485,16 @@ def test_ascii_names_the_remedy_for_other_scripts() -> None:
     assert counts.sum() == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fitted.transform(["", "❤", "é", "été", "1"])  # nothing to warn of
+        fitted.transform(["", "❤", "é", "été", "1"])  # no warning
     for accents in ("ascii", "unicode"):
         with pytest.raises(ValueError, match=f"'{accents}' removes marks.*'auto' or None"):
             ConceptVectorizer(token_pattern="indic", strip_accents=accents).fit(["aa"])
 
 
-# --- What comes in ---------------------------------------------------------------------------
+# --- Input -----------------------------------------------------------------------------------
 
 
-def test_kinds_of_text() -> None:
+def test_containers_of_texts() -> None:
     texts = sentences(50)
     vectorizer = ConceptVectorizer(min_count=2, min_pmi=0.1)
     expected = vectorizer.fit_transform(texts)
@@ -543,7 +553,7 @@ def test_row_number_in_a_later_block(monkeypatch: pytest.MonkeyPatch) -> None:
         ConceptVectorizer(min_count=1).fit([*["aa bb"] * 10, HINDI])
 
 
-def test_large_texts_make_small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_have_a_bounded_number_of_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokenizer, "MAX_CHUNK_CHARACTERS", 10)
     sizes = [
         len(chunk) for chunk in tokenizer.split_into_chunks(["a" * 30, "a", "b", "c" * 9, "d"])
@@ -606,7 +616,7 @@ def test_bad_parameters(parameters: dict[str, Any], message: str) -> None:
     assert not hasattr(vectorizer, "vocabulary_")
 
 
-# --- A vocabulary that is given --------------------------------------------------------------
+# --- Vocabulary passed by the user -----------------------------------------------------------
 
 
 def test_given_vocabulary() -> None:
@@ -614,20 +624,20 @@ def test_given_vocabulary() -> None:
     texts = ["NEW YORK CITY, new!", "dont", "la ville d'ete"]
     vectorizer = ConceptVectorizer(vocabulary=names)
     expected = [{"New York City": 1, "new": 1}, {"don't": 1}, {"Ville d\u2019été": 1}]
-    assert table(vectorizer, vectorizer.transform(texts)) == expected  # with no fit
+    assert table(vectorizer, vectorizer.transform(texts)) == expected  # without fit
     assert vectorizer.get_feature_names_out().tolist() == names
     assert (vectorizer.fit_transform(iter(texts)) != vectorizer.transform(texts)).nnz == 0
     columns = {name: 3 - j for j, name in enumerate(names)}
-    turned = ConceptVectorizer(vocabulary=columns)
+    reordered = ConceptVectorizer(vocabulary=columns)
     np.testing.assert_array_equal(
-        turned.fit_transform(texts).toarray(), vectorizer.transform(texts).toarray()[:, ::-1]
+        reordered.fit_transform(texts).toarray(), vectorizer.transform(texts).toarray()[:, ::-1]
     )
-    assert turned.vocabulary_ == columns
-    assert turned.vocabulary_ is not columns
+    assert reordered.vocabulary_ == columns
+    assert reordered.vocabulary_ is not columns
     assert ConceptVectorizer(vocabulary={"bb", "aa"}).fit([]).vocabulary_ == {"aa": 0, "bb": 1}
 
 
-def test_concepts_that_lose_words_are_named() -> None:
+def test_concepts_that_lose_letters_are_warned_of() -> None:
     vectorizer = ConceptVectorizer(vocabulary=["aa", "x", "vitamin c", "ice-cream"])
     with pytest.warns(UserWarning, match=r"2 concepts.*the first is 'x', which counts ''"):
         counts = vectorizer.transform(["aa x vitamin", "icecream"])
@@ -640,7 +650,7 @@ def test_concepts_that_lose_words_are_named() -> None:
         split.set_params(strip_punctuation=False).fit([])
 
 
-def test_facts_of_an_earlier_fit_go() -> None:
+def test_attributes_of_an_earlier_fit_are_removed() -> None:
     vectorizer = ConceptVectorizer(min_count=1).fit(["aa bb"])
     assert {"counts_", "pmi_"} <= vars(vectorizer).keys()
     vectorizer.set_params(vocabulary=["cc"]).fit([])
@@ -651,13 +661,13 @@ def test_facts_of_an_earlier_fit_go() -> None:
 # --- Several processes, progress -------------------------------------------------------------
 
 
-def test_processes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_result_is_independent_of_n_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokenizer, "MAX_CHUNK_ROWS", 20)
     texts = [*sentences(150), TELUGU, *sentences(50, seed=1)]
     one = ConceptVectorizer(min_count=3, min_pmi=0.1, token_pattern="indic")
     two = clone(one).set_params(n_jobs=2)
     counts = one.fit_transform(texts)
-    # Real processes, but forked where that can be: joblib's own kind takes seconds to start.
+    # Forked processes if possible: those of joblib's default backend take seconds to start.
     with joblib.parallel_config(backend="multiprocessing"):
         same = two.fit_transform(texts)
         transformed = two.transform(iter(texts))
@@ -668,7 +678,7 @@ def test_processes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (transformed != counts).nnz == 0
 
 
-def test_the_context_chooses_when_n_jobs_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_n_jobs_none_follows_the_joblib_context(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokenizer, "MAX_CHUNK_ROWS", 5)
     texts = sentences(40)
     expected = ConceptVectorizer(min_count=2).fit_transform(texts)
@@ -685,24 +695,24 @@ def test_the_context_chooses_when_n_jobs_is_none(monkeypatch: pytest.MonkeyPatch
     assert seen == [2]
 
 
-def test_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_printed_for_short_runs(capsys: pytest.CaptureFixture[str]) -> None:
     ConceptVectorizer(min_count=1).fit_transform(sentences(20))
     ConceptVectorizer(min_count=1, verbose=True).fit_transform(iter(sentences(20)))
     assert capsys.readouterr() == ("", "")
 
 
-# --- In scikit-learn -------------------------------------------------------------------------
+# --- scikit-learn ----------------------------------------------------------------------------
 
 
-def test_contract_of_a_text_vectorizer() -> None:
+def test_estimator_checks() -> None:
     vectorizer = ConceptVectorizer()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the checks that need numbers are left out
+        warnings.simplefilter("ignore")  # checks that need numeric input are skipped
         check_estimator(vectorizer)
     ours, theirs = get_tags(vectorizer).input_tags, get_tags(CountVectorizer()).input_tags
     assert ours == theirs
     assert vectorizer.get_params() == clone(vectorizer).get_params()
-    assert not hasattr(vectorizer, "set_output")  # sparse, as CountVectorizer
+    assert not hasattr(vectorizer, "set_output")  # as for CountVectorizer
     assert "ConceptVectorizer" in repr(vectorizer)
 
 
@@ -729,6 +739,31 @@ def test_clone_and_pickle() -> None:
         analyzer(3)
 
 
+@pytest.mark.parametrize(
+    ("module", "name", "current"),
+    [
+        ("_reading", "Reader", tokenizer.Tokenizer),
+        ("_reading", "_Guard", tokenizer.CheckedSplitter),
+        ("_reading", "_latin", tokenizer.split_latin),
+        ("_spans", "Matcher", phrases.PhraseMatcher),
+    ],
+)
+def test_former_names_in_pickles(module: str, name: str, current: Any) -> None:
+    """Analyzers and vectorizers pickled by version 0.1.0 hold these classes by name."""
+    assert pickle.loads(f"cflip_sklearn.{module}\n{name}\n.".encode()) is current
+
+
+def test_warnings_point_at_the_caller() -> None:
+    vectorizer = ConceptVectorizer(vocabulary=["aa", "x"])
+    with pytest.warns(UserWarning, match="lose letters") as record:
+        vectorizer.fit([])
+    assert [warning.filename for warning in record] == [__file__]
+    fitted = ConceptVectorizer(min_count=1).fit(["aa"])
+    with pytest.warns(UserWarning, match="lose all their letters") as record:
+        make_pipeline(fitted).transform([HINDI])
+    assert [warning.filename for warning in record] == [__file__]
+
+
 def test_inverse_transform() -> None:
     texts = [*sentences(20), ""]
     vectorizer = ConceptVectorizer(min_count=2, min_pmi=0.1)
@@ -741,7 +776,7 @@ def test_inverse_transform() -> None:
         vectorizer.inverse_transform(np.eye(2))
 
 
-def test_its_vocabulary_names_the_words_of_flip() -> None:
+def test_vocabulary_of_flip_extractor() -> None:
     texts = ["new york", "big ideas", "old car"] * 20
     vectorizer = ConceptVectorizer(min_pmi=0.5)
     Y = vectorizer.fit_transform(texts)
@@ -751,7 +786,7 @@ def test_its_vocabulary_names_the_words_of_flip() -> None:
     assert keywords == [["new york"], ["big ideas"], ["old car"]]
 
 
-def test_examples_of_the_page() -> None:
+def test_examples_of_the_documentation() -> None:
     page = (ROOT / "docs/vocabulary.md").read_text(encoding="utf8")
     examples = [
         code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if ">>>" in code
@@ -764,7 +799,7 @@ def test_examples_of_the_page() -> None:
 
 
 def test_pipeline_and_grid_search() -> None:
-    """The two classes share their words; only the pair tells them apart."""
+    """The two classes have the same words; only the pair distinguishes them."""
     rng = np.random.default_rng(0)
     pair, others = ["new york"] * 40, ["york new"] * 40
     filler = [" ".join(rng.permutation(["is", "big", "and", "old", "too"])) for _ in range(80)]
