@@ -1,0 +1,335 @@
+"""The command line: exit codes, messages, help, completion, and what is imported for them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sklearn.exceptions import ConvergenceWarning
+
+from flip_sklearn import FLiPExtractor
+from flip_sklearn.cli import commands
+from flip_sklearn.cli.app import is_user_error
+from flip_sklearn.cli.options import ENCODER_SETTINGS, OTHER_ENCODER_OPTIONS
+from flip_sklearn.encoders import EncodingError, SentenceEncoder
+from flip_sklearn.estimation.validation import MAX_AUTO_RANK
+from tests.helpers.command_line import Corpus, error_line, run, start
+from tests.helpers.paths import ROOT
+
+COMMANDS = ("fit", "keywords", "evaluate", "report")
+USAGE_ERRORS = [
+    ["nonsense"],
+    ["keywords", "-m", "x"],
+    ["keywords", "-m", "x", "-t", "a", "--embeddings", "b"],
+    ["keywords", "-m", "x", "-t", "a", "-k", "0"],
+    ["keywords", "-m", "x", "-t", "a", "-E", "novalue"],
+    ["fit", "-t", "a"],
+    ["fit", "-t", "a", "-o", "b", "--rank", "zero"],
+    ["fit", "-t", "a", "-o", "b", "--rank", "²"],
+    ["fit", "-t", "a", "-o", "b", "--words", "(a+)+b"],
+    ["fit", "-t", "a", "-o", "b", "--embeddings", "c", "-e", "d"],
+    ["fit", "-t", "-", "-o", "b", "--embeddings", "-"],
+    ["evaluate", "-m", "x", "-t", "-", "--embeddings", "-"],
+]
+
+
+# --- Usage errors ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", USAGE_ERRORS, ids=" ".join)
+def test_usage_errors_exit_with_2(arguments: list[str]) -> None:
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert out == ""
+    assert "Usage: flip-sklearn" in err
+
+
+@pytest.mark.parametrize("options", [("-e", "LaBSE"), ("-E", "normalize=true"), ("--cache", "c")])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_embeddings_exclude_encoder_options(command: str, options: tuple[str, str]) -> None:
+    arguments = {
+        "fit": ["-t", "a", "-o", "b"],
+        "keywords": ["-m", "x"],
+        "evaluate": ["-m", "x", "-t", "a"],
+        "report": ["-t", "a", "-o", "b.html"],
+    }
+    code, out, err = run(command, *arguments[command], "--embeddings", "c.npy", *options)
+    assert (code, out) == (2, "")
+    assert "--embeddings cannot be combined with" in err
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("model=null", "use --encoder"),
+        ("model=LaBSE", "use --encoder"),
+        ("device=cpu", "use --device"),
+        ("cache_dir=/tmp", "use --cache"),
+        ("verbose=1", "use --quiet"),
+        ("batch=3", "'batch' is not known; use one of .*prompt_name"),
+        ("backend=openai", "backend='openai'"),
+        ("truncate_dim=many", "truncate_dim='many'"),
+        ("truncate_dim=--3", "truncate_dim='--3'"),
+        ("normalize=1", "normalize=1 "),
+        ("normalize=null", "normalize=None"),
+        ("revision=7", "revision=7 "),
+        ("language=deu_Latn", "language='deu_Latn' is not used"),
+        ("api_key_env=null", "api_key_env must be"),
+    ],
+)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_encoder_options_are_checked_before_any_work(
+    command: str, option: str, message: str, corpus: Corpus, tmp_path: Path
+) -> None:
+    """The text does not exist: it would be the first error of a command that reads it."""
+    arguments = {
+        "fit": ["-o", tmp_path / "m"],
+        "keywords": ["-m", corpus.model],
+        "evaluate": ["-m", corpus.model],
+        "report": ["-o", tmp_path / "page.html"],
+    }
+    encoder = ["-e", "some/model", "-E", option]
+    err = error_line(*run(command, "-t", tmp_path / "none.txt", *arguments[command], *encoder))
+    assert re.search(message, err)
+    assert not list(tmp_path.iterdir())
+
+
+def test_encoder_options_are_the_parameters_of_the_encoder() -> None:
+    assert {*ENCODER_SETTINGS, *OTHER_ENCODER_OPTIONS} == set(SentenceEncoder().get_params())
+
+
+# --- Errors and warnings ---------------------------------------------------------------------
+
+USER_ERRORS = [
+    ValueError("pass another file"),
+    FileNotFoundError("no such file"),
+    ImportError("a report needs jinja2: pip install ..."),
+    MemoryError("too large"),
+    FloatingPointError("diverged"),
+    EncodingError("the service failed"),
+    torch.OutOfMemoryError("CUDA out of memory"),
+]
+BUGS = [
+    TypeError("unsupported operand"),
+    RuntimeError("no pass was made"),
+    KeyError("word"),
+    AttributeError("no attribute"),
+    AssertionError(""),
+    ZeroDivisionError("division by zero"),
+    ImportError("cannot import name 'a' from 'b'", name="b"),
+]
+
+
+@pytest.mark.parametrize("error", USER_ERRORS, ids=repr)
+def test_user_errors_are_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_user_error(error)
+    monkeypatch.setattr(commands, "evaluate", lambda *_, **__: _raise(error))
+    assert str(error) in error_line(*run("evaluate", "-m", "x", "-t", "a"))
+
+
+@pytest.mark.parametrize("error", BUGS, ids=repr)
+def test_bugs_print_their_traceback(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not is_user_error(error)
+    monkeypatch.setattr(commands, "evaluate", lambda *_, **__: _raise(error))
+    code, out, err = run("evaluate", "-m", "x", "-t", "a")
+    assert (code, out) == (1, "")
+    assert "Traceback (most recent call last)" in err
+    assert "in _raise" in err
+    assert err.splitlines()[-1].startswith("flip-sklearn: error: ")
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("fails", [False, True])
+def test_warnings_are_printed_when_they_are_raised(
+    fails: bool, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = FLiPExtractor.fit
+
+    def warning_fit(self: FLiPExtractor, *arguments: Any, **options: Any) -> FLiPExtractor:
+        warnings.warn("it was interrupted, or so it seems", ConvergenceWarning, stacklevel=2)
+        sys.stderr.write("after the warning\n")
+        if fails:
+            raise ValueError("the fit failed")
+        return fit(self, *arguments, **options)
+
+    monkeypatch.setattr(FLiPExtractor, "fit", warning_fit)
+    code, _, err = run(
+        *("fit", "-t", corpus.text, "--embeddings", corpus.embeddings, "-o", tmp_path / "m"),
+        *("-q", "--max-iter", 50),
+    )
+    # The text of a warning does not decide whether training was interrupted (code 130).
+    assert code == int(fails)
+    lines = err.splitlines()
+    assert lines[:2] == [
+        "flip-sklearn: warning: it was interrupted, or so it seems",
+        "after the warning",
+    ]
+    assert ("flip-sklearn: error: the fit failed" in lines) == fails
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_closed_streams_and_full_disks_are_one_line(corpus: Corpus) -> None:
+    command = f"{sys.executable} -m flip_sklearn keywords -q -m {corpus.model}"
+    for rest, message in (
+        (f"--embeddings {corpus.embeddings} >&-", "standard output is closed"),
+        (f"-t - -e {corpus.encoder} <&-", "standard input is closed"),
+        (f"--embeddings {corpus.embeddings} > /dev/full", "No space left"),
+    ):
+        done = subprocess.run(
+            ["bash", "-c", f"{command} {rest}"], capture_output=True, cwd=ROOT, timeout=300
+        )
+        assert done.returncode == 1
+        assert message in done.stderr.decode()
+        assert done.stderr.count(b"\n") == 1, done.stderr.decode()
+
+
+def test_debug_prints_the_traceback(corpus: Corpus, tmp_path: Path) -> None:
+    code, _, err = run("--debug", "keywords", "-m", tmp_path / "none", "-t", "-")
+    assert code == 1
+    assert "Traceback" in err
+    assert "no folder" in err
+
+
+# --- Start without torch ---------------------------------------------------------------------
+
+HEAVY = {"torch", "sklearn", "numpy", "scipy", "pandas"}
+WITHOUT_WORK = [
+    ["--help"],
+    ["--version"],
+    ["--show-completion", "bash"],
+    *([command, "--help"] for command in COMMANDS),
+    *([command] for command in COMMANDS),
+    *USAGE_ERRORS,
+    ["keywords", "-m", "x", "--embeddings", "c", "-e", "d"],
+    ["keywords", "-m", "x", "-t", "a", "-E", "batch=3"],
+]
+
+
+def loaded_modules(arguments: list[str], **environment: str) -> tuple[set[str], str]:
+    """Run a command in another process; return the modules that it has loaded, and its output."""
+    code = (
+        "import json, sys\n"
+        "from flip_sklearn.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return set(json.loads(result.stderr.splitlines()[-1])), result.stdout
+
+
+@pytest.mark.parametrize("arguments", WITHOUT_WORK, ids=" ".join)
+def test_help_and_usage_errors_load_no_torch(arguments: list[str]) -> None:
+    modules, _ = loaded_modules(arguments)
+    assert "flip_sklearn.cli.app" in modules
+    assert not HEAVY & modules
+
+
+def test_commands_load_torch() -> None:
+    """Negative control: the modules of a command that runs are seen."""
+    modules, _ = loaded_modules(["keywords", "-m", "none", "--embeddings", "none.npy"])
+    assert {"torch", "sklearn"} <= modules
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("flip-sklearn ", set(COMMANDS)),
+        ("flip-sklearn k", {"keywords"}),
+        ("flip-sklearn --v", {"--version"}),
+        ("flip-sklearn fit --enc", {"--encoder", "--encoder-option"}),
+        ("flip-sklearn keywords --no", {"--no-bias"}),
+        ("flip-sklearn report --ra", {"--ranks"}),
+    ],
+)
+def test_shell_completion(line: str, expected: set[str]) -> None:
+    modules, out = loaded_modules(
+        [],
+        _FLIP_SKLEARN_COMPLETE="complete_bash",
+        COMP_WORDS=line,
+        COMP_CWORD=str(line.count(" ")),
+    )
+    assert set(out.split()) == expected
+    assert not HEAVY & modules
+
+
+def test_completion_script_calls_the_command() -> None:
+    _, out = loaded_modules(["--show-completion", "bash"])
+    assert "_FLIP_SKLEARN_COMPLETE=complete_bash" in out
+    assert "flip-sklearn" in out
+
+
+# --- Help ------------------------------------------------------------------------------------
+
+
+def test_help_has_examples() -> None:
+    code, out, _ = run("--help")
+    assert code == 0
+    assert "--install-completion" in out
+    for command in COMMANDS:
+        assert command in out
+        code, help_text, _ = run(command, "--help")
+        assert code == 0
+        assert f"flip-sklearn {command} -" in help_text  # an example
+        assert "\b" not in help_text
+        without_arguments, _, _ = run(command)
+        assert without_arguments == 2
+
+
+def test_help_states_the_automatic_rank() -> None:
+    _, out, _ = run("fit", "--help")
+    assert f"auto is min({MAX_AUTO_RANK}, d)" in " ".join(out.split())
+
+
+def test_documented_options_exist() -> None:
+    """Every command in help and docs names options that exist."""
+    from typer.main import get_command
+
+    from flip_sklearn.cli.app import app
+
+    options = {
+        name: {o for p in command.params for o in (*p.opts, *p.secondary_opts)} | {"--help", "-h"}
+        for name, command in get_command(app).commands.items()
+    }
+    shown = "\n".join(
+        [
+            (ROOT / "docs" / "cli.md").read_text(),
+            *(command.help or "" for command in get_command(app).commands.values()),
+        ]
+    )
+    found = re.findall(r"flip-sklearn (fit|keywords|evaluate|report)\b((?:[^\n|`]|\\\n)*)", shown)
+    assert len(found) > 10
+    for command, rest in found:
+        for option in re.findall(r"(?<=\s)(--?[a-zA-Z][\w-]*)", rest):
+            assert option in options[command], (command, option)
+
+
+def test_version_and_entry_points() -> None:
+    from flip_sklearn import __version__
+
+    assert run("--version") == (0, f"flip-sklearn {__version__}\n", "")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"flip-sklearn": "flip_sklearn.cli:main"}
+    assert any(need.startswith("typer") for need in project["dependencies"])
+    with start("--version") as process:
+        out, _ = process.communicate(timeout=120)
+    assert (process.returncode, out.decode()) == (0, f"flip-sklearn {__version__}\n")
