@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -19,7 +18,13 @@ from flip_sklearn.backend.sparse_coding.lasso import SparseCoder
 from flip_sklearn.estimation import scoring
 from flip_sklearn.estimation.validation import check_counts, check_embeddings, one_target
 from flip_sklearn.metrics import keyword_accuracy
-from flip_sklearn.parameters import check_bool, check_choice, check_integer, check_number
+from flip_sklearn.parameters import (
+    check_bool,
+    check_choice,
+    check_integer,
+    check_number,
+    warn_caller,
+)
 from flip_sklearn.splice.concepts import (
     Block,
     centred,
@@ -34,68 +39,67 @@ from flip_sklearn.splice.results import ConceptMeans, DecompositionQuality
 __all__ = ["SpLiCEExtractor"]
 
 CHUNK_ROWS = 4096
-# Duality gap, on the scale |v|^2 = 1, above which a solution is reported as unfinished.
-GAP_LIMIT = 1e-5
+# Duality gap, where |v|^2 = 1, above which a solution is reported as not converged.
+MAX_GAP = 1e-5
 
 
 class SpLiCEExtractor(TransformerMixin, BaseEstimator):
-    """Read words off embeddings by sparse coding over the embeddings of the words themselves.
+    """Extract words from embeddings by sparse coding over the embeddings of the words themselves.
 
-    Decomposes every embedding x, over weights w >= 0 of the V concepts, by
+    Decomposes every embedding x into weights w >= 0 of the V concepts, which minimize
 
-        min_w  |C^T w - v|^2 + l1_strength sum_j w_j,
+        |C^T w - v|^2 + l1_strength sum_j w_j,
 
         v = unit(unit(x) - m),   C_j = unit(unit(c_j) - mean of all unit(c)),
 
     where unit(a) = a / |a|, c_j is the embedding of concept j and m the mean of unit(x) over the rows of
-    ``fit``. Sparse Linear Concept Embeddings, Bhalla et al. (2024). Nothing is trained but the mean m: the
-    encoder's own embeddings of the words say what is a word. Each row is solved to a duality gap
-    (docs/splice.md).
+    ``fit``. This is SpLiCE, Sparse Linear Concept Embeddings (Bhalla et al. 2024). Only the mean m is
+    learned; the directions of the words are their own embeddings. Each row is solved until its duality gap
+    is small (docs/splice.md).
 
     Parameters
     ----------
     dictionary : array-like of shape (V, d)
-        The concepts' embeddings, by the encoder that makes X: usually of the words as texts of their own.
-        At least one; a row at zero, or at the mean of all, is never used.
+        Embeddings of the concepts by the encoder of X, usually of each word as a text of its own. At least
+        one row; a row that is zero, or equals the mean of all, is never used.
     vocabulary : sequence of str or dict of str to int, default=None
-        The V concepts' names in the order of ``dictionary``, or name -> row. When None, the column names of
-        Y if ``fit`` is given a DataFrame, else ``word0``, ``word1`` and so on.
+        Names of the V concepts in the order of ``dictionary``, or name -> row. When None, the column names
+        of Y if ``fit`` is given a DataFrame, else ``word0``, ``word1`` and so on.
     l1_strength : float, default=0.25
-        Penalty on the sum of the weights, >= 0, in squared lengths of the unit vector v for each unit of
-        weight. A concept is used only if its cosine with what the others leave of v is above
-        l1_strength / 2 (as long as nothing is left out, |v| = 1), so from 2 max_j C_j . v on a row has no
-        words, and from 2 on none has any. 0 is non-negative least squares. It is the ``l1_penalty`` of
-        the published code, 2 lambda of the paper and, in scikit-learn's terms,
-        ``Lasso(alpha=l1_strength / (2 * d), positive=True, fit_intercept=False)``.
+        Penalty on the sum of the weights, >= 0. A concept gets a weight only if its product with the
+        residual v - C^T w of the other concepts is above l1_strength / 2. A row therefore has no words if
+        l1_strength >= 2 max_j C_j . v, which is at most 2. With 0 the problem is non-negative least
+        squares. It is the ``l1_penalty`` of the published code, 2 lambda of the paper and, in
+        scikit-learn's terms, ``Lasso(alpha=l1_strength / (2 * d), positive=True, fit_intercept=False)``.
     top_k : int, default=10
         Words per row in ``predict`` and ``extract_keywords``, >= 1; a row may have fewer.
     device : str, default="auto"
         ``"auto"`` (CUDA when there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"``.
     precision : {"auto", "float32", "float64"}, default="auto"
-        Of the products with the dictionary. ``"auto"`` is float64 for float64 embeddings and float32 for
-        all others.
+        Format of the products with the dictionary. ``"auto"`` is float64 for float64 embeddings and
+        float32 for all others.
     sparse_output : bool, default=True
-        Whether ``transform`` gives a csr_array, or a dense array as ``set_output`` needs.
+        Whether ``transform`` returns a csr_array, or a dense array, which ``set_output`` needs.
     verbose : int, default=0
-        Above zero, a progress bar for decompositions that last over two seconds.
+        If above zero, show a progress bar for decompositions that take more than two seconds.
 
     Attributes
     ----------
     embedding_mean_ : ndarray of shape (d,)
         m.
     concepts_ : ndarray of shape (V, d)
-        C. Rows are of unit length, or zero.
+        C, with rows of unit length or zero.
     concept_mean_ : ndarray of shape (d,)
         Mean of the normalized concept embeddings.
     vocabulary_ : ndarray of shape (V,) of str
     device_ : str
-        Where the rows are decomposed.
+        The resolved device.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (d,), only if X had string column names.
 
     See Also
     --------
-    FLiPExtractor : Learns the words from text instead.
+    FLiPExtractor : Learns the directions of the words from texts.
 
     References
     ----------
@@ -145,11 +149,11 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         ----------
         X : array-like of shape (n, d)
             Embeddings: NumPy (float16, float32, float64, memory-mapped), DataFrame or torch tensor. Rows
-            at zero have no direction and no part in the mean.
+            that are zero have no direction and are left out of the mean.
         Y : {array-like, sparse matrix} of shape (n, V), default=None
-            Not used, but for the column names of a DataFrame where ``vocabulary`` is None.
+            Ignored, except for the column names of a DataFrame if ``vocabulary`` is None.
         y : {array-like, sparse matrix} of shape (n, V), default=None
-            The same as Y, for callers that use scikit-learn's name as a keyword.
+            The same as Y, under scikit-learn's name.
 
         Returns
         -------
@@ -158,30 +162,30 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter or X is not allowed; nothing is changed then.
+            If a parameter or X is not allowed; the estimator is not changed then.
         """
         Y = one_target(Y, y)
         self._check_parameters()
         X, carrier = check_embeddings(self, X, reset=True)
-        given = check_dictionary(self.dictionary, X.shape[1])
-        vocabulary = check_names(self.vocabulary, Y, len(given))
+        dictionary = check_dictionary(self.dictionary, X.shape[1])
+        vocabulary = check_names(self.vocabulary, Y, len(dictionary))
         device = resolve_device(self.device)
-        directions = unit(given)
+        directions = unit(dictionary)
         concept_mean = directions.mean(axis=0)
         concepts = centred(directions, concept_mean)
-        total, n_used = np.zeros(X.shape[1]), 0
-        for first in range(0, len(X), CHUNK_ROWS):
-            rows = unit(X[first : first + CHUNK_ROWS])
+        total, n_directions = np.zeros(X.shape[1]), 0
+        for start in range(0, len(X), CHUNK_ROWS):
+            rows = unit(X[start : start + CHUNK_ROWS])
             total += rows.sum(axis=0)
-            n_used += int(rows.any(axis=1).sum())
-        # Only now, with nothing left to fail: names of an earlier fit must not outlive it.
+            n_directions += int(rows.any(axis=1).sum())
+        # The estimator is changed only now that nothing can fail. Names of an earlier fit are removed.
         self.__dict__.pop("feature_names_in_", None)
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(carrier, name):
                 setattr(self, name, getattr(carrier, name))
-        self.embedding_mean_ = total / max(n_used, 1)
+        self.embedding_mean_ = total / max(n_directions, 1)
         self.concept_mean_ = concept_mean
-        self.concepts_ = concepts.astype(scoring.output_dtype(given), copy=False)
+        self.concepts_ = concepts.astype(scoring.output_dtype(dictionary), copy=False)
         self.vocabulary_ = vocabulary
         self.device_ = str(device)
         return self
@@ -195,7 +199,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
     # ------------------------------------------------------------------ decomposing
 
     def transform(self, X: Any) -> Any:
-        """All weights w of the decomposition of each row.
+        """Compute the weights w of the decomposition of each row.
 
         Parameters
         ----------
@@ -204,7 +208,8 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         Returns
         -------
         weights : csr_array of shape (n, V), or ndarray with ``sparse_output=False``
-            float64 for float64 input, float32 otherwise. Empty for rows at zero or at the mean.
+            float64 for float64 input, float32 otherwise. Rows of X that are zero or equal the mean have
+            no weights.
         """
         sparse_output = check_bool("sparse_output", self.sparse_output)
         X = scoring.fitted_input(self, X)
@@ -214,7 +219,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         return weights if sparse_output else weights.toarray()
 
     def predict(self, X: Any) -> sp.csr_array:
-        """The at most ``top_k`` words of largest weight of each row as indicators.
+        """Return the words of largest weight of each row, at most ``top_k``, as indicators.
 
         Parameters
         ----------
@@ -223,7 +228,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         Returns
         -------
         words : csr_array of shape (n, V), int64
-            1 for an extracted word, whose weight is above zero.
+            1 for each extracted word; its weight is above zero.
         """
         k = check_integer("top_k", self.top_k, 1)
         top = self._top_words(X, k)
@@ -232,39 +237,40 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
     def extract_keywords(
         self, X: Any, top_k: int | None = None, return_scores: bool = False
     ) -> Any:
-        """Words per row, largest weight first; fewer than ``top_k`` where the decomposition has fewer.
+        """Return the words of largest weight of each row; fewer than ``top_k`` if fewer have a weight.
 
         Parameters
         ----------
         X : array-like of shape (n, d)
         top_k : int, default=None
-            Words per row, >= 1; the estimator's ``top_k`` when None.
+            Maximum number of words per row, >= 1; the estimator's ``top_k`` when None.
         return_scores : bool, default=False
-            Also give each word's weight.
+            Whether to return each word's weight, too.
 
         Returns
         -------
         keywords : list of n lists of str
-            Or, with ``return_scores``, of (word, weight) pairs.
+            Largest weight first; with ``return_scores`` the lists contain (word, weight) pairs.
         """
         k = check_integer("top_k", self.top_k if top_k is None else top_k, 1)
-        found: list[list[Any]] = []
+        keywords: list[list[Any]] = []
         for block in self._decompose(scoring.fitted_input(self, X)):
-            counts = (block.indices[:, :k] >= 0).sum(axis=1).tolist()
-            words = self.vocabulary_[block.indices[:, :k]].tolist()
+            indices = block.indices[:, :k]
+            rows = self.vocabulary_[indices].tolist()
             if return_scores:
-                words = scoring.with_scores(words, block.weights[:, :k].tolist())
-            found += [row[:count] for row, count in zip(words, counts, strict=True)]
-        return found
+                rows = scoring.with_scores(rows, block.weights[:, :k].tolist())
+            n_words = (indices >= 0).sum(axis=1).tolist()
+            keywords += [row[:n] for row, n in zip(rows, n_words, strict=True)]
+        return keywords
 
     def score(self, X: Any, Y: Any = None, sample_weight: Any = None, *, y: Any = None) -> float:
-        """Keyword accuracy: share of a row's words among as many extracted ones.
+        """Return the keyword accuracy: the share of a row's words among as many extracted ones.
 
         Parameters
         ----------
         X : array-like of shape (n, d)
         Y : {array-like, sparse matrix} of shape (n, V)
-            Word counts, a column for each concept.
+            Word counts, with a column for each concept.
         sample_weight : array-like of shape (n,), default=None
         y : {array-like, sparse matrix} of shape (n, V)
             The same as Y.
@@ -272,7 +278,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         Returns
         -------
         float
-            See :func:`flip_sklearn.metrics.keyword_accuracy`. Words of weight zero never count.
+            See :func:`flip_sklearn.metrics.keyword_accuracy`. Words of weight zero are not extracted.
         """
         X = scoring.fitted_input(self, X)
         counts, _ = check_counts(one_target(Y, y), len(X))
@@ -284,7 +290,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         return float(keyword_accuracy(counts, self._weights(X), sample_weight=sample_weight))
 
     def decomposition_quality(self, X: Any) -> DecompositionQuality:
-        """How many words each row takes and how close they come to it.
+        """Compute the sparsity and accuracy of the decomposition of each row.
 
         Parameters
         ----------
@@ -308,50 +314,50 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
     def mean_concepts(
         self, X: Any, groups: Any = None, *, top_k: int | None = None
     ) -> ConceptMeans:
-        """Mean weights over a data set, or over each group of its rows.
+        """Compute the mean weights over a data set, or over each group of its rows.
 
         Parameters
         ----------
         X : array-like of shape (n, d)
         groups : array-like of shape (n,), default=None
-            A label for each row, such as its class; one group of all rows when None.
+            Label of each row, such as its class; all rows are one group when None.
         top_k : int, default=None
-            Keep this many concepts of each group, >= 1; all that occur when None.
+            Number of concepts to keep in each group, >= 1; all that have a weight when None.
 
         Returns
         -------
         ConceptMeans
-            With ``to_frame()``.
+            Mean weights, with a method ``to_frame``.
         """
         k = None if top_k is None else check_integer("top_k", top_k, 1)
         X = scoring.fitted_input(self, X)
         labels = np.array(["all"], dtype=object)
-        member = np.zeros(len(X), dtype=np.int64)
+        group = np.zeros(len(X), dtype=np.int64)
         if groups is not None:
             check_consistent_length(X, groups)
-            labels, member = np.unique(np.asarray(groups), return_inverse=True)
-        n_rows = np.bincount(member, minlength=len(labels))
-        share = sp.csr_array(
-            (1 / n_rows[member], (member, np.arange(len(X)))), shape=(len(labels), len(X))
+            labels, group = np.unique(np.asarray(groups), return_inverse=True)
+        n_rows = np.bincount(group, minlength=len(labels))
+        averaging = sp.csr_array(
+            (1 / n_rows[group], (group, np.arange(len(X)))), shape=(len(labels), len(X))
         )
-        means = sp.csr_array(share @ self._weights(X).astype(np.float64))
+        means = sp.csr_array(averaging @ self._weights(X).astype(np.float64))
         means.eliminate_zeros()
         means.sort_indices()
-        return ConceptMeans(
-            labels, n_rows, means if k is None else keep_largest(means, k), self.vocabulary_
-        )
+        if k is not None:
+            means = keep_largest(means, k)
+        return ConceptMeans(labels, n_rows, means, self.vocabulary_)
 
     # ------------------------------------------------------------------ recomposing
 
     def inverse_transform(self, W: Any) -> np.ndarray:
-        """Embeddings that the weights recompose: unit(unit(C^T w) + m), as in the published code.
+        """Compute embeddings from weights: unit(unit(C^T w) + m), as in the published code.
 
-        Lengths of the original embeddings are not kept. A row without weights gives unit(m).
+        The lengths of the original embeddings are lost. A row without weights becomes unit(m).
 
         Parameters
         ----------
         W : {array-like, sparse matrix} of shape (n, V)
-            Weights, such as ``transform`` gives, changed or not.
+            Weights, such as those of ``transform``.
 
         Returns
         -------
@@ -363,30 +369,30 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         if W.shape[1] != len(self.vocabulary_):
             raise ValueError(
                 f"W has {W.shape[1]} columns, the dictionary {len(self.vocabulary_)} concepts; pass "
-                "weights as transform gives them."
+                "weights of transform."
             )
         out = np.empty((W.shape[0], len(self.embedding_mean_)), dtype=W.dtype)
-        for first in range(0, len(out), CHUNK_ROWS):
-            rows = slice(first, first + CHUNK_ROWS)
+        for start in range(0, len(out), CHUNK_ROWS):
+            rows = slice(start, start + CHUNK_ROWS)
             recomposed = unit(W[rows].astype(np.float64) @ self.concepts_)
             out[rows] = unit(recomposed + self.embedding_mean_)
         return out
 
     def intervene(self, X: Any, remove: Any) -> np.ndarray:
-        """Embeddings recomposed with the weights of some concepts set to zero.
+        """Compute embeddings from the weights of X with those of some concepts set to zero.
 
-        What the decomposition does not explain is gone, too: compare with ``intervene(X, [])``.
+        The residual of the decomposition is lost, too: compare the result with ``intervene(X, [])``.
 
         Parameters
         ----------
         X : array-like of shape (n, d)
         remove : str or sequence of str
-            Names of the concepts to take out.
+            Names of the concepts to remove.
 
         Returns
         -------
         embeddings : ndarray of shape (n, d)
-            As ``inverse_transform`` gives them.
+            As of ``inverse_transform``.
 
         Raises
         ------
@@ -400,7 +406,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         return self.inverse_transform(weights)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """The vocabulary, in the order of the dictionary.
+        """Return the names of the concepts in the order of the dictionary.
 
         Parameters
         ----------
@@ -414,45 +420,44 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         names: np.ndarray = self.vocabulary_.copy()
         return names
 
-    # ------------------------------------------------------------------ the parts
+    # ------------------------------------------------------------------ helpers
 
     def _decompose(self, X: np.ndarray) -> Iterator[Block]:
-        """Blocks of rows with their words, largest weight first."""
+        """Yield the decompositions of blocks of rows."""
         l1 = self._check_parameters()
         precision = self.precision
         if precision == "auto":
             precision = str(scoring.output_dtype(X))
         compute = scoring.scoring_compute(self, precision)
         coder = SparseCoder(self.concepts_, compute.device, compute.dtype)
-        worst = 0.0
+        largest_gap = 0.0
         with tqdm(
             total=len(X), unit="row", desc="SpLiCE", delay=2, disable=not self.verbose
         ) as bar:
-            for first in range(0, len(X), CHUNK_ROWS):
-                targets = centred(unit(X[first : first + CHUNK_ROWS]), self.embedding_mean_)
+            for start in range(0, len(X), CHUNK_ROWS):
+                targets = centred(unit(X[start : start + CHUNK_ROWS]), self.embedding_mean_)
                 indices, weights, gap = coder.decompose(targets, l1)
-                worst = max(worst, float(gap.max(initial=0)))
-                rows = slice(first, first + len(targets))
+                largest_gap = max(largest_gap, float(gap.max(initial=0)))
+                rows = slice(start, start + len(targets))
                 yield Block(rows, targets, indices, weights, gap)
                 bar.update(len(targets))
-        if worst > GAP_LIMIT:
-            warnings.warn(
-                f"a row is up to {worst:.1g} of its squared length from its optimum, by its duality gap; "
-                "use a larger l1_strength or precision='float64'.",
+        if largest_gap > MAX_GAP:
+            warn_caller(
+                f"the largest duality gap of a row is {largest_gap:.1g} of its squared length; use a larger "
+                "l1_strength or precision='float64'.",
                 ConvergenceWarning,
-                stacklevel=4,
             )
 
     def _to_csr(self, block: Block) -> sp.csr_array:
         return padded_to_csr(block.indices, block.weights, len(self.vocabulary_))
 
     def _weights(self, X: np.ndarray) -> sp.csr_array:
-        """All weights (n, V) of checked rows."""
+        """Compute the weights (n, V) of rows that have been checked."""
         parts = [self._to_csr(block) for block in self._decompose(X)]
         return sp.csr_array(sp.vstack(parts, format="csr"), dtype=scoring.output_dtype(X))
 
     def _top_words(self, X: Any, k: int) -> np.ndarray:
-        """The k words of largest weight of each row as indices, best first, padded with -1."""
+        """Return the indices (n, k) of the words of largest weight, best first, padded with -1."""
         X = scoring.fitted_input(self, X)
         top = np.full((len(X), k), -1, dtype=np.int64)
         for block in self._decompose(X):
@@ -461,7 +466,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         return top
 
     def _columns(self, names: Any) -> np.ndarray:
-        """Rows of the dictionary of named concepts."""
+        """Return the columns of named concepts."""
         if isinstance(names, str):
             names = [names]
         if not isinstance(names, Iterable):
@@ -471,8 +476,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         unknown = [name for name in names if name not in column]
         if unknown:
             raise ValueError(
-                f"{unknown[0]!r} is not a concept; use names of the vocabulary, as "
-                "get_feature_names_out gives them."
+                f"{unknown[0]!r} is not a concept; use names from get_feature_names_out()."
             )
         return np.array([column[name] for name in names], dtype=np.int64)
 

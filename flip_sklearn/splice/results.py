@@ -1,4 +1,4 @@
-"""Results of SpLiCEExtractor: the quality of decompositions, mean weights of groups."""
+"""Results of SpLiCEExtractor: quality of decompositions, and mean weights of groups of rows."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from flip_sklearn.splice.concepts import ranked_entries
 
 @dataclass(frozen=True)
 class DecompositionQuality:
-    """How sparse and how close the decompositions of some rows are.
+    """Sparsity and accuracy of the decompositions of rows.
 
     Attributes
     ----------
     l0 : ndarray of shape (n,), int64
-        Words with weight > 0.
+        Number of words with weight > 0.
     cosine : ndarray of shape (n,)
-        Between the centred direction v and C^T w; 0 for rows without words.
+        Cosine of the centred direction v and C^T w; 0 for rows without words.
     gap : ndarray of shape (n,)
-        Duality gap: the objective is at most this far above its minimum. |v|^2 = 1 is the scale.
+        Duality gap, an upper bound of the distance of the objective from its minimum, where |v|^2 = 1.
     """
 
     l0: np.ndarray
@@ -39,7 +39,7 @@ class DecompositionQuality:
         )
 
     def to_frame(self) -> Any:
-        """One row for each embedding.
+        """Return a table with one row for each embedding.
 
         Returns
         -------
@@ -56,9 +56,9 @@ class ConceptMeans:
     Attributes
     ----------
     groups : ndarray of shape (G,)
-        Labels, sorted; "all" where no groups were given.
+        Labels, sorted; "all" if no groups were given.
     n_rows : ndarray of shape (G,), int64
-        Rows of each group.
+        Number of rows of each group.
     weights : csr_array of shape (G, V), float64
         Mean weight of each concept over the rows of the group.
     vocabulary : ndarray of shape (V,) of str
@@ -70,15 +70,18 @@ class ConceptMeans:
     vocabulary: np.ndarray
 
     def __repr__(self) -> str:
-        order, group, place = ranked_entries(self.weights)
-        names = self.vocabulary[self.weights.indices[order[place < 5]]]
-        of = group[place < 5]
-        shown = [f"{g}: {' '.join(names[of == i])}" for i, g in enumerate(self.groups[:5])]
-        more = "; ..." if len(self.groups) > 5 else ""
-        return f"ConceptMeans({'; '.join(shown)}{more})"
+        order, group, rank = ranked_entries(self.weights)
+        words = self.vocabulary[self.weights.indices[order]]
+        texts = []
+        for i, label in enumerate(self.groups[:5]):
+            top_words = words[(group == i) & (rank < 5)]
+            texts.append(f"{label}: {' '.join(top_words)}")
+        if len(self.groups) > 5:
+            texts.append("...")
+        return f"ConceptMeans({'; '.join(texts)})"
 
     def to_frame(self) -> Any:
-        """One row for each group and concept, largest weight first within a group.
+        """Return a table with one row for each group and concept, largest weight first.
 
         Returns
         -------
