@@ -9,9 +9,8 @@ import scipy.sparse as sp
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from flip_sklearn.estimation import scoring
+from flip_sklearn.estimation import scoring, training
 from flip_sklearn.estimation.callbacks import CallbackSupportMixin, with_callbacks
-from flip_sklearn.estimation.training import prepare, train
 from flip_sklearn.estimation.validation import check_counts, one_target
 from flip_sklearn.metrics import RowMean
 from flip_sklearn.parameters import check_bool
@@ -245,7 +244,8 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         In a process group of ``torch.distributed`` every process calls ``fit`` with the same arguments
         and gets the same model; each computes its part of the rows (docs/scaling.md).
         """
-        return self._fit(X, one_target(Y, y), sample_weight, groups, streaming=False)
+        fitted = training.fit(self, X, one_target(Y, y), sample_weight, groups)
+        return self._set_fitted(fitted)
 
     @with_callbacks
     def partial_fit(
@@ -273,17 +273,13 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         ValueError
             As ``fit``; also if the chunk's dimensions differ from the first chunk's.
         """
-        return self._fit(X, one_target(Y, y), sample_weight, None, streaming=True)
+        return self._set_fitted(training.partial_fit(self, X, one_target(Y, y), sample_weight))
 
-    def _fit(
-        self, X: Any, Y: Any, sample_weight: Any, groups: Any, *, streaming: bool
-    ) -> FLiPExtractor:
-        prepared = prepare(self, X, Y, sample_weight, groups, streaming=streaming)
-        fitted = train(self, prepared, streaming=streaming)
-        # Only now, with nothing left to fail: what is of an earlier fit or file must not outlive it.
-        for left in ("feature_names_in_", "pretrained_info_"):
-            self.__dict__.pop(left, None)
-        self.__dict__.update(fitted)
+    def _set_fitted(self, attributes: dict[str, Any]) -> FLiPExtractor:
+        """Set the fitted attributes: the last step of a fit, so that a failure changes nothing."""
+        for name in ("feature_names_in_", "pretrained_info_"):  # of an earlier fit or file
+            self.__dict__.pop(name, None)
+        self.__dict__.update(attributes)
         return self
 
     def to_sparse(self) -> FLiPExtractor:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,17 +15,24 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from flip_sklearn.backend.device import resolve_compute
-from flip_sklearn.backend.fit.data import CountDataset, WhitenedRows, count_words
+from flip_sklearn.backend.fit.data import CountDataset
+from flip_sklearn.backend.fit.initialization import InitialPoint
 from flip_sklearn.backend.fit.optimality import raw_kkt_residual
-from flip_sklearn.backend.fit.path import PathPoint, follow
-from flip_sklearn.backend.fit.solver import Session
+from flip_sklearn.backend.fit.path import PathPoint, solve_path
+from flip_sklearn.backend.fit.session import Session
 from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.estimation.resume import join_processes
-from flip_sklearn.estimation.training import FitInputs, _attributes, _split, prepare
+from flip_sklearn.estimation.split import draw_validation_rows, make_datasets
+from flip_sklearn.estimation.training import (
+    FitInputs,
+    FitWords,
+    fitted_attributes,
+    prepare_fit,
+)
 from flip_sklearn.estimation.validation import check_counts, check_embeddings, check_weights
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.metrics import RowMean
-from flip_sklearn.parameters import check_bool, check_integer, check_number, is_integer
+from flip_sklearn.parameters import check_bool, check_integer, check_number, is_integer, warn_caller
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,65 +200,85 @@ def regularization_path(
     >>> bool(path.accuracy[-1] > path.accuracy[0])
     True
     """
-    if estimator is None:
-        estimator = FLiPExtractor()
-    elif not isinstance(estimator, FLiPExtractor):
-        raise ValueError(
-            f"estimator={estimator!r} is not an FLiPExtractor; pass one, and transform X before if it "
-            "is the last step of a pipeline."
-        )
+    estimator = _check_estimator(estimator)
     max_iter = check_integer("max_iter", max_iter, 1)
     eps = check_number("eps", eps, 0, 1, open_low=True, open_high=True)
     check_bool("kkt", kkt)
-    given = _check_strengths(l1_strengths)
-    prepared = prepare(
-        clone(estimator).set_params(early_stopping=False, checkpoint_dir=None),
-        X, Y, sample_weight, streaming=False,
-    )  # fmt: skip
-    rows, held_out, seen, counts = _split_once(prepared, Y, validation)
-    if not isinstance(given, int):
-        prepared = replace(prepared, options=replace(prepared.options, l1=float(given[0])))
-    session = Session(rows, prepared.options, prepared.compute)
-    if isinstance(given, int):
-        given = _spaced(given, eps, session.l1_max)
-    own = held_out if validation is None else None
-    scored = WhitenedRows(held_out, session.mean, session.Q, prepared.compute)
+    strengths = _check_strengths(l1_strengths)
+    inputs = prepare_fit(
+        clone(estimator).set_params(early_stopping=False, checkpoint_dir=None), X, Y, sample_weight
+    )
+    rows = _split_rows(inputs, Y, validation)
+    options = inputs.options
+    if not isinstance(strengths, int):
+        options = replace(options, l1=float(strengths[0]))
+    session = Session(rows.train, options, inputs.compute)
+    if isinstance(strengths, int):
+        strengths = _spaced(strengths, eps, session.l1_max)
+    held_out = session.whiten(rows.held_out)
+    n_trained = int((strengths < session.l1_max).sum())
 
     points: list[PathPoint] = []
     models: list[FLiPExtractor] = []
     try:
-        with _progress(prepared, len(rows) * max_iter * int((given < session.l1_max).sum())) as bar:
-            for solution, point in follow(
-                session, given, scored, max_iter=max_iter, kkt=kkt, after_step=bar
+        with _progress(inputs, len(rows.train) * max_iter * n_trained) as after_step:
+            for solution, point in solve_path(
+                session, strengths, held_out, max_iter=max_iter, kkt=kkt, after_step=after_step
             ):
                 model = clone(estimator).set_params(l1_strength=point.l1)
-                model.__dict__.update(_attributes(prepared, solution, seen, counts, own))
-                models.append(_stored(model))
+                attributes = fitted_attributes(inputs, solution, rows.words, rows.validation_rows)
+                model.__dict__.update(attributes)
+                models.append(_in_smaller_format(model))
                 points.append(point)
     except KeyboardInterrupt:
-        # The processes of a group are interrupted at different points: no path is theirs in common.
-        if not points or not prepared.group.is_single_process:
+        # Processes of a group are interrupted at different points, so they have no path in common.
+        if not points or not inputs.group.is_single_process:
             raise
-        warnings.warn(
-            f"the path was interrupted after {len(points)} of {len(given)} strengths; it has the "
+        warn_caller(
+            f"the path was interrupted after {len(points)} of {len(strengths)} strengths; it has the "
             "strongest ones.",
             ConvergenceWarning,
-            stacklevel=2,
         )
-    found = [_accuracy(held_out, point.hits) for point in points]
-    lifts = [_accuracy(held_out, point.hits_without_bias) for point in points]
+    return _make_result(strengths, points, models, rows)
+
+
+def _check_estimator(estimator: Any) -> FLiPExtractor:
+    if estimator is None:
+        return FLiPExtractor()
+    if not isinstance(estimator, FLiPExtractor):
+        raise ValueError(
+            f"estimator={estimator!r} is not an FLiPExtractor; pass one, and transform X before if it "
+            "is the last step of a pipeline."
+        )
+    return estimator
+
+
+def _make_result(
+    strengths: np.ndarray,
+    points: list[PathPoint],
+    models: list[FLiPExtractor],
+    rows: _PathRows,
+) -> RegularizationPath:
+    """The arrays of a path from its points."""
+    has_words = np.diff(rows.held_out.indptr) > 0
+
+    def mean_accuracy(per_row: np.ndarray) -> RowMean:
+        return RowMean.of(np.where(has_words, per_row, np.nan), rows.held_out.weights)
+
+    accuracy = [mean_accuracy(point.held_out.accuracy) for point in points]
+    without_bias = [mean_accuracy(point.held_out.accuracy_without_bias) for point in points]
     return RegularizationPath(
-        l1_strengths=given[: len(points)],
-        accuracy=np.array([float(accuracy) for accuracy in found]),
-        standard_error=np.array([accuracy.standard_error for accuracy in found]),
-        accuracy_without_bias=np.array([float(accuracy) for accuracy in lifts]),
-        nll=np.array([point.nll for point in points]),
+        l1_strengths=strengths[: len(points)],
+        accuracy=np.array([mean.value for mean in accuracy]),
+        standard_error=np.array([mean.standard_error for mean in accuracy]),
+        accuracy_without_bias=np.array([mean.value for mean in without_bias]),
+        nll=np.array([point.held_out.nll for point in points]),
         sparsity=np.array([point.sparsity for point in points]),
         n_words_left=np.array([point.n_words_left for point in points]),
         seconds=np.array([point.seconds for point in points]),
         kkt_residual=np.array([model.kkt_residual_ for model in models]),
         models=tuple(models),
-        held_out=None if own is None else own.take,
+        held_out=rows.validation_rows,
     )
 
 
@@ -308,32 +334,41 @@ def kkt_residual(model: FLiPExtractor, X: Any, Y: Any, sample_weight: Any = None
     array = check_embeddings(model, X, reset=False)[0]
     counts, _ = check_counts(Y, array.shape[0], len(model.vocabulary_))
     weights = check_weights(sample_weight, array)
-    take = None
-    not_trained_on = getattr(model, "_held_out", None)
-    if not_trained_on is not None:
-        if not_trained_on.max(initial=-1) >= len(array):
-            raise ValueError(
-                f"X has {len(array)} rows, but fit held out row {not_trained_on.max()}; pass X and Y "
-                "as they were passed to fit."
-            )
-        take = np.setdiff1d(np.arange(len(array)), not_trained_on)
-        counts, weights = counts[take], weights[take]
-    seen = np.flatnonzero(model.word_counts_ > 0)
-    if len(seen) < counts.shape[1]:
-        counts = counts[:, seen]
-    rows = CountDataset(
-        array, counts.indptr, counts.indices, counts.data, weights, len(seen),
-        take=take, group=join_processes(),
-    )  # fmt: skip
-    if not rows.row_weight.any():
+    trained_rows = _rows_of_the_fit(model, len(array))
+    if trained_rows is not None:
+        counts, weights = counts[trained_rows], weights[trained_rows]
+    trained_words = np.flatnonzero(model.word_counts_ > 0)
+    if len(trained_words) < counts.shape[1]:
+        counts = counts[:, trained_words]
+    dataset = CountDataset(array, counts, weights, rows=trained_rows, group=join_processes())
+    if not dataset.row_weight.any():
         raise ValueError("Y has no counts of the model's words in any row with weight > 0.")
-    A = model.word_embeddings_[seen]
+    A = model.word_embeddings_[trained_words]
     return raw_kkt_residual(
-        rows, A.toarray() if sp.issparse(A) else A, model.projection_, model.bias_[seen],
-        model.embedding_mean_, resolve_compute(model.device, model.precision),
+        dataset,
+        InitialPoint(
+            A=A.toarray() if sp.issparse(A) else A,
+            B=model.projection_,
+            b=model.bias_[trained_words],
+            mean=model.embedding_mean_,
+        ),
+        resolve_compute(model.device, model.precision),
         l1=check_number("l1_strength", model.l1_strength, 0),
         l2=check_number("l2_strength", model.l2_strength, 0),
-    )  # fmt: skip
+    )
+
+
+def _rows_of_the_fit(model: FLiPExtractor, n: int) -> np.ndarray | None:
+    """The rows that ``fit`` trained on; None for all."""
+    held_out = getattr(model, "_held_out", None)
+    if held_out is None:
+        return None
+    if held_out.max(initial=-1) >= n:
+        raise ValueError(
+            f"X has {n} rows, but fit held out row {held_out.max()}; pass X and Y "
+            "as they were passed to fit."
+        )
+    return np.setdiff1d(np.arange(n), held_out)
 
 
 def _check_strengths(value: Any) -> int | np.ndarray:
@@ -362,70 +397,86 @@ def _spaced(n: int, eps: float, l1_max: float) -> np.ndarray:
     return np.geomspace(l1_max, eps * l1_max, n)
 
 
-def _split_once(
-    prepared: FitInputs, Y: Any, validation: Any
-) -> tuple[CountDataset, CountDataset, np.ndarray, np.ndarray]:
-    """Rows to train on, rows to measure on, the words that either has, and their counts."""
-    counts = _word_counts(prepared)
-    if validation is None:
-        with_words = int(((np.diff(prepared.Y.indptr) > 0) & (prepared.weights > 0)).sum())
-        if with_words < 2:
-            raise ValueError(
-                f"X and Y have {with_words} row with words, and a path needs one to train on and one to "
-                "measure on; pass more rows, or validation=(X, Y)."
-            )
-        seen = np.flatnonzero(counts > 0)
-        rows, held_out = _split(replace(prepared, early_stopping="accuracy"), seen)
-        return rows, cast(CountDataset, held_out), seen, counts
+@dataclass(frozen=True)
+class _PathRows:
+    """Rows to train on, rows to measure on, and the words that either has."""
+
+    train: CountDataset
+    held_out: CountDataset
+    words: FitWords
+    validation_rows: np.ndarray | None  # the held-out rows of X; None if ``validation`` was passed
+
+
+def _split_rows(inputs: FitInputs, Y: Any, validation: Any) -> _PathRows:
+    data, group = inputs.data, inputs.group
+    if validation is not None:
+        return _separate_rows(inputs, Y, validation)
+    if data.n_rows_with_words < 2:
+        raise ValueError(
+            f"X and Y have {data.n_rows_with_words} row with words, and a path needs one to train on "
+            "and one to measure on; pass more rows, or validation=(X, Y)."
+        )
+    fraction = inputs.parameters.validation_fraction
+    validation_rows = draw_validation_rows(data, fraction, inputs.options.seed)
+    words = FitWords(np.flatnonzero(data.word_counts > 0), data.word_counts)
+    train, held_out = make_datasets(data, words.trained, group, validation_rows)
+    assert held_out is not None
+    return _PathRows(train, held_out, words, validation_rows)
+
+
+def _separate_rows(inputs: FitInputs, Y: Any, validation: Any) -> _PathRows:
+    """Train on all rows of the fit and measure on those of ``validation``."""
+    data, group = inputs.data, inputs.group
     if not isinstance(validation, tuple | list) or len(validation) != 2:
         raise ValueError(
             f"validation={type(validation).__name__} is not allowed; pass a tuple (X, Y) of rows to "
             "measure on, or None to hold out a part of X and Y."
         )
-    X_other, _ = check_embeddings(prepared.carrier, validation[0], reset=False)
-    Y_other, names = check_counts(validation[1], len(X_other))
-    same = names is None or not hasattr(Y, "columns") or names == [str(c) for c in Y.columns]
-    if Y_other.shape[1] != prepared.Y.shape[1] or not same:
+    X_other, _ = check_embeddings(data.feature_info, validation[0], reset=False)
+    counts_other, names = check_counts(validation[1], len(X_other))
+    named = names is not None and hasattr(Y, "columns")
+    same_names = not named or names == [str(column) for column in Y.columns]
+    if counts_other.shape[1] != data.counts.shape[1] or not same_names:
         raise ValueError(
-            f"the Y of validation has {Y_other.shape[1]} columns that are not the "
-            f"{prepared.Y.shape[1]} of Y; count both with the same vocabulary."
+            f"the Y of validation has {counts_other.shape[1]} columns that are not the "
+            f"{data.counts.shape[1]} of Y; count both with the same vocabulary."
         )
-    if Y_other.nnz == 0:
+    if counts_other.nnz == 0:
         raise ValueError("the Y of validation has no counts; at least one row needs a word.")
-    other = replace(prepared, X=X_other, Y=Y_other, weights=np.ones(len(X_other)))
-    counts = counts + _word_counts(other)
-    seen = np.flatnonzero(counts > 0)
-    return _split(prepared, seen)[0], _split(other, seen)[0], seen, counts
+    other = replace(data, X=X_other, counts=counts_other, weights=np.ones(len(X_other)))
+    word_counts = data.word_counts + other.word_counts
+    words = FitWords(np.flatnonzero(word_counts > 0), word_counts)
+    train, _ = make_datasets(data, words.trained, group)
+    held_out, _ = make_datasets(other, words.trained, group)
+    return _PathRows(train, held_out, words, None)
 
 
-def _word_counts(prepared: FitInputs) -> np.ndarray:
-    Y = prepared.Y
-    return count_words(Y.indptr, Y.indices, Y.data, prepared.weights, Y.shape[1])
-
-
-def _stored(model: FLiPExtractor) -> FLiPExtractor:
-    """The model with A in the smaller of the two formats."""
+def _in_smaller_format(model: FLiPExtractor) -> FLiPExtractor:
+    """The model with A as a csr_array if that takes less memory."""
     A = model.word_embeddings_
-    sparse = np.count_nonzero(A) * (A.itemsize + 4) + 4 * len(A)  # values, columns, row starts
-    return model.to_sparse() if sparse < A.nbytes else model
-
-
-def _accuracy(rows: CountDataset, hits: np.ndarray) -> RowMean:
-    return RowMean.of(np.where(np.diff(rows.indptr) > 0, hits, np.nan), rows.weights)
+    sparse_bytes = np.count_nonzero(A) * (A.itemsize + 4) + 4 * len(
+        A
+    )  # values, columns, row starts
+    return model.to_sparse() if sparse_bytes < A.nbytes else model
 
 
 @contextmanager
-def _progress(prepared: FitInputs, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar over the rows of all passes; gives what takes the rows done so far in a pass."""
-    before = 0
+def _progress(inputs: FitInputs, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar over the rows of all passes; yields the function that takes the rows done in a pass."""
+    rows_before = 0
     with tqdm(
-        total=total, unit="row", unit_scale=True, desc="FLiP path", delay=2,
-        disable=not prepared.verbose,
-    ) as bar:  # fmt: skip
+        total=total,
+        unit="row",
+        unit_scale=True,
+        desc="FLiP path",
+        delay=2,
+        disable=not inputs.show_progress,
+    ) as bar:
 
-        def after_step(done: int) -> None:
-            nonlocal before
-            bar.update(done - before if done > before else done)
-            before = done
+        def after_step(rows_done: int) -> None:
+            nonlocal rows_before
+            is_new_pass = rows_done <= rows_before
+            bar.update(rows_done if is_new_pass else rows_done - rows_before)
+            rows_before = rows_done
 
         yield after_step

@@ -20,11 +20,11 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from flip_sklearn import FLiPExtractor, kkt_residual, regularization_path
 from flip_sklearn.backend.device import resolve_compute
 from flip_sklearn.backend.fit import optimality
-from flip_sklearn.backend.fit.data import CountDataset, WhitenedRows
+from flip_sklearn.backend.fit.data import CountDataset, WhitenedDataset
 from flip_sklearn.backend.fit.likelihood import Workspace
 from flip_sklearn.backend.fit.optimizer import Optimizer, Parameters, normalize_rows_
 from flip_sklearn.backend.fit.path import word_directions, zero_start
-from flip_sklearn.backend.fit.solver import Options, Session
+from flip_sklearn.backend.fit.session import Session, SolverOptions
 from flip_sklearn.path import RegularizationPath
 from tests.backend import reference
 from tests.helpers.planted import Planted, planted
@@ -69,15 +69,15 @@ def same_bits(a: RegularizationPath, b: RegularizationPath) -> bool:
 
 def random_problem(
     lip: bool, seed: int = 0
-) -> tuple[WhitenedRows, Parameters, torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> tuple[WhitenedDataset, Parameters, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Rows, parameters with zeros in A, and the dense latents, counts and weights of the reference."""
     rng = np.random.default_rng(seed)
     n, d, n_words, rank = 37, 5, 11, 3
     Y = sp.csr_array(rng.poisson(0.4, size=(n, n_words)).astype(float))
     w = rng.random(n) + 0.5
-    rows = CountDataset(rng.normal(size=(n, d)), Y.indptr, Y.indices, Y.data, w, n_words)
+    rows = CountDataset(rng.normal(size=(n, d)), Y, w)
     mean, Q = torch.from_numpy(rng.normal(size=d)), torch.from_numpy(rng.normal(size=(d, d)))
-    data = WhitenedRows(rows, mean, Q, CPU64)
+    data = WhitenedDataset(rows, mean, Q, CPU64)
     A = torch.from_numpy(rng.normal(size=(n_words, d if lip else rank)))
     A[torch.from_numpy(rng.random(A.shape) < 0.5)] = 0.0
     B = None
@@ -299,12 +299,12 @@ def test_the_words_that_the_embedding_tells_come_first() -> None:
 
 def test_just_below_l1_max_one_word_enters(small: Planted) -> None:
     """The zero start's B has a latent along the largest gradient, so A = 0 is not stationary there."""
-    options = Options(
+    options = SolverOptions(
         rank=3, l1=1.0, l2=0.0, max_iter=1, tol=0.0, batch_size=50, learning_rate=0.1,
         stop_on=None, n_iter_no_change=1, seed=0, solver="exact",
     )  # fmt: skip
     Y = small.Y
-    rows = CountDataset(small.X, Y.indptr, Y.indices, Y.data, np.ones(400), Y.shape[1])
+    rows = CountDataset(small.X, Y, np.ones(400))
     session = Session(rows, options, CPU64)
     start = zero_start(session)
     assert not start.A.any()
@@ -317,7 +317,9 @@ def test_just_below_l1_max_one_word_enters(small: Planted) -> None:
 
     assert residual(start.B, 1.0) < 1e-9
     assert residual(start.B, 0.9) == pytest.approx(0.1 * session.l1_max)
-    assert residual(session.run.optimizer.B, 0.99) < 1e-9  # negative control: principal directions
+    assert (
+        residual(session.state.optimizer.B, 0.99) < 1e-9
+    )  # negative control: principal directions
 
 
 def test_word_directions() -> None:
@@ -651,7 +653,7 @@ def test_without_anything_to_tell_there_is_no_path() -> None:
 
 
 def test_a_divergence_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flip_sklearn.backend.fit.solver.one_pass", lambda *_: float("nan"))
+    monkeypatch.setattr(Session, "_take_steps", lambda *_: float("nan"))
     flip = model(learning_rate=7.0)
     before = joblib.hash(vars(flip))
     with pytest.raises(FloatingPointError, match=r"lower learning_rate \(now 7.0\)"):

@@ -1,12 +1,11 @@
-"""From validated input to fitted attributes: what fit and partial_fit of FLiPExtractor share."""
+"""From arguments to fitted attributes: what fit and partial_fit of FLiPExtractor share."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,383 +14,321 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from tqdm.auto import tqdm
 
-from flip_sklearn.backend.device import Compute, resolve_compute
+from flip_sklearn.backend.device import Compute
 from flip_sklearn.backend.distributed import ProcessGroup
 from flip_sklearn.backend.fit.checkpoint import Checkpoint
-from flip_sklearn.backend.fit.data import CountDataset, count_words
 from flip_sklearn.backend.fit.initialization import InitialPoint
-from flip_sklearn.backend.fit.session import PassRecord
-from flip_sklearn.backend.fit.solver import Options, Solution, solve
+from flip_sklearn.backend.fit.session import EarlierFit, PassRecord, SolverOptions
+from flip_sklearn.backend.fit.solver import PassHooks, Solution, solve
+from flip_sklearn.backend.scoring.scorer import UNSEEN_SCORE
 from flip_sklearn.estimation.callbacks import PassCallbacks
+from flip_sklearn.estimation.inputs import (
+    FitData,
+    FitParameters,
+    check_data,
+    check_parameters,
+    resolve_early_stopping,
+    resolve_options,
+)
 from flip_sklearn.estimation.resume import check_same_call, join_processes, open_checkpoint
-from flip_sklearn.estimation.validation import (
-    check_counts,
-    check_embeddings,
-    check_groups,
-    check_same_columns,
-    check_vocabulary,
-    check_weights,
-    resolve_rank,
-)
-from flip_sklearn.parameters import (
-    check_bool,
-    check_choice,
-    check_folder,
-    check_integer,
-    check_number,
-)
-
-# The score of a word that training never saw: finite, and below every score of a word that it did.
-UNSEEN_SCORE = -1e4
-EARLY_STOPPING_ROWS = 1000
-MAX_VALIDATION_ROWS = 10_000
-STEPS_PER_PASS, AUTO_BATCH_RANGE = 50, (32, 500)
+from flip_sklearn.estimation.split import draw_validation_rows, make_datasets
+from flip_sklearn.parameters import warn_caller
 
 
 @dataclass(frozen=True)
 class FitInputs:
-    """Everything fit needs, checked before the first number is computed."""
+    """A fit that is ready to run: all arguments are checked, "auto" is resolved, the seed is drawn."""
 
-    X: np.ndarray
-    Y: sp.csr_array
-    weights: np.ndarray
-    sample_weight: np.ndarray | None  # as given; None means ones
-    groups: np.ndarray | None  # rows to be held out together
-    vocabulary: np.ndarray
-    carrier: Any  # carries n_features_in_ and feature_names_in_
-    options: Options
-    compute: Compute
-    early_stopping: str | None
-    validation_fraction: float
+    parameters: FitParameters
+    data: FitData
+    options: SolverOptions
     group: ProcessGroup
-    checkpoint: Checkpoint | None
-    verbose: bool
+    show_progress: bool
 
     @property
-    def random(self) -> np.random.RandomState:
-        """The stream that draws the held-out rows; the same whenever it is asked for."""
-        return np.random.RandomState(self.options.seed)
+    def compute(self) -> Compute:
+        """Device and number formats of the fit."""
+        return self.parameters.compute
 
 
-def prepare(
-    estimator: Any, X: Any, Y: Any, sample_weight: Any, groups: Any = None, *, streaming: bool
+def prepare_fit(
+    estimator: Any, X: Any, Y: Any, sample_weight: Any = None, groups: Any = None
 ) -> FitInputs:
-    """Check parameters and data; raises before anything of the estimator is changed."""
-    max_iter = check_integer("max_iter", estimator.max_iter, 1)
-    fraction = check_number(
-        "validation_fraction", estimator.validation_fraction, 0, 1, open_low=True, open_high=True
-    )
-    early_stopping = check_choice(
-        "early_stopping", estimator.early_stopping, ("auto", True, False, "accuracy", "likelihood")
-    )
-    solver = check_choice("solver", estimator.solver, ("auto", "exact", "sampled"))
-    check_integer("top_k", estimator.top_k, 1)
-    for name in ("use_bias", "warm_start", "sparse_output"):
-        check_bool(name, getattr(estimator, name))
-    compute = resolve_compute(estimator.device, estimator.precision)
-    folder = check_folder("checkpoint_dir", estimator.checkpoint_dir)
+    """Check the arguments of ``fit``."""
+    parameters = check_parameters(estimator)
     group = join_processes()
     random = check_random_state(estimator.random_state)
-    if not (isinstance(estimator.batch_size, str) and estimator.batch_size == "auto"):
-        check_integer("batch_size", estimator.batch_size, 1, or_else="'auto'")
-    settings: dict[str, Any] = dict(
-        l1=check_number("l1_strength", estimator.l1_strength, 0),
-        l2=check_number("l2_strength", estimator.l2_strength, 0),
-        tol=check_number("tol", estimator.tol, 0),
-        learning_rate=check_number("learning_rate", estimator.learning_rate, 0, open_low=True),
-        n_iter_no_change=check_integer("n_iter_no_change", estimator.n_iter_no_change, 1),
+    data = check_data(estimator, X, Y, sample_weight, groups, next_chunk=False)
+    options = resolve_options(
+        estimator,
+        parameters,
+        data,
+        stop_on=resolve_early_stopping(parameters.early_stopping, data),
+        seed=_draw_seed(random, group, parameters.compute),
+        single_pass=False,
     )
-    continued = streaming and hasattr(estimator, "bias_")
-    array, carrier = check_embeddings(estimator, X, reset=not continued)
-    counts, names = check_counts(Y, array.shape[0])
-    weights = check_weights(sample_weight, array)
-    groups = check_groups(groups, array.shape[0])
-    rank = resolve_rank(estimator.rank, array.shape[1])
-    if continued:
-        if getattr(estimator, "_moments", None) is None:
-            raise ValueError(
-                "partial_fit cannot go on from a model that was read with from_pretrained: the moments of "
-                "its rows are not stored. Use fit with warm_start=True, or pickle the model in between."
-            )
-        if counts.shape[1] != len(estimator.vocabulary_):
-            raise ValueError(
-                f"Y has {counts.shape[1]} columns, the chunks before had "
-                f"{len(estimator.vocabulary_)}; count every chunk with the same vocabulary."
-            )
-        if (rank or array.shape[1]) != estimator.rank_:
-            raise ValueError(
-                f"rank={estimator.rank!r} differs from the rank {estimator.rank_} of the chunks "
-                "before; keep it, or start over with fit."
-            )
-        if names is not None and estimator.vocabulary is None:
-            check_same_columns(names, estimator.vocabulary_)
-        vocabulary = estimator.vocabulary_
-    else:
-        vocabulary = check_vocabulary(estimator.vocabulary, names, counts.shape[1])
-    informative = (np.diff(counts.indptr) > 0) & (weights > 0)
-    with_words = int(informative.sum())
-    if with_words == 0:
-        raise ValueError(
-            f"Y has no counts in any of its {counts.shape[0]} rows (with weight > 0); at least one "
-            "row needs a word. Check that the vectorizer's vocabulary fits the texts."
-        )
-    stop_on = None
-    if not streaming and early_stopping is not False:
-        if early_stopping == "auto":
-            stop_on = "accuracy" if with_words >= EARLY_STOPPING_ROWS else None
-        else:
-            stop_on = "accuracy" if early_stopping is True else early_stopping
-        if stop_on is not None and with_words < 2:
-            raise ValueError(
-                f"early_stopping={early_stopping!r} needs at least 2 rows with words, X and Y have "
-                f"{with_words}; use early_stopping=False."
-            )
-        if stop_on is not None and groups is not None and np.ptp(groups[informative]) == 0:
-            raise ValueError(
-                f"early_stopping={early_stopping!r} holds out whole groups, and all {with_words} rows with "
-                "words are of one group; use early_stopping=False, or finer groups."
-            )
-    options = Options(
-        rank=rank,
-        batch_size=_batch_size(estimator.batch_size, with_words),
-        max_iter=1 if streaming else max_iter,
-        stop_on=stop_on,
-        solver=solver,
-        seed=group.broadcast_int(int(random.randint(np.iinfo(np.int32).max)), compute.device),
-        **settings,
+    return _ready(estimator, parameters, data, options, group)
+
+
+def prepare_chunk(estimator: Any, X: Any, Y: Any, sample_weight: Any = None) -> FitInputs:
+    """Check the arguments of ``partial_fit``: one pass over a chunk of rows, none held out."""
+    parameters = check_parameters(estimator)
+    group = join_processes()
+    random = check_random_state(estimator.random_state)
+    next_chunk = hasattr(estimator, "bias_")
+    data = check_data(estimator, X, Y, sample_weight, None, next_chunk=next_chunk)
+    options = resolve_options(
+        estimator,
+        parameters,
+        data,
+        stop_on=None,
+        seed=_draw_seed(random, group, parameters.compute),
+        single_pass=True,
     )
-    data = (array, counts, weights, groups)
-    check_same_call(group, options, compute, estimator, data)
-    checkpoint = None
-    if folder is not None and not streaming:
-        checkpoint, options = open_checkpoint(
-            folder, group, options, compute, estimator, data, fraction
-        )
-    return FitInputs(
-        array, counts, weights, None if sample_weight is None else weights, groups, vocabulary,
-        carrier, options, compute, stop_on, fraction, group, checkpoint,
-        bool(estimator.verbose) and group.rank == 0,
-    )  # fmt: skip
+    return _ready(estimator, parameters, data, options, group)
 
 
-def _batch_size(batch_size: Any, n: int) -> int:
-    """``"auto"``: some 50 steps a pass at least, so that a pass means as much on small data."""
-    if batch_size == "auto":
-        return int(np.clip(n // STEPS_PER_PASS, *AUTO_BATCH_RANGE))
-    return int(batch_size)
+def _draw_seed(random: np.random.RandomState, group: ProcessGroup, compute: Compute) -> int:
+    """A seed that all processes of the group share."""
+    return group.broadcast_int(int(random.randint(np.iinfo(np.int32).max)), compute.device)
 
 
-def train(estimator: Any, prepared: FitInputs, *, streaming: bool) -> dict[str, Any]:
+def _ready(
+    estimator: Any,
+    parameters: FitParameters,
+    data: FitData,
+    options: SolverOptions,
+    group: ProcessGroup,
+) -> FitInputs:
+    check_same_call(group, options, parameters.compute, data, is_fitted=hasattr(estimator, "bias_"))
+    show_progress = bool(estimator.verbose) and group.rank == 0
+    return FitInputs(parameters, data, options, group, show_progress)
+
+
+def fit(
+    estimator: Any, X: Any, Y: Any, sample_weight: Any = None, groups: Any = None
+) -> dict[str, Any]:
     """Run the solver and return the fitted attributes; the estimator itself is only read."""
-    continued = streaming and hasattr(estimator, "bias_")
-    Y = prepared.Y
-    counts = count_words(Y.indptr, Y.indices, Y.data, prepared.weights, Y.shape[1])
-    past = estimator.word_counts_ if continued else np.zeros_like(counts)
-    seen = np.flatnonzero(counts + past > 0)
-    train_rows, held_out = _split(prepared, seen)
-    start = _start(estimator, prepared, seen, continued=continued)
+    inputs = prepare_fit(estimator, X, Y, sample_weight, groups)
+    checkpoint = None
+    if inputs.parameters.checkpoint_dir is not None:
+        checkpoint, options = open_checkpoint(
+            inputs.parameters.checkpoint_dir,
+            inputs.group,
+            inputs.options,
+            inputs.parameters,
+            inputs.data,
+            estimator,
+        )
+        inputs = replace(inputs, options=options)
+    word_counts = inputs.data.word_counts
+    trained_words = np.flatnonzero(word_counts > 0)
+    earlier = None
+    if estimator.warm_start and _same_shape(estimator, inputs):
+        earlier = EarlierFit(_fitted_point(estimator, trained_words))
+    validation_rows = None
+    if inputs.options.stop_on is not None:
+        validation_rows = draw_validation_rows(
+            inputs.data, inputs.parameters.validation_fraction, inputs.options.seed
+        )
+    solution, attributes = _train(
+        estimator,
+        inputs,
+        FitWords(trained_words, word_counts),
+        earlier,
+        validation_rows,
+        checkpoint,
+    )
+    _warn_of_unfinished(solution, inputs.options.max_iter, has_checkpoint=checkpoint is not None)
+    return attributes
+
+
+def partial_fit(estimator: Any, X: Any, Y: Any, sample_weight: Any = None) -> dict[str, Any]:
+    """Make one pass over a chunk and return the fitted attributes; the estimator itself is only read."""
+    inputs = prepare_chunk(estimator, X, Y, sample_weight)
+    word_counts = inputs.data.word_counts
+    if not hasattr(estimator, "bias_"):
+        words = FitWords(np.flatnonzero(word_counts > 0), word_counts)
+        solution, attributes = _train(estimator, inputs, words)
+        _warn_of_unfinished(solution, max_iter=None, has_checkpoint=False)
+        return attributes
+    past_counts = estimator.word_counts_
+    words = FitWords(np.flatnonzero(word_counts + past_counts > 0), word_counts + past_counts)
+    earlier = EarlierFit(
+        _fitted_point(estimator, words.trained),
+        moments=estimator._moments,
+        word_counts=past_counts[words.trained],
+    )
+    solution, attributes = _train(estimator, inputs, words, earlier)
+    _warn_of_unfinished(solution, max_iter=None, has_checkpoint=False)
+    # The history of a stream has one entry per chunk.
+    attributes["n_iter_"] += estimator.n_iter_
+    attributes["best_iter_"] = attributes["n_iter_"]
+    attributes["history_"] = {
+        key: estimator.history_[key] + values for key, values in attributes["history_"].items()
+    }
+    return attributes
+
+
+@dataclass(frozen=True)
+class FitWords:
+    """Which words of the vocabulary are trained, and the weighted count of every word (V,)."""
+
+    trained: np.ndarray
+    counts: np.ndarray
+
+
+def _train(
+    estimator: Any,
+    inputs: FitInputs,
+    words: FitWords,
+    earlier: EarlierFit | None = None,
+    validation_rows: np.ndarray | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> tuple[Solution, dict[str, Any]]:
+    """Solve, reporting each pass to callbacks and to the progress bar."""
+    data = inputs.data
+    train, validation = make_datasets(data, words.trained, inputs.group, validation_rows)
 
     def attributes(solution: Solution) -> dict[str, Any]:
-        return _attributes(prepared, solution, seen, counts + past, held_out)
+        return fitted_attributes(inputs, solution, words, validation_rows)
 
     callbacks = PassCallbacks(
-        estimator, prepared.X, prepared.Y, prepared.sample_weight, prepared.options.max_iter
+        estimator, data.X, data.counts, data.sample_weight, inputs.options.max_iter
     )
-    with _progress(prepared, len(train_rows)) as (after_step, show):
+    with progress_bar(inputs, len(train)) as bar:
 
-        def after_pass(record: PassRecord, so_far: Callable[[], Solution]) -> bool:
-            show(record)
-            return callbacks.after_pass(lambda: attributes(so_far()))
+        def after_pass(record: PassRecord, current_solution: Callable[[], Solution]) -> bool:
+            bar.after_pass(record)
+            return callbacks.after_pass(lambda: attributes(current_solution()))
 
         solution = solve(
-            train_rows,
-            held_out,
-            prepared.options,
-            prepared.compute,
-            start=start,
-            past_moments=estimator._moments if continued else None,
-            past_counts=past[seen] if continued else None,
-            checkpoint=prepared.checkpoint,
-            before_pass=callbacks.before_pass,
-            after_step=after_step,
-            after_pass=after_pass,
-            report_kkt=not streaming,
+            train,
+            validation,
+            inputs.options,
+            inputs.compute,
+            earlier=earlier,
+            checkpoint=checkpoint,
+            hooks=PassHooks(callbacks.before_pass, bar.after_step, after_pass),
         )
     callbacks.done(lambda: attributes(solution))
+    return solution, attributes(solution)
+
+
+def _warn_of_unfinished(solution: Solution, max_iter: int | None, *, has_checkpoint: bool) -> None:
+    """Warn if the fit was interrupted, or ended while it still made progress (``max_iter`` given)."""
+    n_passes = len(solution.history)
     if solution.interrupted:
-        remedy = "Set checkpoint_dir to be able to go on."
-        if prepared.checkpoint is not None:
-            remedy = "The same call goes on from the last checkpoint."
-        warnings.warn(
-            f"the fit was interrupted in pass {len(solution.history) + 1}; the model is the best of "
+        remedy = "Set checkpoint_dir to be able to continue."
+        if has_checkpoint:
+            remedy = "The same call continues from the last checkpoint."
+        warn_caller(
+            f"the fit was interrupted in pass {n_passes + 1}; the model is the best of "
             f"the passes before. {remedy}",
             ConvergenceWarning,
-            stacklevel=5,
         )
-    elif (
-        not streaming
-        and not solution.converged
-        and len(solution.history) == prepared.options.max_iter
-    ):
-        warnings.warn(
-            f"the fit still made progress in its last pass, max_iter={prepared.options.max_iter}; "
+    elif n_passes == max_iter and not solution.converged:
+        warn_caller(
+            f"the fit still made progress in its last pass, max_iter={max_iter}; "
             "raise max_iter, or loosen tol.",
             ConvergenceWarning,
-            stacklevel=5,
         )
-    result = attributes(solution)
-    if continued:  # history of a stream: one entry per chunk
-        result["n_iter_"] += estimator.n_iter_
-        result["best_iter_"] = result["n_iter_"]
-        result["history_"] = {
-            key: estimator.history_[key] + values for key, values in result["history_"].items()
-        }
-    return result
 
 
-def _split(prepared: FitInputs, seen: np.ndarray) -> tuple[CountDataset, CountDataset | None]:
-    """Training and held-out rows over the columns that have any count."""
-    Y = prepared.Y
-    silent = np.repeat(prepared.weights == 0, np.diff(Y.indptr))
-    if silent.any():  # rows of no weight say nothing: their words may be in no other row
-        Y = Y.copy()
-        Y.data[silent] = 0
-        Y.eliminate_zeros()
-    if len(seen) < Y.shape[1]:
-        column = np.full(Y.shape[1], -1, dtype=Y.indices.dtype)
-        column[seen] = np.arange(len(seen))
-        Y = sp.csr_array((Y.data, column[Y.indices], Y.indptr), shape=(Y.shape[0], len(seen)))
-
-    def rows(picked: np.ndarray | slice) -> CountDataset:
-        y = Y if isinstance(picked, slice) else Y[picked]
-        weights = prepared.weights[picked]
-        take = None if isinstance(picked, slice) else picked
-        return CountDataset(
-            prepared.X, y.indptr, y.indices, y.data, weights, len(seen),
-            take=take, group=prepared.group,
-        )  # fmt: skip
-
-    weighed = prepared.weights > 0  # the others are not even read
-    if prepared.early_stopping is None:
-        return rows(slice(None) if weighed.all() else np.flatnonzero(weighed)), None
-    informative = np.flatnonzero((np.diff(Y.indptr) > 0) & weighed)
-    size = math.ceil(prepared.validation_fraction * len(informative))
-    size = min(size, MAX_VALIDATION_ROWS, len(informative) - 1)
-    chosen = np.zeros(Y.shape[0], dtype=bool)
-    chosen[_draw(informative, size, prepared.groups, prepared.random)] = True
-    return rows(np.flatnonzero(weighed & ~chosen)), rows(np.flatnonzero(chosen))
-
-
-def _draw(
-    rows: np.ndarray, size: int, groups: np.ndarray | None, random: np.random.RandomState
-) -> np.ndarray:
-    """``size`` of the rows with words, or as many whole groups as have no more of them, one at least."""
-    if groups is None:
-        return random.permutation(rows)[:size]
-    label, count = np.unique(groups[rows], return_counts=True)
-    order = random.permutation(len(label))
-    n_groups = max(1, int(np.searchsorted(np.cumsum(count[order]), size, side="right")))
-    return np.flatnonzero(np.isin(groups, label[order[:n_groups]]))
-
-
-def _start(
-    estimator: Any, prepared: FitInputs, seen: np.ndarray, *, continued: bool
-) -> InitialPoint | None:
-    """Parameters to continue from: the chunks before, or with warm_start a fit of the same shape."""
-    if not (continued or (estimator.warm_start and hasattr(estimator, "bias_"))):
-        return None
-    d = prepared.X.shape[1]
-    same = (
-        np.array_equal(estimator.vocabulary_, prepared.vocabulary)
+def _same_shape(estimator: Any, inputs: FitInputs) -> bool:
+    """Whether the estimator is fitted, with the vocabulary and the dimensions of this fit."""
+    if not hasattr(estimator, "bias_"):
+        return False
+    d = inputs.data.X.shape[1]
+    return (
+        np.array_equal(estimator.vocabulary_, inputs.data.vocabulary)
         and estimator.n_features_in_ == d
-        and estimator.rank_ == (prepared.options.rank or d)
+        and estimator.rank_ == (inputs.options.rank or d)
     )
-    if not same:
-        return None
-    A = estimator.word_embeddings_[seen]
+
+
+def _fitted_point(estimator: Any, trained_words: np.ndarray) -> InitialPoint:
+    """The fitted parameters as a point to continue from."""
+    A = estimator.word_embeddings_[trained_words]
     return InitialPoint(
         A.toarray() if sp.issparse(A) else A,
         estimator.projection_,
-        estimator.bias_[seen],
+        estimator.bias_[trained_words],
         estimator.embedding_mean_,
     )
 
 
-def _attributes(
-    prepared: FitInputs,
+def fitted_attributes(
+    inputs: FitInputs,
     solution: Solution,
-    seen: np.ndarray,
-    counts: np.ndarray,
-    held_out: CountDataset | None,
+    words: FitWords,
+    validation_rows: np.ndarray | None,
 ) -> dict[str, Any]:
     """Fitted attributes over the whole vocabulary."""
-    n_words = len(prepared.vocabulary)
+    n_words = len(inputs.data.vocabulary)
     A, b = solution.A, solution.b
-    if len(seen) < n_words:
+    if len(words.trained) < n_words:
         A = np.zeros((n_words, solution.A.shape[1]), dtype=solution.A.dtype)
-        A[seen] = solution.A
+        A[words.trained] = solution.A
         b = np.full(n_words, UNSEEN_SCORE, dtype=solution.b.dtype)
-        b[seen] = solution.b
+        b[words.trained] = solution.b
+    history = {
+        field.name: [float(getattr(record, field.name)) for record in solution.history]
+        for field in fields(PassRecord)
+    }
     fitted = {
         "word_embeddings_": A,
         "projection_": solution.B,
         "bias_": b,
         "embedding_mean_": solution.mean,
-        "vocabulary_": prepared.vocabulary,
-        "word_counts_": counts,
+        "vocabulary_": inputs.data.vocabulary,
+        "word_counts_": words.counts,
         "rank_": solution.B.shape[0],
         "n_iter_": len(solution.history),
         "best_iter_": solution.best_pass,
-        "history_": {
-            f.name: [float(getattr(record, f.name)) for record in solution.history]
-            for f in fields(PassRecord)
-        },
+        "history_": history,
         "l1_max_": solution.l1_max,
         "solver_": solution.solver,
         "kkt_residual_": solution.kkt_residual,
-        "device_": str(prepared.compute.device),
-        "n_features_in_": prepared.carrier.n_features_in_,
+        "interrupted_": solution.interrupted,
+        "device_": str(inputs.compute.device),
+        "n_features_in_": inputs.data.feature_info.n_features_in_,
         "_moments": solution.moments,
-        "_held_out": None if held_out is None else held_out.take,  # rows of X not trained on
+        "_held_out": validation_rows,  # rows of X that were not trained on
     }
-    if hasattr(prepared.carrier, "feature_names_in_"):
-        fitted["feature_names_in_"] = prepared.carrier.feature_names_in_
+    if hasattr(inputs.data.feature_info, "feature_names_in_"):
+        fitted["feature_names_in_"] = inputs.data.feature_info.feature_names_in_
     return fitted
 
 
-@contextmanager
-def _progress(
-    prepared: FitInputs, n: int
-) -> Iterator[tuple[Callable[[int], None], Callable[[PassRecord], None]]]:
-    """A bar over the rows of each pass, with the held-out accuracy so far."""
-    options = prepared.options
-    bar = tqdm(
-        total=n,
-        unit="row",
-        disable=not prepared.verbose,
-        desc=f"FLiP pass 1/{options.max_iter}",
-    )
-    passes = 1
+class PassProgress:
+    """A bar over the rows of each pass, with the loss and the held-out accuracy of the last one."""
 
-    def after_step(rows_done: int) -> None:
-        bar.update(rows_done - bar.n)
+    def __init__(self, bar: Any, max_iter: int) -> None:
+        self._bar, self._max_iter = bar, max_iter
+        self._pass = 1
 
-    def after_pass(record: PassRecord) -> None:
-        nonlocal passes
-        passes += 1
+    def after_step(self, rows_done: int) -> None:
+        """Show the rows done in this pass."""
+        if rows_done < self._bar.n:  # a new pass
+            self._bar.reset()
+        self._bar.update(rows_done - self._bar.n)
+
+    def after_pass(self, record: PassRecord) -> None:
+        """Show the results of a pass."""
         shown = {"loss": f"{record.loss:.3f}"}
         if not math.isnan(record.validation_accuracy):
             shown["held-out accuracy"] = f"{record.validation_accuracy:.3f}"
-        bar.set_postfix(shown, refresh=True)
-        if passes <= options.max_iter:
-            bar.set_description(f"FLiP pass {passes}/{options.max_iter}", refresh=False)
+        self._bar.set_postfix(shown, refresh=True)
+        self._pass += 1
+        if self._pass <= self._max_iter:
+            self._bar.set_description(f"FLiP pass {self._pass}/{self._max_iter}", refresh=False)
 
-    def step_and_restart(rows_done: int) -> None:
-        if rows_done < bar.n:
-            bar.reset()
-        after_step(rows_done)
 
-    try:
-        yield step_and_restart, after_pass
-    finally:
-        bar.close()
+@contextmanager
+def progress_bar(inputs: FitInputs, n_rows: int) -> Iterator[PassProgress]:
+    """The progress bar of a fit, if the estimator is verbose."""
+    max_iter = inputs.options.max_iter
+    description, hidden = f"FLiP pass 1/{max_iter}", not inputs.show_progress
+    with tqdm(total=n_rows, unit="row", disable=hidden, desc=description) as bar:
+        yield PassProgress(bar, max_iter)

@@ -1,7 +1,7 @@
-"""Several processes train one model: real ones, started by torchrun, on the CPU.
+"""Training by several real processes, which torchrun starts on the CPU.
 
-This file is also the script that torchrun starts, once for all tests: importing torch takes seconds. The two
-processes report what they saw; the tests compare it, also with fits in this process alone.
+This file is also the script that torchrun runs, once for all tests, because importing torch takes seconds.
+The two processes write reports, which the tests compare with each other and with fits in this process.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from flip_sklearn.backend.fit import solver
 from flip_sklearn.backend.fit.data import CountDataset
 from flip_sklearn.backend.fit.initialization import SEARCH_ROWS
 from flip_sklearn.backend.fit.optimizer import Optimizer
+from flip_sklearn.backend.fit.session import Session
 from flip_sklearn.backend.fit.whitening import Moments, Whitening
 from flip_sklearn.estimation import training as _training
 from tests.helpers.paths import ROOT
@@ -50,7 +51,7 @@ SETTINGS: dict[str, Any] = dict(
     rank=4, solver="exact", batch_size=60, max_iter=4, n_iter_no_change=10, early_stopping=True,
     l1_strength=0.05, l2_strength=0.1, random_state=0, device="cpu", precision="float64",
 )  # fmt: skip
-# Settings, and where the rows come from.
+# Changed settings, and the source of the rows.
 CASES: dict[str, tuple[dict[str, Any], str]] = {
     "exact FLiP": ({}, "array"),
     "sampled FLiP": ({"solver": "sampled"}, "array"),
@@ -89,19 +90,19 @@ def fit(case: str, folder: Path) -> FLiPExtractor:
 
 
 def bits(flip: FLiPExtractor) -> str:
-    """A fingerprint of all that a fit comes to; the history with its seconds, too."""
+    """Return a fingerprint of all results of a fit, including the seconds in its history."""
     digest = hashlib.sha256(json.dumps([flip.history_, flip.best_iter_, flip.l1_max_]).encode())
     for name in FITTED:
         digest.update(getattr(flip, name).tobytes())
     return digest.hexdigest()
 
 
-def bits_but_seconds(flip: FLiPExtractor) -> str:
+def bits_without_seconds(flip: FLiPExtractor) -> str:
     flip.history_.pop("seconds")
     return bits(flip)
 
 
-# --- What the processes do ------------------------------------------------------------------------
+# --- What the processes run -------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -119,7 +120,7 @@ def error_of(call: Callable[[], Any]) -> str:
     return ""
 
 
-def before_they_join() -> list[str]:
+def warnings_without_group() -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model(max_iter=1).fit(TRUTH.X, TRUTH.Y)
@@ -127,70 +128,73 @@ def before_they_join() -> list[str]:
 
 
 def rows_read(rank: int) -> dict[str, list[int]]:
-    """Rows whose embeddings a fit reads, this process's and others'."""
+    """Return the rows whose embeddings a fit reads: those of this process and those of others."""
     own: set[int] = set()
     others: list[int] = []
     embeddings = CountDataset._embeddings
 
-    def noted(self: CountDataset, rows: np.ndarray, *where: Any) -> torch.Tensor:
+    def recording(self: CountDataset, rows: np.ndarray, *where: Any) -> torch.Tensor:
         (own.update if (rows % 2 == rank).all() else others.extend)(rows.tolist())
         return embeddings(self, rows, *where)
 
-    with replaced(CountDataset, "_embeddings", noted):
+    with replaced(CountDataset, "_embeddings", recording):
         model(early_stopping=False).fit(TRUTH.X, TRUTH.Y)
     return {"own": sorted(own), "others": others}
 
 
 def progress_bar() -> str:
-    with contextlib.redirect_stderr(io.StringIO()) as shown:
+    with contextlib.redirect_stderr(io.StringIO()) as output:
         model(verbose=1, max_iter=2).fit(TRUTH.X, TRUTH.Y)
-    return shown.getvalue()
+    return output.getvalue()
 
 
-def stop_of(rank: int, at: int) -> int:
-    """Passes done when the callbacks of one process alone ask to stop."""
-    asked = iter(range(1, 100))
-    mine = dist.get_rank() == rank
+def passes_until_stop(rank: int, last_pass: int) -> int:
+    """Return the number of passes if the callbacks of one process ask to stop after ``last_pass``."""
+    passes = iter(range(1, 100))
+    is_asking = dist.get_rank() == rank
 
     def after_pass(*_: Any) -> bool:
-        return mine and next(asked) == at
+        return is_asking and next(passes) == last_pass
 
     with replaced(_training.PassCallbacks, "after_pass", after_pass):
         return model(max_iter=4).fit(TRUTH.X, TRUTH.Y).n_iter_
 
 
-def other_chip(rank: int) -> str:
-    """Process 1 finds other eigenvectors and other last bits of the scores: both still agree."""
+def different_hardware(rank: int) -> str:
+    """Fit while the processes compute different eigenvectors and different validation scores."""
     from_moments, evaluate = Whitening.from_moments, solver.evaluate
 
-    def turned(moments: Moments, ridge: float | None = None) -> Whitening:
-        found = from_moments(moments, ridge)
-        turn = np.linalg.qr(np.random.default_rng(rank).normal(size=found.forward.shape))[0]
-        return Whitening(found.mean, found.forward @ turn, turn.T @ found.inverse)
+    def rotated(moments: Moments, ridge: float | None = None) -> Whitening:
+        whitening = from_moments(moments, ridge)
+        normal = np.random.default_rng(rank).normal(size=whitening.forward.shape)
+        rotation = np.linalg.qr(normal)[0]
+        return Whitening(
+            whitening.mean, whitening.forward @ rotation, rotation.T @ whitening.inverse
+        )
 
-    def other_bits(*arguments: Any) -> tuple[float, float]:
+    def perturbed(*arguments: Any) -> tuple[float, float]:
         nll, accuracy = evaluate(*arguments)
         return nll * (1 + 0.1 * rank), accuracy + 0.01 * rank * np.random.default_rng().random()
 
     with (
-        replaced(Whitening, "from_moments", staticmethod(turned)),
-        replaced(solver, "evaluate", other_bits),
+        replaced(Whitening, "from_moments", staticmethod(rotated)),
+        replaced(solver, "evaluate", perturbed),
     ):
         return bits(model().fit(TRUTH.X, TRUTH.Y))
 
 
 def interrupted() -> dict[str, Any]:
-    """Ctrl-C in the second pass of both."""
+    """Interrupt the second pass of both processes."""
     passes = iter(range(1, 100))
-    one_pass = solver.one_pass
+    take_steps = Session._take_steps
 
     def interrupting(*arguments: Any) -> float:
         if next(passes) == 2:
             raise KeyboardInterrupt
-        return one_pass(*arguments)
+        return take_steps(*arguments)
 
     flip = model()
-    with replaced(solver, "one_pass", interrupting):
+    with replaced(Session, "_take_steps", interrupting):
         error = error_of(lambda: flip.fit(TRUTH.X, TRUTH.Y))
     return {"error": error, "fitted": hasattr(flip, "bias_")}
 
@@ -223,53 +227,53 @@ def report(rank: int, folder: Path) -> dict[str, Any]:
         "no seed": [bits(model(random_state=None).fit(TRUTH.X, TRUTH.Y)) for _ in range(2)],
         "rows": rows_read(rank),
         "bar": progress_bar(),
-        "stops": [stop_of(0, 2), stop_of(1, 2)],
-        "other chip": other_chip(rank),
+        "stops": [passes_until_stop(0, 2), passes_until_stop(1, 2)],
+        "different hardware": different_hardware(rank),
         "interrupted": interrupted(),
         "different calls": different_calls(rank, folder),
-        "undisturbed": bits_but_seconds(model().fit(TRUTH.X, TRUTH.Y)),
+        "uninterrupted": bits_without_seconds(model().fit(TRUTH.X, TRUTH.Y)),
         "spawned": spawned,
     }
 
 
-def crash_and_go_on(rank: int, folder: Path, restarts: int) -> dict[str, Any]:
-    """Process 1 raises in the third pass; torchrun starts both again, and they end the fit."""
+def crash_and_resume(rank: int, folder: Path, restarts: int) -> dict[str, Any]:
+    """Raise in the third pass of process 1; torchrun then restarts both, and they finish the fit."""
     step, steps = Optimizer.step, iter(range(1000))
 
-    def breaking(self: Optimizer, *arguments: Any) -> None:
+    def failing_step(self: Optimizer, *arguments: Any) -> None:
         if rank == 1 and restarts == 0 and next(steps) == 25:  # nine steps a pass
-            raise RuntimeError("broken by the test")
+            raise RuntimeError("raised by the test")
         step(self, *arguments)
 
-    begun: list[int] = []
-    one_pass = solver.one_pass
+    passes_before: list[int] = []
+    take_steps = Session._take_steps
 
-    def counted(run: Any, *arguments: Any) -> float:
-        begun.append(len(run.history))
-        return one_pass(run, *arguments)
+    def counted(session: Session, *arguments: Any) -> float:
+        passes_before.append(len(session.state.history))
+        return take_steps(session, *arguments)
 
-    with replaced(Optimizer, "step", breaking), replaced(solver, "one_pass", counted):
+    with replaced(Optimizer, "step", failing_step), replaced(Session, "_take_steps", counted):
         flip = model(checkpoint_dir=folder / "checkpoints").fit(TRUTH.X, TRUTH.Y)
-    return {"bits": bits_but_seconds(flip), "begun": begun}
+    return {"bits": bits_without_seconds(flip), "passes before": passes_before}
 
 
 def main(folder: Path) -> None:
     rank, restarts = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
-    always_due()
-    warned = before_they_join() if restarts == 0 else []
+    configure_process()
+    warned = warnings_without_group() if restarts == 0 else []
     dist.init_process_group("gloo")
     if restarts == 0:
-        seen = {"warned": warned, **report(rank, folder)}
-        (folder / f"{rank}.json").write_text(json.dumps(seen))
-    after = crash_and_go_on(rank, folder, restarts)
+        result = {"warned": warned, **report(rank, folder)}
+        (folder / f"{rank}.json").write_text(json.dumps(result))
+    after = crash_and_resume(rank, folder, restarts)
     (folder / f"after{rank}.json").write_text(json.dumps(after))
     dist.destroy_process_group()
 
 
-def always_due() -> None:
+def configure_process() -> None:
     torch.set_num_threads(1)
-    sampling.DRAWN_WORDS = 20  # not the whole of a small vocabulary
-    checkpoints.MIN_SECONDS = checkpoints.TIMES_THE_WRITING = 0.0
+    sampling.DRAWN_WORDS = 20  # fewer than the small vocabulary has
+    checkpoints.MIN_SECONDS = checkpoints.WRITING_TIME_FACTOR = 0.0
 
 
 # --- The tests --------------------------------------------------------------------------------------
@@ -277,13 +281,13 @@ def always_due() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where two processes of torchrun left their reports: it ended well, and in time."""
+    """Run two processes and return the folder with their reports."""
     path = tmp_path_factory.mktemp("torchrun")
     np.save(path / "X.npy", TRUTH.X.astype(np.float16))
     environment = {
         **os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
         "PYTHONPATH": str(ROOT),
-        # Else processes that are started again may find the addresses of those before (pytorch#135712).
+        # Otherwise restarted processes may read addresses of the previous ones (pytorch#135712).
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
     }  # fmt: skip
     process = subprocess.Popen(
@@ -296,35 +300,35 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     try:
         _, printed = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # torchrun and what it started
+        os.killpg(process.pid, signal.SIGKILL)  # torchrun and its processes
         pytest.fail(f"hung: {process.communicate()[1][-3000:]}")
     assert process.returncode == 0, printed[-3000:]
     return path
 
 
 @pytest.fixture(scope="module")
-def seen(folder: Path) -> list[dict[str, Any]]:
-    """The reports of both processes."""
+def reports(folder: Path) -> list[dict[str, Any]]:
+    """Return the reports of both processes."""
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
-def alone(case: str, folder: Path) -> FLiPExtractor:
-    """The same fit in this process."""
+def fit_in_one_process(case: str, folder: Path) -> FLiPExtractor:
+    """Return the same fit in this process."""
     with replaced(sampling, "DRAWN_WORDS", 20):
         return fit(case, folder)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_both_processes_have_the_same_model_to_the_bit(seen, case: str) -> None:
-    """And the same history, seconds included."""
-    assert seen[0]["fits"][case] == seen[1]["fits"][case]
-    assert len(set(seen[0]["fits"].values())) == len(CASES)
+def test_both_processes_have_identical_models(reports, case: str) -> None:
+    """They also have identical histories, including seconds."""
+    assert reports[0]["fits"][case] == reports[1]["fits"][case]
+    assert len(set(reports[0]["fits"].values())) == len(CASES)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "float32"])
-def test_the_model_is_that_of_one_process(seen, folder: Path, case: str) -> None:
-    """Up to the order of float additions."""
-    one = alone(case, folder)
+def test_model_equals_that_of_one_process(reports, folder: Path, case: str) -> None:
+    """Equal up to the order of float additions."""
+    one = fit_in_one_process(case, folder)
     two = np.load(folder / f"{case}.npz")
     for name in FITTED:
         np.testing.assert_allclose(two[name], getattr(one, name), rtol=1e-8, atol=1e-8)
@@ -334,84 +338,86 @@ def test_the_model_is_that_of_one_process(seen, folder: Path, case: str) -> None
             np.testing.assert_allclose(history[key], values, rtol=1e-8)
 
 
-def test_in_float32_it_is_as_good(seen, folder: Path) -> None:
-    one = alone("float32", folder)
+def test_float32_model_is_close_to_that_of_one_process(reports, folder: Path) -> None:
+    one = fit_in_one_process("float32", folder)
     two = np.load(folder / "float32.npz")
-    found = model().set_params(precision="float32").fit(TRUTH.X, TRUTH.Y)
+    flip = model().set_params(precision="float32").fit(TRUTH.X, TRUTH.Y)
     for name in FITTED:
-        setattr(found, name, two[name])
-    assert found.score(TRUTH.X, TRUTH.Y) == pytest.approx(one.score(TRUTH.X, TRUTH.Y), abs=0.01)
+        setattr(flip, name, two[name])
+    assert flip.score(TRUTH.X, TRUTH.Y) == pytest.approx(one.score(TRUTH.X, TRUTH.Y), abs=0.01)
     np.testing.assert_allclose(two["word_embeddings_"], one.word_embeddings_, atol=0.02)
 
 
-def test_without_a_seed_they_share_the_one_of_the_first(seen) -> None:
-    assert seen[0]["no seed"] == seen[1]["no seed"]
-    assert seen[0]["no seed"][0] != seen[0]["no seed"][1]
+def test_without_a_seed_processes_use_the_seed_of_process_0(reports) -> None:
+    assert reports[0]["no seed"] == reports[1]["no seed"]
+    assert reports[0]["no seed"][0] != reports[0]["no seed"][1]
 
 
-def test_each_reads_its_rows_alone_but_for_the_search_of_the_start(seen) -> None:
+def test_each_process_reads_its_rows_and_those_of_the_initial_search(reports) -> None:
     n = len(TRUTH.X)
     searched = np.unique(np.linspace(0, n - 1, SEARCH_ROWS).astype(int)).tolist()
     for rank in range(2):
-        assert seen[rank]["rows"]["own"] == list(range(rank, n, 2))
-        assert seen[rank]["rows"]["others"] == searched
+        assert reports[rank]["rows"]["own"] == list(range(rank, n, 2))
+        assert reports[rank]["rows"]["others"] == searched
 
 
-def test_only_the_first_shows_a_bar(seen) -> None:
-    assert "FLiP pass 2/2: 100%" in seen[0]["bar"]
-    assert "pass 2/2" not in seen[1]["bar"]
+def test_only_process_0_shows_a_progress_bar(reports) -> None:
+    assert "FLiP pass 2/2: 100%" in reports[0]["bar"]
+    assert "pass 2/2" not in reports[1]["bar"]
 
 
-def test_the_first_decides_when_to_stop(seen) -> None:
-    for report in seen:
+def test_process_0_decides_when_to_stop(reports) -> None:
+    for report in reports:
         assert report["stops"] == [2, 4]  # asked by the first, by the second
 
 
-def test_other_chips_agree(seen) -> None:
-    """Negative control in it: process 1 found another whitening and other scores."""
-    assert seen[0]["other chip"] == seen[1]["other chip"]
-    assert seen[0]["other chip"] not in seen[0]["fits"].values()
+def test_processes_on_different_hardware_agree(reports) -> None:
+    """The model differs from the other fits, so the changed whitening and scores had an effect."""
+    assert reports[0]["different hardware"] == reports[1]["different hardware"]
+    assert reports[0]["different hardware"] not in reports[0]["fits"].values()
 
 
-def test_an_interrupt_goes_through_in_a_group(seen) -> None:
-    """One process keeps the passes done; of several, each may have done others."""
-    for report in seen:
+def test_interrupt_is_raised_in_a_group(reports) -> None:
+    """A single process keeps its passes, but several may have finished different numbers of them."""
+    for report in reports:
         assert report["interrupted"] == {"error": "KeyboardInterrupt: ", "fitted": False}
 
 
-def test_different_calls_are_refused_by_both(seen) -> None:
-    for report in seen:
+def test_different_calls_are_refused(reports) -> None:
+    for report in reports:
         assert len(report["different calls"]) == 5
         for what, error in report["different calls"].items():
             assert "called fit with different data or parameters; give each of them" in error, what
 
 
-def test_fit_starts_no_process(seen) -> None:
-    assert seen[0]["spawned"] == seen[1]["spawned"] == []
+def test_fit_starts_no_process(reports) -> None:
+    assert reports[0]["spawned"] == reports[1]["spawned"] == []
 
 
-def test_a_group_that_broke_is_started_again_and_goes_on(seen, folder: Path) -> None:
-    """One process raised: the other did not hang, torchrun began both anew, the checkpoint did the rest."""
+def test_restarted_group_resumes_from_the_checkpoint(reports, folder: Path) -> None:
+    """After one process raised, the other did not hang, and torchrun restarted both."""
     for rank in range(2):
         after = json.loads((folder / f"after{rank}.json").read_text())
-        assert after["begun"] == [2, 3]  # of four passes, the last two
-        assert after["bits"] == seen[0]["undisturbed"]
+        assert after["passes before"] == [2, 3]  # passes 3 and 4 of four
+        assert after["bits"] == reports[0]["uninterrupted"]
 
 
-def test_processes_that_have_not_joined_are_told(seen, monkeypatch) -> None:
-    for report in seen:
+def test_processes_without_a_group_get_a_warning(reports, monkeypatch) -> None:
+    for report in reports:
         (message,) = report["warned"]
         assert "torchrun started 2 processes" in message
         assert "torch.distributed.init_process_group()" in message
-    monkeypatch.setenv("WORLD_SIZE", "2")  # of another launcher, with processes of another kind
+    monkeypatch.setenv("WORLD_SIZE", "2")  # set by another launcher, for other processes
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         model(max_iter=1).fit(TRUTH.X, TRUTH.Y)
 
 
-def of_three(rank: int, store: Path, settings: dict[str, Any]) -> tuple[str, np.ndarray]:
-    """Batches of two rows: one process at least has none of them."""
-    always_due()
+def fit_in_group_of_three(
+    rank: int, store: Path, settings: dict[str, Any]
+) -> tuple[str, np.ndarray]:
+    """Fit with batches of two rows, of which at least one process has none."""
+    configure_process()
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=3)
     try:
         flip = model(**settings).fit(TRUTH.X[:40], TRUTH.Y[:40])
@@ -424,7 +430,7 @@ def test_three_processes_with_fewer_rows_in_a_batch(tmp_path: Path) -> None:
     settings = dict(batch_size=2, max_iter=2, solver="sampled", validation_fraction=0.05)
     with contextlib.ExitStack() as stack:
         three = [
-            stack.enter_context(Child(of_three, rank, tmp_path / "store", settings))
+            stack.enter_context(Child(fit_in_group_of_three, rank, tmp_path / "store", settings))
             for rank in range(3)
         ]
         results = [child.result() for child in three]
@@ -434,7 +440,7 @@ def test_three_processes_with_fewer_rows_in_a_batch(tmp_path: Path) -> None:
     np.testing.assert_allclose(results[2][1], one.word_embeddings_, rtol=1e-8, atol=1e-8)
 
 
-# --- GPUs, as far as a machine without one can tell ----------------------------------------------
+# --- GPUs, simulated -----------------------------------------------------------------------------
 
 
 def pretend_gpus(patch: pytest.MonkeyPatch, count: int, processes: int) -> None:
@@ -450,9 +456,9 @@ def pretend_gpus(patch: pytest.MonkeyPatch, count: int, processes: int) -> None:
     [
         ("0", 4, 4, "cuda:0"),
         ("3", 4, 8, "cuda:3"),
-        ("3", 1, 4, "cuda:0"),  # a launcher that shows each process its own GPU alone
-        ("3", 4, 1, "cuda"),  # not in a group
-        (None, 4, 4, "cuda"),  # another launcher: the device that its user has set
+        ("3", 1, 4, "cuda:0"),  # each process sees only its own GPU
+        ("3", 4, 1, "cuda"),  # without a group
+        (None, 4, 4, "cuda"),  # another launcher: the current device
     ],
 )
 def test_auto_is_the_gpu_of_the_process(monkeypatch, local_rank, gpus, processes, expected) -> None:
@@ -461,23 +467,26 @@ def test_auto_is_the_gpu_of_the_process(monkeypatch, local_rank, gpus, processes
     if local_rank is not None:
         monkeypatch.setenv("LOCAL_RANK", local_rank)
     assert str(resolve_device("auto")) == expected
-    assert str(resolve_device("cuda:0")) == "cuda:0"  # what is named is what is taken
+    assert str(resolve_device("cuda:0")) == "cuda:0"  # an explicit device is resident
 
 
 @pytest.mark.parametrize("rank", [0, 1, 2])
-def test_rows_kept_on_a_device_are_those_of_the_process(rank: int) -> None:
-    """Stored by their own numbers; rows of others, which the start's search asks for, are looked up."""
+def test_device_holds_the_rows_of_its_process(rank: int) -> None:
+    """Rows of other processes, which the initial search needs, are read from the host."""
     take = np.random.default_rng(0).permutation(len(TRUTH.X))[:100]
     Y, compute = TRUTH.Y[take], resolve_compute("cpu", "float64")
-    parts = (TRUTH.X, Y.indptr, Y.indices, Y.data, np.ones(100), Y.shape[1])
-    plain, kept = (CountDataset(*parts, take=take, group=ProcessGroup(rank, 3)) for _ in range(2))
+    parts = (TRUTH.X, Y, np.ones(100))
+    plain, resident = (
+        CountDataset(*parts, rows=take, group=ProcessGroup(rank, 3)) for _ in range(2)
+    )
     cpu = torch.device("cpu")
-    mine = np.arange(rank, 100, 3)
-    x = kept._upload(mine, torch.float64, cpu)  # what happens on a GPU where it fits
-    kept._tensors, kept._where, kept._resident_x = (x, *kept._on(cpu)[1:]), cpu, True
-    assert len(x) == len(mine)
-    for rows in (mine, mine[::5][::-1].copy(), np.array([0, 1, 2, 50]), mine[:0]):
-        torch.testing.assert_close(kept.batch(rows, compute)[0], plain.batch(rows, compute)[0])
+    local_rows = np.arange(rank, 100, 3)
+    x = resident._upload(local_rows, torch.float64, cpu)  # as on a GPU with enough memory
+    resident._tensors, resident._tensors_device = (x, *resident._on(cpu)[1:]), cpu
+    resident._x_is_local = True
+    assert len(x) == len(local_rows)
+    for rows in (local_rows, local_rows[::5][::-1].copy(), np.array([0, 1, 2, 50]), local_rows[:0]):
+        torch.testing.assert_close(resident.batch(rows, compute)[0], plain.batch(rows, compute)[0])
 
 
 if __name__ == "__main__":

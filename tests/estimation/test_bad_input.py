@@ -23,7 +23,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from flip_sklearn import FLiPExtractor
-from flip_sklearn.backend.fit import solver
+from flip_sklearn.backend.fit.session import Session
 
 N, D, V = 30, 5, 6
 
@@ -341,14 +341,14 @@ def test_names_of_features_survive_a_failure(method: str) -> None:
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 def test_failure_in_the_middle_of_training(monkeypatch, method: str, rank: int | None) -> None:
     """A loss that is not finite after the first pass: nothing of that pass may stay."""
-    one_pass = solver.one_pass
+    take_steps = Session._take_steps
 
     def diverging(*args: Any) -> float:
-        one_pass(*args)
+        take_steps(*args)
         return float("nan")
 
     fitted = make_model(rank=rank).fit(X, Y).set_params(learning_rate=7.0)
-    monkeypatch.setattr(solver, "one_pass", diverging)
+    monkeypatch.setattr(Session, "_take_steps", diverging)
     fresh = make_model(learning_rate=7.0, rank=rank)
     before = state(fresh)
     with pytest.raises(FloatingPointError) as caught:

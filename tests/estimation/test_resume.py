@@ -30,9 +30,8 @@ from sklearn.model_selection import GridSearchCV
 from flip_sklearn import FLiPExtractor
 from flip_sklearn.backend.fit import candidates as sampling
 from flip_sklearn.backend.fit import checkpoint as checkpoints
-from flip_sklearn.backend.fit import solver
 from flip_sklearn.backend.fit.checkpoint import Checkpoint
-from flip_sklearn.backend.fit.session import Run
+from flip_sklearn.backend.fit.session import Session, TrainingState
 from flip_sklearn.estimation import training as _training
 from tests.helpers.planted import planted
 from tests.helpers.processes import PATIENCE, Child, in_process, note
@@ -81,7 +80,7 @@ def bits(model: FLiPExtractor) -> dict[str, Any]:
 def always_due(patch: pytest.MonkeyPatch) -> None:
     """A checkpoint after every step, and candidates that are not the whole small vocabulary."""
     patch.setattr(checkpoints, "MIN_SECONDS", 0.0)
-    patch.setattr(checkpoints, "TIMES_THE_WRITING", 0.0)
+    patch.setattr(checkpoints, "WRITING_TIME_FACTOR", 0.0)
     patch.setattr(sampling, "DRAWN_WORDS", 20)
     patch.setattr(os, "fsync", lambda _: None)  # against power cuts, which are not played here
 
@@ -105,11 +104,11 @@ def fit(
         changed = {**changed, "random_state": OneSeed(seed)}
     resumed: list[Any] = []
     seeds: list[int] = []
-    load, solve = Run.load, _training.solve
+    load, solve = TrainingState.load, _training.solve
 
-    def noted(run: Run, *state: Any) -> None:
-        load(run, *state)
-        resumed.append((len(run.history), run.position))
+    def noted(state: TrainingState, *saved: Any) -> None:
+        load(state, *saved)
+        resumed.append((len(state.history), state.rows_done))
 
     def solving(train: Any, validation: Any, options: Any, *rest: Any, **named: Any) -> Any:
         seeds.append(options.seed)
@@ -117,7 +116,7 @@ def fit(
 
     with pytest.MonkeyPatch.context() as patch:
         always_due(patch)
-        patch.setattr(Run, "load", noted)
+        patch.setattr(TrainingState, "load", noted)
         patch.setattr(_training, "solve", solving)
         return bits(model(folder, **changed).fit(X, Y)), resumed, seeds[0]
 
@@ -290,13 +289,13 @@ def test_a_group_goes_on_together_from_one_folder(tmp_path: Path) -> None:
 def passes(eager: pytest.MonkeyPatch) -> list[int]:
     """Where passes were begun: the rows done before."""
     begun: list[int] = []
-    one_pass = solver.one_pass
+    take_steps = Session._take_steps
 
-    def counted(run: Run, *arguments: Any) -> float:
-        begun.append(run.position)
-        return one_pass(run, *arguments)
+    def counted(session: Session, *arguments: Any) -> float:
+        begun.append(session.state.rows_done)
+        return take_steps(session, *arguments)
 
-    eager.setattr(solver, "one_pass", counted)
+    eager.setattr(Session, "_take_steps", counted)
     return begun
 
 
@@ -431,13 +430,13 @@ def test_a_relative_path_is_of_the_directory_in_which_fit_began(
     (tmp_path / "begin").mkdir()
     (tmp_path / "later").mkdir()
     eager.chdir(tmp_path / "begin")
-    one_pass = solver.one_pass
+    take_steps = Session._take_steps
 
     def moving(*arguments: Any) -> float:
         os.chdir(tmp_path / "later")
-        return one_pass(*arguments)
+        return take_steps(*arguments)
 
-    eager.setattr(solver, "one_pass", moving)
+    eager.setattr(Session, "_take_steps", moving)
     model("here").fit(X, Y)
     assert len(files(tmp_path / "begin" / "here")) == 1
     assert not list((tmp_path / "later").iterdir())
@@ -510,13 +509,13 @@ def test_a_folder_removed_during_the_fit_is_made_again(
     passes: list[int], eager: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder = tmp_path / "c"
-    one_pass = solver.one_pass
+    take_steps = Session._take_steps
 
     def removed(*arguments: Any) -> float:
         shutil.rmtree(folder)
-        return one_pass(*arguments)
+        return take_steps(*arguments)
 
-    eager.setattr(solver, "one_pass", removed)
+    eager.setattr(Session, "_take_steps", removed)
     done = model(folder).fit(X, Y)
     assert len(files(folder)) == 1
     passes.clear()
@@ -666,15 +665,15 @@ def test_no_flipped_byte_goes_unseen(finished: Path, tmp_path: Path) -> None:
 def test_what_was_read_outlives_its_file(passes: list[int], tmp_path: Path) -> None:
     """Nothing of a running fit is a view of the file, which may change under it."""
     done = bits(model(tmp_path, max_iter=2).fit(X, Y))
-    load = Run.load
+    load = TrainingState.load
 
-    def load_and_spoil(run: Run, *state: Any) -> None:
-        load(run, *state)
+    def load_and_spoil(state: TrainingState, *saved: Any) -> None:
+        load(state, *saved)
         with open(files(tmp_path)[0], "rb+") as file:
             file.write(b"x" * files(tmp_path)[0].stat().st_size)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "load", load_and_spoil)
+        patch.setattr(TrainingState, "load", load_and_spoil)
         assert bits(model(tmp_path, max_iter=2).fit(X, Y)) == done
     assert len(passes) == 2
 
@@ -684,7 +683,7 @@ def test_what_was_read_outlives_its_file(passes: list[int], tmp_path: Path) -> N
 
 def interrupted(folder: Path | None, pass_: int, changed: dict[str, Any], refit: bool) -> Any:
     """Says when pass ``pass_`` begins; gives what came of the interrupt."""
-    begin = solver.one_pass
+    take_steps = Session._take_steps
     rows = np.tile(np.arange(len(X)), 1 if folder else 20)
     flip = model(folder, early_stopping=False, n_iter_no_change=10**6)
     if refit:
@@ -692,14 +691,14 @@ def interrupted(folder: Path | None, pass_: int, changed: dict[str, Any], refit:
     flip.set_params(**changed)
     before = dict(vars(flip))
 
-    def told(run: Run, *arguments: Any) -> float:
-        if len(run.history) + 1 == pass_:
+    def announced(session: Session, *arguments: Any) -> float:
+        if len(session.state.history) + 1 == pass_:
             note(pass_)
             if folder:
                 time.sleep(PATIENCE)  # the fit with checkpoints would soon be over
-        return begin(run, *arguments)
+        return take_steps(session, *arguments)
 
-    solver.one_pass = told
+    Session._take_steps = announced  # type: ignore[method-assign]
     with warnings.catch_warnings(record=True) as said, pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("always")
         always_due(patch)
@@ -710,9 +709,11 @@ def interrupted(folder: Path | None, pass_: int, changed: dict[str, Any], refit:
             return now.keys() == before.keys() and all(now[name] is before[name] for name in now)
     assert [len(words) for words in flip.extract_keywords(X[:3])] == [10, 10, 10]
     assert 0 < flip.score(X, Y) < 1
-    solver.one_pass = begin
+    Session._take_steps = take_steps  # type: ignore[method-assign]
+    assert flip.interrupted_
     same = model(None, early_stopping=False, max_iter=flip.n_iter_).fit(X[rows], Y[rows])
     assert bits(flip) == bits(same)
+    assert not same.interrupted_
     return flip.n_iter_, next(str(w.message) for w in said if w.category is ConvergenceWarning)
 
 
@@ -746,7 +747,7 @@ def test_after_an_interrupt_the_same_call_goes_on(tmp_path: Path) -> None:
         child.interrupt()
         done, message = child.result()
     assert done == 2
-    assert "The same call goes on from the last checkpoint" in message
+    assert "The same call continues from the last checkpoint" in message
     after, resumed, _ = in_process(fit, tmp_path, settings)
     assert resumed == [(2, 0)]
     assert after == in_process(fit, None, settings)[0]

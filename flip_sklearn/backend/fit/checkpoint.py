@@ -1,4 +1,4 @@
-"""Atomic checkpoints of a running fit: one safetensors file, replaced as a whole or not at all."""
+"""Checkpoints of a running fit: one safetensors file, which is replaced atomically."""
 
 from __future__ import annotations
 
@@ -19,120 +19,144 @@ from safetensors.torch import save_file
 
 from flip_sklearn.io import fsync_file, staging_directory, sweep_staging
 
-# Part of the name of every file: raise it when the same settings would come to other numbers.
+# Also part of every file name. Raise the number when the same settings would give another result.
 FORMAT = "flip-sklearn checkpoint 1"
-# Seconds between two checkpoints, and how many times longer than the writing of one they are apart:
-# checkpoints take at most about 1/21 of the time of a fit.
-MIN_SECONDS, TIMES_THE_WRITING = 30.0, 20.0
+# Minimum seconds between two checkpoints, and minimum multiple of the seconds that the last one took: writing
+# takes at most about 1/21 of the time of a fit.
+MIN_SECONDS, WRITING_TIME_FACTOR = 30.0, 20.0
 
-# What reading a damaged or foreign file, and using what it says, may raise.
-NOT_A_CHECKPOINT = (
-    SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
-)  # fmt: skip
+# Exceptions from reading a damaged or foreign file and from using its content.
+READ_ERRORS = (
+    SafetensorError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+)
 
 T = TypeVar("T")
-State = tuple[dict[str, torch.Tensor], dict[str, Any]]
+State = tuple[dict[str, torch.Tensor], dict[str, Any]]  # tensors, and metadata for JSON
 
 
 @dataclass
 class Checkpoint:
-    """The file of one fit. Only ``writes`` processes write; all may read."""
+    """The checkpoint file of one fit.
+
+    Parameters
+    ----------
+    path : Path
+    seed : int
+        Seed of the fit, stored in the file.
+    writes : bool
+        Whether this process writes the file. All processes of a group read it, one writes it.
+    """
 
     path: Path
-    seed: int  # of the fit, kept with its state
+    seed: int
     writes: bool = True
     _due: float = field(default_factory=lambda: time.monotonic() + MIN_SECONDS)
 
     def saved_seed(self) -> int | None:
-        """The seed of the fit in the file, or None if there is no file.
+        """Return the seed of the fit in the file, or None if there is no file.
 
         Raises
         ------
         ValueError
-            As ``load``.
+            If the file is not a readable checkpoint.
         """
-        return self._read(lambda about, _: int(about["seed"]))
+        return self._read(lambda metadata, _: int(metadata["seed"]))
 
     def load(self) -> State | None:
-        """The last state written, on the CPU, or None if there is none of this seed.
+        """Return the last state written, on the CPU, or None if there is none with this seed.
 
-        The tensors are views of the file: copy what is to be kept.
+        The tensors are views of the file, so they must be copied.
 
         Raises
         ------
         ValueError
-            If the file is there but no checkpoint that can be read.
+            If the file is not a readable checkpoint.
         """
 
-        def state(about: dict[str, Any], file: Any) -> State | None:
-            if about["seed"] != self.seed:
-                return None  # random_state=None, and another process began such a fit since
-            tensors = {name: file.get_tensor(name) for name in about["checksums"]}
-            if _checksums(tensors) != about["checksums"]:
+        def read_state(metadata: dict[str, Any], file: Any) -> State | None:
+            if metadata["seed"] != self.seed:
+                return None  # with random_state=None, another process has started such a fit since
+            tensors = {name: file.get_tensor(name) for name in metadata["checksums"]}
+            if _checksums(tensors) != metadata["checksums"]:
                 raise ValueError("its content is damaged")
-            return tensors, about
+            return tensors, metadata
 
-        if self.writes:  # a fit that was finished writes no more, so this is the time
+        if self.writes:  # writing also sweeps, but a finished fit does not write again
             sweep_staging(self.path.parent, self.path.stem)
-        return self._read(state)
+        return self._read(read_state)
 
-    def _read(self, use: Callable[[dict[str, Any], Any], T]) -> T | None:
-        """``use`` of the file's numbers and tensors; None if there is no file."""
+    def _read(self, reader: Callable[[dict[str, Any], Any], T]) -> T | None:
+        """Return ``reader(metadata, file)`` of the open file, or None if there is no file."""
         while (before := self._identity()) is not None:
             try:
-                with self.reading(), safe_open(self.path, framework="pt", device="cpu") as file:
-                    return use(_about(file), file)
+                with (
+                    self.translate_read_errors(),
+                    safe_open(self.path, framework="pt", device="cpu") as file,
+                ):
+                    return reader(_read_metadata(file), file)
             except ValueError:
-                # safetensors opens a file twice: another process may have replaced it in between.
+                # safetensors opens a file twice, and another process may replace it in between.
                 if self._identity() == before:
                     raise
         return None
 
     def _identity(self) -> tuple[int, int, int] | None:
         try:
-            found = self.path.stat()
+            status = self.path.stat()
         except FileNotFoundError:
             return None
-        return found.st_ino, found.st_size, found.st_mtime_ns
+        return status.st_ino, status.st_size, status.st_mtime_ns
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Errors inside, also those of using what was read, become a ValueError with the remedy."""
+    def translate_read_errors(self) -> Iterator[None]:
+        """Turn READ_ERRORS inside the context into a ValueError that names the file and the remedy."""
         try:
             yield
-        except NOT_A_CHECKPOINT as error:
+        except READ_ERRORS as error:
             raise ValueError(
-                f"checkpoint {self.path} cannot be read ({error}); delete it to start this fit over, "
-                "or name another checkpoint_dir."
+                f"checkpoint {self.path} cannot be read ({error}); delete it to start this fit again, "
+                "or pass another checkpoint_dir."
             ) from error
 
-    def save_if_due(self, state: Callable[[], State], *, now: bool = False) -> None:
-        """Write ``state()`` if the last writing is long enough ago, or ``now``.
+    def save_if_due(self, make_state: Callable[[], State], *, now: bool = False) -> None:
+        """Write ``make_state()`` if the last checkpoint is old enough, or if ``now``.
 
-        What cannot be written, to a full disk say, is a warning: the fit is worth more than its copy.
+        An error of writing, for example because the disk is full, is only a warning: the fit continues.
         """
         if not self.writes or (not now and time.monotonic() < self._due):
             return
         began = time.monotonic()
         try:
-            self._write(*state())
+            self._write(*make_state())
         except (OSError, SafetensorError) as error:
             warnings.warn(
-                f"checkpoint {self.path} was not written ({error}); the fit goes on, and if it is cut "
-                "off it starts again from the checkpoint before, if there is one.",
+                f"checkpoint {self.path} was not written ({error}); the fit continues, and if it is "
+                "interrupted, it resumes from the previous checkpoint, if there is one.",
                 RuntimeWarning,
                 stacklevel=2,
             )
         ended = time.monotonic()
-        self._due = ended + max(MIN_SECONDS, TIMES_THE_WRITING * (ended - began))
+        self._due = ended + max(MIN_SECONDS, WRITING_TIME_FACTOR * (ended - began))
 
-    def _write(self, tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
+    def _write(self, tensors: dict[str, torch.Tensor], metadata: dict[str, Any]) -> None:
         folder = self.path.parent
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        about = {**about, "format": FORMAT, "seed": self.seed, "checksums": _checksums(tensors)}
-        text = json.dumps(about)
-        # A directory of its own: safetensors may write to a hidden file beside the one it is given.
+        text = json.dumps(
+            {
+                **metadata,
+                "format": FORMAT,
+                "seed": self.seed,
+                "checksums": _checksums(tensors),
+            }
+        )
+        # safetensors may write a hidden temporary file next to its target; here it is swept as well.
         with staging_directory(folder, self.path.stem) as staging:
             new = staging / self.path.name
             save_file(tensors, new, metadata={"state": text, "checksum": _checksum(text)})
@@ -140,15 +164,15 @@ class Checkpoint:
             os.replace(new, self.path)
 
 
-def _about(file: Any) -> dict[str, Any]:
-    metadata = file.metadata() or {}
-    text = metadata.get("state", "{}")
-    about: dict[str, Any] = json.loads(text)
-    if about.get("format") != FORMAT:
-        raise ValueError("its format is another")
-    if metadata.get("checksum") != _checksum(text):
+def _read_metadata(file: Any) -> dict[str, Any]:
+    header = file.metadata() or {}
+    text = header.get("state", "{}")
+    metadata: dict[str, Any] = json.loads(text)
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"its format is not {FORMAT!r}")
+    if header.get("checksum") != _checksum(text):
         raise ValueError("its header is damaged")
-    return about
+    return metadata
 
 
 def _checksum(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The count softmax: loss and gradients, in blocks of rows, never n x V.
+"""The count softmax: loss and gradients in blocks of rows, without an n x V matrix.
 
 For rows n with latent h_n (h = B~ x~, or x~ itself without factorization), words j, scores z = b + A h
 and theta = softmax(z), the weighted negative log-likelihood is
@@ -9,12 +9,13 @@ and with the residual G_nj = w_n (T_n theta_nj - Y_nj) its gradients are
 
     dL/dA = G^T h,      dL/db = G^T 1,      dL/dh = G A,      dL/dB~ = (dL/dh)^T x~.
 
-Each costs one matrix product of 2 m V r operations: 6 m V r for a batch of m rows in all.
+The scores, dL/dA and dL/dh cost one matrix product of 2 m V r operations each: 6 m V r for a batch of m rows.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 
@@ -22,136 +23,169 @@ from flip_sklearn.backend.device import Compute, matmul, product_precision, rows
 from flip_sklearn.backend.fit.data import Targets
 
 
+@dataclass(frozen=True)
+class SoftmaxLayer:
+    """A and b of the classes of the softmax: all words, or the sampled classes of a batch.
+
+    With sampled classes (``candidates.py``), V is their number and ``b`` holds b_j - log pi_j. The words of a
+    row must not have this correction, so ``target_offset``, log pi_j, is added to their scores.
+    """
+
+    A: torch.Tensor  # (V, r)
+    b: torch.Tensor  # (V,)
+    target_offset: torch.Tensor | None = None  # (nnz,)
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Tensors that ``loss_and_gradients`` writes to; without ``h`` (LiP has no B~), it skips dL/dh."""
+
+    A: torch.Tensor  # (V, r)
+    b: torch.Tensor  # (V,)
+    h: torch.Tensor | None = None  # (m, r)
+
+
 class Workspace:
-    """Buffers for blocks of scores, kept: fresh pages cost more than the arithmetic on them."""
+    """Reused buffers for blocks of scores: allocating new memory costs more than the arithmetic on it."""
 
     def __init__(self, compute: Compute) -> None:
-        self._compute = compute
+        self.compute = compute
         self._buffers = [torch.empty(0, dtype=compute.dtype, device=compute.device)] * 2
 
-    def block_rows(self, n_words: int, at_most: int) -> int:
-        """Rows of one block when there are ``n_words`` columns."""
-        return rows_per_block(n_words, at_most, self._compute.device)
+    def block_rows(self, n_columns: int, n_rows: int) -> int:
+        """Return the number of rows in one block of an (n_rows, n_columns) matrix of scores."""
+        return rows_per_block(n_columns, n_rows, self.compute.device)
 
-    def pair(self, m: int, n_words: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Two matrices (m, n_words) whose contents are undefined."""
-        size = m * n_words
+    def pair(self, n_rows: int, n_columns: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return two matrices (n_rows, n_columns) with undefined contents."""
+        size = n_rows * n_columns
         if len(self._buffers[0]) < size:
             old = self._buffers[0]
             self._buffers = [old.new_empty(size) for _ in range(2)]
-        first, second = (buffer[:size].view(m, n_words) for buffer in self._buffers)
+        first, second = (buffer[:size].view(n_rows, n_columns) for buffer in self._buffers)
         return first, second
-
-
-def _scores(
-    h: torch.Tensor, A: torch.Tensor, b: torch.Tensor, compute: Compute, out: torch.Tensor
-) -> torch.Tensor:
-    return matmul(h, A.T, compute, out=out).add_(b)
 
 
 def loss_and_gradients(
     h: torch.Tensor,
-    A: torch.Tensor,
-    b: torch.Tensor,
+    layer: SoftmaxLayer,
     targets: Targets,
-    compute: Compute,
     work: Workspace,
+    gradients: Gradients,
     *,
-    grad_A: torch.Tensor,
-    grad_b: torch.Tensor,
-    grad_h: torch.Tensor | None,
     scale: float = 1.0,
-    own_offset: torch.Tensor | None = None,
     add: bool = False,
 ) -> torch.Tensor:
-    """L of a batch (float64 scalar tensor); ``scale`` times its gradients is written into ``grad_*``.
+    """Compute L of a batch (float64 scalar tensor) and write ``scale`` times its gradients.
 
     Parameters
     ----------
-    h : (m, r) latent rows; A : (V, r); b : (V,)
-        With candidates instead of the vocabulary: their rows of A and b, V the number of candidates.
-    targets : weighted counts of the batch
-    grad_A, grad_b, grad_h : overwritten; ``grad_h=None`` skips dL/dh (LiP has no B to train).
-    scale : factor of the gradients, not of the loss
-    own_offset : (nnz,), added to the scores of a row's own words before the softmax (``sampling.py``)
-    add : add to ``grad_A`` and ``grad_b`` instead of overwriting them
+    h : tensor of shape (m, r)
+        Latent rows.
+    layer : SoftmaxLayer
+    targets : Targets
+        Weighted counts of the batch; columns are classes of ``layer``.
+    work : Workspace
+    gradients : Gradients
+        Overwritten.
+    scale : float
+        Factor of the gradients, not of the loss.
+    add : bool
+        Whether to add to ``gradients.A`` and ``gradients.b`` instead of overwriting them.
     """
+    m, n_classes = len(h), len(layer.A)
     loss = torch.zeros((), dtype=torch.float64, device=h.device)
-    n_words = A.shape[0]
-    if h.shape[0] == 0:
+    if m == 0:
         if not add:
-            grad_A.zero_()
-            grad_b.zero_()
+            gradients.A.zero_()
+            gradients.b.zero_()
         return loss
-    # Dividing a row of the residual by its w_n T_n and multiplying the row of h, or of the product
-    # with A, by it instead saves a pass over the m x V residual.
-    share = targets.count / targets.total.index_select(0, targets.row).clamp_min(
-        torch.finfo(targets.count.dtype).tiny
-    )
+    # The factor w_n T_n of row n of G is applied to h and to dL/dh instead, which are smaller than G.
     weight = targets.total * scale
     weighted_h = h * weight[:, None]
-    # Blocks of nearly equal size: a small last block would waste the products.
-    at_most = work.block_rows(n_words, h.shape[0])
-    step = math.ceil(h.shape[0] / math.ceil(h.shape[0] / at_most))
-    with product_precision(compute):
-        for first in range(0, h.shape[0], step):
-            last = min(first + step, h.shape[0])
-            part = targets.block(first, last)
-            entries = slice(int(targets.start[first]), int(targets.start[last]))
-            scores, G = work.pair(last - first, n_words)
-            _scores(h[first:last], A, b, compute, out=scores)
-            index = part.row * n_words + part.col
-            if own_offset is not None:
-                flat = scores.view(-1)
-                flat[index] = flat.index_select(0, index) + own_offset[entries]
-            torch.softmax(scores, dim=1, out=G)
-            own = G.view(-1).index_select(0, index)
-            loss += _loss(scores, G, own, part, index)
-            G.view(-1)[index] = own - share[entries]
-            summed = add or first > 0
-            grad_b.addmv_(G.T, weight[first:last], beta=1.0 if summed else 0.0)
-            matmul(G.T, weighted_h[first:last], compute, out=grad_A, add=summed)
-            if grad_h is not None:
-                matmul(G, A, compute, out=grad_h[first:last])
-    if grad_h is not None:
-        grad_h.mul_(weight[:, None])
+    # Blocks of nearly equal size: a small last block would use the processor badly.
+    block_rows = math.ceil(m / math.ceil(m / work.block_rows(n_classes, m)))
+    with product_precision(work.compute):
+        for first in range(0, m, block_rows):
+            last = min(first + block_rows, m)
+            block_loss, G = _loss_and_residual(h, layer, targets, first, last, work)
+            loss += block_loss
+            accumulate = add or first > 0
+            gradients.b.addmv_(G.T, weight[first:last], beta=1.0 if accumulate else 0.0)
+            matmul(G.T, weighted_h[first:last], work.compute, out=gradients.A, add=accumulate)
+            if gradients.h is not None:
+                matmul(G, layer.A, work.compute, out=gradients.h[first:last])
+    if gradients.h is not None:
+        gradients.h.mul_(weight[:, None])
     return loss
+
+
+def _loss_and_residual(
+    h: torch.Tensor,
+    layer: SoftmaxLayer,
+    targets: Targets,
+    first: int,
+    last: int,
+    work: Workspace,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """L of the rows first..last-1, and G_nj / (w_n T_n) = theta_nj - Y_nj / T_n."""
+    block = targets.block(first, last)
+    scores, theta = work.pair(last - first, len(layer.A))
+    _compute_scores(h[first:last], layer, work.compute, out=scores)
+    index = _flat_index(block, len(layer.A))
+    if layer.target_offset is not None:
+        entries = slice(int(targets.start[first]), int(targets.start[last]))
+        flat = scores.view(-1)
+        flat[index] = flat.index_select(0, index) + layer.target_offset[entries]
+    torch.softmax(scores, dim=1, out=theta)
+    target_theta = theta.view(-1).index_select(0, index)
+    loss = _loss(scores, theta, target_theta, block, index)
+    smallest = torch.finfo(block.count.dtype).tiny
+    share = block.count / block.total.index_select(0, block.row).clamp_min(smallest)
+    theta.view(-1)[index] = target_theta - share
+    return loss, theta
+
+
+def _compute_scores(
+    h: torch.Tensor, layer: SoftmaxLayer, compute: Compute, out: torch.Tensor
+) -> None:
+    matmul(h, layer.A.T, compute, out=out).add_(layer.b)
+
+
+def _flat_index(targets: Targets, n_columns: int) -> torch.Tensor:
+    """Positions of the targets in a flattened (m, n_columns) matrix."""
+    return targets.row * n_columns + targets.col
 
 
 def _loss(
     scores: torch.Tensor,
     theta: torch.Tensor,
-    own: torch.Tensor,
+    target_theta: torch.Tensor,
     targets: Targets,
     index: torch.Tensor,
 ) -> torch.Tensor:
-    """L of one block from theta at the rows' own words, or from the scores where theta underflows."""
+    """L of one block, from theta at the targets, or from the scores if theta underflows there."""
     if scores.device.type == "cpu" and (
-        len(own) == 0 or float(own.min()) > torch.finfo(own.dtype).tiny
+        len(target_theta) == 0 or float(target_theta.min()) > torch.finfo(target_theta.dtype).tiny
     ):
-        return -(targets.count.double() @ own.log().double())
-    # logsumexp from the largest score and its probability (>= 1/V, so its logarithm is safe): the
-    # rest of theta may underflow, the loss of a very wrong prediction is still exact.
-    lse = scores.amax(dim=1) - theta.amax(dim=1).log()
-    hit = scores.view(-1).index_select(0, index)
-    return (targets.total * lse).sum(dtype=torch.float64) - (targets.count * hit).sum(
-        dtype=torch.float64
-    )
+        return -(targets.count.double() @ target_theta.log().double())
+    # The largest theta of a row is at least 1/V, so logsumexp from it and its score is exact, also where
+    # other entries of theta underflow.
+    logsumexp = scores.amax(dim=1) - theta.amax(dim=1).log()
+    target_scores = scores.view(-1).index_select(0, index)
+    return (targets.total * logsumexp).sum(dtype=torch.float64) - (
+        targets.count * target_scores
+    ).sum(dtype=torch.float64)
 
 
-def loss_only(
-    h: torch.Tensor,
-    A: torch.Tensor,
-    b: torch.Tensor,
-    targets: Targets,
-    compute: Compute,
-    work: Workspace,
+def loss_and_scores(
+    h: torch.Tensor, layer: SoftmaxLayer, targets: Targets, work: Workspace
 ) -> tuple[float, torch.Tensor]:
-    """L of at most one block of rows, and its scores (a view of the workspace) for ranking."""
-    scores, theta = work.pair(h.shape[0], A.shape[0])
-    with product_precision(compute):
-        _scores(h, A, b, compute, out=scores)
+    """Compute L of at most one block of rows, and their scores (a view of the workspace)."""
+    scores, theta = work.pair(len(h), len(layer.A))
+    with product_precision(work.compute):
+        _compute_scores(h, layer, work.compute, out=scores)
     torch.softmax(scores, dim=1, out=theta)
-    index = targets.row * A.shape[0] + targets.col
-    own = theta.view(-1).index_select(0, index)
-    return float(_loss(scores, theta, own, targets, index)), scores
+    index = _flat_index(targets, len(layer.A))
+    target_theta = theta.view(-1).index_select(0, index)
+    return float(_loss(scores, theta, target_theta, targets, index)), scores

@@ -1,21 +1,22 @@
-"""One step on A, b and B~, the pin of B~'s rows, and the running average of the iterates.
+"""The optimizer: one step on A, b and B~, the unit norm of B~'s rows, and the average of the iterates.
 
-A row of A is one word, and words differ in frequency by orders of magnitude, so each row has its own
-step size from the running mean square of its gradient g_j (V numbers where Adam keeps V r):
+A row a_j of A belongs to one word, and word frequencies differ by orders of magnitude, so each row has its
+own step size s_j, from the running mean square v_j of its gradient g_j (V numbers; Adam keeps V r):
 
     v_j <- beta2 v_j + (1 - beta2) |g_j|^2 / r,         s_j = rate / (sqrt(v_j / (1 - beta2^t)) + eps),
     a_j <- prox of the penalty in the metric s_j of  a_j - s_j g_j.
 
-There is no momentum: averaging the iterates does its work, and a word without a gradient then does not
-move, so that a step need only touch the words it saw. What a row misses meanwhile (the decay of v_j, the
-shrinkage of the penalty, its share of the average) is a closed form of the number of steps missed,
-and is made up when the row is touched next, or by ``settle``.
+There is no momentum; averaging the iterates takes its place. A word without a gradient therefore does not
+move, and a step need only touch the words of its batch. What a word misses in the meantime (the decay of
+v_j, the shrinkage by the penalty, its share of the average) has a closed form in the number of missed steps.
+It is applied when the word is touched next, or by ``flush_lazy_updates``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -26,14 +27,13 @@ from flip_sklearn.backend.fit.penalty import penalty_step_
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-10
 AVERAGE_DECAY = 0.99
 WARM_UP_STEPS = 20
-# Step sizes relative to `learning_rate`: a step on all entries of a row of A moves its scores by about
-# sqrt(r) times the entry step, hence the 1 / sqrt(r). B~ and b were best when slower; B~ matters more, and
-# may move faster, the fewer its rows: docs/solver.md has the table.
+# Rates of B~ and b relative to `learning_rate`. The rates of A and B~ are also divided by sqrt(r): a
+# step on all entries of a row of A changes its scores by about sqrt(r) times the step of one entry.
+# docs/solver.md shows the effect of B~'s rate, which grows as r falls.
 B_RATE, BIAS_RATE = 0.2, 0.02
-# A rate beyond this diverges at once; float32 could not even hold it as a factor.
-LARGEST_RATE = 1e30
-# Elements of one stretch of rows: on a CPU the elementwise operations of a step then work in cache
-# instead of passing over all of A each.
+# Training diverges at once beyond this rate, and float32 could not represent much larger factors.
+MAX_RATE = 1e30
+# Elements in one tile of rows: on a CPU, the elementwise operations on a tile stay in cache.
 TILE_ELEMENTS = {"cpu": 2**18, "cuda": 2**25}
 
 
@@ -45,11 +45,31 @@ class Parameters(NamedTuple):
     b: torch.Tensor
 
 
+@dataclass(frozen=True)
+class GatheredRows:
+    """Copies of the rows of A and the entries of b of some distinct words, which a step may overwrite."""
+
+    words: torch.Tensor  # (S,) int64
+    A: torch.Tensor  # (S, r)
+    b: torch.Tensor  # (S,)
+
+
+@dataclass(frozen=True)
+class StepState:
+    """The numbers that the updates of A, b and B~ in one step have in common."""
+
+    step: int  # t, counted from 1
+    warm_up: float  # factor of the learning rate, rises to 1
+    decay: float  # of the averages
+    bias_correction: float  # 1 - beta2^t
+    log_decay_before: float  # sum of log(decay) over the earlier steps
+
+
 class Optimizer:
     """Parameters, step sizes and running averages of one fit.
 
-    The caller computes J's likelihood gradients at ``A``, ``b``, ``B`` (or at the rows that ``take``
-    returns) and hands them to ``step``. The penalties are added here.
+    The caller computes the gradients of the likelihood part of J at ``A``, ``b``, ``B`` (or at the rows that
+    ``gather`` returns) and passes them to ``step``, which adds the penalties.
     """
 
     def __init__(
@@ -58,57 +78,66 @@ class Optimizer:
         A, B, b = self.A, self.B, self.b = parameters
         n_words, self._rank = A.shape
         self.l1, self.l2 = l1 / n_words, l2 / n_words
-        self._rate = min(learning_rate, LARGEST_RATE)
+        self._rate = min(learning_rate, MAX_RATE)
         self.steps = 0
-        self._log_decay = 0.0  # sum over the steps of log(decay of the average)
-        self._averaged_since = 0  # the averages are those of the steps after this one
-
-        def zeros(like: torch.Tensor) -> torch.Tensor:
-            return torch.zeros_like(like)
-
+        self._log_decay = 0.0  # sum of log(decay of the averages) over the steps
+        self._average_start = 0  # the averages are over the steps after this one
         self._state = {
-            "A": A, "b": b, "average_A": A.clone(), "average_b": b.clone(),
-            "square_A": zeros(b), "square_b": zeros(b),
-            # Per word: the step that touched it last, and log_decay as it was then.
+            "A": A,
+            "b": b,
+            "average_A": A.clone(),
+            "average_b": b.clone(),
+            "square_A": torch.zeros_like(b),
+            "square_b": torch.zeros_like(b),
+            # Per word: the step that touched it last, and _log_decay after that step.
             "touched": torch.zeros(n_words, dtype=torch.int64, device=A.device),
             "averaged": torch.zeros(n_words, dtype=torch.float64, device=A.device),
-        }  # fmt: skip
+        }
         if B is not None:
             self._state |= {
-                "B": B, "average_B": B.clone(), "first_B": zeros(B), "second_B": zeros(B),
+                "B": B,
+                "average_B": B.clone(),
+                "first_B": torch.zeros_like(B),
+                "second_B": torch.zeros_like(B),
                 "adam_step": torch.zeros((), dtype=torch.float32, device=A.device),
-            }  # fmt: skip
+            }
         self._tile_rows = max(1, TILE_ELEMENTS[A.device.type] // max(1, self._rank))
         size = min(self._tile_rows, n_words), self._rank
-        self._scratch, self._rows_of_average = (A.new_empty(size) for _ in range(2))
-        self._taken = A.new_empty(0, self._rank)
+        self._scratch, self._average_buffer = A.new_empty(size), A.new_empty(size)
+        self._gather_buffer = A.new_empty(0, self._rank)
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
-        """Everything that the next step depends on: tensors (not copied) and numbers."""
+        """Return everything that the next step depends on: tensors (not copied) and numbers."""
         return dict(self._state), {"steps": self.steps, "log_decay": self._log_decay}
 
     def load(self, tensors: dict[str, torch.Tensor], numbers: dict[str, float]) -> None:
-        """Continue from a ``state`` of an optimizer of the same shapes."""
+        """Continue from the ``state`` of an optimizer of the same shapes."""
         for name, tensor in self._state.items():
             tensor.copy_(tensors[name])
         self.steps, self._log_decay = int(numbers["steps"]), float(numbers["log_decay"])
 
-    def change(self, *, l1: float, learning_rate: float) -> None:
-        """Go on with another L1 strength and rate, and average anew; settle first."""
+    def set_strength_and_rate(self, *, l1: float, learning_rate: float) -> None:
+        """Set the L1 strength and the learning rate, and restart the averages.
+
+        Call ``flush_lazy_updates`` first.
+        """
         self.l1 = l1 / len(self.A)
-        self._rate = min(learning_rate, LARGEST_RATE)
-        self._averaged_since = self.steps
+        self._rate = min(learning_rate, MAX_RATE)
+        self._average_start = self.steps
         for name in ("A", "b", "B"):
             if name in self._state:
                 self._state[f"average_{name}"].copy_(self._state[name])
 
-    def take(self, words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows of A and entries of b of some words, in memory that the next call reuses."""
-        if len(self._taken) < len(words):
-            self._taken = self.A.new_empty(len(words) * 5 // 4, self._rank)
-        A = self._taken[: len(words)]
+    def gather(self, words: torch.Tensor) -> GatheredRows:
+        """Copy the rows of A and the entries of b of distinct words.
+
+        The next call reuses the memory of the rows of A.
+        """
+        if len(self._gather_buffer) < len(words):
+            self._gather_buffer = self.A.new_empty(len(words) * 5 // 4, self._rank)
+        A = self._gather_buffer[: len(words)]
         torch.index_select(self.A, 0, words, out=A)
-        return A, self.b.index_select(0, words)
+        return GatheredRows(words, A, self.b.index_select(0, words))
 
     @torch.no_grad()
     def step(
@@ -116,135 +145,167 @@ class Optimizer:
         grad_A: torch.Tensor,
         grad_b: torch.Tensor,
         grad_B: torch.Tensor | None,
-        words: torch.Tensor | None = None,
+        rows: GatheredRows | None = None,
     ) -> None:
-        """One step on all words, or on ``words``, whose rows the last ``take`` gave."""
-        self.steps += 1
-        warm = min(1.0, self.steps / WARM_UP_STEPS)
-        averaged = self.steps - self._averaged_since
-        decay = min(AVERAGE_DECAY, (1 + averaged) / (10 + averaged))
-        before, self._log_decay = self._log_decay, self._log_decay + math.log(decay)
-        correction = 1.0 - BETA2**self.steps
-        state = self._state
-        missed = None if words is None else self.steps - state["touched"].index_select(0, words) - 1
-        elapsed: torch.Tensor | float
-        for rows in self._tiles(len(grad_A)):
-            gradient = grad_A[rows]
-            mean_square = torch.linalg.vector_norm(gradient, dim=1).square_().div_(self._rank)
-            if words is None or missed is None:
-                a, average = self.A[rows], state["average_A"][rows]
-                square, elapsed = state["square_A"][rows], 1.0
-                square.lerp_(mean_square, 1 - BETA2)
-            else:
-                picked, lag = words[rows], missed[rows].to(grad_A.dtype)
-                a, elapsed = self._taken[rows], lag[:, None] + 1
-                square = state["square_A"].index_select(0, picked)
-                square.mul_(BETA2 ** (lag + 1)).add_(mean_square, alpha=1 - BETA2)
-                average = self._rows_of_average[: len(picked)]
-                torch.index_select(state["average_A"], 0, picked, out=average)
-                average.lerp_(a, self._catch_up_weight(picked, before)[:, None])
-            metric = self._metric(square, warm, correction)
-            a.addcmul_(gradient, metric, value=-1)
-            penalty_step_(a, metric * elapsed, l1=self.l1, l2=self.l2, work=self._scratch[: len(a)])
-            average.lerp_(a, 1 - decay)
-            if words is not None:
-                self.A.index_copy_(0, picked, a)
-                state["square_A"].index_copy_(0, picked, square)
-                state["average_A"].index_copy_(0, picked, average)
-        self._step_bias(grad_b, words, missed, before, decay, warm, correction)
-        if grad_B is not None:
-            self._step_projection(grad_B, decay, warm)
-        if words is None:
-            state["touched"].fill_(self.steps)
-            state["averaged"].fill_(self._log_decay)
+        """Take one step on all words, or on the words of ``rows``, which are overwritten."""
+        now = self._next_step()
+        if rows is None:
+            self._step_all_words(grad_A, grad_b, now)
         else:
-            state["touched"].index_fill_(0, words, self.steps)
-            state["averaged"].index_fill_(0, words, self._log_decay)
+            self._step_gathered_words(rows, grad_A, grad_b, now)
+        if grad_B is not None:
+            self._step_projection(grad_B, now)
 
-    def _tiles(self, n: int) -> Iterator[slice]:
-        for first in range(0, n, self._tile_rows):
-            yield slice(first, min(first + self._tile_rows, n))
+    def _next_step(self) -> StepState:
+        self.steps += 1
+        n_averaged = self.steps - self._average_start
+        decay = min(AVERAGE_DECAY, (1 + n_averaged) / (10 + n_averaged))
+        log_decay_before = self._log_decay
+        self._log_decay += math.log(decay)
+        return StepState(
+            step=self.steps,
+            warm_up=min(1.0, self.steps / WARM_UP_STEPS),
+            decay=decay,
+            bias_correction=1.0 - BETA2**self.steps,
+            log_decay_before=log_decay_before,
+        )
 
-    def _metric(self, square: torch.Tensor, warm: float, correction: float) -> torch.Tensor:
-        """Step sizes (rows, 1) of rows of A.
+    def _step_all_words(self, grad_A: torch.Tensor, grad_b: torch.Tensor, now: StepState) -> None:
+        state = self._state
+        for tile in self._tiles(len(grad_A)):
+            a, average, square = self.A[tile], state["average_A"][tile], state["square_A"][tile]
+            square.lerp_(self._mean_square(grad_A[tile]), 1 - BETA2)
+            metric = self._metric(square, now.warm_up, now.bias_correction)
+            a.addcmul_(grad_A[tile], metric, value=-1)
+            self._penalty_step(a, metric)
+            average.lerp_(a, 1 - now.decay)
+        self._step_bias(self.b, state["average_b"], state["square_b"], grad_b, now)
+        state["touched"].fill_(now.step)
+        state["averaged"].fill_(self._log_decay)
 
-        A word that no gradient has reached has no scale yet: its step is 0, not rate / eps, at which a
-        penalty would wipe out what an earlier fit or the closed form knows of it.
+    def _step_gathered_words(
+        self, rows: GatheredRows, grad_A: torch.Tensor, grad_b: torch.Tensor, now: StepState
+    ) -> None:
+        """Apply to each word what it missed since it was touched last, then the step."""
+        state, b = self._state, rows.b
+        missed = now.step - state["touched"].index_select(0, rows.words) - 1
+        for tile in self._tiles(len(grad_A)):
+            words, a, lag = rows.words[tile], rows.A[tile], missed[tile].to(grad_A.dtype)
+            square = state["square_A"].index_select(0, words)
+            square.mul_(BETA2 ** (lag + 1)).add_(self._mean_square(grad_A[tile]), alpha=1 - BETA2)
+            average = self._average_buffer[: len(words)]
+            torch.index_select(state["average_A"], 0, words, out=average)
+            average.lerp_(a, self._catch_up_weight(words, now.log_decay_before)[:, None])
+            metric = self._metric(square, now.warm_up, now.bias_correction)
+            a.addcmul_(grad_A[tile], metric, value=-1)
+            self._penalty_step(a, metric * (lag[:, None] + 1))
+            average.lerp_(a, 1 - now.decay)
+            self.A.index_copy_(0, words, a)
+            state["square_A"].index_copy_(0, words, square)
+            state["average_A"].index_copy_(0, words, average)
+        average = state["average_b"].index_select(0, rows.words)
+        average.lerp_(b, self._catch_up_weight(rows.words, now.log_decay_before))
+        square = state["square_b"].index_select(0, rows.words)
+        square.mul_(BETA2 ** missed.to(square.dtype))
+        self._step_bias(b, average, square, grad_b, now)
+        for name, values in (("b", b), ("average_b", average), ("square_b", square)):
+            state[name].index_copy_(0, rows.words, values)
+        state["touched"].index_fill_(0, rows.words, now.step)
+        state["averaged"].index_fill_(0, rows.words, self._log_decay)
+
+    def _tiles(self, n_rows: int) -> Iterator[slice]:
+        for first in range(0, n_rows, self._tile_rows):
+            yield slice(first, min(first + self._tile_rows, n_rows))
+
+    def _mean_square(self, gradient: torch.Tensor) -> torch.Tensor:
+        """|g_j|^2 / r of each row."""
+        norms: torch.Tensor = torch.linalg.vector_norm(gradient, dim=1)
+        return norms.square_().div_(self._rank)
+
+    def _metric(self, square: torch.Tensor, warm_up: float, bias_correction: float) -> torch.Tensor:
+        """Step sizes s_j (rows, 1) of rows of A, from their v_j.
+
+        A word that has had no gradient yet has no scale, so its step size is 0. With rate / eps, the penalty
+        would erase the row that an earlier fit or the closed form has given it.
         """
-        scale = square.div(correction).sqrt_().add_(EPS)
-        metric = (self._rate * warm / math.sqrt(self._rank)) / scale
+        scale = square.div(bias_correction).sqrt_().add_(EPS)
+        metric = (self._rate * warm_up / math.sqrt(self._rank)) / scale
         return metric.masked_fill_(square == 0, 0.0)[:, None]
 
-    def _catch_up_weight(self, words: torch.Tensor | slice, until: float) -> torch.Tensor:
-        """Weight with which a value enters its average after standing still until ``until``."""
+    def _catch_up_weight(self, words: torch.Tensor | slice, log_decay: float) -> torch.Tensor:
+        """Weight of the current value in its average, for steps missed up to ``log_decay``."""
         averaged = self._state["averaged"][words]
-        return (1 - (until - averaged).exp()).to(self.A.dtype)
+        return (1 - (log_decay - averaged).exp()).to(self.A.dtype)
+
+    def _penalty_step(self, a: torch.Tensor, metric: torch.Tensor) -> None:
+        """Take the proximal step of the penalty on one tile of rows of A, in place."""
+        penalty_step_(a, metric, l1=self.l1, l2=self.l2, scratch=self._scratch[: len(a)])
 
     def _step_bias(
         self,
+        b: torch.Tensor,
+        average: torch.Tensor,
+        square: torch.Tensor,
         gradient: torch.Tensor,
-        words: torch.Tensor | None,
-        missed: torch.Tensor | None,
-        before: float,
-        decay: float,
-        warm: float,
-        correction: float,
+        now: StepState,
     ) -> None:
-        state = self._state
-        b, average, square = state["b"], state["average_b"], state["square_b"]
-        if words is not None and missed is not None:
-            b, average, square = (t.index_select(0, words) for t in (b, average, square))
-            average.lerp_(b, self._catch_up_weight(words, before))
-            square.mul_(BETA2 ** missed.to(square.dtype))
+        """Step on entries of b, in place, with one step size for each."""
         square.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
-        rate = self._rate * BIAS_RATE * warm
-        b.addcdiv_(gradient, square.div(correction).sqrt_().add_(EPS), value=-rate)
-        average.lerp_(b, 1 - decay)
-        if words is not None:
-            for name, part in (("b", b), ("average_b", average), ("square_b", square)):
-                state[name].index_copy_(0, words, part)
+        rate = self._rate * BIAS_RATE * now.warm_up
+        b.addcdiv_(gradient, square.div(now.bias_correction).sqrt_().add_(EPS), value=-rate)
+        average.lerp_(b, 1 - now.decay)
 
-    def _step_projection(self, gradient: torch.Tensor, decay: float, warm: float) -> None:
-        """Adam (Kingma and Ba 2015) along the spheres of B~'s rows.
+    def _step_projection(self, gradient: torch.Tensor, now: StepState) -> None:
+        """Step on B~ by Adam (Kingma and Ba 2015) along the unit spheres of its rows.
 
-        The function, not the class: constructing ``torch.optim.Adam`` imports torch's compiler, which
-        takes every new process seconds.
+        It calls the function ``adam``: constructing ``torch.optim.Adam`` imports torch's compiler, which
+        costs seconds in every new process.
         """
         state = self._state
         B = state["B"]
         # Only the part of the gradient along the sphere counts.
         gradient.sub_((gradient * B).sum(dim=1, keepdim=True) * B)
         adam(
-            [B], [gradient], [state["first_B"]], [state["second_B"]], [], [state["adam_step"]],
-            fused=True, amsgrad=False, beta1=BETA1, beta2=BETA2,
-            lr=self._rate * B_RATE * warm / math.sqrt(B.shape[0]),
-            weight_decay=0.0, eps=EPS, maximize=False,
-        )  # fmt: skip
+            [B],
+            [gradient],
+            [state["first_B"]],
+            [state["second_B"]],
+            [],
+            [state["adam_step"]],
+            fused=True,
+            amsgrad=False,
+            beta1=BETA1,
+            beta2=BETA2,
+            lr=self._rate * B_RATE * now.warm_up / math.sqrt(B.shape[0]),
+            weight_decay=0.0,
+            eps=EPS,
+            maximize=False,
+        )
         normalize_rows_(B)
-        state["average_B"].lerp_(B, 1 - decay)
+        state["average_B"].lerp_(B, 1 - now.decay)
 
     @torch.no_grad()
-    def settle(self) -> None:
-        """Make up, for every word, what it missed since its last step."""
+    def flush_lazy_updates(self) -> None:
+        """Apply to every word what it missed since it was touched last."""
         state = self._state
-        correction = 1.0 - BETA2 ** max(1, self.steps)
-        for rows in self._tiles(len(self.A)):
-            a, lag = self.A[rows], (self.steps - state["touched"][rows]).to(self.A.dtype)
-            weight = self._catch_up_weight(rows, self._log_decay)
-            state["average_A"][rows].lerp_(a, weight[:, None])
-            state["average_b"][rows].lerp_(self.b[rows], weight)
+        bias_correction = 1.0 - BETA2 ** max(1, self.steps)
+        for tile in self._tiles(len(self.A)):
+            a, missed = self.A[tile], (self.steps - state["touched"][tile]).to(self.A.dtype)
+            weight = self._catch_up_weight(tile, self._log_decay)
+            state["average_A"][tile].lerp_(a, weight[:, None])
+            state["average_b"][tile].lerp_(self.b[tile], weight)
             for name in ("square_A", "square_b"):
-                state[name][rows].mul_(BETA2**lag)
-            metric = self._metric(state["square_A"][rows], 1.0, correction).mul_(lag[:, None])
-            penalty_step_(a, metric, l1=self.l1, l2=self.l2, work=self._scratch[: len(a)])
+                state[name][tile].mul_(BETA2**missed)
+            metric = self._metric(state["square_A"][tile], 1.0, bias_correction)
+            self._penalty_step(a, metric.mul_(missed[:, None]))
         state["touched"].fill_(self.steps)
         state["averaged"].fill_(self._log_decay)
 
     def averaged(self) -> Parameters:
-        """The averages, pinned, with the exact zeros of the last iterate's A; settle first.
+        """Return the averages, with B~'s rows of unit norm and the exact zeros of the last iterate's A.
 
-        An average of iterates that are zero now and then is never zero; the support is the proximal
-        iterate's, the values are the average's.
+        An average of iterates that are zero only now and then is never zero, so the support is taken from the
+        last iterate. Call ``flush_lazy_updates`` first.
         """
         state = self._state
         A, b = state["average_A"].clone(), state["average_b"].clone()
@@ -257,18 +318,18 @@ class Optimizer:
         return Parameters(A, B, b)
 
     def penalty(self, A: torch.Tensor) -> float:
-        """The penalty terms of J at A."""
+        """Compute the penalty terms of J at A."""
         value = 0.0
-        for rows in self._tiles(len(A)):
+        for tile in self._tiles(len(A)):
             if self.l1:
-                value += self.l1 * float(A[rows].abs().sum(dtype=torch.float64))
+                value += self.l1 * float(A[tile].abs().sum(dtype=torch.float64))
             if self.l2:
-                value += 0.5 * self.l2 * float(A[rows].square().sum(dtype=torch.float64))
+                value += 0.5 * self.l2 * float(A[tile].square().sum(dtype=torch.float64))
         return value
 
 
 def normalize_rows_(B: torch.Tensor) -> torch.Tensor:
-    """Scale rows to unit norm in place; returns the former norms (r, 1). A zero row stays zero."""
+    """Scale rows to unit norm in place and return their former norms (r, 1). Zero rows stay zero."""
     norms: torch.Tensor = torch.linalg.vector_norm(B, dim=1, keepdim=True)
     B.div_(norms.clamp_min(torch.finfo(B.dtype).tiny))
     return norms

@@ -1,182 +1,411 @@
-"""The state of a running fit, and one pass over the rows that moves it on."""
+"""A training session: whitened rows, the sampler, the state of the fit, and passes that advance it."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
-from flip_sklearn.backend.fit.candidates import CandidateSampler
+from flip_sklearn.backend.device import Compute
+from flip_sklearn.backend.fit.candidates import ClassSampler, SampledClasses
 from flip_sklearn.backend.fit.checkpoint import Checkpoint, State
-from flip_sklearn.backend.fit.data import WhitenedRows
-from flip_sklearn.backend.fit.likelihood import Workspace, loss_and_gradients
+from flip_sklearn.backend.fit.data import CountDataset, Targets, WhitenedDataset
+from flip_sklearn.backend.fit.initialization import (
+    InitialPoint,
+    gradient_at_zero,
+    newton_start,
+    warm_start,
+)
+from flip_sklearn.backend.fit.likelihood import (
+    Gradients,
+    SoftmaxLayer,
+    Workspace,
+    loss_and_gradients,
+    loss_and_scores,
+)
 from flip_sklearn.backend.fit.optimizer import Optimizer, Parameters
+from flip_sklearn.backend.fit.penalty import l1_max
+from flip_sklearn.backend.fit.whitening import (
+    Moments,
+    Whitening,
+    shared_moments,
+    streaming_moments,
+)
 
-# The held-out loss falls fast when it falls by this many times `tol` (nats per word) in a pass.
+# A held-out loss that falls by more than this many times `tol` (nats per word) in a pass is progress.
 FAST_FALL = 10.0
+# The moments read rows in chunks of this many elements, since each chunk is copied to float64.
+MOMENT_ELEMENTS, MOMENT_CHUNK_ROWS = 2**20, (256, 4096)
+
+
+@dataclass(frozen=True)
+class SolverOptions:
+    """Solver settings; ``rank=None`` is LiP. ``stop_on`` is None, "accuracy" or "likelihood"."""
+
+    rank: int | None
+    l1: float
+    l2: float
+    max_iter: int
+    tol: float
+    batch_size: int
+    learning_rate: float
+    stop_on: str | None
+    n_iter_no_change: int
+    seed: int
+    solver: str = "auto"  # "exact", "sampled", or the cheaper one
+    report_kkt: bool = False  # whether to compute the KKT residual of the solution
+
+
+@dataclass(frozen=True)
+class EarlierFit:
+    """What a fit continues from.
+
+    A warm start has only the point. The next chunk of a stream also has the moments and the word counts
+    (V,) of the chunks before, which are merged with its own.
+    """
+
+    point: InitialPoint
+    moments: Moments | None = None
+    word_counts: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class PassRecord:
-    """What is known after one pass over the training rows."""
+    """Measurements of one pass over the training rows."""
 
-    loss: float  # J, its likelihood part averaged over the pass as it went
-    validation_nll: float  # nats per word on the held-out rows; nan without any
-    validation_accuracy: float  # keyword accuracy on the held-out rows; nan without any
+    loss: float  # J; its likelihood part is the average over the steps of the pass
+    validation_nll: float  # nats per word on the held-out rows; nan without held-out rows
+    validation_accuracy: float  # keyword accuracy on the held-out rows; nan without held-out rows
     sparsity: float  # share of exact zeros in A
     seconds: float
 
 
-class Run:
-    """Everything that changes while training: what a checkpoint holds."""
+class TrainingState:
+    """Everything that changes during training: the content of a checkpoint."""
 
     def __init__(
         self,
         parameters: Parameters,
+        options: SolverOptions,
         l1: float,
         l2: float,
-        learning_rate: float,
         generator: torch.Generator,
     ) -> None:
-        self.optimizer = Optimizer(parameters, l1=l1, l2=l2, learning_rate=learning_rate)
+        self.optimizer = Optimizer(parameters, l1=l1, l2=l2, learning_rate=options.learning_rate)
         self.generator = generator
         self.history: list[PassRecord] = []
-        self.kept: tuple[Parameters, int] | None = None  # the best average and its pass
-        self.best, self.lowest_nll = -math.inf, math.inf
-        self.without_progress = 0  # passes
+        self.best: tuple[Parameters, int] | None = None  # averaged parameters and their pass
+        self.best_score, self.lowest_nll = -math.inf, math.inf
+        self.passes_without_progress = 0
         self.stopped = False
-        # Within a pass: rows done, loss so far, seconds of earlier processes, the generator at its begin.
-        self.position, self.loss, self.seconds = 0, 0.0, 0.0
-        self.order_seed = generator.get_state()
+        # Within a pass: rows done, loss so far, seconds before a resume, generator state at its start.
+        self.rows_done, self.loss, self.seconds = 0, 0.0, 0.0
+        self.order_state = generator.get_state()
+
+    def row_order(self, n: int) -> np.ndarray:
+        """The order of the rows in this pass: a new one, or that of the pass that is resumed."""
+        generator = self.generator
+        if self.rows_done == 0:
+            self.order_state = generator.get_state()
+        else:
+            generator = torch.Generator(device="cpu")
+            generator.set_state(self.order_state)
+        return torch.randperm(n, generator=generator, device="cpu").numpy()
 
     def record_pass(
-        self, record: PassRecord, current: Parameters, stop_on: str | None, tol: float
+        self, record: PassRecord, parameters: Parameters, options: SolverOptions
     ) -> None:
-        """A pass is done: keep its parameters if they are the best."""
+        """Add a finished pass to the history, and keep its parameters if they are the best so far."""
         self.history.append(record)
         self.seconds = 0.0
-        criterion = {
+        score = {
             None: -record.loss,
             "accuracy": record.validation_accuracy,
             "likelihood": -record.validation_nll,
-        }[stop_on]
-        # A held-out loss that falls fast is progress too: early on it does while the ranking stands.
-        falling = record.validation_nll < self.lowest_nll - FAST_FALL * tol
-        progress = criterion > self.best + tol or falling
-        self.without_progress = 0 if progress else self.without_progress + 1
-        # Without a held-out part the last parameters are kept: the loss of a pass lags behind them.
-        if criterion > self.best or stop_on is None:
-            self.kept = current, len(self.history)
-        self.best = max(self.best, criterion)
+        }[options.stop_on]
+        # In early passes the held-out loss can fall fast while the ranking does not change yet.
+        falling = record.validation_nll < self.lowest_nll - FAST_FALL * options.tol
+        progress = score > self.best_score + options.tol or falling
+        self.passes_without_progress = 0 if progress else self.passes_without_progress + 1
+        # Without held-out rows the last parameters are kept, since the loss of a pass lags behind them.
+        if score > self.best_score or options.stop_on is None:
+            self.best = parameters, len(self.history)
+        self.best_score = max(self.best_score, score)
         self.lowest_nll = min(self.lowest_nll, record.validation_nll)
 
-    def state(self) -> State:
-        """Tensors and numbers from which ``load`` goes on to the same result."""
+    def to_checkpoint(self) -> State:
+        """Tensors and numbers from which ``load`` continues to the same result."""
         tensors, numbers = self.optimizer.state()
         tensors = {
-            **tensors, "generator": self.generator.get_state(), "order_seed": self.order_seed,
-        }  # fmt: skip
-        if self.kept is not None:
-            names = zip(("kept_A", "kept_B", "kept_b"), self.kept[0], strict=True)
+            **tensors,
+            "generator": self.generator.get_state(),
+            "order_seed": self.order_state,
+        }
+        if self.best is not None:
+            names = zip(("kept_A", "kept_B", "kept_b"), self.best[0], strict=True)
             tensors |= {name: tensor for name, tensor in names if tensor is not None}
-        about: dict[str, Any] = {
+        metadata: dict[str, Any] = {
             "optimizer": numbers,
             "history": [asdict(record) for record in self.history],
-            "kept_pass": 0 if self.kept is None else self.kept[1],
-            "best": self.best,
+            "kept_pass": 0 if self.best is None else self.best[1],
+            "best": self.best_score,
             "lowest_nll": self.lowest_nll,
-            "without_progress": self.without_progress,
+            "without_progress": self.passes_without_progress,
             "stopped": self.stopped,
-            "position": self.position,
+            "position": self.rows_done,
             "loss": self.loss,
             "seconds": self.seconds,
         }
-        return tensors, about
+        return tensors, metadata
 
-    def load(self, tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
-        """Continue from a ``state`` of the same fit, whose tensors are copied."""
-        self.optimizer.load(tensors, about["optimizer"])
+    def checkpoint_within_pass(self, loss: torch.Tensor, began: float) -> State:
+        """``to_checkpoint`` with the loss and the seconds of the steps since the pass began."""
+        tensors, metadata = self.to_checkpoint()
+        seconds = self.seconds + time.perf_counter() - began
+        return tensors, {**metadata, "loss": float(loss), "seconds": seconds}
+
+    def load(self, tensors: dict[str, torch.Tensor], metadata: dict[str, Any]) -> None:
+        """Continue from ``to_checkpoint`` of the same fit; tensors are copied."""
+        self.optimizer.load(tensors, metadata["optimizer"])
         self.generator.set_state(tensors["generator"])
-        self.order_seed = tensors["order_seed"].clone()
-        self.history = [PassRecord(**record) for record in about["history"]]
-        if about["kept_pass"]:
-            like = self.optimizer.A
-            kept = (tensors.get(name) for name in ("kept_A", "kept_B", "kept_b"))
-            A, B, b = (None if t is None else t.to(like.device, copy=True) for t in kept)
-            if A is not None and b is not None:
-                self.kept = Parameters(A, B, b), int(about["kept_pass"])
-        for name in ("best", "lowest_nll", "without_progress", "stopped", "position"):
-            setattr(self, name, about[name])
-        self.loss, self.seconds = about["loss"], about["seconds"]
+        self.order_state = tensors["order_seed"].clone()
+        self.history = [PassRecord(**record) for record in metadata["history"]]
+        if metadata["kept_pass"]:
+            device = self.optimizer.A.device
+            B = tensors.get("kept_B")
+            best = Parameters(
+                tensors["kept_A"].to(device, copy=True),
+                None if B is None else B.to(device, copy=True),
+                tensors["kept_b"].to(device, copy=True),
+            )
+            self.best = best, int(metadata["kept_pass"])
+        self.best_score, self.lowest_nll = metadata["best"], metadata["lowest_nll"]
+        self.passes_without_progress = metadata["without_progress"]
+        self.stopped = metadata["stopped"]
+        self.rows_done = metadata["position"]
+        self.loss, self.seconds = metadata["loss"], metadata["seconds"]
 
 
-def one_pass(
-    run: Run,
-    data: WhitenedRows,
-    batch_size: int,
-    words: float,
-    work: Workspace,
-    sampler: CandidateSampler | None,
-    after_step: Callable[[int], None] | None,
-    checkpoint: Checkpoint | None,
-) -> float:
-    """One shuffled pass of steps, from where the run stands; the mean loss per word on the way."""
-    n, optimizer, group = len(data.rows), run.optimizer, data.group
-    if run.position == 0:
-        run.order_seed = run.generator.get_state()
-        order = torch.randperm(n, generator=run.generator, device="cpu").numpy()
-    else:
-        again = torch.Generator(device="cpu")
-        again.set_state(run.order_seed)
-        order = torch.randperm(n, generator=again, device="cpu").numpy()
-    total = torch.tensor(run.loss, dtype=torch.float64, device=data.compute.device)
-    grad_A = torch.empty_like(optimizer.A) if sampler is None else optimizer.A.new_empty(0)
-    began = time.perf_counter()
-    while run.position < n:
-        batch = order[run.position : run.position + batch_size]
-        mine = group.local_rows(batch)
-        latent, targets = data.batch(mine)
+class Session:
+    """The training rows in whitened coordinates, and the state of the fit on them.
+
+    Parameters
+    ----------
+    train : CountDataset
+    options : SolverOptions
+    compute : Compute
+    earlier : EarlierFit, optional
+        What to continue from; the closed-form start (``initialization.py``) when None.
+    """
+
+    def __init__(
+        self,
+        train: CountDataset,
+        options: SolverOptions,
+        compute: Compute,
+        earlier: EarlierFit | None = None,
+    ) -> None:
+        self.options, self.compute = options, compute
+        self.moments = self._compute_moments(train, earlier)
+        whitening = Whitening.from_moments(self.moments)
+        self.mean = torch.from_numpy(whitening.mean).to(compute.device, compute.dtype)
+        self.Q = torch.from_numpy(whitening.forward).to(compute.device, compute.dtype)
+        # Equal eigenvalues leave their eigenvectors free, so another processor may find other ones.
+        train.group.broadcast_(self.Q)
+        self.data = WhitenedDataset(train, self.mean, self.Q, compute)
+        self.work = Workspace(compute)
+        self.word_counts = train.word_counts()
+        counts_so_far = self.word_counts
+        if earlier is not None and earlier.word_counts is not None:
+            counts_so_far = counts_so_far + earlier.word_counts
+        self.sampler = self._make_sampler(train)
+        # The optimizer's strengths are per mean over the vocabulary, the prior's is per word of text.
+        self.l2 = options.l2 * train.n_words / float(counts_so_far.sum())
+        gradient = self.gradient_at_zero()
+        # pen(A) is a mean over the vocabulary: V times the strength that one entry feels.
+        self.l1_max = train.n_words * l1_max(gradient, options.rank is not None)
+        if earlier is None:
+            start = newton_start(
+                self.data,
+                gradient,
+                counts_so_far,
+                rank=options.rank,
+                l1=options.l1,
+                l2=self.l2,
+                work=self.work,
+            )
+        else:
+            start = warm_start(
+                earlier.point,
+                counts_so_far,
+                whitening,
+                self.data,
+                factorized=options.rank is not None,
+            )
+        del gradient
+        train.group.broadcast_(*start)
+        self.state = self._new_state(
+            start, options.l1, torch.Generator(device="cpu").manual_seed(options.seed)
+        )
+
+    def _compute_moments(self, train: CountDataset, earlier: EarlierFit | None) -> Moments:
+        low, high = MOMENT_CHUNK_ROWS
+        chunk_rows = max(low, min(high, MOMENT_ELEMENTS // train.d))
+        moments = streaming_moments(train.chunks(chunk_rows, self.compute), train.d)
+        moments = shared_moments(moments, train.group, self.compute.device)
+        if earlier is None or earlier.moments is None:
+            return moments
+        return earlier.moments.merge(moments)
+
+    def _make_sampler(self, train: CountDataset) -> ClassSampler | None:
+        """The sampler of the sampled solver; None for the exact one."""
+        if self.options.solver == "exact":
+            return None
+        sampler = ClassSampler(
+            self.word_counts, train.document_frequency(), len(train), self.options.batch_size
+        )
+        use_it = self.options.solver == "sampled" or sampler.is_cheaper()
+        return sampler if use_it else None
+
+    def _new_state(self, start: Parameters, l1: float, generator: torch.Generator) -> TrainingState:
+        return TrainingState(start, self.options, l1, self.l2, generator)
+
+    @property
+    def solver(self) -> str:
+        """The resolved solver, "exact" or "sampled"."""
+        return "exact" if self.sampler is None else "sampled"
+
+    @property
+    def parameters(self) -> Parameters:
+        """The current iterate."""
+        optimizer = self.state.optimizer
+        return Parameters(optimizer.A, optimizer.B, optimizer.b)
+
+    def gradient_at_zero(self) -> torch.Tensor:
+        """Gradient (V, d) of the likelihood part of J at A = 0, b = log frequencies."""
+        return gradient_at_zero(self.data, self.word_counts)
+
+    def restart(self, start: Parameters, l1: float) -> None:
+        """Replace the state by a new one that begins at ``start``."""
+        self.state = self._new_state(start, l1, self.state.generator)
+
+    def set_strength(self, l1: float, rate_factor: float) -> None:
+        """Continue with another L1 strength and learning rate, and average the iterates anew."""
+        rate = rate_factor * self.options.learning_rate
+        self.state.optimizer.set_strength_and_rate(l1=l1, learning_rate=rate)
+
+    def run_pass(
+        self,
+        after_step: Callable[[int], None] | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> tuple[float, Parameters]:
+        """Make one more pass; return its mean loss per word and the averaged parameters after it.
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss or a parameter is not finite.
+        """
+        nll = self._take_steps(after_step, checkpoint)
+        averaged = self.state.optimizer.averaged()
+        # The norm is nan if one entry is; a mask of A's size is not needed.
+        largest = [float(torch.linalg.vector_norm(p, math.inf)) for p in averaged if p is not None]
+        if not all(map(math.isfinite, [*largest, nll])):
+            raise FloatingPointError(
+                f"the training loss or a parameter became nan or infinite in pass "
+                f"{len(self.state.history) + 1}; lower learning_rate (now "
+                f"{self.options.learning_rate}), or use precision='float32' or 'float64'."
+            )
+        return nll, averaged
+
+    def _take_steps(
+        self, after_step: Callable[[int], None] | None, checkpoint: Checkpoint | None
+    ) -> float:
+        """Take the steps of a shuffled pass that are left; return the mean loss per word of the pass."""
+        state, n = self.state, len(self.data.dataset)
+        order = state.row_order(n)
+        loss = torch.tensor(state.loss, dtype=torch.float64, device=self.compute.device)
+        grad_buffer = _GradientBuffer(state.optimizer.A)
+        began = time.perf_counter()
+        while state.rows_done < n:
+            batch = order[state.rows_done : state.rows_done + self.options.batch_size]
+            loss += self._take_step(batch, grad_buffer)
+            state.rows_done += len(batch)
+            if after_step is not None:
+                after_step(state.rows_done)
+            if checkpoint is not None and state.rows_done < n:
+                checkpoint.save_if_due(partial(state.checkpoint_within_pass, loss, began))
+        state.optimizer.flush_lazy_updates()
+        state.rows_done, state.loss = 0, 0.0
+        return float(float(loss) / self.word_counts.sum())
+
+    def _take_step(self, batch: np.ndarray, grad_buffer: _GradientBuffer) -> torch.Tensor:
+        """Take one step on a batch of rows; return its loss."""
+        optimizer, group = self.state.optimizer, self.data.group
+        latent, targets = self.data.batch(group.local_rows(batch))
         h = latent if optimizer.B is None else latent @ optimizer.B.T
-        grad_h = None if optimizer.B is None else torch.empty_like(h)
-        A, b, chosen, own_offset = optimizer.A, optimizer.b, None, None
-        if sampler is not None:
-            on_host = group.is_single_process and data.compute.device.type == "cpu"
-            of_batch = targets.col if on_host else data.rows.words(batch)
-            candidates = sampler.draw(len(batch), of_batch, targets, run.generator)
-            chosen, targets = candidates.words, candidates.targets
-            A, b = optimizer.take(chosen)
-            b -= candidates.log_inclusion
-            own_offset = candidates.own_log_inclusion
-            if len(grad_A) < len(A):
-                grad_A = torch.empty(len(A) * 5 // 4, A.shape[1], dtype=A.dtype, device=A.device)
-        step_A, step_b = grad_A[: len(A)], torch.empty_like(b)
-        loss = loss_and_gradients(
-            h, A, b, targets, data.compute, work,
-            grad_A=step_A, grad_b=step_b, grad_h=grad_h,
-            # n / m / W times the sum over a batch has the gradient of J as its mean over batches.
-            scale=n / len(batch) / words,
-            own_offset=own_offset,
-        )  # fmt: skip
-        step_B = None if grad_h is None else torch.mm(grad_h.T, latent)
-        group.sum_(step_A, step_b, step_B, loss)
-        total += loss
-        optimizer.step(step_A, step_b, step_B, chosen)
-        run.position += len(batch)
-        if after_step is not None:
-            after_step(run.position)
-        if checkpoint is not None and run.position < n:
-            checkpoint.save_if_due(partial(_mid_pass, run, total, began))
-    optimizer.settle()
-    run.position, run.loss = 0, 0.0
-    return float(total) / words
+        layer, rows = SoftmaxLayer(optimizer.A, optimizer.b), None
+        if self.sampler is not None:
+            sampled = self._sample(batch, targets)
+            targets = sampled.targets
+            rows = optimizer.gather(sampled.words)
+            b = rows.b - sampled.log_inclusion
+            layer = SoftmaxLayer(rows.A, b, sampled.target_log_inclusion)
+        # n / m / W times the sum over a batch has the gradient of J as its mean over batches.
+        scale = len(self.data.dataset) / len(batch) / self.word_counts.sum()
+        gradients = Gradients(
+            A=grad_buffer.rows(len(layer.A)),
+            b=torch.empty_like(layer.b),
+            h=None if optimizer.B is None else torch.empty_like(h),
+        )
+        loss = loss_and_gradients(h, layer, targets, self.work, gradients, scale=scale)
+        grad_B = None if gradients.h is None else torch.mm(gradients.h.T, latent)
+        group.sum_(gradients.A, gradients.b, grad_B, loss)
+        optimizer.step(gradients.A, gradients.b, grad_B, rows)
+        return loss
+
+    def _sample(self, batch: np.ndarray, targets: Targets) -> SampledClasses:
+        """The sampled classes of a batch; every process of a group draws the same."""
+        assert self.sampler is not None
+        on_host = self.data.group.is_single_process and self.compute.device.type == "cpu"
+        batch_words = targets.col if on_host else self.data.dataset.words(batch)
+        return self.sampler.draw(len(batch), batch_words, targets, self.state.generator)
+
+    def whiten(self, rows: CountDataset) -> WhitenedDataset:
+        """Other rows in the whitened coordinates of the session."""
+        return WhitenedDataset(rows, self.mean, self.Q, self.compute)
+
+    def score_blocks(
+        self, data: WhitenedDataset, parameters: Parameters
+    ) -> Iterator[tuple[np.ndarray, float, torch.Tensor, Targets]]:
+        """Row numbers, loss, scores and targets of this process's rows, block by block.
+
+        The next block overwrites the scores.
+        """
+        A, B, b = parameters
+        layer = SoftmaxLayer(A, b)
+        for rows, latent, targets in data.blocks(self.work.block_rows(len(b), len(data.dataset))):
+            h = latent if B is None else latent @ B.T
+            loss, scores = loss_and_scores(h, layer, targets, self.work)
+            yield rows, loss, scores, targets
 
 
-def _mid_pass(run: Run, total: torch.Tensor, began: float) -> State:
-    tensors, about = run.state()
-    seconds = run.seconds + time.perf_counter() - began
-    return tensors, {**about, "loss": float(total), "seconds": seconds}
+class _GradientBuffer:
+    """Memory for the gradient of rows of A, kept during a pass."""
+
+    def __init__(self, A: torch.Tensor) -> None:
+        self._A = A
+        self._buffer = A.new_empty(0, A.shape[1])
+
+    def rows(self, n: int) -> torch.Tensor:
+        """The first ``n`` rows of the buffer, which grows when it is too small."""
+        if len(self._buffer) < n:
+            most = len(self._A)
+            self._buffer = self._A.new_empty(min(most, n * 5 // 4), self._A.shape[1])
+        return self._buffer[:n]

@@ -1,4 +1,4 @@
-"""The count softmax: gradients, exactness where theta underflows, block invariance, bounded memory."""
+"""The count softmax: gradients, exact losses where theta underflows, blocks, bounded memory."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from flip_sklearn.backend.device import resolve_compute
 from flip_sklearn.backend.fit import likelihood
 from flip_sklearn.backend.fit.data import CountDataset
 from flip_sklearn.backend.fit.likelihood import (
+    Gradients,
+    SoftmaxLayer,
     Workspace,
     loss_and_gradients,
-    loss_only,
+    loss_and_scores,
 )
 from tests.backend.reference import reference_loss
 
@@ -28,26 +30,22 @@ CPU64 = resolve_compute("cpu", "float64")
 CPU32 = resolve_compute("cpu", "float32")
 
 
-def make(
+def make_dataset(
     n: int, d: int, n_words: int, seed: int, density: float = 0.3
 ) -> tuple[CountDataset, sp.csr_array]:
     rng = np.random.default_rng(seed)
     dense = rng.poisson(density, size=(n, n_words)).astype(np.float64)
     Y = sp.csr_array(dense)
-    return CountDataset(
-        rng.normal(size=(n, d)), Y.indptr, Y.indices, Y.data, rng.random(n) + 0.5, n_words
-    ), Y
+    return CountDataset(rng.normal(size=(n, d)), Y, rng.random(n) + 0.5), Y
 
 
-def fast(rows: CountDataset, picked: np.ndarray, A, b, B, compute):
+def compute_gradients(rows: CountDataset, picked: np.ndarray, A, b, B, compute):
+    """(loss, dA, db, dh), written over nan."""
     x, targets = rows.batch(picked, compute)
     h = x @ B.T
-    grads = torch.full_like(A, np.nan), torch.full_like(b, np.nan), torch.full_like(h, np.nan)
-    loss = loss_and_gradients(
-        h, A, b, targets, compute, Workspace(compute),
-        grad_A=grads[0], grad_b=grads[1], grad_h=grads[2],
-    )  # fmt: skip
-    return loss, *grads
+    nans = [torch.full_like(tensor, np.nan) for tensor in (A, b, h)]
+    loss = loss_and_gradients(h, SoftmaxLayer(A, b), targets, Workspace(compute), Gradients(*nans))
+    return loss, *nans
 
 
 @settings(max_examples=40, deadline=None)
@@ -61,7 +59,7 @@ def fast(rows: CountDataset, picked: np.ndarray, A, b, B, compute):
     seed=st.integers(0, 10**6),
 )
 def test_gradients_equal_float64_autograd(n, d, n_words, rank, block, density, seed) -> None:
-    rows, Y = make(n, d, n_words, seed, density)
+    rows, Y = make_dataset(n, d, n_words, seed, density)
     picked = np.random.default_rng(seed).permutation(n)[: max(1, n // 2)]
     torch.manual_seed(seed)
     A, b, B = (
@@ -77,16 +75,18 @@ def test_gradients_equal_float64_autograd(n, d, n_words, rank, block, density, s
     patch = pytest.MonkeyPatch()
     with patch.context() as m, torch.no_grad():
         m.setattr(likelihood, "rows_per_block", lambda *_: block)
-        loss, grad_A, grad_b, grad_h = fast(rows, picked, A.detach(), b.detach(), B.detach(), CPU64)
+        loss, grad_A, grad_b, grad_h = compute_gradients(
+            rows, picked, A.detach(), b.detach(), B.detach(), CPU64
+        )
     torch.testing.assert_close(loss, expected.detach())
     torch.testing.assert_close(grad_A, A.grad)
     torch.testing.assert_close(grad_b, b.grad)
     torch.testing.assert_close(grad_h, h.grad)
 
 
-def test_a_wrong_gradient_would_be_seen() -> None:
-    """Negative control: the residual without its counts is not the gradient."""
-    rows, Y = make(10, 3, 5, 0)
+def test_residual_without_counts_is_not_the_gradient() -> None:
+    """Negative control of the comparison with autograd."""
+    rows, Y = make_dataset(10, 3, 5, 0)
     A = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
     b, B = torch.zeros(5, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
     h = torch.from_numpy(rows.X) @ B.T
@@ -100,40 +100,39 @@ def test_a_wrong_gradient_would_be_seen() -> None:
 
 
 def test_float32_is_close_to_float64() -> None:
-    rows, _ = make(64, 8, 50, 1)
+    rows, _ = make_dataset(64, 8, 50, 1)
     picked = np.arange(64)
     parts = [torch.randn(*s, dtype=torch.float64) for s in ((50, 4), (50,), (4, 8))]
-    exact = fast(rows, picked, *parts, CPU64)
-    close = fast(rows, picked, *(p.float() for p in parts), CPU32)
+    exact = compute_gradients(rows, picked, *parts, CPU64)
+    close = compute_gradients(rows, picked, *(p.float() for p in parts), CPU32)
     for a, b in zip(exact, close, strict=True):
         assert torch.linalg.vector_norm(a - b.double()) <= 1e-5 * torch.linalg.vector_norm(a)
 
 
 def test_loss_is_exact_where_probabilities_underflow() -> None:
-    """The only word of the row scores 300 nats below another: theta is 0 in float32, the loss 300."""
-    rows = CountDataset(
-        np.ones((1, 1), np.float32), np.array([0, 1]), np.array([0]), np.ones(1), np.ones(1), 2
-    )
+    """The only word of the row scores 300 nats below another: theta is 0 in float32, but the loss is 300."""
+    counts = sp.csr_array(np.array([[1.0, 0.0]]))
+    rows = CountDataset(np.ones((1, 1), np.float32), counts, np.ones(1))
     x, targets = rows.batch(np.array([0]), CPU32)
     A, b = torch.tensor([[-150.0], [150.0]]), torch.zeros(2)
-    loss, _ = loss_only(x, A, b, targets, CPU32, Workspace(CPU32))
+    loss, _ = loss_and_scores(x, SoftmaxLayer(A, b), targets, Workspace(CPU32))
     assert torch.softmax(x @ A.T, dim=1)[0, 0] == 0
     assert loss == pytest.approx(300.0)
 
 
 @pytest.mark.parametrize("shift", [-7.5, 3.0, 1e3])
-def test_a_shift_of_the_bias_changes_nothing(shift: float) -> None:
-    rows, _ = make(20, 3, 7, 2)
+def test_constant_added_to_the_bias_changes_nothing(shift: float) -> None:
+    rows, _ = make_dataset(20, 3, 7, 2)
     A, b, B = (torch.randn(*s, dtype=torch.float64) for s in ((7, 2), (7,), (2, 3)))
-    before = fast(rows, np.arange(20), A, b, B, CPU64)
-    after = fast(rows, np.arange(20), A, b + shift, B, CPU64)
-    moved = fast(rows, np.arange(20), A, b + shift * torch.arange(7), B, CPU64)
+    before = compute_gradients(rows, np.arange(20), A, b, B, CPU64)
+    after = compute_gradients(rows, np.arange(20), A, b + shift, B, CPU64)
+    moved = compute_gradients(rows, np.arange(20), A, b + shift * torch.arange(7), B, CPU64)
     for x, y in zip(before, after, strict=True):
         torch.testing.assert_close(x, y)
     assert not torch.allclose(before[0], moved[0])  # negative control
 
 
-def test_blocks_are_bounded_whatever_n_is() -> None:
+def test_size_of_blocks_does_not_depend_on_n() -> None:
     cpu = torch.device("cpu")
     for n_words in (1, 100, 12_000, 100_000):
         rows = device.rows_per_block(n_words, 10**7, cpu)
@@ -141,8 +140,8 @@ def test_blocks_are_bounded_whatever_n_is() -> None:
     assert device.rows_per_block(100_000, 10**7, cpu) == device.MIN_BLOCK_ROWS
 
 
-def test_fit_and_extraction_stay_far_below_n_times_v() -> None:
-    """A real process: n V is 1.6 GB in float32; the peak above the imports stays under a quarter."""
+def test_memory_of_fit_and_extraction_is_far_below_n_times_v() -> None:
+    """In a process of its own, where n V is 1.6 GB in float32, memory grows by less than a quarter of it."""
     script = textwrap.dedent("""
         import resource, numpy as np, scipy.sparse as sp
         from flip_sklearn import FLiPExtractor
