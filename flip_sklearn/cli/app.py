@@ -25,6 +25,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flip_sklearn.cli.messages import is_user_error, show_warning, write_message
 from flip_sklearn.cli.options import (
     Cache,
     Device,
@@ -48,19 +49,11 @@ from flip_sklearn.cli.options import (
     parse_rank,
     silence_progress,
 )
-from flip_sklearn.cli.output import (
-    format_keywords,
-    format_metrics,
-    format_summary,
-    write,
-    write_message,
-)
+from flip_sklearn.cli.output import format_keywords, format_metrics, format_summary, write
 
 __all__ = ["main"]
 
 _DEBUG: ContextVar[bool] = ContextVar("debug", default=False)
-# Errors that a user can correct. ImportError and RuntimeError are treated in is_user_error.
-USER_ERRORS = (ValueError, OSError, MemoryError, FloatingPointError)
 
 app = typer.Typer(
     name="flip-sklearn",
@@ -373,26 +366,6 @@ def _report(
 # ---------------------------------------------------------------------- entry point
 
 
-def is_user_error(error: Exception) -> bool:
-    """Whether an error is one that the user can correct, not a fault of this package."""
-    if isinstance(error, ImportError):
-        return error.name is None  # the message of a missing extra; Python's own errors have a name
-    if isinstance(error, RuntimeError):
-        from flip_sklearn.encoders import EncodingError
-
-        torch = sys.modules.get("torch")
-        out_of_memory = () if torch is None else (torch.OutOfMemoryError,)
-        return isinstance(error, (EncodingError, *out_of_memory))
-    return isinstance(error, USER_ERRORS)
-
-
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    from tqdm import tqdm
-
-    with tqdm.external_write_mode(file=sys.stderr):  # clears the progress bars and draws them again
-        write_message(f"warning: {message}")
-
-
 def _use_utf8(stream: Any) -> None:
     """Make a stream accept words of any language, whatever the locale is."""
     if hasattr(stream, "reconfigure"):
@@ -417,7 +390,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     _use_utf8(sys.stdout)
     _use_utf8(sys.stderr)
     with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
+        warnings.showwarning = show_warning
         try:
             run(args=None if argv is None else list(argv), prog_name="flip-sklearn")
         except KeyboardInterrupt:

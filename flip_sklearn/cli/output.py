@@ -132,9 +132,3 @@ def write(text: str) -> None:
         # The interpreter flushes standard output at exit, which would raise again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(141) from None
-
-
-def write_message(text: str) -> None:
-    """Write a message to standard error."""
-    if sys.stderr is not None:
-        sys.stderr.write(f"flip-sklearn: {text}\n")

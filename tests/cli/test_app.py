@@ -18,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from flip_sklearn import FLiPExtractor
 from flip_sklearn.cli import commands
-from flip_sklearn.cli.app import is_user_error
+from flip_sklearn.cli.messages import is_user_error
 from flip_sklearn.cli.options import ENCODER_SETTINGS, OTHER_ENCODER_OPTIONS
 from flip_sklearn.encoders import EncodingError, SentenceEncoder
 from flip_sklearn.estimation.validation import MAX_AUTO_RANK
