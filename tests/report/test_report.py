@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import base64
+import dataclasses
 import html
+import inspect
 import io
 import multiprocessing
 import os
@@ -32,11 +35,15 @@ from flip_sklearn.diagnostics import (
     ViewAlignment,
     VocabularyPreference,
     WordRecoverability,
+    compare_extractors,
+    rank_analysis,
+    view_alignment,
 )
 from flip_sklearn.diagnostics.bootstrap import Difference, Interval
 from flip_sklearn.io import write_atomic
 from flip_sklearn.report import Diagnosis, Finding, diagnose, wording
 from flip_sklearn.report import findings as rules
+from flip_sklearn.report.inputs import ReportArguments
 from tests.helpers.paths import ROOT
 
 CHROMIUM = shutil.which("chromium")
@@ -431,6 +438,71 @@ def test_all_results_share_one_split(diagnosis: Diagnosis, plain: Diagnosis) -> 
     assert repr(plain).startswith("Diagnosis(1 view")
 
 
+def count_fits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, tuple[int, ...]]]:
+    """Record the rank and the shape of X of every fit from now on."""
+    fits = []
+    fit = FLiPExtractor.fit
+
+    def recorded(self: FLiPExtractor, X: Any, *args: Any, **kwargs: Any) -> FLiPExtractor:
+        fits.append((self.rank, X.shape))
+        return fit(self, X, *args, **kwargs)
+
+    monkeypatch.setattr(FLiPExtractor, "fit", recorded)
+    return fits
+
+
+def test_each_model_is_fitted_once(diagnosis: Diagnosis, monkeypatch: pytest.MonkeyPatch) -> None:
+    fits = count_fits(monkeypatch)
+    again = small(ranks=[2, 12, None])
+    n, d = len(diagnosis.split.train), 12
+    # Rank "auto" is rank 12: one fit for examples, words, names, ranks, extractors and the first language.
+    assert sorted(fits, key=str) == sorted(
+        [
+            ("auto", (2 * n, d)),  # all views
+            ("auto", (2 * n, d)),  # all views, words of the second language
+            ("auto", (n, d)),  # each view
+            ("auto", (n, d)),
+            (2, (2 * n, d)),
+            (None, (2 * n, d)),
+        ],
+        key=str,
+    )
+    # The results are those of separate fits.
+    np.testing.assert_array_equal(again.ranks.accuracy.value[1], again.extractors.accuracy.value[0])
+    np.testing.assert_array_equal(again.ranks.accuracy.value[2], again.extractors.accuracy.value[1])
+    np.testing.assert_array_equal(
+        again.preference.accuracy.value[0], again.extractors.accuracy.value[0]
+    )
+
+
+def test_results_equal_those_of_the_separate_diagnoses() -> None:
+    views, texts = planted()
+    options = {"n_bootstrap": 20, "random_state": 0, "verbose": 0}
+    estimator = FLiPExtractor(max_iter=2)
+    report = diagnose(
+        views,
+        texts,
+        vectorizer=CountVectorizer(),
+        ranks=[3, 12, None],
+        estimator=estimator,
+        **options,
+    )
+    train_texts = [texts[i] for i in report.split.train]
+    Y = CountVectorizer().fit(train_texts).transform(texts)
+    options |= {"split": report.split}
+    lip = FLiPExtractor(max_iter=2, rank=None)
+    expected = [
+        (report.alignment, view_alignment(views, Y, estimator=estimator, **options)),
+        (report.ranks, rank_analysis(views, Y, [3, 12, None], estimator=estimator, **options)),
+        (
+            report.extractors,
+            compare_extractors(views, Y, {"FLiP": estimator, "LiP": lip}, **options),
+        ),
+    ]
+    for result, separate in expected:
+        assert result.to_frame().equals(separate.to_frame())
+
+
 def test_examples_mark_right_words(diagnosis: Diagnosis) -> None:
     rows = [example.row for example in diagnosis.examples]
     assert len(set(rows)) == 20
@@ -677,7 +749,7 @@ def test_same_seed_gives_the_same_bytes(diagnosis: Diagnosis) -> None:
     assert "random_state=1" in html.unescape(one)
 
 
-def test_long_lists_of_findings_are_cut_at_the_top(
+def test_long_lists_of_findings_are_cut(
     diagnosis: Diagnosis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flip_sklearn.report.page._N_TOP", 1)
@@ -688,6 +760,74 @@ def test_long_lists_of_findings_are_cut_at_the_top(
     assert f"{len(main) - 1} more below" in shown
     assert "more below" not in diagnosis.html
     assert all(shown.count(finding.text) == 1 for finding in main[1:])  # still in its section
+
+
+def call_on(page: str) -> str:
+    """The call that the page prints."""
+    (code,) = re.findall("<pre>(.*?)</pre>", page, re.DOTALL)
+    return html.unescape(code)
+
+
+def run_call(code: str, names: dict[str, Any]) -> Diagnosis:
+    """Run the printed call with names bound to the data; its value is that of the last expression."""
+    *imports, call = ast.parse(code).body
+    exec(compile(ast.Module(imports, []), "page", "exec"), names)
+    assert isinstance(call, ast.Expr)
+    return eval(compile(ast.Expression(call.value), "page", "eval"), names)
+
+
+PASSED: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "settings": {"title": "A 'title'\n", "n_bootstrap": 30, "confidence": 0.9, "n_examples": 3},
+    "no ranks": {"ranks": False},
+    "ranks": {"ranks": np.array([2, 5])},
+    "objects": {"vectorizer": CountVectorizer(), "estimator": FLiPExtractor(max_iter=1, rank=2)},
+    "data": {
+        "groups": np.arange(120) // 2,
+        "test": np.arange(20),
+        "view_texts": {"text": ["a"] * 120},
+        "entities": [["barn"]] * 120,
+        "dictionary": lambda words: np.ones((len(words), 12)),
+    },
+}
+
+
+@pytest.mark.parametrize("case", PASSED)
+def test_printed_call_gives_the_same_page(case: str) -> None:
+    views, texts = planted(n=120)
+    passed = {"random_state": 3} | PASSED[case]
+    report = diagnose(views, texts, verbose=0, **passed)
+    code = call_on(report.html)
+    call = ast.parse(code).body[-1].value  # type: ignore[attr-defined]
+    assert [ast.unparse(argument) for argument in call.args] == ["views", "texts"]
+    assert sorted(keyword.arg for keyword in call.keywords) == sorted(passed)
+    again = run_call(code, {"views": views, "texts": texts, **passed})
+    assert again.findings == report.findings
+    assert again.html == report.html
+
+
+def test_printed_call_of_languages_and_no_seed() -> None:
+    """Texts of the views come from the languages, but were not passed; the drawn seed is printed."""
+    views, texts = planted(n=120)
+    options = {"estimator": FLiPExtractor(max_iter=1), "ranks": False, "n_bootstrap": 10}
+    languages = {"text": texts, "other": texts[::-1]}
+    report = diagnose(views, languages, verbose=0, **options)
+    code = call_on(report.html)
+    assert "view_texts" not in code
+    again = run_call(code, {"views": views, "texts": languages, **options})
+    assert again.html == report.html
+
+
+def test_arguments_have_the_defaults_of_diagnose() -> None:
+    """The printed call leaves out arguments that are equal to these defaults."""
+    parameters = inspect.signature(diagnose).parameters
+    for argument in dataclasses.fields(ReportArguments):
+        default = parameters[argument.name].default
+        if default is inspect.Parameter.empty:
+            assert argument.default is dataclasses.MISSING
+        else:
+            assert argument.default == default
+    assert {a.name for a in dataclasses.fields(ReportArguments)} == set(parameters) - {"out"}
 
 
 def test_page_size(diagnosis: Diagnosis) -> None:
