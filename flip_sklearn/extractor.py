@@ -380,7 +380,7 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
             1 for an extracted word.
         """
         indices, _ = scoring.top_words(self, scoring.fitted_input(self, X), self.top_k)
-        return scoring.rows_to_csr(indices, np.ones_like(indices), len(self.vocabulary_))
+        return scoring.top_to_csr(indices, np.ones_like(indices), len(self.vocabulary_))
 
     def transform(self, X: Any) -> Any:
         """Probabilities theta of the ``top_k`` words of each row, zero elsewhere.
@@ -400,7 +400,7 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         if not sparse_output:
             scoring.refuse_too_large(X.shape[0], n_words, dtype)
         indices, theta = scoring.top_words(self, X, self.top_k, probabilities=True)
-        result = scoring.rows_to_csr(indices, theta.astype(dtype, copy=False), n_words)
+        result = scoring.top_to_csr(indices, theta.astype(dtype, copy=False), n_words)
         return result if sparse_output else result.toarray()
 
     def extract_keywords(

@@ -1,4 +1,4 @@
-"""scikit-learn's callback protocol (1.9 and later), and nothing in its place on older versions."""
+"""scikit-learn's callback protocol (1.9 and later); on older versions callbacks do nothing."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ try:
 except ImportError:  # scikit-learn < 1.9 has no callbacks: fit runs the same without them
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Stands in where scikit-learn has no callbacks."""
+        """Replaces scikit-learn's mixin where it does not exist."""
 
     def with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the method as it is."""
+        """Return the method unchanged."""
         return method
 
 
 class PassCallbacks:
-    """Reports the passes of one fit to the estimator's callbacks as subtasks of the fit."""
+    """Reports the passes of a fit to the estimator's callbacks, each as a subtask of the fit."""
 
     def __init__(self, estimator: Any, X: Any, Y: Any, sample_weight: Any, max_iter: int) -> None:
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
@@ -32,13 +32,13 @@ class PassCallbacks:
             self._fit.call_on_fit_task_begin(**self._arguments)
 
     def before_pass(self) -> None:
-        """A pass begins."""
+        """Report that a pass begins."""
         if self._fit is not None:
             self._pass = self._fit.subcontext(task_name="pass")
             self._pass.call_on_fit_task_begin(**self._arguments)
 
     def after_pass(self, fitted_attributes: Callable[[], dict[str, Any]]) -> bool:
-        """A pass ended; True when a callback asks to stop."""
+        """Report that a pass has ended; return True if a callback asks to stop."""
         if self._pass is None:
             return False
         return bool(
@@ -48,7 +48,7 @@ class PassCallbacks:
         )
 
     def done(self, fitted_attributes: Callable[[], dict[str, Any]]) -> None:
-        """The fit ended."""
+        """Report that the fit has ended."""
         if self._fit is not None:
             self._fit.call_on_fit_task_end(
                 **self._arguments, reconstruction_attributes=fitted_attributes

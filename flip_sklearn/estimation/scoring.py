@@ -1,9 +1,8 @@
-"""From fitted attributes to scores, top words and sparse results: what FLiPExtractor's verbs share."""
+"""From fitted attributes to scores, top words and sparse results: the shared part of scoring methods."""
 
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,11 @@ from tqdm.auto import tqdm
 from flip_sklearn.backend.device import Compute, resolve_compute
 from flip_sklearn.backend.scoring.scorer import Scorer
 from flip_sklearn.estimation.validation import check_embeddings
-from flip_sklearn.parameters import check_bool, check_integer
+from flip_sklearn.parameters import check_bool, check_integer, warn_caller
 
 
 def fitted_input(estimator: Any, X: Any) -> np.ndarray:
-    """X checked against the fit."""
+    """Check that the estimator is fitted and that X fits it; return X as an array."""
     check_is_fitted(estimator)
     return check_embeddings(estimator, X, reset=False)[0]
 
@@ -30,24 +29,22 @@ def output_dtype(X: np.ndarray) -> np.dtype:
 
 
 def scoring_compute(estimator: Any, precision: str) -> Compute:
-    """Where a fitted estimator computes: on its device, or on the CPU where its GPU is not there."""
+    """The device of a fitted estimator, or the CPU if it was fitted on a GPU that does not exist here."""
     try:
         return resolve_compute(estimator.device, precision)
     except ValueError:
-        # A model fitted on a GPU opens and scores anywhere.
-        asked, ran = str(estimator.device), estimator.device_
-        if not (asked.startswith("cuda") and ran.startswith("cuda")):
+        requested, fitted_on = str(estimator.device), estimator.device_
+        if not (requested.startswith("cuda") and fitted_on.startswith("cuda")):
             raise
-        warnings.warn(
-            f"device={asked!r} is not available here; scoring on the CPU. Silence this with "
-            "set_params(device='auto').",
-            stacklevel=5,
+        warn_caller(
+            f"device={requested!r} is not available here; scoring on the CPU. Silence this with "
+            "set_params(device='auto')."
         )
         return resolve_compute("cpu", precision)
 
 
 def make_scorer(estimator: Any, use_bias: bool | None = None) -> Scorer:
-    """The fitted factors on the estimator's device; scores with b or without, None as the estimator."""
+    """The fitted factors on the estimator's device; ``use_bias=None`` is the estimator's setting."""
     compute = scoring_compute(estimator, estimator.precision)
     if use_bias is None:
         use_bias = check_bool("use_bias", estimator.use_bias)
@@ -69,8 +66,8 @@ def top_words(
     use_bias: bool | None = None,
     probabilities: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Best words and scores of each row, best first; never words that training did not see."""
-    k = most_words(estimator, k)
+    """The k best words of each row and their scores, best first; unseen words are never among them."""
+    k = resolve_top_k(estimator, k)
     with progress(estimator, len(X)) as bar:
         scorer = make_scorer(estimator, use_bias)
         return scorer.top(X, k, probabilities=probabilities, after_block=bar.update)
@@ -81,16 +78,16 @@ def keywords(
 ) -> list[list[Any]]:
     """The words of each row, best first, or (word, score) pairs.
 
-    Word by word as the rows come: next to the lists there is only one block of rows.
+    Indices and scores exist for one block of rows at a time, which is less memory than for all rows.
     """
-    k = most_words(estimator, k)
-    found: list[list[Any]] = []
+    k = resolve_top_k(estimator, k)
+    result: list[list[Any]] = []
     with progress(estimator, len(X)) as bar:
         for indices, scores in make_scorer(estimator, use_bias).top_blocks(X, k):
             words = estimator.vocabulary_[indices].tolist()
-            found += with_scores(words, scores.tolist()) if return_scores else words
+            result += with_scores(words, scores.tolist()) if return_scores else words
             bar.update(len(indices))
-    return found
+    return result
 
 
 def with_scores(words: list[list[str]], scores: list[list[float]]) -> list[list[tuple[str, float]]]:
@@ -102,51 +99,53 @@ def with_scores(words: list[list[str]], scores: list[list[float]]) -> list[list[
 
 
 def keyword_hits(estimator: Any, X: np.ndarray, counts: sp.csr_array) -> np.ndarray:
-    """Per row: how many of its words are among as many extracted ones."""
+    """Number of the words of each row that are among its best words, as many as it has words."""
     with progress(estimator, len(X)) as bar:
         return make_scorer(estimator).hits(X, counts, after_block=bar.update)
 
 
-def most_words(estimator: Any, k: Any) -> int:
-    """``k`` words a row, or as many as training saw."""
+def resolve_top_k(estimator: Any, k: Any) -> int:
+    """The checked number of words per row, at most the number of words that training saw."""
     return min(check_integer("top_k", k, 1), int((estimator.word_counts_ > 0).sum()))
 
 
 def progress(estimator: Any, n: int) -> Any:
-    """A bar for scoring that lasts, when the estimator is verbose."""
+    """A progress bar, shown after two seconds if the estimator is verbose."""
     return tqdm(total=n, unit="row", desc="FLiP scoring", delay=2, disable=not estimator.verbose)
 
 
-def rows_to_csr(indices: np.ndarray, values: np.ndarray, n_words: int) -> sp.csr_array:
-    """(n, k) words and their values as a canonical csr_array (n, V)."""
-    n, k = indices.shape
-    order = np.argsort(indices, axis=1)
-    columns = np.take_along_axis(indices, order, axis=1).ravel()
-    data = np.take_along_axis(values, order, axis=1).ravel()
-    return sp.csr_array((data, columns, np.arange(0, n * k + 1, k)), shape=(n, n_words))
+def top_to_csr(indices: np.ndarray, values: np.ndarray, n_words: int) -> sp.csr_array:
+    """Word indices (n, k), padded with -1, and their values as a canonical csr_array (n, V)."""
+    is_word = indices >= 0
+    order = np.argsort(np.where(is_word, indices, n_words), axis=1, kind="stable")
+    is_word = np.take_along_axis(is_word, order, axis=1)
+    columns = np.take_along_axis(indices, order, axis=1)[is_word]
+    data = np.take_along_axis(values, order, axis=1)[is_word]
+    row_start = np.r_[0, np.cumsum(is_word.sum(axis=1))]
+    return sp.csr_array((data, columns, row_start), shape=(len(indices), n_words))
 
 
-def dense(estimator: Any, X: Any, what: str) -> np.ndarray:
-    """ "scores", "softmax" or "log_softmax" of all words (n, V)."""
+def dense(estimator: Any, X: Any, transform: str) -> np.ndarray:
+    """Scores of all words (n, V), or their "softmax" or "log_softmax"."""
     X = fitted_input(estimator, X)
     dtype = output_dtype(X)
     refuse_too_large(X.shape[0], len(estimator.vocabulary_), dtype)
-    return make_scorer(estimator).dense(X, what).astype(dtype, copy=False)
+    return make_scorer(estimator).dense(X, transform).astype(dtype, copy=False)
 
 
 def refuse_too_large(n: int, n_words: int, dtype: np.dtype) -> None:
-    """Raise where a dense (n, V) array would not fit."""
-    need, free = n * n_words * dtype.itemsize, free_memory()
-    if need > free:
+    """Raise if a dense (n, V) array would not fit in memory."""
+    size, free = n * n_words * dtype.itemsize, free_memory()
+    if size > free:
         raise ValueError(
-            f"a dense ({n}, {n_words}) array takes {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB "
+            f"a dense ({n}, {n_words}) array takes {size / 2**30:.1f} GiB, {free / 2**30:.1f} GiB "
             "are free; pass fewer rows at a time, or use extract_keywords, predict or transform "
             "(sparse), which need no such array."
         )
 
 
 def free_memory() -> int:
-    """Bytes that a new array may take: what Linux calls available, else half of the memory."""
+    """Bytes that a new array may take: the available memory on Linux, half of the memory elsewhere."""
     try:
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         return int(fields["MemAvailable"].split()[0]) * 1024

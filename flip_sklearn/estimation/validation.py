@@ -1,8 +1,9 @@
-"""What the estimator accepts, and the messages for what it does not: value, allowed range, remedy."""
+"""Checks of embeddings, counts, weights, groups and vocabularies. A message names value, range and remedy."""
 
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,11 +15,12 @@ from flip_sklearn.io import as_numpy
 from flip_sklearn.parameters import is_integer
 
 MAX_AUTO_RANK = 512
+# Elements of X that are checked for NaN and infinity at a time, so that no mask of X's size is needed.
 _CHECK_ELEMENTS = 2**22
 
 
 def resolve_rank(rank: Any, d: int) -> int | None:
-    """``"auto"`` -> min(512, d); an int in [1, d]; None stays None (LiP)."""
+    """The rank as a number: ``"auto"`` is min(512, d), None (LiP) stays None."""
     if rank is None:
         return None
     if isinstance(rank, str) and rank == "auto":
@@ -32,11 +34,11 @@ def resolve_rank(rank: Any, d: int) -> int | None:
 
 
 def check_embeddings(estimator: Any, X: Any, *, reset: bool) -> tuple[np.ndarray, Any]:
-    """X as a 2-D float array, with the feature bookkeeping of scikit-learn.
+    """X as a 2-D float array, and an object with scikit-learn's feature attributes.
 
-    Returns the array (a float16 or memory-mapped one as it is, on its own memory) and the object that
-    carries the feature attributes: with ``reset`` a copy of the estimator, so that a later failure
-    leaves the estimator itself untouched.
+    A float16 or memory-mapped array is returned as it is, without a copy. The feature attributes
+    (``n_features_in_``, ``feature_names_in_``) are set with ``reset`` and checked otherwise. They are set
+    on a copy of the estimator, so that a later failure leaves the estimator unchanged.
     """
     if sp.issparse(X):
         raise ValueError(
@@ -48,17 +50,18 @@ def check_embeddings(estimator: Any, X: Any, *, reset: bool) -> tuple[np.ndarray
             f"X is a sparse tensor ({X.layout}); embeddings are dense. Pass X.to_dense()."
         )
     X = as_numpy(X)
-    carrier = copy.copy(estimator) if reset else estimator
+    feature_info = copy.copy(estimator) if reset else estimator
     try:
         X = validate_data(
-            carrier,
+            feature_info,
             X,
             reset=reset,
             dtype=[np.float64, np.float32, np.float16],
-            ensure_all_finite=False,  # checked below, in chunks: never a second array of X's size
+            ensure_all_finite=False,  # checked below, in chunks
         )
     except ValueError as error:
-        if "features as input" not in str(error):
+        shape = np.shape(X)
+        if reset or len(shape) != 2 or shape[1] == estimator.n_features_in_:
             raise
         raise ValueError(f"{error} Use the encoder that made the training embeddings.") from error
     rows = max(1, _CHECK_ELEMENTS // max(1, X.shape[1]))
@@ -67,16 +70,16 @@ def check_embeddings(estimator: Any, X: Any, *, reset: bool) -> tuple[np.ndarray
         if not np.isfinite(chunk).all():
             row, column = np.argwhere(~np.isfinite(chunk))[0]
             value = chunk[row, column]
-            what = "NaN" if np.isnan(value) else "infinity"
+            kind = "NaN" if np.isnan(value) else "infinity"
             raise ValueError(
-                f"Input X contains {what}: X[{first + row}, {column}] = {value}. Embeddings must be "
-                "finite; drop such rows, or find out why the encoder made them."
+                f"Input X contains {kind}: X[{first + row}, {column}] = {value}. Embeddings must be "
+                "finite; drop such rows, or find out why the encoder returned them."
             )
-    return X, carrier
+    return X, feature_info
 
 
 def one_target(Y: Any, y: Any) -> Any:
-    """Y, also when it came under scikit-learn's keyword y."""
+    """The targets, which may be passed as ``Y`` or under scikit-learn's keyword ``y``."""
     if Y is not None and y is not None:
         raise TypeError("both Y and y were passed; they are the same argument, pass one.")
     return y if Y is None else Y
@@ -85,9 +88,9 @@ def one_target(Y: Any, y: Any) -> Any:
 def check_counts(
     Y: Any, n_rows: int, n_words: int | None = None
 ) -> tuple[sp.csr_array, list[str] | None]:
-    """Y as CSR float32 counts in canonical form, and its column names if it has any.
+    """Y as canonical CSR float32 counts, and its column names if it has any.
 
-    ``n_words`` is the number of words of a fitted model, whose columns Y must have.
+    ``n_words`` is the number of columns that Y must have: the vocabulary of a fitted model.
     """
     if Y is None:
         raise ValueError(
@@ -146,7 +149,7 @@ def check_counts(
         _reject(
             counts,
             data != np.floor(data),
-            "is not whole; word counts are integers (weigh rows with sample_weight instead)",
+            "is not an integer; word counts are integers (weight rows with sample_weight instead)",
         )
     too_many = np.finfo(np.float32).max
     _reject(counts, data > too_many, f"is too large; counts must stay below {too_many:.1g}")
@@ -156,11 +159,12 @@ def check_counts(
     return counts, names
 
 
-def _reject(counts: sp.csr_array, bad: np.ndarray, why: str) -> None:
+def _reject(counts: sp.csr_array, bad: np.ndarray, reason: str) -> None:
+    """Raise for the first entry that is bad."""
     if bad.any():
-        at = int(np.argmax(bad))
-        row = int(np.searchsorted(counts.indptr, at, side="right")) - 1
-        raise ValueError(f"Y[{row}, {counts.indices[at]}] = {counts.data[at]} {why}.")
+        entry = int(np.argmax(bad))
+        row = int(np.searchsorted(counts.indptr, entry, side="right")) - 1
+        raise ValueError(f"Y[{row}, {counts.indices[entry]}] = {counts.data[entry]} {reason}.")
 
 
 def check_weights(sample_weight: Any, X: Any) -> np.ndarray:
@@ -179,7 +183,7 @@ def check_weights(sample_weight: Any, X: Any) -> np.ndarray:
 
 
 def check_groups(groups: Any, n: int) -> np.ndarray | None:
-    """The group of each row as a number from 0; None stays None."""
+    """Group labels as integers from 0; None stays None."""
     if groups is None:
         return None
     labels = np.asarray(groups)
@@ -217,14 +221,15 @@ def check_vocabulary(vocabulary: Any, names: list[str] | None, n_words: int) -> 
             f"{source} has {len(words)} words, Y has {n_words} columns; pass one word per column."
         )
     if len(set(words)) != n_words:
-        seen: set[str] = set()
-        twice = next(word for word in words if word in seen or seen.add(word))  # type: ignore[func-returns-value]
-        raise ValueError(f"{source} has {twice!r} more than once; every column needs its own word.")
+        repeated = next(word for word, count in Counter(words).items() if count > 1)
+        raise ValueError(
+            f"{source} has {repeated!r} more than once; every column needs its own word."
+        )
     return np.array(words, dtype=object)
 
 
 def check_same_columns(names: list[str], vocabulary: np.ndarray) -> None:
-    """The columns of a later chunk are those of the first one, in their order."""
+    """Check that the columns of a chunk are those of the first chunk, in the same order."""
     different = [j for j, (a, b) in enumerate(zip(names, vocabulary, strict=True)) if a != b]
     if different:
         j = different[0]

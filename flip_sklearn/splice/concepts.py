@@ -66,17 +66,6 @@ def centred(directions: np.ndarray, mean: np.ndarray) -> np.ndarray:
     return unit(difference)
 
 
-def padded_to_csr(indices: np.ndarray, values: np.ndarray, n_words: int) -> sp.csr_array:
-    """Return word indices (n, m), padded with -1, and their values as a canonical csr_array (n, V)."""
-    is_word = indices >= 0
-    order = np.argsort(np.where(is_word, indices, n_words), axis=1, kind="stable")
-    is_word = np.take_along_axis(is_word, order, axis=1)
-    columns = np.take_along_axis(indices, order, axis=1)[is_word]
-    data = np.take_along_axis(values, order, axis=1)[is_word]
-    row_start = np.r_[0, np.cumsum(is_word.sum(axis=1))]
-    return sp.csr_array((data, columns, row_start), shape=(len(indices), n_words))
-
-
 def keep_largest(weights: sp.csr_array, k: int) -> sp.csr_array:
     """Return the k largest entries of each row; of equal entries those in the lower columns."""
     order, row, rank = ranked_entries(weights)

@@ -31,7 +31,6 @@ from flip_sklearn.splice.concepts import (
     check_dictionary,
     check_names,
     keep_largest,
-    padded_to_csr,
     unit,
 )
 from flip_sklearn.splice.results import ConceptMeans, DecompositionQuality
@@ -232,7 +231,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         """
         k = check_integer("top_k", self.top_k, 1)
         top = self._top_words(X, k)
-        return padded_to_csr(top, np.ones_like(top), len(self.vocabulary_))
+        return scoring.top_to_csr(top, np.ones_like(top), len(self.vocabulary_))
 
     def extract_keywords(
         self, X: Any, top_k: int | None = None, return_scores: bool = False
@@ -449,7 +448,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
             )
 
     def _to_csr(self, block: Block) -> sp.csr_array:
-        return padded_to_csr(block.indices, block.weights, len(self.vocabulary_))
+        return scoring.top_to_csr(block.indices, block.weights, len(self.vocabulary_))
 
     def _weights(self, X: np.ndarray) -> sp.csr_array:
         """Compute the weights (n, V) of rows that have been checked."""

@@ -19,10 +19,10 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from flip_sklearn.backend.sparse_coding import lasso
 from flip_sklearn.estimation import scoring
+from flip_sklearn.estimation.scoring import top_to_csr
 from flip_sklearn.metrics import keyword_accuracy
 from flip_sklearn.splice import SpLiCEExtractor
 from flip_sklearn.splice import extractor as splice
-from flip_sklearn.splice.concepts import padded_to_csr
 
 WORDS = [f"concept{j}" for j in range(40)]
 DIM = 24
@@ -403,10 +403,10 @@ def test_bad_arguments_of_a_fitted_model(fitted: SpLiCEExtractor) -> None:
         fitted.extract_keywords(X, top_k=0)
 
 
-def test_padded_to_csr() -> None:
+def test_top_to_csr() -> None:
     indices = np.array([[2, 0, -1], [-1, -1, -1], [3, 2, 1]])
     values = np.array([[5.0, 4, 0], [0, 0, 0], [3, 2, 1]])
-    matrix = padded_to_csr(indices, values, 4)
+    matrix = top_to_csr(indices, values, 4)
     np.testing.assert_array_equal(matrix.toarray(), [[4, 0, 5, 0], [0, 0, 0, 0], [0, 1, 2, 3]])
     assert matrix.has_canonical_format
     assert matrix.nnz == 5
