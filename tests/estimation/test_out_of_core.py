@@ -1,6 +1,6 @@
 """Memory: what a fit takes beside X is a formula (docs/memory.md), and X may be larger than memory.
 
-``python tests/test_out_of_core.py`` prints the table of docs/memory.md.
+``python -m tests.estimation.test_out_of_core`` prints the table of docs/memory.md.
 """
 
 from __future__ import annotations
