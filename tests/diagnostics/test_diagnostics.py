@@ -1,4 +1,4 @@
-"""Splits that cannot leak, intervals that cover, and the diagnoses of planted views."""
+"""Splits without leakage, coverage of intervals, and the diagnoses of views with a known answer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ from flip_sklearn.diagnostics import (
     vocabulary_preference,
 )
 from flip_sklearn.diagnostics.bootstrap import PairedBootstrap
-from flip_sklearn.diagnostics.inputs import Sentences, check_ranks
+from flip_sklearn.diagnostics.evaluation import FittedModels
+from flip_sklearn.diagnostics.inputs import check_ranks, check_sentences
+from flip_sklearn.diagnostics.preference import _check_encoders
+from flip_sklearn.metrics import keyword_accuracy_scorer
 from flip_sklearn.splice import SpLiCEExtractor
 
 N, D, V = 900, 12, 15
@@ -36,7 +39,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 
 
 def make_views(noise: float = 1.5, seed: int = 0) -> tuple[dict[str, np.ndarray], sp.csr_array]:
-    """A clean view, and one of the same sentences heard through noise."""
+    """Two views of the same sentences: a clean one, and the same with noise."""
     rng = np.random.default_rng(seed)
     Y = rng.poisson(0.2, size=(N, V))
     text = Y @ rng.normal(size=(V, D)) + 0.1 * rng.normal(size=(N, D))
@@ -59,8 +62,8 @@ def aligned(planted: Any) -> ViewAlignment:
 
 @settings(max_examples=100, deadline=None)
 @given(data=st.data(), n=st.integers(4, 30), seed=st.integers(0, 5))
-def test_no_split_leaks(data: st.DataObject, n: int, seed: int) -> None:
-    """Whatever the groups and however often embeddings repeat, in whichever view."""
+def test_split_has_no_leakage(data: st.DataObject, n: int, seed: int) -> None:
+    """For any groups and any repeated embeddings in any view."""
     rng = np.random.default_rng(seed)
     pick = st.lists(st.integers(0, n), min_size=n, max_size=n)
     groups = data.draw(st.none() | pick)
@@ -69,7 +72,7 @@ def test_no_split_leaks(data: st.DataObject, n: int, seed: int) -> None:
     try:
         split = split_sentences(views, groups=groups, test=test, random_state=seed)
     except ValueError as error:
-        assert "the split has" in str(error)  # noqa: PT017 (all are linked: there is no split)
+        assert "the split has" in str(error)  # noqa: PT017 (one group: no split is possible)
         return
     train, held = set(split.train), set(split.test)
     assert not train & held
@@ -82,8 +85,8 @@ def test_no_split_leaks(data: st.DataObject, n: int, seed: int) -> None:
         assert held == set(test)
 
 
-def test_links_carry_over_views_and_groups() -> None:
-    """0-1 are one group, 1-2 alike in view a, 2-3 in view b: so all four belong together."""
+def test_groups_are_merged_over_views() -> None:
+    """0-1 have one label, 1-2 are equal in view a, 2-3 in view b: all four are in one group."""
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 8, 3))
     a[2], b[3] = a[1], b[2]
@@ -94,7 +97,7 @@ def test_links_carry_over_views_and_groups() -> None:
     assert split_sentences({"a": rng.normal(size=(8, 3))}, test=[0]).n_dropped == 0
 
 
-def test_a_leaking_split_cannot_be_made() -> None:
+def test_split_with_leakage_is_rejected() -> None:
     with pytest.raises(ValueError, match="group 7 has sentences both in training and in test"):
         SentenceSplit(np.array([0, 1]), np.array([2]), np.array([5, 7, 7]))
     split = split_sentences(np.arange(20.0).reshape(10, 2), random_state=0)
@@ -102,7 +105,7 @@ def test_a_leaking_split_cannot_be_made() -> None:
         replace(split, train=np.arange(10))
 
 
-def test_size_of_the_split_and_its_seed() -> None:
+def test_split_size_and_seed() -> None:
     X = np.random.default_rng(0).normal(size=(200, 2))
     split = split_sentences(X, test_size=0.3, random_state=3)
     assert len(split.test) == 60
@@ -126,14 +129,14 @@ def test_fit_holds_out_whole_groups(planted: Any, size: int) -> None:
     trained = np.setdiff1d(np.arange(2 * N), held)
     assert not set(stacked.groups[held]) & set(stacked.groups[trained])
     assert 0.05 * 2 * N < len(held) <= 0.1 * 2 * N + 14
-    # Negative control: without the groups sentences are torn apart.
+    # Negative control: without groups, views of one sentence are in both parts.
     model.fit(stacked.X, stacked.Y, stacked.sample_weight)
     trained = np.setdiff1d(np.arange(2 * N), model._held_out)
     assert set(stacked.groups[model._held_out]) & set(stacked.groups[trained])
 
 
-def test_groups_of_one_row_are_no_groups(planted: Any) -> None:
-    """Every row on its own: the same number of rows held out, and the same kind of model."""
+def test_groups_of_one_row_change_nothing(planted: Any) -> None:
+    """As many rows are held out, and the accuracy is about the same."""
     views, Y = planted
     one = FLiPExtractor(early_stopping=True, random_state=0).fit(views["text"], Y)
     two = clone_fit(one, views["text"], Y, np.random.default_rng(0).permutation(N))
@@ -145,7 +148,7 @@ def clone_fit(model: FLiPExtractor, X: Any, Y: Any, groups: Any) -> FLiPExtracto
     return FLiPExtractor(**model.get_params()).fit(X, Y, groups=groups)
 
 
-def test_groups_that_cannot_be_held_out_are_refused(planted: Any) -> None:
+def test_invalid_groups_are_rejected(planted: Any) -> None:
     views, Y = planted
     model = FLiPExtractor(early_stopping=True)
     with pytest.raises(
@@ -162,7 +165,7 @@ def test_groups_that_cannot_be_held_out_are_refused(planted: Any) -> None:
 # --- The bootstrap ---------------------------------------------------------------------------
 
 
-def test_means_leave_out_what_does_not_count() -> None:
+def test_means_leave_out_nan() -> None:
     rng = np.random.default_rng(0)
     values = rng.random((50, 3))
     values[rng.random(values.shape) < 0.3] = np.nan
@@ -173,8 +176,8 @@ def test_means_leave_out_what_does_not_count() -> None:
     assert (interval.value < interval.high).all()
 
 
-def test_intervals_cover_as_often_as_they_say() -> None:
-    """200 samples of groups of three alike sentences: the true mean lies in 90 % of the intervals."""
+def test_interval_coverage() -> None:
+    """200 samples of groups of three equal sentences: 90 % of the intervals contain the true mean."""
     rng = np.random.default_rng(1)
     covered = {"grouped": 0, "single": 0}
     for trial in range(200):
@@ -183,11 +186,11 @@ def test_intervals_cover_as_often_as_they_say() -> None:
             interval = PairedBootstrap(values, groups, 200, 0.9, trial).means(np.arange(1))
             covered[name] += bool(interval.low[0] <= 0.5 <= interval.high[0])
     assert 0.83 <= covered["grouped"] / 200 <= 0.96
-    # Negative control: as if all sentences were independent, intervals are too short.
+    # Negative control: if all sentences are taken for independent, intervals are too short.
     assert covered["single"] / 200 < 0.8
 
 
-def test_intervals_agree_with_the_normal_theory() -> None:
+def test_intervals_agree_with_the_normal_approximation() -> None:
     values = np.random.default_rng(0).random((2000, 2))
     interval = PairedBootstrap(values, np.arange(2000), 2000, 0.95, 0).means(np.arange(2))
     error = values.std(axis=0, ddof=1) / np.sqrt(2000)
@@ -195,7 +198,7 @@ def test_intervals_agree_with_the_normal_theory() -> None:
 
 
 def test_differences_are_paired() -> None:
-    """What sentences have in common cancels: a constant gap has an interval of no width."""
+    """Shared variation cancels: a constant difference has an interval of width zero."""
     rng = np.random.default_rng(0)
     first = rng.random(300)
     values = np.column_stack([first, first - 0.01, rng.random(300), first])
@@ -210,7 +213,7 @@ def test_differences_are_paired() -> None:
     assert not bootstrap.differences(np.array([0]), np.array([3])).significant.any()
 
 
-def test_bootstrap_in_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bootstrap_does_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).random((40, 2))
     whole = PairedBootstrap(values, np.arange(40), 50, 0.9, 0)
     monkeypatch.setattr("flip_sklearn.diagnostics.bootstrap._BLOCK_ELEMENTS", 100)
@@ -221,8 +224,8 @@ def test_bootstrap_in_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
 # --- View alignment --------------------------------------------------------------------------
 
 
-def test_alignment_is_what_separate_fits_give(planted: Any, aligned: ViewAlignment) -> None:
-    """The matrix again, from the public verbs."""
+def test_alignment_equals_separate_fits(planted: Any, aligned: ViewAlignment) -> None:
+    """Compare with accuracies from the public methods."""
     views, Y = planted
     split = split_sentences(views, random_state=0)
     assert (aligned.n_train, aligned.n_test) == (len(split.train), len(split.test))
@@ -235,12 +238,12 @@ def test_alignment_is_what_separate_fits_give(planted: Any, aligned: ViewAlignme
             assert aligned.n_skipped == expected.n_skipped
     gap = aligned.accuracy.value - np.diag(aligned.accuracy.value)[:, None]
     np.testing.assert_allclose(aligned.difference.value, gap)
-    guess = np.tile(np.asarray(Y[split.train].sum(axis=0), dtype=float), (aligned.n_test, 1))
-    floor = keyword_accuracy(Y[split.test], guess)
-    assert aligned.baseline.value == pytest.approx(floor.value)
+    scores = np.tile(np.asarray(Y[split.train].sum(axis=0), dtype=float), (aligned.n_test, 1))
+    baseline = keyword_accuracy(Y[split.test], scores)
+    assert aligned.baseline.value == pytest.approx(baseline.value)
 
 
-def test_noise_of_a_view_shows(aligned: ViewAlignment) -> None:
+def test_noise_lowers_the_accuracy_of_a_view(aligned: ViewAlignment) -> None:
     accuracy = aligned.accuracy.value
     assert accuracy[0, 0] > 0.9
     assert aligned.difference.value[0, 1] < -0.1
@@ -252,7 +255,7 @@ def test_noise_of_a_view_shows(aligned: ViewAlignment) -> None:
     assert ((low <= accuracy) & (accuracy <= high)).all()
 
 
-def test_jaccard_is_that_of_the_hit_sets(planted: Any, aligned: ViewAlignment) -> None:
+def test_jaccard_of_hit_sets(planted: Any, aligned: ViewAlignment) -> None:
     views, Y = planted
     split = split_sentences(views, random_state=0)
     truth = Y[split.test].toarray() > 0
@@ -280,7 +283,7 @@ def test_jaccard_is_that_of_the_hit_sets(planted: Any, aligned: ViewAlignment) -
     )
 
 
-def test_identical_views_differ_by_nothing(planted: Any) -> None:
+def test_identical_views_have_no_difference(planted: Any) -> None:
     """Negative control: the roles of two equal views can be exchanged."""
     views, Y = planted
     twins = {"one": views["text"], "two": views["text"].copy()}
@@ -288,15 +291,15 @@ def test_identical_views_differ_by_nothing(planted: Any) -> None:
     np.testing.assert_array_equal(result.difference.value, 0)
     assert not result.difference.significant.any()
     np.testing.assert_array_equal(result.jaccard.value, 1)
-    # Two noisy copies of one view: nothing to tell either.
+    # Neither have two noisy copies of one view.
     rng = np.random.default_rng(5)
     noisy = {name: views["text"] + 0.5 * rng.normal(size=(N, D)) for name in ("one", "two")}
     result = view_alignment(noisy, Y, confidence=0.99, **FAST)
     assert not result.difference.significant.any()
 
 
-def test_shuffled_sentences_collapse_to_the_floor(planted: Any) -> None:
-    """Negative control: embeddings of other sentences give away no more than word frequencies."""
+def test_shuffled_sentences_are_at_the_baseline(planted: Any) -> None:
+    """Negative control: embeddings of other sentences have no information about the words."""
     views, Y = planted
     order = np.random.default_rng(0).permutation(N)
     result = view_alignment({name: X[order] for name, X in views.items()}, Y, **FAST)
@@ -304,7 +307,7 @@ def test_shuffled_sentences_collapse_to_the_floor(planted: Any) -> None:
     assert ((low < result.accuracy.value) & (result.accuracy.value < high)).all()
 
 
-def test_frame_of_an_alignment(aligned: ViewAlignment) -> None:
+def test_alignment_to_frame(aligned: ViewAlignment) -> None:
     table = aligned.to_frame()
     assert len(table) == 4
     row = table[(table.trained_on == "text") & (table.read_from == "speech")].iloc[0]
@@ -315,15 +318,15 @@ def test_frame_of_an_alignment(aligned: ViewAlignment) -> None:
     assert repr(aligned).startswith("ViewAlignment(text: text 0.9")
 
 
-@pytest.mark.parametrize("verb", [view_alignment, rank_analysis, compare_extractors])
-def test_same_seed_same_result(planted: Any, verb: Callable[..., Any]) -> None:
-    first, again = verb(*planted, **FAST), verb(*planted, **FAST)
+@pytest.mark.parametrize("diagnosis", [view_alignment, rank_analysis, compare_extractors])
+def test_same_seed_same_result(planted: Any, diagnosis: Callable[..., Any]) -> None:
+    first, again = diagnosis(*planted, **FAST), diagnosis(*planted, **FAST)
     np.testing.assert_array_equal(first.accuracy.low, again.accuracy.low)
     np.testing.assert_array_equal(first.difference.value, again.difference.value)
 
 
-def test_other_estimators_can_be_asked(planted: Any) -> None:
-    """Anything with scores over the columns: here one that knows the words' frequencies only."""
+def test_other_estimators(planted: Any) -> None:
+    """An estimator that predicts word frequencies has the accuracy of the baseline."""
     views, Y = planted
 
     class Frequencies(DummyClassifier):
@@ -338,7 +341,77 @@ def test_other_estimators_can_be_asked(planted: Any) -> None:
     np.testing.assert_allclose(result.accuracy.value, result.baseline.value)
 
 
-def test_the_callers_arrays_and_estimator_are_left_alone(planted: Any) -> None:
+class Scored(DummyClassifier):
+    """An estimator whose embeddings are the scores; subclasses return them in different forms."""
+
+    def fit(self, X: Any, Y: Any) -> Scored:
+        return self
+
+
+class IntegerScores(Scored):
+    def decision_function(self, X: Any) -> np.ndarray:
+        return np.asarray(X).astype(int)
+
+
+class ListOfProbabilities(Scored):
+    """As multi-output classifiers do: one array of the probabilities of 0 and 1 for each word."""
+
+    def predict_proba(self, X: Any) -> list[np.ndarray]:
+        p = np.asarray(X) / 9
+        return [np.column_stack([1 - column, column]) for column in p.T]
+
+
+@pytest.mark.parametrize("estimator", [IntegerScores(), ListOfProbabilities()])
+def test_scores_of_other_estimators(estimator: Scored, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Integer scores are not taken for word indices; scores in blocks are the same as in one block."""
+    rng = np.random.default_rng(0)
+    Y = rng.poisson(0.2, size=(N, V))
+    X = rng.integers(0, 10, size=(N, V)).astype(float)  # with ties and values below V
+    views = {"a": X, "b": X[:, ::-1]}
+    result = view_alignment(views, Y, estimator=estimator, **FAST)
+    split = split_sentences(views, random_state=0)
+    for j, view in enumerate(views.values()):
+        expected = keyword_accuracy(Y[split.test], view[split.test])
+        assert result.accuracy.value[0, j] == pytest.approx(expected.value)
+        scorer = keyword_accuracy_scorer(estimator, view[split.test], Y[split.test])
+        assert scorer == pytest.approx(expected.value)
+    monkeypatch.setattr("flip_sklearn.metrics.ranking.BLOCK_ELEMENTS", 40 * V)
+    in_blocks = view_alignment(views, Y, estimator=estimator, **FAST)
+    np.testing.assert_array_equal(in_blocks.accuracy.value, result.accuracy.value)
+
+
+class Named(FLiPExtractor):
+    """Fits nothing."""
+
+    def fit(self, X: Any, Y: Any, *args: Any, **kwargs: Any) -> Named:
+        return self
+
+
+def test_shared_fits_are_kept_and_others_are_not(planted: Any) -> None:
+    views, Y = planted
+    sentences = check_sentences(views, None, 0)
+    estimator, names = Named(random_state=0), tuple(views)
+    models = FittedModels(sentences, shared=[estimator])
+    joint = models.fit(estimator, names, Y)
+    assert models.fit(Named(random_state=0), names, Y) is joint
+    assert models.fit(Named(rank=D, random_state=0), names, Y) is joint  # the value of rank="auto"
+    for other in (
+        models.fit(Named(rank=D - 1, random_state=0), names, Y),
+        models.fit(Named(random_state=1), names, Y),
+        models.fit(FLiPExtractor(max_iter=1, random_state=0), names, Y),
+        models.fit(estimator, names[:1], Y),
+        models.fit(estimator, names, Y.copy()),
+    ):
+        assert other is not joint
+    other = Named(rank=3)
+    assert models.fit(other, names, Y) is not models.fit(other, names, Y)
+    # Two random states of equal value may advance differently, so they are not taken for equal.
+    models = FittedModels(sentences, shared=[Named(random_state=np.random.RandomState(0))])
+    again = Named(random_state=np.random.RandomState(0))
+    assert models.fit(again, names, Y) is not models.fit(again, names, Y)
+
+
+def test_arrays_and_estimator_are_not_changed(planted: Any) -> None:
     views, Y = planted
     before = [X.tobytes() for X in views.values()], Y.data.tobytes()
     estimator = FLiPExtractor(rank=4)
@@ -352,13 +425,13 @@ def test_the_callers_arrays_and_estimator_are_left_alone(planted: Any) -> None:
 
 
 def languages() -> tuple[dict[str, np.ndarray], dict[str, sp.csr_array]]:
-    """Each word has one translation; German is embedded through noise."""
+    """Each word has one translation; the German embeddings are noisy."""
     views, Y = make_views(noise=1.0)
     german = Y[:, np.random.default_rng(1).permutation(V)]
     return {"en": views["text"], "de": views["speech"]}, {"en": Y, "de": sp.csr_array(german)}
 
 
-def test_preference_for_the_clean_view() -> None:
+def test_clean_view_is_preferred() -> None:
     views, vocabularies = languages()
     result = vocabulary_preference(views, vocabularies, **FAST)
     assert result.preferred == ("en", "en")
@@ -372,7 +445,7 @@ def test_preference_for_the_clean_view() -> None:
     assert table.accuracy.tolist() == result.accuracy.value.ravel().tolist()
 
 
-def test_preference_is_one_fit_on_the_stack() -> None:
+def test_preference_equals_a_fit_on_stacked_views() -> None:
     views, vocabularies = languages()
     split = split_sentences(views, random_state=0)
     train = {name: X[split.train] for name, X in views.items()}
@@ -386,13 +459,13 @@ def test_preference_is_one_fit_on_the_stack() -> None:
     assert result.preferred == ("en",)
 
 
-def test_words_of_a_language_without_a_view_are_compared_with_the_first() -> None:
+def test_reference_of_a_language_without_a_view() -> None:
     views, vocabularies = languages()
     result = vocabulary_preference(views, {"fr": vocabularies["de"]}, **FAST)
     assert result.reference == ("en",)
 
 
-def test_encoders_side_by_side() -> None:
+def test_compare_encoders() -> None:
     views, vocabularies = languages()
     squeeze = np.random.default_rng(2).normal(size=(D, 3))
     small = {name: X @ squeeze for name, X in views.items()}
@@ -406,27 +479,21 @@ def test_encoders_side_by_side() -> None:
     assert "large 0." in repr(result)
 
 
-def test_encoders_share_a_split_that_leaks_in_none() -> None:
+def test_encoders_share_one_split_without_leakage() -> None:
     views = languages()[0]
     twice = {name: X.copy() for name, X in views.items()}
     for X in twice.values():
-        X[1::2] = X[::2]  # the second encoder embeds neighbours alike
-    checked = fits_of(views, twice)
+        X[1::2] = X[::2]  # neighbours have equal embeddings
+    checked = _check_encoders({"one": views, "two": twice}, None, 0)
     split = next(iter(checked.values())).split
     assert all(other.split is split for other in checked.values())
     assert not set(split.train // 2) & set(split.test // 2)
 
 
-def fits_of(views: Any, twice: Any) -> dict[str, Sentences]:
-    from flip_sklearn.diagnostics.preference import _check_encoders
-
-    return _check_encoders({"one": views, "two": twice}, None, 0)
-
-
 # --- Ranks and extractors --------------------------------------------------------------------
 
 
-def test_rank_analysis_of_planted_rank() -> None:
+def test_rank_analysis_of_known_rank() -> None:
     rng = np.random.default_rng(0)
     latent = rng.normal(size=(1500, 3))
     X = latent @ rng.normal(size=(3, 10)) + 0.01 * rng.normal(size=(1500, 10))
@@ -451,7 +518,7 @@ def test_default_ranks() -> None:
     assert check_ranks(None, 8) == (8, None)
 
 
-def test_extractors_side_by_side() -> None:
+def test_compare_extractors() -> None:
     rng = np.random.default_rng(0)
     words = rng.normal(size=(40, 16))
     words *= rng.gamma(2, size=(40, 1))
@@ -459,15 +526,15 @@ def test_extractors_side_by_side() -> None:
     X = Y @ words + 0.5 * rng.normal(size=(1500, 16))
     result = compare_extractors(X, Y, dictionary=words, **FAST)
     assert result.extractors == ("FLiP", "LiP", "SpLiCE", "most frequent words")
-    flip, _, splice, floor = result.accuracy.value[:, 0]
-    assert min(flip, splice) > floor + 0.2
+    flip, _, splice, baseline = result.accuracy.value[:, 0]
+    assert min(flip, splice) > baseline + 0.2
     assert result.difference.significant[-1].all()
     split = split_sentences(X, random_state=0)
     expected = SpLiCEExtractor(words).fit(X[split.train]).score(X[split.test], Y[split.test])
     assert splice == pytest.approx(expected)
 
 
-# --- Bad input, before any training ----------------------------------------------------------
+# --- Invalid input --------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -518,12 +585,12 @@ BAD = [
 
 
 @pytest.mark.usefixtures("no_training")
-@pytest.mark.parametrize(("verb", "arguments", "options", "message"), BAD)
-def test_bad_input_is_refused_before_training(
-    verb: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any], message: str
+@pytest.mark.parametrize(("diagnosis", "arguments", "options", "message"), BAD)
+def test_invalid_input_is_rejected_before_training(
+    diagnosis: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        verb(*arguments, **{**FAST, **options})
+        diagnosis(*arguments, **{**FAST, **options})
 
 
 @pytest.mark.parametrize(
@@ -538,6 +605,6 @@ def test_bad_input_is_refused_before_training(
         ({"groups": np.zeros(N)}, "the split has"),
     ],
 )
-def test_bad_splits_are_refused(options: dict[str, Any], message: str) -> None:
+def test_invalid_split_arguments_are_rejected(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         split_sentences(GOOD, **options)

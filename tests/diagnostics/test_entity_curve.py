@@ -1,4 +1,4 @@
-"""entity_recall_curve: entity_recall at every point, what the bias does to names, and what it refuses."""
+"""entity_recall_curve: agreement with entity_recall, effect of the bias, and invalid input."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def with_bias_of(model: FLiPExtractor, bias: np.ndarray) -> FLiPExtractor:
     return changed
 
 
-# ------------------------------------------------------------------ what it gives
+# ------------------------------------------------------------------ results
 
 
-def test_every_point_is_entity_recall(problem: Problem) -> None:
+def test_every_point_equals_entity_recall(problem: Problem) -> None:
     noise = np.random.default_rng(1).normal(size=problem.X.shape)
     views = {"text": problem.X, "speech": problem.X + noise}
     curve = problem.curve(X=views, ks=[3, 1, 7, 3])
@@ -76,26 +76,26 @@ def test_every_point_is_entity_recall(problem: Problem) -> None:
         for v, view in enumerate(views.values()):
             keywords = model.extract_keywords(view, top_k=7)
             for i, k in enumerate((1, 3, 7)):
-                at = entity_recall(problem.names, keywords, k)
+                result = entity_recall(problem.names, keywords, k)
                 for name in METRICS:
-                    expected = getattr(at, name).value
+                    expected = getattr(result, name).value
                     assert getattr(curve, name).value[b, v, i] == pytest.approx(expected)
     gain = curve.recall_strict.value[1] - curve.recall_strict.value[0]
     np.testing.assert_allclose(curve.difference.value, gain)
 
 
-def test_names_rise_without_the_bias(problem: Problem) -> None:
+def test_recall_is_higher_without_the_bias(problem: Problem) -> None:
     curve = problem.curve()
     assert (curve.difference.value[0, :3] > 0.2).all()
     assert curve.difference.significant[0, :3].all()
 
 
-def test_a_bias_that_is_the_same_for_all_words_hides_nothing(problem: Problem) -> None:
+def test_constant_bias_changes_nothing(problem: Problem) -> None:
     flat = problem.curve(model=with_bias_of(problem.flip, np.full(12, -2.5)))
     np.testing.assert_array_equal(flat.recall_strict.value[0], flat.recall_strict.value[1])
     assert not flat.difference.value.any()
     assert not flat.difference.significant.any()
-    # One that favours the names turns it round.
+    # A bias that favours the names reverses the difference.
     loud = problem.curve(model=with_bias_of(problem.flip, np.array([-50.0] * 6 + [0] * 6)))
     assert (loud.difference.value <= 0).all()
     assert loud.difference.value[0, 0] < 0
@@ -112,7 +112,7 @@ def test_recall_grows_with_k_up_to_the_ceiling(problem: Problem) -> None:
     assert curve.difference.value[0, -1] == 0
 
 
-def test_names_out_of_the_vocabulary_lower_the_ceiling(problem: Problem) -> None:
+def test_out_of_vocabulary_names_lower_the_ceiling(problem: Problem) -> None:
     n = len(problem.names)
     entities: list[list[str]] = [[] for _ in range(n)]
     entities[0] = ["NEW York", "New Jersey"]
@@ -123,7 +123,7 @@ def test_names_out_of_the_vocabulary_lower_the_ceiling(problem: Problem) -> None
     assert (curve.n_names, curve.n_out_of_vocabulary) == (4, 2)
     assert curve.ceiling == pytest.approx((0.5 + 0 + 1) / 3)
     np.testing.assert_allclose(curve.recall_strict.value.ravel(), curve.ceiling)
-    # A word that training never saw is never given.
+    # A word that is not in the training text is never extracted.
     unseen = copy.copy(problem.flip)
     unseen.word_counts_ = problem.flip.word_counts_.copy()
     unseen.word_counts_[WORDS.index("alice")] = 0
@@ -131,12 +131,12 @@ def test_names_out_of_the_vocabulary_lower_the_ceiling(problem: Problem) -> None
     assert fewer.n_out_of_vocabulary == 3
 
 
-def test_more_words_than_there_are_add_nothing(problem: Problem) -> None:
+def test_k_above_the_vocabulary_size(problem: Problem) -> None:
     few, many = problem.curve(ks=[12]), problem.curve(ks=[5000])
     assert same(few, many)
 
 
-def test_the_model_stays_as_it_is_and_its_use_bias_means_nothing(problem: Problem) -> None:
+def test_model_is_not_changed_and_its_use_bias_is_not_used(problem: Problem) -> None:
     before = dict(vars(problem.flip))
     curve = problem.curve()
     assert vars(problem.flip).keys() == before.keys()
@@ -155,7 +155,7 @@ def test_equal_views_have_equal_curves(problem: Problem) -> None:
             np.testing.assert_allclose(view, one, rtol=1e-12, atol=1e-12)
 
 
-def test_the_order_of_sentences_means_nothing(problem: Problem) -> None:
+def test_order_of_sentences_does_not_matter(problem: Problem) -> None:
     order = np.random.default_rng(2).permutation(len(problem.names))
     moved = problem.curve(X=problem.X[order], entities=[problem.names[i] for i in order])
     for name in METRICS:
@@ -163,7 +163,7 @@ def test_the_order_of_sentences_means_nothing(problem: Problem) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
-def test_sentences_without_names_change_nothing(problem: Problem) -> None:
+def test_sentences_without_names_are_left_out(problem: Problem) -> None:
     curve = problem.curve()
     assert curve.n_skipped == sum(not row for row in problem.names)
     named = [i for i, row in enumerate(problem.names) if row]
@@ -172,7 +172,7 @@ def test_sentences_without_names_change_nothing(problem: Problem) -> None:
     assert alone.n_skipped == 0
 
 
-def test_kinds_of_input_mean_nothing(problem: Problem) -> None:
+def test_input_types(problem: Problem) -> None:
     curve = problem.curve()
     for entities in (
         pd.Series(problem.names),
@@ -194,7 +194,7 @@ def test_kinds_of_input_mean_nothing(problem: Problem) -> None:
 # ------------------------------------------------------------------ intervals
 
 
-def test_intervals_hold_the_value_and_shrink_with_the_level(problem: Problem) -> None:
+def test_intervals_contain_the_value_and_shrink_with_the_level(problem: Problem) -> None:
     wide, narrow = problem.curve(confidence=0.99), problem.curve(confidence=0.5)
     for name in (*METRICS, "difference"):
         outer, inner = getattr(wide, name), getattr(narrow, name)
@@ -205,19 +205,19 @@ def test_intervals_hold_the_value_and_shrink_with_the_level(problem: Problem) ->
         assert (outer.low <= outer.value + slack).all()
         assert (outer.value <= outer.high + slack).all()
     assert (wide.recall_strict.low[..., :2] < narrow.recall_strict.low[..., :2]).all()
-    # Both curves see the same resamples, so their difference is known better than each of them.
+    # Both curves use the same resamples, so the interval of their difference is shorter than the sum.
     both = wide.recall_strict.high - wide.recall_strict.low
     assert (wide.difference.high - wide.difference.low < both.sum(axis=0) + 1e-12).all()
 
 
-def test_the_same_seed_gives_the_same_bits(problem: Problem) -> None:
+def test_same_seed_gives_the_same_bits(problem: Problem) -> None:
     first, again, other = (problem.curve(random_state=seed) for seed in (3, 3, 4))
     assert same(first, again)
     assert not same(first, other)
     np.testing.assert_array_equal(first.recall_strict.value, other.recall_strict.value)
 
 
-# ------------------------------------------------------------------ bad input
+# ------------------------------------------------------------------ invalid input
 
 
 def _without(X: np.ndarray) -> np.ndarray:
@@ -255,11 +255,11 @@ def _without(X: np.ndarray) -> np.ndarray:
         (lambda p: {"X": {}}, "views is empty"),
     ],
 )
-def test_bad_input_is_refused_before_any_scoring(
+def test_invalid_input_is_rejected_before_scoring(
     change: Any, message: str, problem: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scored = lambda *_, **__: pytest.fail("words were scored")  # noqa: E731
-    monkeypatch.setattr(FLiPExtractor, "extract_keywords", scored)
+    monkeypatch.setattr("flip_sklearn.estimation.scoring.make_scorer", scored)
     with pytest.raises(ValueError, match=message):
         problem.curve(**change(problem))
 
@@ -267,7 +267,7 @@ def test_bad_input_is_refused_before_any_scoring(
 # ------------------------------------------------------------------ tables
 
 
-def test_the_table_is_tidy(problem: Problem) -> None:
+def test_to_frame(problem: Problem) -> None:
     curve = problem.curve(X={"a": problem.X, "b": problem.X[::-1]})
     table = curve.to_frame()
     assert table.columns.tolist() == [

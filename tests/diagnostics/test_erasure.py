@@ -1,4 +1,4 @@
-"""Word erasure: the projection's theorems, what it leaves alone, and what it cannot do."""
+"""Word erasure: optimality of the projection, unchanged rows, input types and invalid input."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize, nnls
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
 from flip_sklearn import FLiPExtractor
+from flip_sklearn.backend.scoring.products import DenseProduct
 from flip_sklearn.diagnostics import ErasedWords, erase_words
+from flip_sklearn.estimation import scoring
 from tests.helpers.planted import planted
 
 WORDS = [
@@ -45,8 +47,8 @@ def model(data):
     return flip.fit(data.X, data.Y)
 
 
-def made_up(d: int, n_words: int, rank: int, seed: int) -> FLiPExtractor:
-    """A model with random factors: the theorems do not ask where they come from."""
+def random_model(d: int, n_words: int, rank: int, seed: int) -> FLiPExtractor:
+    """A model with random factors."""
     rng = np.random.default_rng(seed)
     flip = FLiPExtractor(vocabulary=[f"word{j}" for j in range(n_words)])
     flip.word_embeddings_ = rng.normal(size=(n_words, rank))
@@ -73,12 +75,14 @@ problems = st.tuples(
 @given(problems)
 @settings(max_examples=40, deadline=None)
 def test_result_is_the_projection_on_the_polar_cone(problem) -> None:
-    """Feasible, and Moreau: the step is in the cone of the directions and orthogonal to what is left."""
+    """Feasible, and the step is in the cone of the directions and orthogonal to the result (Moreau)."""
     d, m, rank, seed = problem
-    model = made_up(d, m + 3, rank, seed)
+    model = random_model(d, m + 3, rank, seed)
     words = [f"word{j}" for j in range(m)]
     X = np.random.default_rng(seed).normal(size=(7, d))
     G, erased = directions(model, words), erase_words(model, X, words)
+    unit = G / np.linalg.norm(G, axis=1, keepdims=True)
+    assume((unit @ unit.T).min() > -1 + 1e-6)  # nearly opposite directions need huge weights
     left, step = erased.X - model.embedding_mean_, X - erased.X
     scale = (
         np.linalg.norm(G, axis=1).max() * np.linalg.norm(X - model.embedding_mean_, axis=1).max()
@@ -115,7 +119,7 @@ def test_no_feasible_point_is_closer(model, data) -> None:
 
 
 def test_one_word_by_hand() -> None:
-    model = made_up(3, 4, 2, seed=1)
+    model = random_model(3, 4, 2, seed=1)
     g = directions(model, ["word2"])[0]
     x = model.embedding_mean_ + 0.7 * g
     erased = erase_words(model, x[None], "word2")
@@ -141,8 +145,8 @@ def test_scores_and_ranks_are_those_of_the_model(model, data) -> None:
     model.set_params(use_bias=True)
 
 
-def test_of_equal_scores_the_lower_word_is_first() -> None:
-    model = made_up(3, 6, 2, seed=1).set_params(use_bias=False)
+def test_ties_are_ranked_by_column() -> None:
+    model = random_model(3, 6, 2, seed=1).set_params(use_bias=False)
     # Whole numbers: products may round equal columns differently.
     for name in ("word_embeddings_", "projection_", "embedding_mean_"):
         setattr(model, name, np.round(3 * getattr(model, name)))
@@ -152,8 +156,8 @@ def test_of_equal_scores_the_lower_word_is_first() -> None:
     np.testing.assert_array_equal(np.diff(erased.rank_before, axis=1), 1)
 
 
-def test_planted_words_go_and_others_stay() -> None:
-    """With orthogonal words, erasing one takes its coordinate and nothing else."""
+def test_other_words_are_kept() -> None:
+    """With orthogonal words, erasing one changes only its coordinate."""
     rng = np.random.default_rng(0)
     Y = rng.poisson(0.4, size=(600, 5))
     basis = np.linalg.qr(rng.normal(size=(8, 8)))[0][:5]
@@ -174,7 +178,7 @@ def test_planted_words_go_and_others_stay() -> None:
     assert ((both + step - mean) @ g > 0).all()
 
 
-def test_untouched_rows_are_the_same_bits(model, data) -> None:
+def test_rows_without_the_words_are_the_same_bits(model, data) -> None:
     for X in (data.X, data.X.astype(np.float32)):
         erased = erase_words(model, X, ["beach"])
         free = erased.score_before[:, 0] <= 0
@@ -186,7 +190,7 @@ def test_untouched_rows_are_the_same_bits(model, data) -> None:
         assert (erased.cosine[~free] < 1).all()
 
 
-def test_erasing_again_moves_nothing(model, data) -> None:
+def test_erasing_again_changes_nothing(model, data) -> None:
     words = ["dog", "dogs", "cat", "run"]
     once = erase_words(model, data.X, words)
     twice = erase_words(model, once.X, words)
@@ -194,7 +198,7 @@ def test_erasing_again_moves_nothing(model, data) -> None:
     assert twice.distance.max() < 1e-10
 
 
-def test_more_words_move_further_and_rows_do_not_matter_to_each_other(model, data) -> None:
+def test_distance_grows_with_words_and_rows_are_independent(model, data) -> None:
     distances = [erase_words(model, data.X, WORDS[:k]).distance for k in (1, 2, 5, 9)]
     for fewer, more in itertools.pairwise(distances):
         assert (more >= fewer - 1e-9).all()
@@ -206,7 +210,7 @@ def test_more_words_move_further_and_rows_do_not_matter_to_each_other(model, dat
     np.testing.assert_allclose(alone, reordered.X, atol=1e-10)
 
 
-def test_formats(model, data) -> None:
+def test_input_types(model, data) -> None:
     words, X = ["red", "red", "blue"], data.X[:30]
     exact = erase_words(model, X, words)
     assert exact.words == ("red", "blue")
@@ -229,7 +233,7 @@ def test_formats(model, data) -> None:
     np.testing.assert_allclose(erase_words(sparse, X, words).X, exact.X, atol=1e-9)
 
 
-def test_lip_is_erased_too(data) -> None:
+def test_lip(data) -> None:
     flip = FLiPExtractor(rank=None, vocabulary=WORDS, max_iter=10, random_state=0).fit(
         data.X, data.Y
     )
@@ -238,23 +242,37 @@ def test_lip_is_erased_too(data) -> None:
     assert erased.score_after.max() < 1e-9
 
 
-def test_words_without_direction_and_the_mean_itself(data) -> None:
-    model = made_up(4, 5, 3, seed=0)
+def test_degenerate_directions(data) -> None:
+    model = random_model(4, 5, 3, seed=0)
     model.word_embeddings_[2] = 0  # as L1 leaves rare words
     X = np.vstack([model.embedding_mean_, np.zeros(4), np.ones(4)])
     erased = erase_words(model, X, ["word2"])
     np.testing.assert_array_equal(erased.X, X)
     assert not erased.score_before.any()
     assert np.isnan(erased.cosine[1])
-    opposite = made_up(4, 2, 3, seed=0)
+    opposite = random_model(4, 2, 3, seed=0)
     opposite.word_embeddings_[1] = -opposite.word_embeddings_[0]
     both = erase_words(opposite, X, ["word0", "word1"])  # the cone is a line
     np.testing.assert_allclose(both.score_after, 0, atol=1e-12)
-    twins = made_up(4, 3, 3, seed=0)
+    twins = random_model(4, 3, 3, seed=0)
     twins.word_embeddings_[1] = twins.word_embeddings_[0]
     np.testing.assert_allclose(
         erase_words(twins, X, ["word0", "word1"]).X, erase_words(twins, X, "word0").X, atol=1e-9
     )
+
+
+def test_all_blocks_share_one_scorer(model, data, monkeypatch) -> None:
+    """A is prepared once, not again for every block of rows."""
+    made, prepared = [], []
+    make_scorer, prepare = scoring.make_scorer, DenseProduct.__init__
+    monkeypatch.setattr(scoring, "make_scorer", lambda *args: made.append(1) or make_scorer(*args))
+    monkeypatch.setattr(
+        DenseProduct, "__init__", lambda *args, **kw: prepared.append(1) or prepare(*args, **kw)
+    )
+    monkeypatch.setattr("flip_sklearn.diagnostics.erasure._BLOCK_ELEMENTS", 50)
+    erase_words(model, data.X, ["man", "woman"])
+    assert len(data.X) > 50
+    assert (len(made), len(prepared)) == (1, 1)
 
 
 def test_blocks_do_not_change_the_result(model, data, monkeypatch) -> None:
@@ -266,7 +284,7 @@ def test_blocks_do_not_change_the_result(model, data, monkeypatch) -> None:
     assert (parts.rank_before == whole.rank_before).mean() > 0.99
 
 
-def test_table_and_text(model, data) -> None:
+def test_to_frame_and_repr(model, data) -> None:
     erased = erase_words(model, data.X[:3], ["dog", "sit"])
     table = erased.to_frame()
     assert list(table.columns) == [
@@ -296,12 +314,12 @@ def test_table_and_text(model, data) -> None:
         ([["dog"]], "which is not a str"),
     ],
 )
-def test_words_that_are_not_allowed(model, data, words, message) -> None:
+def test_invalid_words_are_rejected(model, data, words, message) -> None:
     with pytest.raises(ValueError, match=message.replace(".", r"\.")):
         erase_words(model, data.X, words)
 
 
-def test_unseen_words_and_other_models_are_refused(model, data) -> None:
+def test_unseen_words_and_other_models_are_rejected(model, data) -> None:
     Y = data.Y.toarray()
     Y[:, 4] = 0
     flip = FLiPExtractor(rank=2, vocabulary=WORDS, max_iter=2, random_state=0).fit(data.X, Y)

@@ -1,4 +1,4 @@
-"""word_recoverability: loops, keyword accuracy and planted losses, and what it refuses."""
+"""word_recoverability: comparison with loops and keyword accuracy, known losses, and invalid input."""
 
 from __future__ import annotations
 
@@ -42,27 +42,27 @@ def diagnose(Y: np.ndarray, scores: np.ndarray, by: Any, **options: Any) -> Word
 
 
 def some_data(n: int = 60, n_words: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Counts, and scores that know something of them."""
+    """Counts, and noisy scores of them."""
     rng = np.random.default_rng(seed)
     Y = rng.poisson(0.3, size=(n, n_words))
     return Y, (Y > 0) + rng.normal(size=Y.shape)
 
 
 def values(result: WordRecoverability) -> list[np.ndarray]:
-    """Everything but the intervals' ends."""
+    """All fields, without the ends of intervals."""
     parts = [getattr(result, f.name) for f in fields(result) if f.name != "band_baseline"]
     return [np.asarray(p.value if isinstance(p, Interval) else p, dtype=object) for p in parts]
 
 
 def arrays(result: WordRecoverability) -> list[np.ndarray]:
-    """The numbers of bands and of all words, ends of intervals included."""
+    """The intervals of bands and of all words."""
     parts = (result.band_recall, result.band_difference, result.overall)
     return [getattr(part, field.name) for part in parts for field in fields(part)]
 
 
 @pytest.fixture(scope="module")
-def heard() -> tuple[FLiPExtractor, np.ndarray, np.ndarray]:
-    """A fit whose embeddings hold nothing of the last five of 20 words; X and Y of other sentences."""
+def trained() -> tuple[FLiPExtractor, np.ndarray, np.ndarray]:
+    """A model of embeddings without the last five of 20 words, and X and Y of other sentences."""
     rng = np.random.default_rng(0)
     Y = rng.poisson(0.2, size=(1200, 20))
     code = rng.normal(size=(20, 24))
@@ -72,7 +72,7 @@ def heard() -> tuple[FLiPExtractor, np.ndarray, np.ndarray]:
     return flip, X[700:], Y[700:]
 
 
-# ------------------------------------------------------------------ what it gives
+# ------------------------------------------------------------------ results
 
 
 @st.composite
@@ -91,7 +91,7 @@ def problems(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, list[Any]]:
 
 @settings(max_examples=100, deadline=None)
 @given(problems())
-def test_it_is_what_loops_count(problem: tuple[np.ndarray, np.ndarray, list[Any]]) -> None:
+def test_result_equals_loops(problem: tuple[np.ndarray, np.ndarray, list[Any]]) -> None:
     Y, scores, labels = problem
     n, n_words = Y.shape
     hit, has = np.zeros(n_words, dtype=int), np.zeros(n_words, dtype=int)
@@ -124,7 +124,7 @@ def test_it_is_what_loops_count(problem: tuple[np.ndarray, np.ndarray, list[Any]
     )
 
 
-def test_words_sum_up_to_keyword_accuracy_weighted_by_words() -> None:
+def test_overall_is_keyword_accuracy_weighted_by_words() -> None:
     Y, scores = some_data()
     result = diagnose(Y, scores, "length")
     k = (Y > 0).sum(axis=1)
@@ -137,11 +137,11 @@ def test_words_sum_up_to_keyword_accuracy_weighted_by_words() -> None:
     assert mean == pytest.approx(weighted)
 
 
-def test_planted_losses_are_found(heard: tuple[FLiPExtractor, np.ndarray, np.ndarray]) -> None:
-    flip, X, Y = heard
-    by = ["heard"] * 15 + ["unheard"] * 5
+def test_lost_words_are_found(trained: tuple[FLiPExtractor, np.ndarray, np.ndarray]) -> None:
+    flip, X, Y = trained
+    by = ["kept"] * 15 + ["lost"] * 5
     result = word_recoverability(flip, X, Y, by=by, random_state=0)
-    assert result.bands == ("heard", "unheard")
+    assert result.bands == ("kept", "lost")
     assert result.band_difference.significant.all()
     assert result.band_recall.low[0] > 0.8
     assert result.band_recall.high[1] < 0.5
@@ -150,17 +150,17 @@ def test_planted_losses_are_found(heard: tuple[FLiPExtractor, np.ndarray, np.nda
     assert len(result.lost(100)) == 20
 
 
-def test_nothing_is_found_where_nothing_was_lost(
-    heard: tuple[FLiPExtractor, np.ndarray, np.ndarray],
+def test_no_difference_without_a_loss(
+    trained: tuple[FLiPExtractor, np.ndarray, np.ndarray],
 ) -> None:
-    flip, X, Y = heard
-    by = ["even", "odd"] * 7 + [None] * 6  # only words that are heard, labelled by nothing of them
+    flip, X, Y = trained
+    by = ["even", "odd"] * 7 + [None] * 6  # only words that the embeddings keep
     result = word_recoverability(flip, X, Y, by=by, random_state=0)
     assert not result.band_difference.significant.any()
     assert abs(result.band_difference.value).max() < 0.05
 
 
-def test_order_means_nothing() -> None:
+def test_order_does_not_matter() -> None:
     Y, scores = some_data()
     labels = np.array(["a", "b", "c"] * 4)
     result = diagnose(Y, scores, labels)
@@ -175,7 +175,7 @@ def test_order_means_nothing() -> None:
         np.testing.assert_array_equal(a, b)
 
 
-def test_counts_beyond_one_and_kinds_of_input_mean_nothing() -> None:
+def test_counts_above_one_and_input_types() -> None:
     Y, scores = some_data()
     result = diagnose(Y, scores, "length")
     for other in (3 * Y, sp.csr_array(Y), sp.coo_matrix(Y), pd.DataFrame(Y)):
@@ -184,7 +184,7 @@ def test_counts_beyond_one_and_kinds_of_input_mean_nothing() -> None:
             np.testing.assert_array_equal(a, b)
 
 
-def test_sentences_without_labelled_words_change_nothing() -> None:
+def test_sentences_without_labelled_words_are_left_out() -> None:
     Y, scores = some_data()
     labels = ["a", "b"] * 5 + [None, None]
     result = diagnose(Y, scores, labels)
@@ -201,7 +201,7 @@ def test_sentences_without_labelled_words_change_nothing() -> None:
 # ------------------------------------------------------------------ intervals
 
 
-def test_intervals_hold_the_value_and_shrink_with_the_level() -> None:
+def test_intervals_contain_the_value_and_shrink_with_the_level() -> None:
     Y, scores = some_data(n=200)
     wide = diagnose(Y, scores, ["a", "b", "c"] * 4, confidence=0.99, n_bootstrap=500)
     narrow = diagnose(Y, scores, ["a", "b", "c"] * 4, confidence=0.5, n_bootstrap=500)
@@ -215,7 +215,7 @@ def test_intervals_hold_the_value_and_shrink_with_the_level() -> None:
     np.testing.assert_array_equal(wide.band_difference.significant, both)
 
 
-def test_the_same_seed_gives_the_same_bits() -> None:
+def test_same_seed_gives_the_same_bits() -> None:
     Y, scores = some_data()
     first, second, third = (diagnose(Y, scores, "length", random_state=s) for s in (3, 3, 4))
     for a, b in zip(arrays(first), arrays(second), strict=True):
@@ -224,7 +224,7 @@ def test_the_same_seed_gives_the_same_bits() -> None:
     assert first.overall.value == third.overall.value
 
 
-def test_a_ratio_of_sums_is_resampled_as_one() -> None:
+def test_bootstrap_of_a_ratio_of_sums() -> None:
     rng = np.random.default_rng(0)
     parts, wholes = rng.integers(0, 3, size=(9, 2)), rng.integers(3, 6, size=(9, 2))
     groups = np.array([0, 0, 1, 2, 2, 2, 3, 4, 5])
@@ -238,13 +238,13 @@ def test_a_ratio_of_sums_is_resampled_as_one() -> None:
         slow.append(parts[rows].sum(axis=0) / wholes[rows].sum(axis=0))
     np.testing.assert_allclose(bootstrap.samples, slow)
     np.testing.assert_allclose(bootstrap.mean, parts.sum(axis=0) / wholes.sum(axis=0))
-    # A value out of one each is a mean.
+    # With denominators of one, it is a mean.
     plain = PairedBootstrap(parts, groups, 40, 0.9, 7)
     ones = PairedBootstrap(parts, groups, 40, 0.9, 7, denominators=np.ones_like(parts))
     np.testing.assert_array_equal(plain.samples, ones.samples)
 
 
-def test_a_band_too_rare_for_an_interval_has_none() -> None:
+def test_rare_band_has_no_interval() -> None:
     Y, scores = some_data()
     Y[:, 0] = 0
     Y[0, 0] = 1
@@ -256,7 +256,7 @@ def test_a_band_too_rare_for_an_interval_has_none() -> None:
     assert np.isfinite(result.band_recall.low[0])
 
 
-def test_words_have_the_interval_of_wilson() -> None:
+def test_word_intervals_are_wilson_intervals() -> None:
     Y, scores = some_data()
     Y[:, 3] = 0
     result = diagnose(Y, scores, "length", confidence=0.9)
@@ -270,14 +270,14 @@ def test_words_have_the_interval_of_wilson() -> None:
         assert (interval.low[j], interval.high[j]) == pytest.approx((expected.low, expected.high))
 
 
-def test_a_word_missed_once_does_not_lead() -> None:
+def test_words_with_one_sentence_are_ranked_behind() -> None:
     n = 40
     Y = np.zeros((n, 4), dtype=int)
     scores = np.zeros((n, 4))
     Y[:, 0] = scores[:, 0] = 1  # always found
-    Y[:30, 1] = 1  # there 30 times, never found
+    Y[:30, 1] = 1  # in 30 sentences, never found
     scores[:30, 2] = 0.5
-    Y[39, 3] = 1  # there once, not found
+    Y[39, 3] = 1  # in one sentence, not found
     scores[39, 2] = 0.5
     result = diagnose(Y, scores, ["x"] * 4)
     assert result.recall[[1, 3]].tolist() == [0, 0]
@@ -288,15 +288,15 @@ def test_a_word_missed_once_does_not_lead() -> None:
     assert left_out.lost(2, min_count=1) == ["w3", "w0"]
 
 
-def test_the_baseline_is_what_a_model_finds_that_guesses() -> None:
+def test_baseline_equals_a_model_of_frequencies() -> None:
     Y, scores = some_data()
     counts = np.random.default_rng(5).integers(1, 1000, size=12)
     result = word_recoverability(
         Scored(names(12), counts), scores, Y, n_bootstrap=50, random_state=0
     )
-    always = np.tile(counts.astype(float), (len(Y), 1))
+    frequencies = np.tile(counts.astype(float), (len(Y), 1))
     guess = word_recoverability(
-        Scored(names(12), counts), always, Y, n_bootstrap=50, random_state=0
+        Scored(names(12), counts), frequencies, Y, n_bootstrap=50, random_state=0
     )
     for baseline in (result.band_baseline, guess.band_baseline):
         assert baseline is not None
@@ -319,7 +319,7 @@ def banded(counts: list[float], by: Any = "frequency", **options: Any) -> WordRe
     return word_recoverability(model, np.eye(n), np.eye(n), by=by, n_bootstrap=10, **options)
 
 
-def test_bands_of_frequency_are_powers_of_ten() -> None:
+def test_bands_of_frequency() -> None:
     counts = [0, 0.5, 1, 9, 9.5, 10, 99, 100, 999, 1000, 12345, 10**6]
     result = banded(counts)
     assert result.band.tolist() == [
@@ -334,7 +334,7 @@ def test_bands_of_frequency_are_powers_of_ten() -> None:
     assert banded([5, 50], n_bands=30).bands == ("1-9", "10-99")
 
 
-def test_bands_of_length_are_two_characters_wide() -> None:
+def test_bands_of_length() -> None:
     words = ["a", "abc", "abcd", "abcde", "abcdef", "a" * 9, "a" * 10, "a" * 30]
     model = Scored(words)
     bands = word_recoverability(model, np.eye(8), np.eye(8), by="length", n_bootstrap=10)
@@ -353,7 +353,7 @@ def test_bands_without_an_occurrence_are_not_listed() -> None:
     assert not result.band_difference.significant[0]
 
 
-def test_all_ways_of_grouping_agree() -> None:
+def test_forms_of_labels() -> None:
     Y, scores = some_data()
     labels = ["noun", None, "verb", "noun"] * 3
     table = {word: label for word, label in zip(names(12), labels, strict=True) if label}
@@ -367,7 +367,7 @@ def test_all_ways_of_grouping_agree() -> None:
             np.testing.assert_array_equal(a, b)
 
 
-def test_labels_may_be_of_any_kind() -> None:
+def test_label_types() -> None:
     Y, scores = some_data()
     assert diagnose(Y, scores, len).bands == (2, 3)
     assert diagnose(Y, scores, [10, 9] * 6).bands == (9, 10)
@@ -377,7 +377,7 @@ def test_labels_may_be_of_any_kind() -> None:
     assert diagnose(Y, scores, ["b", 1, "a"] * 4).bands == ("b", 1, "a")
 
 
-# ------------------------------------------------------------------ bad input
+# ------------------------------------------------------------------ invalid input
 
 
 @pytest.mark.parametrize(
@@ -403,7 +403,7 @@ def test_labels_may_be_of_any_kind() -> None:
         ({"model": FLiPExtractor()}, "has no vocabulary_; pass a fitted FLiPExtractor"),
     ],
 )
-def test_bad_input_is_refused_before_any_scoring(
+def test_invalid_input_is_rejected_before_scoring(
     change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "find_words", lambda *_: pytest.fail("words were scored"))
@@ -413,16 +413,16 @@ def test_bad_input_is_refused_before_any_scoring(
         word_recoverability(**arguments)
 
 
-def test_single_words_are_no_bands() -> None:
+def test_too_many_bands_are_rejected() -> None:
     n = 1001
     with pytest.raises(ValueError, match=re.escape("makes 1001 bands; group words into at most")):
         word_recoverability(Scored(names(n)), np.eye(n), np.eye(n), by=str)
 
 
-def test_embeddings_that_are_wrong_are_refused(
-    heard: tuple[FLiPExtractor, np.ndarray, np.ndarray],
+def test_invalid_embeddings_are_rejected(
+    trained: tuple[FLiPExtractor, np.ndarray, np.ndarray],
 ) -> None:
-    flip, X, Y = heard
+    flip, X, Y = trained
     broken = X.copy()
     broken[3, 0] = np.nan
     with pytest.raises(ValueError, match="NaN"):
@@ -437,8 +437,8 @@ def test_embeddings_that_are_wrong_are_refused(
             method(min_count=0)
 
 
-def test_the_model_stays_as_it_is(heard: tuple[FLiPExtractor, np.ndarray, np.ndarray]) -> None:
-    flip, X, Y = heard
+def test_model_is_not_changed(trained: tuple[FLiPExtractor, np.ndarray, np.ndarray]) -> None:
+    flip, X, Y = trained
     before = dict(vars(flip))
     word_recoverability(flip, X, Y, n_bootstrap=10, verbose=1)
     assert vars(flip).keys() == before.keys()
@@ -448,7 +448,7 @@ def test_the_model_stays_as_it_is(heard: tuple[FLiPExtractor, np.ndarray, np.nda
 # ------------------------------------------------------------------ tables
 
 
-def test_tables_are_tidy() -> None:
+def test_to_frame() -> None:
     Y, scores = some_data()
     result = diagnose(Y, scores, ["a", "b", None] * 4)
     table = result.to_frame()

@@ -1,4 +1,4 @@
-"""Why two vectors match: parts that add up, symmetry, words found that were planted."""
+"""explain_similarity: sums of parts, symmetry, and known words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 
 from flip_sklearn import FLiPExtractor
 from flip_sklearn.diagnostics import SimilarityExplanation, explain_similarity
-from tests.diagnostics.test_erasure import made_up
+from tests.diagnostics.test_erasure import random_model
 
 NAMES = ["dog", "cat", "red", "green", "snow"]
 
@@ -23,8 +23,8 @@ def total(result: SimilarityExplanation) -> float:
 
 
 def orthogonal(n_words: int = 5, d: int = 5) -> FLiPExtractor:
-    """Word j is the axis j: directions and patterns are both 2 e_j and e_j / 2 times the length of a_j."""
-    model = made_up(d, n_words, n_words, seed=0)
+    """Word j is axis j: with |a_j| = 1, its direction is 2 e_j and its pattern e_j / 2."""
+    model = random_model(d, n_words, n_words, seed=0)
     model.vocabulary_ = np.array([*NAMES, *(f"word{j}" for j in range(5, n_words))], dtype=object)
     model.projection_ = 2 * np.eye(n_words, d)
     model.word_embeddings_ = np.eye(n_words)
@@ -39,9 +39,9 @@ problems = st.tuples(
 
 @given(problems, st.sampled_from([0.0, 0.05, 0.5]))
 @settings(max_examples=40, deadline=None)
-def test_parts_add_up_and_exchange(problem, threshold) -> None:
+def test_parts_add_up_and_are_symmetric(problem, threshold) -> None:
     d, n_words, rank, seed = problem
-    model = made_up(d, n_words, rank, seed)
+    model = random_model(d, n_words, rank, seed)
     x1, x2 = np.random.default_rng(seed + 1).normal(size=(2, d)) * [[1.0], [3.0]]
     result = explain_similarity(model, x1, x2, threshold=threshold)
     cosine = x1 @ x2 / np.linalg.norm(x1) / np.linalg.norm(x2)
@@ -68,10 +68,10 @@ def test_parts_add_up_and_exchange(problem, threshold) -> None:
 
 @given(problems)
 @settings(max_examples=25, deadline=None)
-def test_without_threshold_each_embedding_is_projected_on_the_cone_of_patterns(problem) -> None:
-    """Least squares with s >= 0 over all words, by another solver; then its rest says the residual."""
+def test_threshold_zero_is_a_projection_on_the_cone_of_patterns(problem) -> None:
+    """Compare with non-negative least squares over all words by another solver."""
     d, n_words, rank, seed = problem
-    model = made_up(d, n_words, rank, seed)
+    model = random_model(d, n_words, rank, seed)
     x = np.random.default_rng(seed + 1).normal(size=(2, d))
     result = explain_similarity(model, *x, threshold=0.0)
     patterns = model.word_embeddings_ @ np.linalg.pinv(model.projection_).T
@@ -97,7 +97,7 @@ def test_orthogonal_words_by_hand() -> None:
     [(first, second, value)] = result.pairs()
     assert (first, second) == ("dog", "dog")
     np.testing.assert_allclose([value, result.cosine], 12 / 25)
-    # Words that are not alike, on patterns that are: the pair goes half to each.
+    # Two words with similar patterns: each gets half of the contribution of the pair.
     model.word_embeddings_[1] = [0.6, 0.8, 0, 0, 0]
     model.word_embeddings_[:, 2:] = 0
     result = explain_similarity(model, [1.0, 0, 0, 0, 0], [0.6, 0.8, 0, 0, 0])
@@ -105,8 +105,8 @@ def test_orthogonal_words_by_hand() -> None:
     np.testing.assert_allclose(result.contribution, [0.3, 0.3])
 
 
-def test_mean_and_rest_by_hand() -> None:
-    """What lies outside of every word is residual, the mean is common, opposite parts are negative."""
+def test_mean_and_residual_by_hand() -> None:
+    """Parts outside of all words are residual, the mean is common, opposite parts are negative."""
     model = orthogonal()
     model.embedding_mean_ = np.array([0.0, 0, 0, 0, 2])
     model.word_embeddings_[3:] = 0
@@ -115,7 +115,7 @@ def test_mean_and_rest_by_hand() -> None:
     np.testing.assert_allclose(
         [result.common, result.residual, *result.contribution], [4 / 6, -1 / 6, 1 / 6]
     )
-    # An embedding at the mean has no words; one against every word neither.
+    # The mean has no words, and neither has an embedding opposite to every word.
     for x in (model.embedding_mean_, model.embedding_mean_ - [1, 1, 1, 0, 0]):
         nothing = explain_similarity(model, x, x)
         assert len(nothing.words) == 0
@@ -127,8 +127,8 @@ def test_mean_and_rest_by_hand() -> None:
     assert "0.67 common - 0.08 dog - 0.08 cat" in repr(apart)
 
 
-def test_an_embedding_with_itself() -> None:
-    model = made_up(6, 20, 6, seed=0)
+def test_embedding_with_itself() -> None:
+    model = random_model(6, 20, 6, seed=0)
     x = np.random.default_rng(5).normal(size=6)
     result = explain_similarity(model, x, x)
     assert abs(result.cosine - 1) < 1e-12
@@ -136,9 +136,9 @@ def test_an_embedding_with_itself() -> None:
     np.testing.assert_allclose(result.parts, result.parts.T, atol=1e-12)
 
 
-def test_turning_everything_changes_nothing() -> None:
+def test_invariance_to_rotation() -> None:
     """A rotation of the embeddings, and a change of basis of the latents."""
-    model, rng = made_up(6, 15, 4, seed=1), np.random.default_rng(2)
+    model, rng = random_model(6, 15, 4, seed=1), np.random.default_rng(2)
     x = rng.normal(size=(2, 6))
     before = explain_similarity(model, *x)
     turn, basis = np.linalg.qr(rng.normal(size=(6, 6)))[0], np.linalg.qr(rng.normal(size=(4, 4)))[0]
@@ -151,8 +151,8 @@ def test_turning_everything_changes_nothing() -> None:
     np.testing.assert_allclose(before.residual, after.residual, atol=1e-9)
 
 
-def test_length_changes_nothing_where_the_mean_is_zero() -> None:
-    model = made_up(6, 15, 4, seed=1)
+def test_length_does_not_matter_if_the_mean_is_zero() -> None:
+    model = random_model(6, 15, 4, seed=1)
     model.embedding_mean_ = np.zeros(6)
     x1, x2 = np.random.default_rng(2).normal(size=(2, 6))
     one, other = explain_similarity(model, x1, x2), explain_similarity(model, 5 * x1, x2 / 3)
@@ -162,7 +162,7 @@ def test_length_changes_nothing_where_the_mean_is_zero() -> None:
 
 @pytest.fixture(scope="module")
 def trained():
-    """Thirty words with patterns that are not orthogonal, unequally scaled, and a shared offset."""
+    """A model of thirty words with unequally scaled patterns that are not orthogonal, and an offset."""
     rng = np.random.default_rng(0)
     basis = rng.normal(size=(30, 16)) * np.geomspace(3, 0.5, 16)
     Y = rng.poisson(0.1, size=(1500, 30))
@@ -171,7 +171,7 @@ def trained():
     return flip, basis
 
 
-def test_planted_shared_words_carry_the_cosine(trained) -> None:
+def test_shared_words_contribute_most(trained) -> None:
     flip, basis = trained
     rng = np.random.default_rng(1)
     found, pairs_found, chance = [], [], []
@@ -187,7 +187,7 @@ def test_planted_shared_words_carry_the_cosine(trained) -> None:
     assert np.mean(chance) < 0.1  # negative control
 
 
-def test_higher_threshold_takes_fewer_words(trained) -> None:
+def test_higher_threshold_selects_fewer_words(trained) -> None:
     flip, basis = trained
     x1, x2 = basis[[0, 1, 2, 3]].sum(axis=0) + 2, basis[[0, 4, 5, 6]].sum(axis=0) + 2
     sizes = [len(explain_similarity(flip, x1, x2, threshold=t).words) for t in (0, 0.1, 0.3, 0.9)]
@@ -195,7 +195,7 @@ def test_higher_threshold_takes_fewer_words(trained) -> None:
     assert sizes[0] > sizes[-1] == 2
 
 
-def test_formats(trained) -> None:
+def test_input_types(trained) -> None:
     flip, basis = trained
     x1, x2 = basis[0] + basis[1], basis[1] + basis[2]
     expected = explain_similarity(flip, x1, x2)
@@ -220,8 +220,8 @@ def test_formats(trained) -> None:
     assert abs(total(explain_similarity(lip, x1, x2)) - expected.cosine) < 1e-12
 
 
-def test_latents_of_no_use_do_not_break_it() -> None:
-    model = made_up(4, 8, 6, seed=0)  # more latents than dimensions, two of them alike
+def test_redundant_latents() -> None:
+    model = random_model(4, 8, 6, seed=0)  # more latents than dimensions, two of them alike
     model.projection_[5] = model.projection_[4]
     x1, x2 = np.random.default_rng(3).normal(size=(2, 4))
     result = explain_similarity(model, x1, x2)
@@ -229,7 +229,7 @@ def test_latents_of_no_use_do_not_break_it() -> None:
     assert np.abs(result.contribution).max() < 10
 
 
-def test_table_pairs_and_text(trained) -> None:
+def test_to_frame_pairs_and_repr(trained) -> None:
     flip, basis = trained
     result = explain_similarity(flip, basis[:3].sum(axis=0) + 2, basis[1:4].sum(axis=0) + 2)
     table = result.to_frame()
@@ -248,7 +248,7 @@ def test_table_pairs_and_text(trained) -> None:
         result.pairs(0)
 
 
-def test_errors(trained) -> None:
+def test_invalid_input_is_rejected(trained) -> None:
     flip, basis = trained
     x = basis[0]
     with pytest.raises(ValueError, match="x2 has 3 rows; pass one embedding"):
