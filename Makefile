@@ -1,4 +1,4 @@
-# Two commands do everything: `make demo` and `make test`.
+# The main targets are `make demo`, `make report` and `make test`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,14 +19,14 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 bench: $(VENV)/.test
-	$(BIN)/python benchmarks/bench_fit.py
+	$(BIN)/python -m benchmarks.bench_fit
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or later is needed; name one with: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# torch first, at its pin: left to another package's range, pip may pick a build several GB larger.
+# Install the pinned torch first: as a dependency of another package, pip may choose a build several GB larger.
 $(VENV)/.torch: constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) torch
 	@touch $@

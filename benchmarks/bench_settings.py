@@ -1,17 +1,16 @@
-"""What rank, l1_strength and use_bias do: accuracy, zeros and seconds, as a Markdown table.
+"""Accuracy, zeros and seconds of several parameter settings, as a Markdown table.
 
-    python benchmarks/bench_settings.py                      # the captions, as in docs/performance.md
-    python benchmarks/bench_settings.py --solver --rows 12000   # the solver's constants, as in docs/solver.md
-    python benchmarks/bench_settings.py --rows 3000          # a quick look
+    python -m benchmarks.bench_settings                          # the table of docs/performance.md
+    python -m benchmarks.bench_settings --solver --rows 12000    # constants of the solver: docs/solver.md
+    python -m benchmarks.bench_settings --rows 3000              # a quick test
 
-Reads captions.{train,dev}.en.{txt.gz,npy} from --data, counts words with
-CountVectorizer(strip_accents="ascii") fitted on the training part, and scores on all dev rows.
+The captions are captions.{train,dev}.en.{txt.gz,npy} in the folder --data. The vocabulary is that of the
+training rows; the accuracy is measured on all dev rows.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
 import time
 import warnings
 from pathlib import Path
@@ -20,14 +19,13 @@ from unittest import mock
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.feature_extraction.text import CountVectorizer
 from tqdm import tqdm
 
+from benchmarks.data import DEFAULT_DATA, load_captions, positive_int
 from flip_sklearn import FLiPExtractor
 from flip_sklearn.backend.fit import optimizer, whitening
 from flip_sklearn.backend.fit.whitening import Moments, Whitening
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SETTINGS: list[dict[str, Any]] = [
     {},
     {"solver": "exact"},
@@ -48,10 +46,17 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 
-# The solver's own constants, which are no parameters: (what it shows, module, name, value).
+def centered_only(moments: Moments, ridge: float | None = None) -> Whitening:
+    """Center and scale the embeddings by one factor, in place of whitening."""
+    d = len(moments.mean)
+    scale = np.sqrt(np.trace(moments.scatter) / moments.weight / d)
+    return Whitening(moments.mean, np.eye(d) / scale, np.eye(d) * scale)
+
+
+# Constants of the solver that are not parameters: (description, module, name, value).
 CONSTANTS: list[tuple[str, Any, str, Any]] = [
-    ("as it is", optimizer, "B_RATE", optimizer.B_RATE),
-    ("centred and scaled, not whitened", Whitening, "from_moments", None),
+    ("default", optimizer, "B_RATE", optimizer.B_RATE),
+    ("centered and scaled, not whitened", Whitening, "from_moments", centered_only),
     ("no averaging of the iterates", optimizer, "AVERAGE_DECAY", 0.0),
     ("averaging over ten times as long", optimizer, "AVERAGE_DECAY", 0.999),
     ("B as fast as A (B_RATE 1)", optimizer, "B_RATE", 1.0),
@@ -63,58 +68,42 @@ CONSTANTS: list[tuple[str, Any, str, Any]] = [
 ]
 
 
-def centred_only(moments: Moments, ridge: float | None = None) -> Whitening:
-    """What is left of whitening without the rotation and scaling of single directions."""
-    d = len(moments.mean)
-    scale = np.sqrt(np.trace(moments.scatter) / moments.weight / d)
-    return Whitening(moments.mean, np.eye(d) / scale, np.eye(d) * scale)
-
-
-def read(folder: Path, part: str) -> tuple[np.ndarray, list[str]]:
-    """Embeddings and sentences of one part."""
-    with gzip.open(folder / f"captions.{part}.en.txt.gz", "rt", encoding="utf8") as file:
-        return np.load(folder / f"captions.{part}.en.npy"), file.read().splitlines()
-
-
 def main() -> None:
-    """Fit each setting once and print its row."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--rows", type=int, default=None, help="first training rows only")
-    parser.add_argument("--solver", action="store_true", help="vary the solver's constants instead")
+    parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="folder of the captions")
+    parser.add_argument("--rows", type=positive_int, help="number of training rows (default: all)")
+    parser.add_argument("--solver", action="store_true", help="vary constants of the solver")
     args = parser.parse_args()
-    X, texts = read(args.data, "train")
-    X_dev, dev_texts = read(args.data, "dev")
-    X, texts = X[: args.rows], texts[: args.rows]
-    vectorizer = CountVectorizer(strip_accents="ascii", dtype=np.float32)
-    Y, Y_dev = vectorizer.fit_transform(texts), vectorizer.transform(dev_texts)
-    print(f"n = {len(X):,}, V = {Y.shape[1]:,}, d = {X.shape[1]}, {len(X_dev):,} dev rows\n")
+    data = load_captions(args.data, args.rows)
+    n, d = data.X.shape
+    print(f"n = {n:,}, V = {data.Y.shape[1]:,}, d = {d}, {len(data.X_dev):,} dev rows\n")
     print("| setting | accuracy | without bias | zeros in A | best pass of | seconds |")
     print("|---|---|---|---|---|---|", flush=True)
 
-    def row(name: str, setting: dict[str, Any]) -> None:
-        began = time.perf_counter()
+    def print_row(name: str, setting: dict[str, Any]) -> None:
+        start = time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            flip = FLiPExtractor(**setting, random_state=0).fit(X, Y)
-        seconds = time.perf_counter() - began
-        accuracy = flip.score(X_dev, Y_dev)
-        without = flip.set_params(use_bias=False).score(X_dev, Y_dev)
+            flip = FLiPExtractor(**setting, random_state=0).fit(data.X, data.Y)
+        seconds = time.perf_counter() - start
+        accuracy = flip.score(data.X_dev, data.Y_dev)
+        without_bias = flip.set_params(use_bias=False).score(data.X_dev, data.Y_dev)
         zeros = float((flip.word_embeddings_ == 0).mean())
         print(
-            f"| {name} | {accuracy:.3f} | {without:.3f} | {zeros:.0%} "
+            f"| {name} | {accuracy:.3f} | {without_bias:.3f} | {zeros:.0%} "
             f"| {flip.best_iter_} of {flip.n_iter_} | {seconds:.0f} |",
             flush=True,
         )
 
     if not args.solver:
         for setting in tqdm(SETTINGS, unit="fit"):
-            shown = ", ".join(f"{k}={v!r}" for k, v in setting.items())
-            row(f"`{shown}`" if shown else "defaults", setting)
+            text = ", ".join(f"{name}={value!r}" for name, value in setting.items())
+            print_row(f"`{text}`" if text else "defaults", setting)
         return
-    for name, place, constant, value in tqdm(CONSTANTS, unit="fit"):
-        with mock.patch.object(place, constant, centred_only if value is None else value):
-            row(name, {"rank": 384})
+    for name, module, constant, value in tqdm(CONSTANTS, unit="fit"):
+        with mock.patch.object(module, constant, value):
+            print_row(name, {"rank": 384})
 
 
 if __name__ == "__main__":

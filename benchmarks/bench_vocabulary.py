@@ -1,15 +1,15 @@
-"""Seconds to count concepts, beside scikit-learn's CountVectorizer on the same texts in one run.
+"""Seconds to count concepts, compared with scikit-learn's CountVectorizer on the same texts.
 
     python -m benchmarks.bench_vocabulary                         # 50,000 sentences, under half a minute
     python -m benchmarks.bench_vocabulary --sentences 1000000     # a few minutes
     python -m benchmarks.bench_vocabulary --jobs 2                # also with two processes
-    python -m benchmarks.bench_vocabulary --cpu-time              # where other work holds the cores
+    python -m benchmarks.bench_vocabulary --cpu-time              # on a machine that runs other processes
 
-The texts are made here: 5 to 17 words a sentence, drawn from 100,000 made-up words by Zipf's law, each
-sentence with a capital and a full stop. One word in eight is followed by a word of its own, so that there
-are pairs to find. CountVectorizer counts words only, with lower case and ASCII accents as here. Tasks are
-timed in turn and the best time of each counts. A ratio below 1 is faster than CountVectorizer.
-``--cpu-time`` counts the time that this process has a core, so that waiting for one does not count.
+The texts are synthetic: 5 to 17 tokens per sentence, drawn from 100,000 artificial words by Zipf's law, with
+a capital letter and a full stop. One token in eight is followed by a fixed partner word, so that there are
+pairs to find. CountVectorizer counts words only, in lower case and without accents, as here. Tasks are timed
+in turn, and the best time of each is reported. A ratio below 1 is faster than CountVectorizer. ``--cpu-time``
+reports the CPU time of this process instead of the wall time.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from collections.abc import Callable
 import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer
 
+from benchmarks.measuring import best_times
 from flip_sklearn.vocabulary import ConceptVectorizer
 
-SYLLABLES = [
+SYLLABLES = (
     "ba",
     "du",
     "fe",
@@ -39,17 +40,17 @@ SYLLABLES = [
     "sat",
     "tu",
     "wo",
-]
+)
 
 
 def word_of(rank: int) -> str:
-    """A word of its own for each rank, short for frequent ones."""
+    """Return a distinct word for each rank, shorter for frequent words."""
     higher, last = divmod(rank, len(SYLLABLES))
     return (word_of(higher - 1) if higher else "") + SYLLABLES[last]
 
 
 def sentences(n: int, n_words: int = 100_000, seed: int = 0) -> list[str]:
-    """Sentences of made-up words by Zipf's law."""
+    """Return sentences of artificial words with frequencies by Zipf's law."""
     rng = np.random.default_rng(seed)
     words = [word_of(rank) for rank in range(n_words)]
     chance = 1 / np.arange(1, n_words + 1)
@@ -67,29 +68,16 @@ def sentences(n: int, n_words: int = 100_000, seed: int = 0) -> list[str]:
     return texts
 
 
-def best_times(
-    tasks: dict[str, Callable[[], object]], repeats: int, clock: Callable[[], float]
-) -> dict[str, float]:
-    """Seconds of the best run of each task, the tasks taken in turn."""
-    best = dict.fromkeys(tasks, float("inf"))
-    for _ in range(repeats):
-        for name, task in tasks.items():
-            began = clock()
-            task()
-            best[name] = min(best[name], clock() - began)
-    return best
-
-
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sentences", type=int, default=50_000)
-    parser.add_argument("--jobs", type=int, default=1, help="also time this many processes")
+    parser.add_argument("--jobs", type=int, default=1, help="also measure this number of processes")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--cpu-time", action="store_true", help="not for --jobs")
+    parser.add_argument("--cpu-time", action="store_true", help="not with --jobs")
     arguments = parser.parse_args()
     if arguments.cpu_time and arguments.jobs != 1:
-        parser.error("--cpu-time counts this process only; leave --jobs out")
+        parser.error("--cpu-time measures this process only; omit --jobs")
     texts = sentences(arguments.sentences)
     concepts = ConceptVectorizer().fit(texts)
     n_pairs = sum(" " in name for name in concepts.vocabulary_)
@@ -107,7 +95,7 @@ def main() -> None:
     }
     if arguments.jobs != 1:
         parallel = ConceptVectorizer(n_jobs=arguments.jobs)
-        parallel.fit(texts)  # starts the processes, which later calls find running
+        parallel.fit(texts)  # starts the processes, which later calls reuse
         tasks[f"the same, fit_transform, {arguments.jobs} processes"] = lambda: (
             parallel.fit_transform(texts)
         )
@@ -116,8 +104,8 @@ def main() -> None:
     )
     for name, seconds in best.items():
         base = best[f"CountVectorizer, {'fit_' if 'fit_' in name else ''}transform"]
-        each = f"{seconds / len(texts) * 1e6:6.1f} us a sentence"
-        print(f"{name:46} {seconds:7.2f} s  {each}  ratio {seconds / base:.2f}")
+        per_sentence = f"{seconds / len(texts) * 1e6:6.1f} us per sentence"
+        print(f"{name:46} {seconds:7.2f} s  {per_sentence}  ratio {seconds / base:.2f}")
 
 
 if __name__ == "__main__":
