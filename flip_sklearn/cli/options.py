@@ -35,7 +35,7 @@ Encoder = Annotated[
         "of fit and report is all-MiniLM-L6-v2, otherwise the encoder that the model was trained with.",
     ),
 ]
-EncoderOption = Annotated[
+EncoderOptionPairs = Annotated[
     list[str] | None,
     typer.Option(
         "--encoder-option",
