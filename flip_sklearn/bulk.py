@@ -1,7 +1,8 @@
-"""Keywords for more rows than one process should read: a callable for engines that work by batches."""
+"""KeywordMapper: a callable that adds keywords to batches, for Dask, Ray Data and Spark."""
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,33 +15,29 @@ from flip_sklearn.estimation.validation import check_embeddings
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.parameters import check_bool, check_integer
 
-# What scoring reads of a fit. Moments, history and parameters of training stay behind.
-_FACTORS = ("word_embeddings_", "projection_", "bias_", "embedding_mean_")
-_FACTS = ("vocabulary_", "rank_", "n_features_in_", "device_")
-
 
 class KeywordMapper:
-    """Batch of embeddings in, the same batch with its keywords out.
+    """Picklable callable that adds the keywords to a batch of embeddings.
 
-    For Dask, Ray Data, Spark and whatever else maps a picklable callable over batches. The words are
-    those of ``model.extract_keywords``. What is pickled is the part of the model that scoring needs, in
-    float32, and no handle of a device: the device is chosen where the batch is, by the model's
-    ``device``. No process or thread is started here; torch uses as many threads as the worker allows.
+    For Dask, Ray Data, Spark and other engines that map a callable over batches. The words are those of
+    ``model.extract_keywords``. A pickle contains only the part of the model that scoring needs, in
+    float32, and no tensor of a device: the device is resolved in the process that calls the mapper, from
+    the model's ``device``. The mapper starts no process or thread; torch uses the threads of the worker.
 
     Parameters
     ----------
     model : FLiPExtractor
-        A fitted model. Later changes to it do not reach the mapper.
+        A fitted model. Later changes to it do not change the mapper.
     column : str, default="embedding"
-        The column of a table, or key of a dict, that holds one vector of d numbers per row.
+        Column of a table, or key of a dict, that holds one vector of d numbers per row.
     output : str, default="keywords"
-        The column or key that the words go to; one that is there already is replaced.
+        Column or key for the words; an existing one is replaced.
     top_k : int, default=None
         Words per row, >= 1; the model's ``top_k`` when None.
     use_bias : bool, default=None
         Score with or without b; the model's ``use_bias`` when None.
     return_scores : bool, default=False
-        Also give each word's score z in nats: in ``<output>_scores``, or, for an array, as
+        Whether to return each word's score z (nats), too: in ``<output>_scores``, or for an array as
         (word, score) pairs.
 
     Raises
@@ -78,32 +75,32 @@ class KeywordMapper:
     ) -> None:
         if not isinstance(model, FLiPExtractor):
             raise TypeError(
-                f"model is a {type(model).__name__}; pass a fitted FLiPExtractor (of a pipeline its last "
-                "step, with embeddings that the steps before have transformed)."
+                f"model is a {type(model).__name__}; pass a fitted FLiPExtractor, of a pipeline its last "
+                "step, and batches of embeddings that the earlier steps have transformed."
             )
         check_is_fitted(model)
         self.column = column
         self.output = output
         self.return_scores = check_bool("return_scores", return_scores)
-        if column in self._outputs():
+        if column == output or (self.return_scores and column == self._scores_output()):
             raise ValueError(
                 f"output={output!r} would overwrite the vectors in column {column!r}; choose another "
                 "name."
             )
         k = check_integer("top_k", model.top_k if top_k is None else top_k, 1)
         bias = check_bool("use_bias", model.use_bias if use_bias is None else use_bias)
-        self._model = _reduced(model, top_k=k, use_bias=bias)
+        self._model = _scoring_model(model, top_k=k, use_bias=bias)
         self._scorer: Any = None
 
     def __call__(self, batch: Any) -> Any:
-        """Read the words of one batch.
+        """Extract the keywords of one batch.
 
         Parameters
         ----------
         batch : array of shape (n, d), dict of arrays, DataFrame or pyarrow Table
             In a dict or table ``column`` holds the vectors: an array (n, d), or one array or list per
-            row. A row without a vector (None, NA) gets None for its words. Empty batches are fine, and
-            so are the placeholders with which Dask finds out what a function returns.
+            row. A row without a vector (None, NA) gets None for its words. Empty batches are allowed, and
+            so are the placeholder batches with which Dask infers the type of the result.
 
         Returns
         -------
@@ -120,25 +117,25 @@ class KeywordMapper:
             If the column is missing, or its vectors differ in length, are not those of the model's
             encoder or hold NaN.
         """
-        names = _column_names(batch)
-        where = "the batch" if names is None else f"column {self.column!r}"
-        values = batch if names is None else self._take(batch, names)
-        vectors, present = _stack(values, where)
-        words, scores = self._read(vectors, where)
-        if names is None:
-            if self.return_scores:
-                words = [list(zip(*row, strict=True)) for row in zip(words, scores, strict=True)]
-            return _cells(words, present)
-        columns = {
-            name: _cells(rows, present)
-            for name, rows in zip(self._outputs(), (words, scores), strict=False)
-        }
+        if isinstance(batch, (np.ndarray, *_loaded_types("torch", "Tensor"))):
+            vectors, present = _stack(batch, "the batch")
+            words, scores = self._extract(vectors, "the batch")
+            keywords = scoring.with_scores(words, scores) if self.return_scores else words
+            return _object_array(keywords, present)
+        source = f"column {self.column!r}"
+        vectors, present = _stack(self._select_column(batch), source)
+        words, scores = self._extract(vectors, source)
+        columns = {self.output: _object_array(words, present)}
+        if self.return_scores:
+            columns[self._scores_output()] = _object_array(scores, present)
         if isinstance(batch, Mapping):
             return {**batch, **columns}
-        return (_with_series if hasattr(batch, "assign") else _with_lists)(batch, columns)
+        if isinstance(batch, _loaded_types("pandas", "DataFrame")):
+            return _add_pandas_columns(batch, columns)
+        return _add_arrow_columns(batch, columns)
 
     def __getstate__(self) -> dict[str, Any]:
-        # The scorer holds tensors on this process's device: the next process makes its own.
+        # The scorer holds tensors on a device of this process; the next process makes its own.
         return {**self.__dict__, "_scorer": None}
 
     def __repr__(self) -> str:
@@ -148,61 +145,66 @@ class KeywordMapper:
             f"output={self.output!r}, top_k={self._model.top_k}, use_bias={self._model.use_bias})"
         )
 
-    def _outputs(self) -> list[str]:
-        return [self.output, f"{self.output}_scores"][: 1 + self.return_scores]
+    def _scores_output(self) -> str:
+        return f"{self.output}_scores"
 
-    def _take(self, batch: Any, names: list[Any]) -> Any:
-        """The vectors of a table."""
-        found = names.count(self.column)
-        if found != 1:
-            there = ", ".join(map(repr, names)) or "none"
+    def _select_column(self, batch: Any) -> Any:
+        """Return the column of vectors of a dict or table."""
+        names = _column_names(batch)
+        n_columns = names.count(self.column)
+        if n_columns != 1:
             raise ValueError(
-                f"{found or 'no'} columns are called {self.column!r} among those of the batch ({there}); "
-                "name the one that holds the embeddings with column=."
+                f"{n_columns or 'no'} columns are called {self.column!r} among those of the batch "
+                f"({', '.join(map(repr, names)) or 'none'}); name the one that holds the embeddings with "
+                "column=."
             )
         return batch[self.column]
 
-    def _read(self, vectors: Any, where: str) -> tuple[list[Any], list[Any]]:
-        """Words and scores of each row, best first."""
+    def _extract(self, vectors: Any, source: str) -> tuple[list[Any], list[Any]]:
+        """Return the words of each row, best first, and their scores."""
         if len(vectors) == 0:
             return [], []
         d = self._model.n_features_in_
         if vectors.ndim != 2 or vectors.shape[1] != d:
             raise ValueError(
-                f"{where} holds vectors of shape {vectors.shape[1:]}, the model reads {(d,)}; use the "
+                f"{source} holds vectors of shape {vectors.shape[1:]}, the model reads {(d,)}; use the "
                 "encoder that made the training embeddings."
             )
         X = check_embeddings(self._model, vectors, reset=False)[0]
-        if self._scorer is None:  # the device is chosen once per process, with its one warning
+        if self._scorer is None:  # once per process: a warning about the device is given once, too
             self._scorer = scoring.make_scorer(self._model)
         k = min(self._model.top_k, int(self._model.word_counts_.sum()))
         indices, scores = self._scorer.top(X, k)
         return self._model.vocabulary_[indices].tolist(), scores.tolist()
 
 
-def _reduced(model: FLiPExtractor, *, top_k: int, use_bias: bool) -> FLiPExtractor:
-    """A model that can score and nothing else, in float32."""
+def _scoring_model(model: FLiPExtractor, *, top_k: int, use_bias: bool) -> FLiPExtractor:
+    """Return a model with the attributes that scoring needs and no others, in float32."""
     precision = "float32" if model.precision == "float64" else model.precision
     reduced = FLiPExtractor(
         top_k=top_k, use_bias=use_bias, device=model.device, precision=precision
     )
-    fitted = {name: getattr(model, name) for name in (*_FACTORS, *_FACTS)}
-    for name in _FACTORS:
-        fitted[name] = fitted[name].astype(np.float32, copy=False)
-    fitted["word_counts_"] = model.word_counts_ > 0  # scoring asks only which words were seen
-    reduced.__dict__.update(fitted)
+    for name in ("word_embeddings_", "projection_", "bias_", "embedding_mean_"):
+        setattr(reduced, name, getattr(model, name).astype(np.float32, copy=False))
+    for name in ("vocabulary_", "rank_", "n_features_in_", "device_"):
+        setattr(reduced, name, getattr(model, name))
+    reduced.word_counts_ = model.word_counts_ > 0  # scoring asks only which words training saw
     return reduced
 
 
-def _column_names(batch: Any) -> list[Any] | None:
-    """The columns of a table, None for an array."""
-    if isinstance(batch, np.ndarray) or hasattr(batch, "detach"):
-        return None
+def _loaded_types(library: str, *names: str) -> tuple[Any, ...]:
+    """Return types of a library, or none if it is not loaded: then no object can have such a type."""
+    module = sys.modules.get(library)
+    return () if module is None else tuple(getattr(module, name) for name in names)
+
+
+def _column_names(batch: Any) -> list[Any]:
+    """Return the names of the columns of a dict or table."""
     if isinstance(batch, Mapping):
         return list(batch)
-    if _is_a(batch, "pandas", "DataFrame"):
+    if isinstance(batch, _loaded_types("pandas", "DataFrame")):
         return list(batch.columns)
-    if _is_a(batch, "pyarrow", "Table", "RecordBatch"):
+    if isinstance(batch, _loaded_types("pyarrow", "Table", "RecordBatch")):
         return list(batch.schema.names)
     raise ValueError(
         f"a batch of type {type(batch).__name__} is not supported; pass an array (n, d), a dict of "
@@ -210,107 +212,112 @@ def _column_names(batch: Any) -> list[Any] | None:
     )
 
 
-def _is_a(batch: Any, module: str, *names: str) -> bool:
-    """isinstance, without importing what the batch cannot come from."""
-    loaded = sys.modules.get(module)
-    return loaded is not None and isinstance(batch, tuple(getattr(loaded, n) for n in names))
+# ---------------------------------------------------------------------- reading vectors
 
 
-# ---------------------------------------------------------------------- vectors in
-
-
-def _stack(values: Any, where: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """The vectors that are there (m, d), and the mask (n,) of their rows, None for all."""
-    if _is_a(values, "pandas", "Series") and hasattr(values.dtype, "pyarrow_dtype"):
+def _stack(values: Any, source: str) -> tuple[Any, np.ndarray | None]:
+    """Return the vectors (m, d), and which of the n rows have one: a mask (n,), or None for all."""
+    if isinstance(values, _loaded_types("torch", "Tensor")):
+        return values, None
+    if isinstance(values, np.ndarray) and values.dtype != object and values.ndim > 1:
+        return values, None
+    is_series = isinstance(values, _loaded_types("pandas", "Series"))
+    if is_series and hasattr(values.dtype, "pyarrow_dtype"):
         import pyarrow
 
         values = pyarrow.array(values)
-    if _is_a(values, "pyarrow", "Array", "ChunkedArray"):
-        return _stack_arrow(values, where)
-    is_array = isinstance(values, np.ndarray) and values.dtype != object and values.ndim > 1
-    if is_array or hasattr(values, "detach"):
-        return values, None
-    rows = list(values)
+    if isinstance(values, _loaded_types("pyarrow", "Array", "ChunkedArray")):
+        return _stack_arrow(values, source)
+    return _stack_rows(list(values), source)
+
+
+def _stack_rows(rows: list[Any], source: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Stack one array or list per row."""
     try:
         stacked = np.array(rows)
         if stacked.dtype.kind in "buif" and stacked.ndim > 1:
             return stacked, None
     except ValueError:
-        pass  # rows of different lengths, or without a vector: below
+        pass  # rows of different lengths, or without a vector
     present = np.array([not _is_missing(row) for row in rows], dtype=bool)
-    kept = [row for row, there in zip(rows, present, strict=True) if there]
-    if any(isinstance(row, str) for row in kept):
-        raise ValueError(
-            f"{where} holds text, such as {next(r for r in kept if isinstance(r, str))[:30]!r}; it must "
-            "hold one vector per row. Dask turns object columns into text: switch that off with "
-            "dask.config.set({'dataframe.convert-string': False}) before the table is made."
-        )
-    lengths = [len(row) if isinstance(row, Sequence) or np.ndim(row) else 0 for row in kept]
-    _refuse_ragged(np.array(lengths, dtype=np.int64), np.flatnonzero(present), where)
+    vectors = [row for row, has_vector in zip(rows, present, strict=True) if has_vector]
+    for vector in vectors:
+        if isinstance(vector, str):
+            raise ValueError(
+                f"{source} holds text, such as {vector[:30]!r}; it must hold one vector per row. Dask "
+                "converts object columns to text: turn that off with "
+                "dask.config.set({'dataframe.convert-string': False}) before the table is made."
+            )
+    lengths = [len(row) if isinstance(row, Sequence) or np.ndim(row) else 0 for row in vectors]
+    _check_equal_lengths(np.array(lengths, dtype=np.int64), np.flatnonzero(present), source)
     try:
-        return np.array(kept, dtype=np.float64), present
+        return np.array(vectors, dtype=np.float64), present
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{where} must hold one vector of numbers per row: {error}") from error
+        raise ValueError(f"{source} must hold one vector of numbers per row: {error}") from error
 
 
 def _is_missing(row: Any) -> bool:
-    """None, pandas' NA, a lone NaN, or Dask's placeholder."""
+    """Return whether a row is None, pandas.NA, NaN, or a placeholder of Dask (a bare object)."""
     if isinstance(row, float):
-        return row != row
-    return row is None or type(row) is object or type(row).__name__ == "NAType"
+        return math.isnan(row)
+    pandas = sys.modules.get("pandas")
+    is_na = pandas is not None and row is pandas.NA
+    return row is None or is_na or type(row) is object
 
 
-def _stack_arrow(column: Any, where: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """The same for a list column of pyarrow, without a Python object per number."""
+def _stack_arrow(column: Any, source: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Stack a list column of pyarrow without a Python object per number."""
     import pyarrow
     import pyarrow.compute
 
     if isinstance(column, pyarrow.ChunkedArray):
         column = column.combine_chunks()
-    if isinstance(column, pyarrow.ExtensionArray):  # tensors of fixed shape
+    if isinstance(column, pyarrow.ExtensionArray):  # tensors of a fixed shape
         column = column.storage
-    kind = column.type
     types = pyarrow.types
-    if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
-        raise ValueError(f"{where} is of type {kind}; it must hold one list of numbers per row.")
+    is_list = (types.is_list, types.is_large_list, types.is_fixed_size_list)
+    if not any(check(column.type) for check in is_list):
+        raise ValueError(
+            f"{source} is of type {column.type}; it must hold one list of numbers per row."
+        )
     present = None
+    rows = np.arange(len(column))
     if column.null_count:
         present = column.is_valid().to_numpy(zero_copy_only=False)
+        rows = np.flatnonzero(present)
         column = column.drop_null()
     lengths = pyarrow.compute.list_value_length(column).to_numpy(zero_copy_only=False)
-    rows = np.arange(len(column)) if present is None else np.flatnonzero(present)
-    width = _refuse_ragged(lengths, rows, where)
+    _check_equal_lengths(lengths, rows, source)
+    width = int(lengths[0]) if len(lengths) else 0
     flat = column.flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(len(column), width), present
 
 
-def _refuse_ragged(lengths: np.ndarray, rows: np.ndarray, where: str) -> int:
-    """The one length of all vectors."""
+def _check_equal_lengths(lengths: np.ndarray, rows: np.ndarray, source: str) -> None:
+    """Check that all vectors have one length; ``rows`` are their row numbers in the batch."""
     different = np.flatnonzero(lengths != lengths[:1])
     if len(different):
-        at = different[0]
+        i = different[0]
         raise ValueError(
-            f"{where} holds vectors of different lengths: {lengths[0]} numbers in row {rows[0]}, "
-            f"{lengths[at]} in row {rows[at]}; every row needs one vector of the same encoder."
+            f"{source} holds vectors of different lengths: {lengths[0]} numbers in row {rows[0]}, "
+            f"{lengths[i]} in row {rows[i]}; every row needs one vector of the same encoder."
         )
-    return int(lengths[0]) if len(lengths) else 0
 
 
-# ---------------------------------------------------------------------- cells out
+# ---------------------------------------------------------------------- adding columns
 
 
-def _cells(rows: list[Any], present: np.ndarray | None = None) -> np.ndarray:
-    """One Python object per row, None where a vector was missing."""
-    cells = np.fromiter(rows, dtype=object, count=len(rows))
+def _object_array(rows: list[Any], present: np.ndarray | None) -> np.ndarray:
+    """Return an array of one Python object per row, None where ``present`` is false."""
     if present is None:
-        return cells
-    spread = np.full(len(present), None, dtype=object)
-    spread[present] = cells
-    return spread
+        present = np.ones(len(rows), dtype=bool)
+    result = np.full(len(present), None, dtype=object)
+    result[present] = np.fromiter(rows, dtype=object, count=len(rows))
+    return result
 
 
-def _with_series(frame: Any, columns: dict[str, np.ndarray]) -> Any:
-    """A shallow copy of a DataFrame with more columns, of dtype object also when it is empty."""
+def _add_pandas_columns(frame: Any, columns: dict[str, np.ndarray]) -> Any:
+    """Return a shallow copy of a DataFrame with more columns, of dtype object even if it is empty."""
     import pandas
 
     series = {
@@ -320,13 +327,16 @@ def _with_series(frame: Any, columns: dict[str, np.ndarray]) -> Any:
     return frame.assign(**series)
 
 
-def _with_lists(table: Any, columns: dict[str, np.ndarray]) -> Any:
-    """A pyarrow Table or RecordBatch with more list columns: words, then their scores."""
+def _add_arrow_columns(table: Any, columns: dict[str, np.ndarray]) -> Any:
+    """Return a pyarrow Table or RecordBatch with list columns added: words, and perhaps their scores."""
     import pyarrow
 
-    kinds = (pyarrow.string(), pyarrow.float32())
-    for (name, cells), kind in zip(columns.items(), kinds, strict=False):
-        array = pyarrow.array(cells, type=pyarrow.list_(kind))
-        at = table.schema.get_field_index(name)
-        table = table.append_column(name, array) if at < 0 else table.set_column(at, name, array)
+    item_types = (pyarrow.string(), pyarrow.float32())
+    for i, (name, cells) in enumerate(columns.items()):
+        array = pyarrow.array(cells, type=pyarrow.list_(item_types[i]))
+        position = table.schema.get_field_index(name)
+        if position < 0:
+            table = table.append_column(name, array)
+        else:
+            table = table.set_column(position, name, array)
     return table

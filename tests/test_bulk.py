@@ -1,4 +1,4 @@
-"""KeywordMapper: every kind of batch gives the words of extract_keywords, and little is pickled."""
+"""KeywordMapper: every type of batch gives the words of extract_keywords, and pickles are small."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import cloudpickle
 import numpy as np
@@ -28,6 +29,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from flip_sklearn import FLiPExtractor, KeywordMapper
+from flip_sklearn.estimation import scoring
 from tests.helpers.paths import ROOT
 from tests.helpers.planted import planted
 
@@ -82,13 +84,13 @@ def tensor_table(X: np.ndarray) -> pa.Table:
 
 
 def sliced(X: np.ndarray) -> pa.Table:
-    """Not at the start of its memory, and in several chunks."""
+    """A table of several chunks that does not begin at the start of its buffers."""
     longer = np.concatenate([X[:1] + 1, X, X[:1] - 1]) if len(X) else X
     whole = table(longer).slice(1, len(X))
     return pa.concat_tables([whole.slice(0, len(X) // 2), whole.slice(len(X) // 2)])
 
 
-# every batch that an engine hands over, made from X (n, D)
+# Every type of batch that engines pass, made from X (n, D).
 BATCHES: dict[str, Callable[[np.ndarray], Any]] = {
     "array": lambda X: X,
     "float64 array": lambda X: X.astype(np.float64),
@@ -111,11 +113,11 @@ BATCHES: dict[str, Callable[[np.ndarray], Any]] = {
 
 
 def column(batch: Any, name: str = "keywords") -> list[Any]:
-    """A column of what the mapper gives, as a plain list."""
+    """A column of the result of a mapper as a list."""
     if isinstance(batch, np.ndarray):
         return batch.tolist()
-    found = batch[name]
-    return found.to_pylist() if hasattr(found, "to_pylist") else list(found)
+    values = batch[name]
+    return values.to_pylist() if hasattr(values, "to_pylist") else list(values)
 
 
 # --- The words -------------------------------------------------------------------------------
@@ -134,7 +136,7 @@ def test_every_batch_gives_the_words_of_the_model(
 
 
 @pytest.mark.parametrize("kind", BATCHES)
-def test_scores_come_along(model: FLiPExtractor, kind: str) -> None:
+def test_scores_are_those_of_the_model(model: FLiPExtractor, kind: str) -> None:
     X = rows()
     result = KeywordMapper(model, return_scores=True)(BATCHES[kind](X))
     expected = model.extract_keywords(X, return_scores=True)
@@ -156,7 +158,7 @@ def test_scores_come_along(model: FLiPExtractor, kind: str) -> None:
     use_bias=st.booleans(),
     kind=st.sampled_from(["dict", "frame of arrays", "table", "array"]),
 )
-def test_how_rows_are_split_into_batches_changes_nothing(
+def test_split_into_batches_does_not_change_the_words(
     model: FLiPExtractor, cuts: list[int], k: int, use_bias: bool, kind: str
 ) -> None:
     X = rows(40)
@@ -168,23 +170,22 @@ def test_how_rows_are_split_into_batches_changes_nothing(
     assert {len(row) for row in words} == {min(k, len(WORDS))}
 
 
-def test_settings_are_those_of_the_moment(model: FLiPExtractor) -> None:
-    """Negative control: each setting changes the words; a later change to the model does not."""
+def test_later_changes_of_the_model_do_not_change_the_mapper(model: FLiPExtractor) -> None:
+    """Negative control: each setting of a new mapper changes its words."""
     X = rows(30)
-    mine = copy.deepcopy(model)
-    mapper = KeywordMapper(mine)
+    changed = copy.deepcopy(model)
+    mapper = KeywordMapper(changed)
     before = mapper(X).tolist()
-    mine.set_params(top_k=2, use_bias=False)
-    mine.fit(rows(60, seed=9), np.eye(12, dtype=int)[np.arange(60) % 12])
+    changed.set_params(top_k=2, use_bias=False)
+    changed.fit(rows(60, seed=9), np.eye(12, dtype=int)[np.arange(60) % 12])
     assert mapper(X).tolist() == before == model.extract_keywords(X)
-    assert KeywordMapper(mine)(X).tolist() == mine.extract_keywords(X) != before
+    assert KeywordMapper(changed)(X).tolist() == changed.extract_keywords(X) != before
     assert KeywordMapper(model, use_bias=False)(X).tolist() != before
     assert KeywordMapper(model, top_k=2)(X).tolist() == [words[:2] for words in before]
 
 
 @pytest.mark.parametrize("rank", [3, None])
-def test_other_models(rank: int | None) -> None:
-    """In float64, without factorization, with names for the columns of X, with words never seen."""
+def test_float64_and_lip_models_with_column_names_and_unseen_words(rank: int | None) -> None:
     problem = planted()
     names = [f"dim{i}" for i in range(D)]
     Y = problem.Y.toarray()
@@ -193,7 +194,7 @@ def test_other_models(rank: int | None) -> None:
     model.fit(pd.DataFrame(problem.X, columns=names), Y)
     X = pd.DataFrame(rows().astype(np.float64), columns=names)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # X without names is what batches hold
+        warnings.simplefilter("error")  # batches have no names for the columns of X
         words = KeywordMapper(model)(X.to_numpy()).tolist()
     assert words == model.extract_keywords(X)
     assert {len(row) for row in words} == {11}
@@ -208,7 +209,7 @@ def test_half_precision_embeddings(model: FLiPExtractor, mapper: KeywordMapper) 
         assert column(mapper(batch)) == expected
 
 
-# --- What surrounds them ---------------------------------------------------------------------
+# --- Other columns, empty batches and missing vectors ----------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -232,9 +233,9 @@ def test_frame_is_copied_and_keeps_its_index(mapper: KeywordMapper, index: Any) 
     assert list(result["keywords"]) == mapper(np.stack(list(batch["embedding"]))).tolist()
 
 
-def test_dicts_and_tables_are_left_alone(mapper: KeywordMapper) -> None:
+def test_dicts_and_tables_are_not_changed(mapper: KeywordMapper) -> None:
     X = rows(3)
-    X.flags.writeable = False  # as Ray hands it over
+    X.flags.writeable = False  # as in the batches of Ray
     batch = {"embedding": X, "id": np.arange(3)}
     result = mapper(batch)
     assert list(batch) == ["embedding", "id"]
@@ -250,8 +251,8 @@ def test_dicts_and_tables_are_left_alone(mapper: KeywordMapper) -> None:
 
 
 @pytest.mark.parametrize("kind", ["dict", "frame of arrays", "table", "record batch"])
-def test_columns_by_other_names(model: FLiPExtractor, kind: str) -> None:
-    """An output that is there already is replaced, in its place."""
+def test_other_column_names(model: FLiPExtractor, kind: str) -> None:
+    """An existing output column is replaced and keeps its position."""
     X = rows(3)
     batch = BATCHES[kind](X)
     if isinstance(batch, dict):
@@ -260,8 +261,8 @@ def test_columns_by_other_names(model: FLiPExtractor, kind: str) -> None:
         batch = frame(X, words=0, words_scores=0).rename(columns={"embedding": "vector"})
         batch = batch[["vector", "words", "words_scores"]]
     else:
-        make = type(batch).from_pydict
-        batch = make({"vector": arrow(X), "words": [0, 0, 0], "words_scores": [0, 0, 0]})
+        columns = {"vector": arrow(X), "words": [0, 0, 0], "words_scores": [0, 0, 0]}
+        batch = type(batch).from_pydict(columns)
     result = KeywordMapper(model, column="vector", output="words", return_scores=True)(batch)
     names = getattr(result, "column_names", None) or list(result)
     assert names == ["vector", "words", "words_scores"]
@@ -271,7 +272,7 @@ def test_columns_by_other_names(model: FLiPExtractor, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", BATCHES)
 @pytest.mark.parametrize("return_scores", [False, True])
-def test_empty_batches_have_the_same_form(
+def test_empty_batches_give_the_same_types(
     model: FLiPExtractor, kind: str, return_scores: bool
 ) -> None:
     mapper = KeywordMapper(model, return_scores=return_scores)
@@ -289,8 +290,8 @@ def test_empty_batches_have_the_same_form(
         assert empty.schema == full.schema
 
 
-def test_meta_of_dask_arrays(mapper: KeywordMapper) -> None:
-    """Dask tries a function on an array of shape (0, 0)."""
+def test_placeholder_array_of_dask(mapper: KeywordMapper) -> None:
+    """Dask calls a function with an array of shape (0, 0) to infer the type of the result."""
     assert mapper(np.empty((0, 0))).shape == (0,)
 
 
@@ -311,8 +312,8 @@ def test_rows_without_a_vector_get_none(mapper: KeywordMapper, missing: Any) -> 
     assert column(mapper(frame([missing] * 3))) == [None] * 3
 
 
-def test_placeholders_of_dask_are_no_vectors(model: FLiPExtractor) -> None:
-    """With two bare objects, or two NA, Dask asks what an object column comes back as."""
+def test_placeholder_rows_of_dask_get_none(model: FLiPExtractor) -> None:
+    """Dask infers the type of an object column with rows of bare objects or NA."""
     mapper = KeywordMapper(model, return_scores=True)
     lists = pd.Series([pd.NA, pd.NA], dtype=pd.ArrowDtype(pa.list_(pa.float32())))
     for batch in (frame([object(), object()]), pd.DataFrame({"embedding": lists})):
@@ -321,24 +322,24 @@ def test_placeholders_of_dask_are_no_vectors(model: FLiPExtractor) -> None:
         assert result["keywords"].dtype == object
 
 
-def test_composes_over_an_iterator(mapper: KeywordMapper) -> None:
-    """Spark's mapInPandas hands over an iterator, and takes one back; nothing is read ahead."""
-    taken = []
+def test_batches_of_an_iterator(mapper: KeywordMapper) -> None:
+    """Spark's mapInPandas passes an iterator of batches; none is read before it is needed."""
+    read = []
 
     def batches() -> Any:
         for part in np.split(rows(6), 3):
-            taken.append(len(part))
+            read.append(len(part))
             yield frame(part)
 
     result = (mapper(batch) for batch in batches())
-    assert taken == []
+    assert read == []
     first = next(result)
-    assert taken == [2]
+    assert read == [2]
     words = [*first["keywords"], *(w for batch in result for w in batch["keywords"])]
     assert words == mapper(rows(6)).tolist()
 
 
-# --- What is refused -------------------------------------------------------------------------
+# --- Errors ----------------------------------------------------------------------------------
 
 X3 = rows(3)
 RAGGED: list[Any] = [X3[0], X3[1], X3[2, :4]]
@@ -353,9 +354,9 @@ BAD_BATCHES: dict[str, tuple[Any, list[str]]] = {
         {"embedding": [list(x) for x in RAGGED]},
         ["6 numbers in row 0", "4 in row 2"],
     ),
-    "ragged after a hole": (frame([None, *RAGGED]), ["6 numbers in row 1", "4 in row 3"]),
+    "ragged after a missing vector": (frame([None, *RAGGED]), ["6 numbers in row 1", "4 in row 3"]),
     "ragged arrow": (table(np.array(RAGGED, dtype=object)), ["6 numbers in row 0", "4 in row 2"]),
-    "ragged arrow after a hole": (
+    "ragged arrow after a missing vector": (
         pa.table({"embedding": [None, *(x.tolist() for x in RAGGED)]}),
         ["6 numbers in row 1", "4 in row 3"],
     ),
@@ -379,7 +380,7 @@ BAD_BATCHES: dict[str, tuple[Any, list[str]]] = {
     "other objects": (frame([{"x": 1}, {"x": 2}]), ["'embedding'", "vector"]),
     "NaN": (frame(X3 * [1, 1, 1, 1, 1, np.nan]), ["NaN", "finite"]),
     "infinity": ({"embedding": np.full((3, 6), -np.inf)}, ["infinity", "finite"]),
-    "hole in an arrow vector": (
+    "missing number in an arrow vector": (
         pa.table({"embedding": [[1.0, None, 0.0, 0.0, 0.0, 0.0]]}),
         ["NaN", "finite"],
     ),
@@ -392,7 +393,7 @@ BAD_BATCHES: dict[str, tuple[Any, list[str]]] = {
 @pytest.mark.parametrize("case", BAD_BATCHES)
 def test_bad_batches(mapper: KeywordMapper, case: str) -> None:
     batch, parts = BAD_BATCHES[case]
-    with pytest.raises(ValueError) as error:  # noqa: PT011 (the parts are looked for below)
+    with pytest.raises(ValueError) as error:  # noqa: PT011 (the message is checked below)
         mapper(batch)
     for part in parts:
         assert part in str(error.value)
@@ -417,7 +418,7 @@ def test_bad_parameters(model: FLiPExtractor) -> None:
     KeywordMapper(model, column="a_scores", output="a")
 
 
-# --- What travels ----------------------------------------------------------------------------
+# --- Pickles and devices ---------------------------------------------------------------------
 
 
 def strings_in(blob: bytes) -> list[str]:
@@ -433,7 +434,7 @@ def test_pickle_is_small_and_holds_no_device(model: FLiPExtractor, used: bool) -
     strings = strings_in(blob)
     assert not [s for s in strings if s == "torch" or s.startswith(("torch.", "torch "))]
     assert not [s for s in strings if s in ("_moments", "history_") or "andomState" in s]
-    # Negative control: they are in the model's own pickle.
+    # Negative control: the pickle of the model contains them.
     assert {"_moments", "history_"} <= set(strings_in(pickle.dumps(model)))
     numbers = 12 * 3 + 3 * D + 12 + D
     text = sum(len(word) + 8 for word in WORDS)
@@ -441,8 +442,8 @@ def test_pickle_is_small_and_holds_no_device(model: FLiPExtractor, used: bool) -
     assert mapper(rows()).tolist() == pickle.loads(blob)(rows()).tolist()
 
 
-def test_pickle_grows_with_the_factors_alone() -> None:
-    """A mapper of a model with 300 dimensions and rank 2: no (d, d) moments, no float64."""
+def test_pickle_holds_the_factors_alone() -> None:
+    """Of a model with 300 dimensions and rank 2, no moments (d, d) and no float64 are pickled."""
     rng = np.random.default_rng(0)
     Y = np.eye(20, dtype=int)[np.arange(200) % 20]
     X = np.concatenate([Y, rng.normal(size=(200, 280))], axis=1)
@@ -455,11 +456,11 @@ def test_pickle_grows_with_the_factors_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "way", [copy.copy, copy.deepcopy, lambda m: cloudpickle.loads(cloudpickle.dumps(m))]
+    "make_copy", [copy.copy, copy.deepcopy, lambda m: cloudpickle.loads(cloudpickle.dumps(m))]
 )
-def test_copies_read_the_same(mapper: KeywordMapper, way: Any) -> None:
+def test_copies_give_the_same_words(mapper: KeywordMapper, make_copy: Any) -> None:
     mapper(rows())
-    other = way(mapper)
+    other = make_copy(mapper)
     assert other._scorer is None
     assert other(rows()).tolist() == mapper(rows()).tolist()
     assert repr(other) == repr(mapper)
@@ -469,26 +470,21 @@ def test_copies_read_the_same(mapper: KeywordMapper, way: Any) -> None:
     )
 
 
-def test_device_is_chosen_once_per_process(
+def test_device_is_resolved_once_per_process(
     model: FLiPExtractor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not with every batch, and anew in the next process."""
-    from flip_sklearn.estimation import scoring as _scoring
-
-    made = []
-    make_scorer = _scoring.make_scorer
-    monkeypatch.setattr(
-        _scoring, "make_scorer", lambda model: made.append(model) or make_scorer(model)
-    )
+    """It is not resolved for every batch; an unpickled mapper resolves it again."""
+    make_scorer = mock.Mock(wraps=scoring.make_scorer)
+    monkeypatch.setattr(scoring, "make_scorer", make_scorer)
     mapper = KeywordMapper(model)
     for _ in range(3):
         mapper(rows())
-    assert len(made) == 1
+    assert make_scorer.call_count == 1
     pickle.loads(pickle.dumps(mapper))(rows())
-    assert len(made) == 2
+    assert make_scorer.call_count == 2
 
 
-def test_starts_no_thread_and_no_process(model: FLiPExtractor) -> None:
+def test_mapper_starts_no_thread_and_no_process(model: FLiPExtractor) -> None:
     def running() -> tuple[int, int, int]:
         children = multiprocessing.active_children()
         return threading.active_count(), len(children), torch.get_num_threads()
@@ -498,50 +494,57 @@ def test_starts_no_thread_and_no_process(model: FLiPExtractor) -> None:
     assert running() == before
 
 
-@pytest.mark.parametrize("asked", ["auto", "cuda", "cuda:1"])
-def test_model_of_a_gpu_reads_on_a_cpu_worker(
-    model: FLiPExtractor, monkeypatch: pytest.MonkeyPatch, asked: str
+@pytest.mark.parametrize("device", ["auto", "cuda", "cuda:1"])
+def test_model_fitted_on_a_gpu_scores_on_a_worker_without_one(
+    model: FLiPExtractor, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
-    """With one warning per worker, not per batch."""
-    fitted_on_gpu = copy.copy(model).set_params(device=asked)
+    """There is one warning per worker, not one per batch."""
+    fitted_on_gpu = copy.copy(model).set_params(device=device)
     fitted_on_gpu.device_ = "cuda:0"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     mapper = pickle.loads(pickle.dumps(KeywordMapper(fitted_on_gpu)))
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as record:
         warnings.simplefilter("always")
         for kind in ("frame of arrays", "dict", "table"):
             assert column(mapper(BATCHES[kind](rows()))) == model.extract_keywords(rows())
-    assert len(caught) == (asked != "auto")
-    for warning in caught:
+    assert len(record) == (device != "auto")
+    for warning in record:
         assert "scoring on the CPU" in str(warning.message)
         assert warning.filename == __file__
 
 
 @pytest.fixture
-def untouchable_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any question to CUDA is an error, as after a fork, or on a driver that hangs."""
+def failing_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call of CUDA raises an error, as after a fork."""
 
     def refuse(*_: Any, **__: Any) -> Any:
-        raise RuntimeError("CUDA was touched")
+        raise RuntimeError("CUDA was used")
 
     for name in (
-        "is_available", "device_count", "current_device", "init", "_lazy_init", "mem_get_info",
-        "get_device_capability", "synchronize", "empty_cache",
-    ):  # fmt: skip
+        "is_available",
+        "device_count",
+        "current_device",
+        "init",
+        "_lazy_init",
+        "mem_get_info",
+        "get_device_capability",
+        "synchronize",
+        "empty_cache",
+    ):
         monkeypatch.setattr(torch.cuda, name, refuse)
 
 
-@pytest.mark.usefixtures("untouchable_cuda")
-def test_making_and_sending_a_mapper_touches_no_device(model: FLiPExtractor) -> None:
-    sent = pickle.dumps(KeywordMapper(copy.copy(model).set_params(device="cuda:3")))
-    opened = pickle.loads(sent)
-    assert "12 words" in repr(opened)
-    with pytest.raises(RuntimeError, match="CUDA was touched"):  # negative control
-        opened(rows())
+@pytest.mark.usefixtures("failing_cuda")
+def test_making_and_pickling_a_mapper_does_not_use_cuda(model: FLiPExtractor) -> None:
+    blob = pickle.dumps(KeywordMapper(copy.copy(model).set_params(device="cuda:3")))
+    mapper = pickle.loads(blob)
+    assert "12 words" in repr(mapper)
+    with pytest.raises(RuntimeError, match="CUDA was used"):  # negative control
+        mapper(rows())
 
 
-def test_made_in_another_process(model: FLiPExtractor, tmp_path: Path) -> None:
-    """Ray's actors call the class with ``fn_constructor_args``; workers open an instance."""
+def test_mapper_in_another_process(model: FLiPExtractor, tmp_path: Path) -> None:
+    """Ray's actors call the class with ``fn_constructor_args``; other workers unpickle an instance."""
     ways = {
         "instance": KeywordMapper(model, use_bias=False),
         "class": (KeywordMapper, (model,), {"use_bias": False}),
