@@ -31,8 +31,6 @@ from tqdm import tqdm
 from flip_sklearn.io import write_atomic
 from flip_sklearn.parameters import check_integer, refusal
 
-__all__ = ["DEFAULT_PACKAGES", "load_docstrings"]
-
 DEFAULT_PACKAGES = ("stdlib", "numpy", "scipy", "sklearn", "torch", "joblib")
 
 logger = logging.getLogger(__name__)
@@ -61,52 +59,70 @@ _ARGUMENT = re.compile(r"[`'\"*]*[A-Za-z_][\w.*`'\"]*(?:\s*\((?:[^()]|\([^()]*\)
 
 def _paragraphs(doc: str) -> Iterator[str]:
     """Yield the prose paragraphs of a docstring, wrapped lines joined and list markers removed."""
-    paragraphs: list[list[str]] = []
-    # Of the last paragraph: whether it may continue, whether it is a list item, its indentation.
-    is_open, hanging, start = False, False, 0
-    block: int | None = None  # indentation of a literal block, whose deeper lines are skipped
-    in_doctest, in_fence, section = False, False, ""
+    parser = _ParagraphParser()
     for line, following in itertools.pairwise([*inspect.cleandoc(doc).splitlines(), ""]):
-        text, depth = line.strip(), len(line) - len(line.lstrip())
-        marker = directive = None
+        parser.add_line(line, following)
+    for paragraph in parser.paragraphs:
+        yield re.sub(r"(?<=[a-z]-) (?=[a-z])", "", " ".join(paragraph))
+
+
+class _ParagraphParser:
+    def __init__(self) -> None:
+        self.paragraphs: list[list[str]] = []
+        # Of the last paragraph: whether it may continue, whether it is a list item, its indentation.
+        self.is_open, self.is_item, self.indent = False, False, 0
+        self.block: int | None = (
+            None  # indentation of a literal block, whose deeper lines are skipped
+        )
+        self.in_doctest, self.in_fence, self.section = False, False, ""
+
+    def add_line(self, line: str, following: str) -> None:
+        text, indent = line.strip(), len(line) - len(line.lstrip())
         if not text:
-            in_doctest = is_open = False
-            continue
-        if block is not None and depth <= block:
-            block = None
+            self.in_doctest = self.is_open = False
+            return
+        if self.block is not None and indent <= self.block:
+            self.block = None
         if text.startswith("```") and text.count("```") % 2:
-            in_fence, text = not in_fence, ""
-        elif in_fence or in_doctest or block is not None:
-            continue
+            self.in_fence, self.is_open = not self.in_fence, False
+        elif self.in_fence or self.in_doctest or self.block is not None:
+            return
         elif text.startswith((">>>", "In [")):
-            in_doctest, text = True, ""
+            self.in_doctest, self.is_open = True, False
         elif _UNDERLINE.fullmatch(following.strip()) and not _NOT_PROSE.fullmatch(text):
-            section, text = text.lower(), ""
-        elif section == "references":
-            continue
-        elif directive := _DIRECTIVE.match(text):
-            text, is_open = directive[1] or "", False
-            block = depth if directive[1] is None else None
+            self.section, self.is_open = text.lower(), False
+        elif self.section != "references":
+            self._add_text(text, indent)
+
+    def _add_text(self, text: str, indent: int) -> None:
+        marker = None
+        if directive := _DIRECTIVE.match(text):
+            self.is_open = False
+            if directive[1] is None:
+                self.block = indent
+            text = directive[1] or ""
         elif _NOT_PROSE.fullmatch(text) or ("  " in text and _COLUMNS.search(text)):
-            text, block = "", depth if text.endswith("::") else None
+            if text.endswith("::"):
+                self.block = indent
+            text = ""
         elif " :" in text and (header := _NUMPYDOC_HEADER.match(text)):
             # `name : Description.` in "See Also" has a sentence, in other sections a type.
-            text, marker = (text, header) if section == "see also" else ("", None)
+            text, marker = (text, header) if self.section == "see also" else ("", None)
         else:
             marker = _LIST_ITEM.match(text)
         if not text:
-            is_open = False
-            continue
-        continues = is_open and (depth > start if hanging else depth == start)
-        marker = marker or (None if continues else _ARGUMENT.match(text))
-        if marker or not continues:
-            paragraphs.append([])
-            is_open, hanging, start = True, bool(marker or directive), depth
-        paragraphs[-1].append(text[marker.end() :] if marker else text)
+            self.is_open = False
+            return
+        is_indented = indent > self.indent if self.is_item else indent == self.indent
+        continues = self.is_open and is_indented and marker is None
+        if not continues:
+            marker = marker or _ARGUMENT.match(text)
+            self.paragraphs.append([])
+            self.is_open, self.is_item = True, bool(marker or directive)
+            self.indent = indent
+        self.paragraphs[-1].append(text[marker.end() :] if marker else text)
         if text.endswith("::"):
-            block, is_open = start, False
-    for paragraph in paragraphs:
-        yield re.sub(r"(?<=[a-z]-) (?=[a-z])", "", " ".join(paragraph))
+            self.block, self.is_open = self.indent, False
 
 
 # --- Sentences -------------------------------------------------------------------------------

@@ -12,16 +12,6 @@ from flip_sklearn.metrics import ranking
 from flip_sklearn.metrics.summary import RowMean
 from flip_sklearn.parameters import check_integer
 
-__all__ = [
-    "PrecisionRecall",
-    "hit_jaccard",
-    "hit_sets",
-    "keyword_accuracy",
-    "keyword_accuracy_scorer",
-    "precision_recall",
-    "span_accuracy",
-]
-
 
 def keyword_accuracy(Y: Any, scores_or_topk: Any, *, sample_weight: Any = None) -> RowMean:
     """Keyword accuracy: the share of the k words of a sentence that are among its k best-scored words.

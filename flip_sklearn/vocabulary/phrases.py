@@ -36,27 +36,34 @@ class PhraseMatcher:
     def from_concepts(cls, concepts: Sequence[tuple[str, ...]]) -> PhraseMatcher:
         """Build the trie; column j counts ``concepts[j]``. A concept without words never matches."""
         words = {word: i for i, word in enumerate(dict.fromkeys(itertools.chain(*concepts)))}
-        first = np.full(len(words), -1, dtype=np.int64)
-        child_of: dict[int, int] = {}  # by edge
+        child_of: dict[tuple[int, int], int] = {}  # by node and word; the root is -1
         column: list[int] = []  # by node
         for j, concept in enumerate(concepts):
             node = -1
-            for depth, word in enumerate(concept):
-                edge = node * len(words) + words[word]
-                child = int(first[words[word]]) if depth == 0 else child_of.get(edge, -1)
-                if child < 0:
-                    child = len(column)
+            for word in concept:
+                edge = (node, words[word])
+                if edge not in child_of:
+                    child_of[edge] = len(column)
                     column.append(-1)
-                    if depth == 0:
-                        first[words[word]] = child
-                    else:
-                        child_of[edge] = child
-                node = child
+                node = child_of[edge]
             if concept:
                 column[node] = j
-        edges = np.array(sorted(child_of), dtype=np.int64)
-        children = np.array([child_of[int(edge)] for edge in edges], dtype=np.int64)
-        return cls(words, first, edges, children, np.array(column, dtype=np.int64), len(concepts))
+        first = np.full(len(words), -1, dtype=np.int64)
+        edges, children = [], []
+        for (node, word_id), child in sorted(child_of.items()):
+            if node < 0:
+                first[word_id] = child
+            else:
+                edges.append(node * len(words) + word_id)
+                children.append(child)
+        return cls(
+            words,
+            first,
+            np.array(edges, dtype=np.int64),
+            np.array(children, dtype=np.int64),
+            np.array(column, dtype=np.int64),
+            len(concepts),
+        )
 
     def word_ids(self, tokens: Sequence[str]) -> np.ndarray:
         """Return the id of each token, -1 for one that is in no concept."""

@@ -35,8 +35,6 @@ from flip_sklearn.vocabulary.tokenizer import (
     tokenize,
 )
 
-__all__ = ["ConceptVectorizer"]
-
 
 # No set_output: counts are sparse, as those of CountVectorizer.
 class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
