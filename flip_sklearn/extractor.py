@@ -1,4 +1,4 @@
-"""FLiPExtractor: validates, calls the backend, holds the fitted NumPy arrays, scores words."""
+"""FLiPExtractor: parameters, methods and their documentation; the work is done in `estimation`."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
 
         z_n = b + A B (x_n - mu),   T_n = sum_j Y_nj,   W = sum_n w_n T_n,
 
-    where mu is the mean embedding and every latent B_k (x - mu) is held at unit variance over the
-    training rows (up to a small ridge), so that A_jk is in nats per standard deviation and the penalty
-    cannot be escaped by shrinking A and growing B. The first term is the mean negative log-likelihood
-    per word of theta = softmax(z).
+    where mu is the mean embedding. Every latent B_k (x - mu) has unit variance over the training rows (up
+    to a small ridge), so A_jk is in nats per standard deviation, and the penalty cannot be avoided by scaling
+    A down and B up. The first term is the mean negative log-likelihood per word of theta = softmax(z).
 
     Parameters
     ----------
@@ -41,27 +40,28 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         Strength of the L1 penalty, >= 0, in nats per word of text for each unit of the mean over the
         vocabulary of |a_j|_1. At ``l1_max_`` and above, A = 0 is stationary.
     l2_strength : float, default=20.0
-        Strength of the squared L2 penalty on A, >= 0, in occurrences of a word: a word that occurs this
-        often keeps about half of what the data say of it, rarer words less. It is a Gaussian prior whose
-        weight does not grow with the data. More of it raises the accuracy without bias, and lowers the
-        one with bias at small ranks (docs/performance.md).
+        Strength of the squared L2 penalty on A, >= 0, in occurrences of a word: the row of a word with
+        this many occurrences is shrunk by about half, the rows of rarer words by more. It is a Gaussian
+        prior whose weight does not grow with the data. A larger value raises the accuracy without bias,
+        and lowers the accuracy with bias at small ranks (docs/performance.md).
     use_bias : bool, default=True
-        Score words with b (log-probability: reads like the sentence) or without (lift over the average
-        sentence: stop words drop out and names rise). b is always trained; this may be changed at any
-        time after ``fit``, with no refit.
+        Whether scores include b. With b they are log-probabilities: the words that the sentence is likely
+        to contain. Without b they are the lift over the average sentence: stop words drop out and names
+        rise. b is always trained, so this may be changed after ``fit`` without a refit.
     top_k : int, default=10
-        Words per row in ``predict``, ``transform`` and ``extract_keywords``, >= 1; fewer where training
-        saw fewer words.
+        Number of words per row in ``predict``, ``transform`` and ``extract_keywords``, >= 1; fewer if
+        training saw fewer words.
     vocabulary : sequence of str or dict of str to int, default=None
         The V words in column order, or word -> column as in ``CountVectorizer.vocabulary_``. When None,
         the column names of Y if it is a DataFrame, else ``word0``, ``word1`` and so on.
     solver : {"auto", "exact", "sampled"}, default="auto"
-        ``"exact"`` computes the softmax over all words, ``"sampled"`` over the words of the batch and a
-        random part of the others, corrected for their chances: the same model within noise, at a cost
-        that hardly grows with V. ``"auto"`` is ``"sampled"`` when a batch then has at most half of the
-        words, a rule that looks at the counts alone, never at a clock (docs/performance.md).
+        ``"exact"`` computes the softmax over all words. ``"sampled"`` computes it over the words of the
+        batch and a random sample of the others, corrected for their inclusion probabilities: the same
+        model within noise, at a cost that hardly grows with V. ``"auto"`` is ``"sampled"`` if a batch is
+        then expected to have at most half of the words; the choice is deterministic, since it depends on
+        the counts and not on timing (docs/performance.md).
     max_iter : int, default=20
-        Most passes over the training rows, >= 1.
+        Maximum number of passes over the training rows, >= 1.
     tol : float, default=1e-3
         A pass counts as progress when it improves the held-out score (or, without early stopping, J) by
         more than this, >= 0.
@@ -70,42 +70,44 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
     learning_rate : float, default=0.05
         Step size, > 0. Entries of A move by about ``learning_rate / sqrt(r)`` a step.
     early_stopping : {"auto", True, False, "accuracy", "likelihood"}, default="auto"
-        Hold out a part of the rows and keep the parameters of the pass that is best on it, by keyword
-        accuracy (True) or by likelihood. ``"auto"`` is True from 1,000 rows with words on.
+        Hold out a part of the rows and keep the parameters of the pass that is best on them, by keyword
+        accuracy (True or ``"accuracy"``) or by likelihood. ``"auto"`` is True for 1,000 and more rows with
+        words.
     validation_fraction : float, default=0.1
-        Share of the rows with words to hold out, in (0, 1), at most 10,000 rows.
+        Share of the rows with words that are held out, in (0, 1); at most 10,000 rows are.
     n_iter_no_change : int, default=2
         Stop after this many passes without progress, >= 1.
     warm_start : bool, default=False
-        Continue from the previous fit when it had the same vocabulary and dimensions.
+        Continue from the previous fit if it had the same vocabulary and dimensions.
     random_state : int, RandomState instance or None, default=None
-        Seed of the split, the order of rows and the candidates. The same int on the same CPU gives the
-        same bits.
+        Seed of the split, the order of the rows and the sampled words. The same int gives the same bits on
+        the same machine with the same number of threads.
     checkpoint_dir : path-like or None, default=None
-        Folder for checkpoints of ``fit`` (not of ``partial_fit``), written atomically every half minute or
-        less often, so that they take at most a twentieth of the time. The same call (settings, data)
-        with the same folder goes on where the last one was cut off, to the same bits on one CPU, and
-        returns at once if it was finished. Any number of fits may share a folder. Delete it when done.
+        Folder for checkpoints of ``fit`` (not of ``partial_fit``). They are written atomically, at most
+        every half minute, and take at most a twentieth of the time. If a fit was cut off, the same call
+        with the same settings, data and folder continues from the last checkpoint to the same bits; if it
+        was finished, the call returns at once. Any number of fits may share a folder. It can be deleted
+        when no fit is to be continued.
     verbose : int, default=0
-        Above zero, a progress bar for ``fit`` and for scoring that lasts over two seconds.
+        If above zero, show a progress bar during ``fit``, and during scoring after two seconds.
     device : str, default="auto"
-        ``"auto"`` (CUDA when there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"``.
+        ``"auto"`` (CUDA if available), ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"``.
     precision : {"auto", "float32", "bfloat16", "float64"}, default="auto"
-        Of training. ``"bfloat16"`` lets the large products run in bfloat16 where the chip does so (sums
-        and storage stay float32); ``"auto"`` picks it where it is faster, float32 elsewhere. Scoring
-        uses float32, or float64 with ``"float64"``.
+        Number format of training. ``"bfloat16"`` computes the large products in bfloat16 on processors
+        that support it, with sums and storage in float32. ``"auto"`` is ``"bfloat16"`` on processors where
+        it is faster, and ``"float32"`` otherwise. Scoring uses float32, or float64 with ``"float64"``.
     sparse_output : bool, default=True
-        Whether ``transform`` gives a csr_array, or a dense array as ``set_output`` needs.
+        Whether ``transform`` returns a csr_array; ``set_output`` needs False, a dense array.
 
     Attributes
     ----------
     word_embeddings_ : ndarray of shape (V, r), csr_array after ``to_sparse``
-        A. Rows of words that training never saw are zero.
+        A. The rows of words that training never saw are zero.
     projection_ : ndarray of shape (r, d)
         B. For ``rank=None`` the fixed whitening map (d, d): LiP's matrix is A B.
     bias_ : ndarray of shape (V,)
-        b, normalized so that exp(b) is the word distribution at the mean embedding; -1e4 for words that
-        training never saw, which are therefore never extracted, with or without bias.
+        b, normalized so that exp(b) is the word distribution at the mean embedding. It is -1e4 for words
+        that training never saw, which are never extracted, with or without bias.
     embedding_mean_ : ndarray of shape (d,)
         mu.
     vocabulary_ : ndarray of shape (V,) of str
@@ -114,23 +116,25 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
     rank_ : int
         r (d for LiP).
     n_iter_ : int
-        Passes done.
+        Number of passes.
     best_iter_ : int
         The pass whose parameters were kept.
     history_ : dict of str to list of float
-        Per pass: ``loss`` (J), ``validation_nll``, ``validation_accuracy`` (nan without a held-out part),
-        ``sparsity`` (share of exact zeros in A), ``seconds``.
+        One value per pass of ``loss`` (J), ``validation_nll``, ``validation_accuracy`` (both nan without
+        held-out rows), ``sparsity`` (share of exact zeros in A) and ``seconds``.
     l1_max_ : float
         The smallest ``l1_strength`` at which A = 0 is stationary, whatever B is.
     solver_ : {"exact", "sampled"}
-        What ``solver`` came to.
+        The resolved solver.
     kkt_residual_ : float
-        How far A and b are from J's optimality conditions over the training rows, given B, in the units
-        of ``l1_strength``: 0 at the optimum, and comparable with ``l1_max_``. It takes two thirds of a
-        pass. nan with the sampled solver, where it would cost more than the fit, and after
-        ``partial_fit``: see :func:`flip_sklearn.kkt_residual`.
+        Largest violation of J's optimality conditions in A and b over the training rows, given B, in the
+        units of ``l1_strength``: 0 at the optimum, and comparable with ``l1_max_``. Computing it takes two
+        thirds of a pass. It is nan with the sampled solver, where it would take longer than the fit, and
+        after ``partial_fit``: see :func:`flip_sklearn.kkt_residual`.
+    interrupted_ : bool
+        Whether the fit was ended by KeyboardInterrupt.
     device_ : str
-        Where the fit ran.
+        The device of the fit.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (d,), only if X had string column names.
 
@@ -212,17 +216,17 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         X : array-like of shape (n, d)
             Embeddings: NumPy (float16, float32, float64, memory-mapped), DataFrame or torch tensor.
         Y : {array-like, sparse matrix} of shape (n, V)
-            Word counts, whole numbers >= 0; never densified. 1-D means one column. Rows without words
-            have no weight; columns without words get a score that is never extracted.
+            Word counts, integers >= 0; never densified. A 1-D array is one column. Rows without counts are
+            ignored; words without counts are never extracted.
         sample_weight : array-like of shape (n,), default=None
-            Weights of the rows, >= 0. Weight 2 is the same as the row twice, so weights count as rows
-            (the ridge of the whitening looks at their sum): keep them around 1.
+            Weights of the rows, >= 0. A row of weight 2 is the same as two rows, so the weights should be
+            around 1: the ridge of the whitening depends on their sum.
         groups : array-like of shape (n,), default=None
-            Rows that belong together, such as the views of one sentence (:func:`stack_views` gives them).
-            Early stopping holds out whole groups; without them it would judge by sentences that it has
-            trained on in another view, and stop too late.
+            Labels of rows that belong together, such as the views of one sentence (:func:`stack_views`
+            returns them). Early stopping holds out whole groups. Otherwise it would hold out sentences that
+            are trained on in another view, and stop too late.
         y : {array-like, sparse matrix} of shape (n, V)
-            The same as Y, for callers that use scikit-learn's name as a keyword.
+            The same as Y, under the name that scikit-learn uses as a keyword.
 
         Returns
         -------
@@ -231,15 +235,15 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         Raises
         ------
         ValueError
-            If a parameter, X, Y or a weight is not allowed; nothing is changed then.
+            If a parameter, X, Y or a weight is not allowed. The estimator is then unchanged.
         FloatingPointError
-            If the loss stops being finite.
+            If the loss is not finite. The estimator is then unchanged.
 
         Notes
         -----
-        After KeyboardInterrupt the model is the best of the passes done, with a ConvergenceWarning; before
-        the end of the first pass, and always in a process group (whose processes may have done different
-        passes), the interrupt goes through and nothing is changed.
+        After KeyboardInterrupt the model is the best of the finished passes, ``interrupted_`` is True, and
+        there is a ConvergenceWarning. During the first pass, and always in a process group (whose processes
+        may have finished different passes), the interrupt is raised and the estimator is unchanged.
 
         In a process group of ``torch.distributed`` every process calls ``fit`` with the same arguments
         and gets the same model; each computes its part of the rows (docs/scaling.md).
@@ -251,10 +255,10 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
     def partial_fit(
         self, X: Any, Y: Any = None, sample_weight: Any = None, *, y: Any = None
     ) -> FLiPExtractor:
-        """One pass over a chunk of rows, continuing from the chunks before.
+        """Make one pass over a chunk of rows, continuing from the chunks before.
 
-        Mean, covariance and word counts are updated exactly, as if all chunks had come at once. The
-        vocabulary is fixed by the first chunk's columns; words it lacks may appear later.
+        Mean, covariance and word counts are updated exactly, as if all chunks were one. The columns of the
+        first chunk are the vocabulary; a word may have its first count in a later chunk.
 
         Parameters
         ----------
@@ -283,10 +287,10 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         return self
 
     def to_sparse(self) -> FLiPExtractor:
-        """Store A as a csr_array: less memory and smaller files where L1 made most of it zero.
+        """Store A as a csr_array, which takes less memory if most entries are zero.
 
-        Scores do not change. Like scikit-learn's linear models, it pays when fewer than half of the entries
-        are left; scoring is sparse where that is faster, whichever way A is stored.
+        Scores do not change. As for scikit-learn's linear models, a csr_array is smaller if fewer than half
+        of the entries are non-zero. Scoring uses a sparse product where that is faster, in both formats.
 
         Returns
         -------
@@ -311,7 +315,7 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
     # ------------------------------------------------------------------ scoring
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Scores z of all words: b + A B (x - mu), or without b for ``use_bias=False``.
+        """Compute the scores z of all words: b + A B (x - mu), without b if ``use_bias=False``.
 
         Parameters
         ----------
@@ -320,18 +324,19 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         Returns
         -------
         z : ndarray of shape (n, V)
-            In nats; -1e4 for words that training never saw.
+            In nats. Words that training never saw score -1e4, or less in rows where a seen word scores
+            below -1e4: they are below all seen words.
 
         Raises
         ------
         ValueError
-            If the result would not fit in memory; ``extract_keywords``, ``predict`` and ``transform``
-            need no such array.
+            If the result would not fit in memory. ``extract_keywords``, ``predict`` and ``transform`` need
+            no dense array.
         """
         return scoring.dense(self, X, "scores")
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Word distributions theta = softmax(z).
+        """Compute the word distributions theta = softmax(z).
 
         Parameters
         ----------
@@ -350,7 +355,7 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         return scoring.dense(self, X, "softmax")
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Logarithms of the word distributions, without underflow.
+        """Compute the logarithms of the word distributions, without underflow.
 
         Parameters
         ----------
@@ -368,7 +373,7 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         return scoring.dense(self, X, "log_softmax")
 
     def predict(self, X: Any) -> sp.csr_array:
-        """The ``top_k`` words of each row as indicators.
+        """Mark the ``top_k`` words of each row.
 
         Parameters
         ----------
@@ -383,7 +388,7 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         return scoring.top_to_csr(indices, np.ones_like(indices), len(self.vocabulary_))
 
     def transform(self, X: Any) -> Any:
-        """Probabilities theta of the ``top_k`` words of each row, zero elsewhere.
+        """Compute the probabilities theta of the ``top_k`` words of each row; all others are zero.
 
         Parameters
         ----------
@@ -406,26 +411,26 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
     def extract_keywords(
         self, X: Any, top_k: int | None = None, return_scores: bool = False
     ) -> Any:
-        """Words per row, best first.
+        """Extract the best words of each row, best first.
 
         Parameters
         ----------
         X : array-like of shape (n, d)
         top_k : int, default=None
-            Words per row, >= 1; the estimator's ``top_k`` when None.
+            Number of words per row, >= 1; the estimator's ``top_k`` if None.
         return_scores : bool, default=False
-            Also give each word's score z.
+            Whether to return (word, score) pairs, with the score z.
 
         Returns
         -------
         keywords : list of n lists of str
-            Or, with ``return_scores``, of (word, score) pairs.
+            With ``return_scores`` lists of (word, score) pairs.
         """
         k = self.top_k if top_k is None else top_k
         return scoring.keywords(self, scoring.fitted_input(self, X), k, return_scores)
 
     def score(self, X: Any, Y: Any = None, sample_weight: Any = None, *, y: Any = None) -> float:
-        """Keyword accuracy: share of a row's words among as many extracted ones.
+        """Compute the keyword accuracy: the share of a row's words among as many extracted words.
 
         Parameters
         ----------
@@ -438,7 +443,7 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         Returns
         -------
         float
-            See :func:`flip_sklearn.metrics.keyword_accuracy`, which also gives the standard error.
+            See :func:`flip_sklearn.metrics.keyword_accuracy`, which also returns the standard error.
         """
         X = scoring.fitted_input(self, X)
         counts, _ = check_counts(one_target(Y, y), X.shape[0], len(self.vocabulary_))
@@ -451,11 +456,12 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         return scoring.top_words(self, scoring.fitted_input(self, X), k, use_bias=use_bias)[0]
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """The vocabulary, in column order.
+        """Return the vocabulary, in column order.
 
         Parameters
         ----------
-        input_features : ignored
+        input_features : None
+            Ignored.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Accuracy against sparsity: models along a path of L1 strengths, and how far a model is from optimal."""
+"""Models along a path of L1 strengths, and the KKT residual of a fitted model."""
 
 from __future__ import annotations
 
@@ -45,22 +45,22 @@ class RegularizationPath:
     accuracy : ndarray of shape (n_strengths,)
         Keyword accuracy on the held-out rows, with bias.
     standard_error : ndarray of shape (n_strengths,)
-        Of ``accuracy``, over the held-out rows.
+        Standard error of ``accuracy`` over the held-out rows.
     accuracy_without_bias : ndarray of shape (n_strengths,)
     nll : ndarray of shape (n_strengths,)
         Held-out negative log-likelihood, in nats per word.
     sparsity : ndarray of shape (n_strengths,)
         Share of exact zeros in A, over the words that training saw.
     n_words_left : ndarray of shape (n_strengths,)
-        Words whose row of A is not all zero.
+        Number of words whose row of A is not all zero.
     seconds : ndarray of shape (n_strengths,)
-        Of the passes at each strength; preparation and held-out scoring are not in it.
+        Duration of the passes at each strength, without preparation and held-out scoring.
     kkt_residual : ndarray of shape (n_strengths,)
-        As :func:`kkt_residual`; nan unless asked for.
+        :func:`kkt_residual` of each model; nan unless ``kkt=True``.
     models : tuple of FLiPExtractor
-        The fitted estimators, A stored as a csr_array where that is smaller.
+        The fitted estimators; A is a csr_array where that takes less memory.
     held_out : ndarray of shape (n_held_out,) or None
-        The rows of X that were measured on and not trained on; None where ``validation`` was given.
+        The rows of X that were held out; None if ``validation`` was passed.
     """
 
     l1_strengths: np.ndarray
@@ -76,17 +76,17 @@ class RegularizationPath:
     held_out: np.ndarray | None
 
     def best(self, within: float = 1.0) -> FLiPExtractor:
-        """The sparsest model that is as good as the best one: the one-standard-error rule.
+        """Select the sparsest model that is as good as the best one: the one-standard-error rule.
 
         Parameters
         ----------
         within : float, default=1.0
-            How many of its standard errors the best accuracy may be missed by, >= 0.
+            Largest loss of accuracy, in standard errors of the best accuracy, >= 0.
 
         Returns
         -------
         FLiPExtractor
-            The model of the strongest ``l1_strength`` with such an accuracy.
+            The model of the strongest ``l1_strength`` whose loss is not larger.
         """
         within = check_number("within", within, 0)
         top = int(np.argmax(self.accuracy))
@@ -95,12 +95,12 @@ class RegularizationPath:
         return self.models[int(np.argmax(self.accuracy >= enough))]
 
     def to_frame(self) -> Any:
-        """The path as a table.
+        """Return the path as a table.
 
         Returns
         -------
         pandas.DataFrame
-            One row per strength, strongest first; one column per array.
+            One row per strength, strongest first, and one column per array.
         """
         columns = {
             "l1_strength": self.l1_strengths, "accuracy": self.accuracy,
@@ -134,14 +134,14 @@ def regularization_path(
     max_iter: int = 5,
     kkt: bool = False,
 ) -> RegularizationPath:
-    """Fit a model at each of several L1 strengths, for far less than separate fits cost.
+    """Fit a model at each of several L1 strengths, much faster than by separate fits.
 
     Minimizes the objective of :class:`FLiPExtractor`,
 
         J = (1/W) sum_n w_n [T_n logsumexp(z_n) - sum_j Y_nj z_nj] + (1/V) sum_j l1 |a_j|_1 + ...,
 
-    from the strongest l1 to the weakest, each strength going on from the one before, in one session:
-    whitening and all else that does not depend on l1 is done once.
+    from the strongest l1 to the weakest. Each strength continues from the solution of the one before, and
+    everything that does not depend on l1, such as the whitening, is computed once.
 
     Parameters
     ----------
@@ -150,25 +150,25 @@ def regularization_path(
     Y : {array-like, sparse matrix} of shape (n, V)
         Word counts.
     l1_strengths : int or array-like of shape (n_strengths,), default=10
-        The strengths, >= 0, in any order; they are sorted, strongest first. An int is how many to take,
-        evenly spaced in their logarithm, from ``l1_max_`` (where A is zero) to ``eps * l1_max_``.
+        The strengths, >= 0, in any order; they are sorted, strongest first. An int is the number of
+        strengths, spaced evenly on a log scale from ``l1_max_`` (where A is zero) to ``eps * l1_max_``.
     eps : float, default=1e-4
-        Length of the path when ``l1_strengths`` is an int, in (0, 1).
+        Ratio of the weakest to the strongest strength if ``l1_strengths`` is an int, in (0, 1).
     estimator : FLiPExtractor, default=None
-        Whose settings to use; it is not changed. None is ``FLiPExtractor()``. Of no effect here are its
-        ``l1_strength``, and ``max_iter``, ``tol``, ``n_iter_no_change``, ``early_stopping``,
-        ``warm_start`` and ``checkpoint_dir``: every strength gets the same number of passes.
+        The estimator whose settings are used; it is not changed. None is ``FLiPExtractor()``. Its
+        ``l1_strength``, ``max_iter``, ``tol``, ``n_iter_no_change``, ``early_stopping``, ``warm_start`` and
+        ``checkpoint_dir`` have no effect: every strength gets the same number of passes.
     validation : tuple (X, Y), default=None
-        Rows to measure on, which are then not trained on. When None, ``validation_fraction`` of the rows with
-        words (at most 10,000) is held out, once for the whole path. Rows that belong together, such as
-        views of one sentence, are kept together by passing their part here.
+        Rows to measure on, which are not trained on. If None, ``validation_fraction`` of the rows with words
+        (at most 10,000) is held out, once for the whole path. To keep rows together that belong together,
+        such as the views of a sentence, split them yourself and pass the held-out part.
     sample_weight : array-like of shape (n,), default=None
         Weights of the rows of X, >= 0.
     max_iter : int, default=5
-        Passes over the training rows at each strength, >= 1. Three in five are made at twice the
+        Number of passes over the training rows at each strength, >= 1. Three in five are made at twice the
         ``learning_rate``.
     kkt : bool, default=False
-        Whether to compute the KKT residual of each model, two thirds of an exact pass each.
+        Whether to compute the KKT residual of each model, which takes two thirds of an exact pass.
 
     Returns
     -------
@@ -180,12 +180,12 @@ def regularization_path(
     ValueError
         If a strength, a setting or the data is not allowed.
     FloatingPointError
-        If the loss stops being finite.
+        If the loss is not finite.
 
     Notes
     -----
-    After KeyboardInterrupt the path ends with the last strength done, with a ConvergenceWarning; before the
-    end of the first the interrupt goes through.
+    After KeyboardInterrupt the path has the strengths that were finished, with a ConvergenceWarning. If no
+    strength was finished, the interrupt is raised.
 
     Examples
     --------
@@ -283,7 +283,7 @@ def _make_result(
 
 
 def kkt_residual(model: FLiPExtractor, X: Any, Y: Any, sample_weight: Any = None) -> float:
-    """How far a fitted model is from the optimum of J in A and b, given its B.
+    """Compute the distance of a fitted model from the optimum of J in A and b, given its B.
 
     With S the smooth part of the objective J of :class:`FLiPExtractor` (likelihood and squared L2),
 
@@ -298,11 +298,11 @@ def kkt_residual(model: FLiPExtractor, X: Any, Y: Any, sample_weight: Any = None
     model : FLiPExtractor
         A fitted model; its ``l1_strength`` and ``l2_strength`` as they are now.
     X : array-like of shape (n, d)
-        The embeddings that it was fitted to, in the same order: rows that ``fit`` held out are left out here.
+        The embeddings of the fit, in the same order; rows that ``fit`` held out are left out.
     Y : {array-like, sparse matrix} of shape (n, V)
-        Their word counts.
+        Word counts of the fit.
     sample_weight : array-like of shape (n,), default=None
-        Their weights.
+        Weights of the fit.
 
     Returns
     -------
@@ -316,7 +316,7 @@ def kkt_residual(model: FLiPExtractor, X: Any, Y: Any, sample_weight: Any = None
 
     Notes
     -----
-    It takes 4 n V r operations, two thirds of an exact pass, in the model's ``precision``.
+    The computation takes 4 n V r operations, two thirds of an exact pass, in the model's ``precision``.
 
     Examples
     --------
@@ -372,9 +372,9 @@ def _rows_of_the_fit(model: FLiPExtractor, n: int) -> np.ndarray | None:
 
 
 def _check_strengths(value: Any) -> int | np.ndarray:
-    """A number of strengths, or strengths that fall."""
+    """The number of strengths, or the strengths from strong to weak."""
     allowed = (
-        "use how many to take, an integer >= 1, or a sequence of finite numbers >= 0 in any order."
+        "use their number, an integer >= 1, or a sequence of finite numbers >= 0 in any order."
     )
     if is_integer(value):
         return check_integer("l1_strengths", value, 1, or_else="a sequence of numbers >= 0")
@@ -391,8 +391,8 @@ def _spaced(n: int, eps: float, l1_max: float) -> np.ndarray:
     """``n`` strengths from l1_max down to eps times it."""
     if l1_max <= 0:
         raise ValueError(
-            "l1_max_ is 0: X says nothing about the words of Y (X is constant, or there is one word), so "
-            "there is no range of strengths to choose from; pass l1_strengths."
+            "l1_max_ is 0: X carries no information about the words of Y (X is constant, or there is one "
+            "word), so there is no range of strengths to choose from; pass l1_strengths."
         )
     return np.geomspace(l1_max, eps * l1_max, n)
 
