@@ -68,7 +68,8 @@ def extraction_line(n_words: int, d: int, rank: int, operations: float, repeats:
     """Return one line of the table."""
     A, B, offset, mean = make_model(n_words, d, rank)
     compute = resolve_compute("cpu", "float32")
-    scorer = Scorer(A, B, offset, mean, compute)
+    unseen = np.zeros(n_words, dtype=bool)
+    scorer = Scorer(A, B, offset, mean, compute, unseen)
     step = scorer._ranker(TOP_K, 1).block_rows
     n = max(2, round(operations / (2 * n_words * rank) / step)) * step
     X = make_rows(n, d)
@@ -115,7 +116,7 @@ def density_lines(n_words: int, rank: int, repeats: int) -> list[str]:
     """Return the lines of the table of densities."""
     A, B, offset, mean = make_model(n_words, rank, rank)
     X = make_rows(1024, rank)
-    compute = resolve_compute("cpu", "float32")
+    compute, unseen = resolve_compute("cpu", "float32"), np.zeros(n_words, dtype=bool)
     rng = np.random.default_rng(2)
     lines = []
     for density in DENSITIES:
@@ -123,7 +124,7 @@ def density_lines(n_words: int, rank: int, repeats: int) -> list[str]:
         scorers = {}
         for name, limit in (("dense", 0.0), ("csr", 2.0)):
             with mock.patch.object(products, "CSR_DENSITY", limit):
-                scorers[name] = Scorer(sparse, B, offset, mean, compute)
+                scorers[name] = Scorer(sparse, B, offset, mean, compute, unseen)
                 scorers[name]._ranker(TOP_K, len(X))
         tasks = {name: partial(scorer.top, X, TOP_K) for name, scorer in scorers.items()}
         seconds = best_times(tasks, repeats, clock)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,37 +41,27 @@ UNSEEN_SCORE = -1e4
 AfterRows = Callable[[int], object]
 
 
+@dataclass(eq=False)
 class Scorer:
     """Fitted factors on a device, ready to score raw embeddings.
 
     Equal scores rank the lower word first. Scores depend on the number of rows of a call only by
     rounding, because the order of summation in the product may depend on it.
-
-    Parameters
-    ----------
-    A : (V, r) word embeddings, ndarray or csr_array
-    B : (r, d)
-    offset : (V,)
-    mean : (d,)
-    compute : device and number formats
-    unseen : (V,) bool, words that training did not see; they are never extracted, and among dense scores
-        they are below the seen words. None means that all words were seen.
     """
 
-    def __init__(
-        self,
-        A: Any,
-        B: np.ndarray,
-        offset: np.ndarray,
-        mean: np.ndarray,
-        compute: Compute,
-        unseen: np.ndarray | None = None,
-    ) -> None:
-        self.A, self.B, self.offset, self.mean, self.compute = A, B, offset, mean, compute
-        self.unseen = np.zeros(A.shape[0], dtype=bool) if unseen is None else unseen
-        # The last prepared A of each kind, reused when a caller scores batch by batch.
-        self._all_words: DenseProduct | SparseProduct | None = None
-        self._last_ranker: tuple[tuple[int, bool], _Ranker] | None = None
+    A: Any  # (V, r) word embeddings, ndarray or csr_array
+    B: np.ndarray  # (r, d)
+    offset: np.ndarray  # (V,)
+    mean: np.ndarray  # (d,)
+    compute: Compute
+    unseen: (
+        np.ndarray
+    )  # (V,) bool, words that training did not see; they are never among the best words
+    # The last prepared A of each kind, reused when a caller scores batch by batch.
+    _all_words: DenseProduct | SparseProduct | None = field(default=None, init=False, repr=False)
+    _last_ranker: tuple[tuple[int, bool], _Ranker] | None = field(
+        default=None, init=False, repr=False
+    )
 
     def top(
         self,

@@ -38,7 +38,7 @@ def test_scores_equal_their_definition(n: int, n_words: int, block: int, seed: i
     rng = np.random.default_rng(seed)
     A, B = rng.normal(size=(n_words, 3)), rng.normal(size=(3, 4))
     offset, mean, X = rng.normal(size=n_words), rng.normal(size=4), rng.normal(size=(n, 4))
-    scorer = Scorer(A, B, offset, mean, DOUBLE)
+    scorer = Scorer(A, B, offset, mean, DOUBLE, np.zeros(n_words, dtype=bool))
     z = offset + (X - mean) @ B.T @ A.T
     theta = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
     k = int(rng.integers(1, n_words + 1))
@@ -126,7 +126,10 @@ def test_results_do_not_depend_on_blocks_or_storage(
 def test_X_may_have_any_float_format_and_strides(dtype: type, as_stored: type) -> None:
     A, B, offset, mean, X = integer_model(20, 70, 5, 4, 0.5, seed=1)
     expected = sorted_top(offset + (X - mean) @ B.T @ A.T, 3)
-    scorer = Scorer(as_stored(A.astype(np.float32)), B, offset, mean.astype(np.float32), SINGLE)
+    unseen = np.zeros(70, dtype=bool)
+    scorer = Scorer(
+        as_stored(A.astype(np.float32)), B, offset, mean.astype(np.float32), SINGLE, unseen
+    )
     X = X.astype(dtype)
     for same in (X, np.asfortranarray(X), X[::-1].copy()[::-1], np.repeat(X, 2, axis=0)[::2]):
         np.testing.assert_array_equal(scorer.top(same, 3)[0], expected)
@@ -184,7 +187,7 @@ def test_word_embeddings_are_prepared_once(monkeypatch: pytest.MonkeyPatch) -> N
         lambda scorer: scorer.top(X, 3),
     ):
         n_prepared = 0
-        scorer = Scorer(sp.csr_array(A), B, offset, mean, DOUBLE)
+        scorer = Scorer(sp.csr_array(A), B, offset, mean, DOUBLE, np.zeros(70, dtype=bool))
         results = [call(scorer) for _ in range(3)]
         assert n_prepared == 1
         for result in results[1:]:
