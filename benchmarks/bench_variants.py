@@ -1,12 +1,12 @@
-"""The solver's ideas against their alternatives, one at a time: accuracy and loss after each pass.
+"""Components of the solver and their alternatives: accuracy and loss after each pass.
 
     python -m benchmarks.bench_variants                    # captions, 20,000 rows, rank 384
-    python -m benchmarks.bench_variants --rank 128 --only "as it is" "Muon for B"
+    python -m benchmarks.bench_variants --rank 128 --only "default" "Muon for B"
 
-A plain loop, written for reading, not for speed: no seconds are printed. It shares the package's
-whitening, start, candidates, gradients and scoring; what differs is the step, and that is
-spelled out in ``Variant``. The row "as it is" does what ``FLiPExtractor`` does, so it also checks this loop.
-Accuracy, the same without bias, and loss (nats per word) are those of the dev captions.
+The training loop is written for readability, so no seconds are printed. Whitening, initialization, sampling,
+gradients and scoring are those of the package; the step is written out here, as described by ``Variant``. The
+row "default" does the same as ``FLiPExtractor``, which also checks this loop. Accuracy, accuracy without bias
+and loss (nats per token) are those of the dev captions.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from benchmarks.bench_fit import DEFAULT_DATA, load_captions
+from benchmarks.data import DEFAULT_DATA, load_captions
 from flip_sklearn.backend.device import resolve_compute
-from flip_sklearn.backend.fit.candidates import CandidateSampler
-from flip_sklearn.backend.fit.data import CountDataset, WhitenedRows
+from flip_sklearn.backend.fit.candidates import ClassSampler
+from flip_sklearn.backend.fit.data import CountDataset
 from flip_sklearn.backend.fit.initialization import log_frequencies
-from flip_sklearn.backend.fit.likelihood import loss_and_gradients
+from flip_sklearn.backend.fit.likelihood import Gradients, SoftmaxLayer, loss_and_gradients
 from flip_sklearn.backend.fit.optimizer import (
     AVERAGE_DECAY,
     B_RATE,
@@ -34,36 +34,43 @@ from flip_sklearn.backend.fit.optimizer import (
     EPS,
     Parameters,
     normalize_rows_,
-)  # fmt: skip
-from flip_sklearn.backend.fit.solver import Options, Session, evaluate
+)
+from flip_sklearn.backend.fit.session import Session, SolverOptions
+from flip_sklearn.backend.fit.solver import evaluate
+
+LEARNING_RATE = 0.05
+BETA1_B = 0.9
+WARM_UP_STEPS = 20
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train. The defaults are the package's."""
+    """A training method. The defaults are those of the package."""
 
-    softmax: str = "sampled"  # "exact", "sampled", "usual" (own words divided by their chance too)
-    drawn: float | None = None
-    steps: str = "row"  # "row", "entry" (a mean square for each entry), "fisher"
+    softmax: str = "sampled"  # "exact", "sampled", "usual" (targets are corrected as well)
+    n_drawn: float | None = None
+    steps: str = "row"  # step sizes of A: "row", "entry" (as in Adam), "fisher"
     momentum: float = 0.0  # of A
     rate: float = 1.0  # of A, times the default
     zero_start: bool = False
     decay: float = AVERAGE_DECAY
     b_step: str = "adam"  # "adam", "muon", "fixed"
-    batches: tuple[int, ...] = (500,)  # rows per batch, pass by pass; the last one stays
+    batches: tuple[int, ...] = (
+        500,
+    )  # rows per batch in each pass; the last one is used for further passes
     l1: float = 1e-2
     l2: float = 20.0
 
 
 VARIANTS = {
-    "as it is": Variant(),
+    "default": Variant(),
     "exact softmax": Variant(softmax="exact"),
-    "own words corrected too (usual)": Variant(softmax="usual"),
-    "250 words drawn": Variant(drawn=250),
-    "4,000 words drawn": Variant(drawn=4000),
+    "correction of targets too (usual)": Variant(softmax="usual"),
+    "250 words sampled": Variant(n_drawn=250),
+    "4,000 words sampled": Variant(n_drawn=4000),
     "start at A = 0": Variant(zero_start=True),
     "a step size for each entry": Variant(steps="entry"),
-    "and momentum (Adam)": Variant(steps="entry", momentum=0.9),
+    "the same with momentum (Adam)": Variant(steps="entry", momentum=0.9),
     "Adam, exact, A = 0": Variant("exact", steps="entry", momentum=0.9, zero_start=True),
     "row steps with momentum": Variant(momentum=0.9),
     "Fisher-diagonal steps": Variant(steps="fisher"),
@@ -85,151 +92,221 @@ VARIANTS = {
 }
 
 
+@dataclass(frozen=True)
+class Result:
+    """Measurements on the dev rows after a pass."""
+
+    accuracy: float
+    accuracy_without_bias: float
+    loss: float
+
+
 def newton_schulz(G: torch.Tensor) -> torch.Tensor:
-    """Nearly orthogonal factor of G by five iterations (Jordan et al. 2024, Muon)."""
+    """Return a nearly orthogonal factor of G by five iterations (Jordan et al. 2024, Muon)."""
     X = G / (G.norm() + 1e-12)
-    tall = X.shape[0] > X.shape[1]
-    X = X.T if tall else X
+    is_tall = X.shape[0] > X.shape[1]
+    X = X.T if is_tall else X
     for _ in range(5):
         S = X @ X.T
         X = 3.4445 * X + (-4.7750 * S + 2.0315 * S @ S) @ X
-    return X.T if tall else X
+    return X.T if is_tall else X
+
+
+class Trainer:
+    """Parameters and moments of one training run."""
+
+    def __init__(self, variant: Variant, session: Session) -> None:
+        self.variant, self.session = variant, session
+        self.A, self.B, self.b = session.parameters
+        self.n_words, self.rank = self.A.shape
+        self.total_count = float(session.word_counts.sum())
+        self.probability = torch.from_numpy(session.word_counts / self.total_count).float()
+        if variant.zero_start:
+            self.A.zero_()
+            self.b.copy_(torch.from_numpy(log_frequencies(session.word_counts)))
+        self.l1, self.l2 = variant.l1 / self.n_words, session.l2 / self.n_words
+        self.t = 0
+        self.last_step = torch.zeros(self.n_words)  # step of the last update of each word
+        self.first_A, self.square_A = torch.zeros_like(self.A), torch.zeros_like(self.A)
+        self.square_b = torch.zeros_like(self.b)
+        self.first_B, self.square_B = torch.zeros_like(self.B), torch.zeros_like(self.B)
+        self.averages = [self.A.clone(), self.B.clone(), self.b.clone()]
+        self.generator = torch.Generator().manual_seed(0)
+
+    def run_pass(self, batch_size: int) -> None:
+        """Make one pass over the training rows."""
+        dataset = self.session.data.dataset
+        n = len(dataset)
+        sampler = ClassSampler(
+            self.session.word_counts,
+            dataset.document_frequency(),
+            n,
+            batch_size,
+            self.variant.n_drawn,
+        )
+        order = torch.randperm(n, generator=self.generator).numpy()
+        for first in range(0, n, batch_size):
+            self.take_step(order[first : first + batch_size], sampler)
+
+    def take_step(self, batch: np.ndarray, sampler: ClassSampler) -> None:
+        """Compute the gradients of a batch and update A, b, B and the averages."""
+        self.t += 1
+        latent, targets = self.session.data.batch(batch)
+        h = latent @ self.B.T
+        words, target_offset = torch.arange(self.n_words), None
+        log_inclusion = torch.zeros(self.n_words)
+        if self.variant.softmax != "exact":
+            sampled = sampler.draw(len(batch), targets.col, targets, self.generator)
+            words, targets = sampled.words, sampled.targets
+            log_inclusion = sampled.log_inclusion
+            if self.variant.softmax == "sampled":
+                target_offset = sampled.target_log_inclusion
+        a = self.A[words]
+        gradients = Gradients(torch.empty_like(a), torch.empty(len(words)), torch.empty_like(h))
+        loss_and_gradients(
+            h,
+            SoftmaxLayer(a, self.b[words] - log_inclusion, target_offset),
+            targets,
+            self.session.work,
+            gradients,
+            scale=len(self.session.data.dataset) / len(batch) / self.total_count,
+        )
+        self.step_A(words, gradients.A)
+        self.step_bias(words, gradients.b)
+        if self.variant.b_step != "fixed":
+            self.step_projection(gradients.h.T @ latent)
+        decay = 0.0
+        if self.variant.decay:
+            decay = min(self.variant.decay, (1 + self.t) / (10 + self.t))
+        for average, value in zip(self.averages, (self.A, self.B, self.b), strict=True):
+            average.lerp_(value, 1 - decay)
+
+    @property
+    def warm_up(self) -> float:
+        """Factor of the learning rates, which increases during the first steps."""
+        return min(1.0, self.t / WARM_UP_STEPS)
+
+    def root_mean_square(self, square: torch.Tensor) -> torch.Tensor:
+        """Return the root of a running mean square, without its bias toward zero."""
+        return (square / (1 - BETA2**self.t)).sqrt() + EPS
+
+    def step_A(self, words: torch.Tensor, gradient: torch.Tensor) -> None:
+        """Take a proximal step on rows of A, including the penalty of steps without these words."""
+        variant = self.variant
+        missed = (self.t - self.last_step[words])[:, None]
+        if variant.steps == "fisher":
+            # A tenth of the Newton step with the diagonal of the Hessian, damped as in the initialization.
+            curvature = self.probability[words][:, None] + 100 / self.total_count
+            metric = 0.1 * variant.rate * self.warm_up / curvature
+        else:
+            square = gradient.square()
+            if variant.steps == "row":
+                square = square.mean(dim=1, keepdim=True).expand_as(square)
+            square = self.square_A[words] * BETA2**missed + (1 - BETA2) * square
+            self.square_A[words] = square
+            rate = LEARNING_RATE * variant.rate * self.warm_up / math.sqrt(self.rank)
+            metric = rate / self.root_mean_square(square)
+        direction = gradient
+        if variant.momentum:
+            direction = self.first_A[words] * variant.momentum**missed
+            direction += (1 - variant.momentum) * gradient
+            self.first_A[words] = direction
+            direction = direction / (1 - variant.momentum**self.t)
+        a = self.A[words] - metric * direction
+        threshold = self.l1 * metric * missed
+        a = a - torch.maximum(torch.minimum(a, threshold), -threshold)
+        self.A[words] = a / (1 + self.l2 * metric * missed)
+        self.last_step[words] = self.t
+
+    def step_bias(self, words: torch.Tensor, gradient: torch.Tensor) -> None:
+        """Take a step on entries of b."""
+        self.square_b.mul_(BETA2)
+        self.square_b[words] += (1 - BETA2) * gradient.square()
+        rate = LEARNING_RATE * BIAS_RATE * self.warm_up
+        self.b[words] -= rate * gradient / self.root_mean_square(self.square_b[words])
+
+    def step_projection(self, gradient: torch.Tensor) -> None:
+        """Take a step on B and normalize its rows."""
+        gradient -= (gradient * self.B).sum(dim=1, keepdim=True) * self.B
+        self.first_B.lerp_(gradient, 1 - BETA1_B)
+        self.square_B.lerp_(gradient.square(), 1 - BETA2)
+        rate = LEARNING_RATE * B_RATE * self.warm_up
+        if self.variant.b_step == "muon":
+            self.B -= rate * newton_schulz(self.first_B)
+        else:
+            first = self.first_B / (1 - BETA1_B**self.t)
+            self.B -= rate / math.sqrt(self.rank) * first / self.root_mean_square(self.square_B)
+        normalize_rows_(self.B)
+
+    def averaged(self) -> Parameters:
+        """Return the averaged parameters, with the zeros of the last iterate."""
+        A, B, b = self.averages
+        A = torch.where(self.A == 0, 0.0, A)
+        B = B.clone()
+        return Parameters(A * normalize_rows_(B).T, B, b)
 
 
 def train(
-    variant: Variant, rows: CountDataset, dev: CountDataset, rank: int | None, passes: int
-) -> list[tuple[float, float, float]]:
-    """(accuracy, accuracy without bias, loss) on the dev rows after every pass."""
-    options = Options(
-        rank=rank, l1=variant.l1, l2=variant.l2, max_iter=1, tol=0.0, batch_size=500,
-        learning_rate=0.05, stop_on=None, n_iter_no_change=1, seed=0, solver="exact",
-    )  # fmt: skip
+    variant: Variant, rows: CountDataset, dev: CountDataset, rank: int, passes: int
+) -> list[Result]:
+    """Return the measurements on the dev rows after every pass."""
+    options = SolverOptions(
+        rank=rank,
+        l1=variant.l1,
+        l2=variant.l2,
+        max_iter=1,
+        tol=0.0,
+        batch_size=500,
+        learning_rate=LEARNING_RATE,
+        stop_on=None,
+        n_iter_no_change=1,
+        seed=0,
+        solver="exact",
+    )
     session = Session(rows, options, resolve_compute("cpu", "float32"))
-    start = session.run.optimizer
-    A, B, b = start.A, start.B, start.b
-    n, (n_words, rank) = len(rows), A.shape
-    share = torch.from_numpy(session.counts / session.counts.sum()).float()
-    if variant.zero_start:
-        A.zero_()
-        b.copy_(torch.from_numpy(log_frequencies(session.counts)))
-    l1, l2 = variant.l1 / n_words, session.l2 / n_words
-    moments = {name: torch.zeros_like(A) for name in ("first", "square")}
-    square_b, since = torch.zeros_like(b), torch.zeros(n_words)
-    first_B, square_B = torch.zeros_like(B), torch.zeros_like(B)
-    averages = [A.clone(), B.clone(), b.clone()]
-    generator = torch.Generator().manual_seed(0)
-    held_out = WhitenedRows(dev, session.mean, session.Q, session.compute)
-    results, t = [], 0
+    trainer, held_out = Trainer(variant, session), session.whiten(dev)
+    results = []
     for number in range(passes):
-        size = variant.batches[min(number, len(variant.batches) - 1)]
-        sampler = CandidateSampler(
-            session.counts, rows.document_frequency(), n, size, variant.drawn
-        )
-        order = torch.randperm(n, generator=generator).numpy()
-        for first in range(0, n, size):
-            t += 1
-            batch = order[first : first + size]
-            latent, targets = session.data.batch(batch)
-            h = latent @ B.T
-            words, own, shift = torch.arange(n_words), None, torch.zeros(n_words)
-            if variant.softmax != "exact":
-                drawn = sampler.draw(len(batch), targets.col, targets, generator)
-                words, targets, shift = drawn.words, drawn.targets, drawn.log_inclusion
-                own = None if variant.softmax == "usual" else drawn.own_log_inclusion
-            a = A[words]
-            grad_A, grad_b, grad_h = (
-                torch.empty_like(a),
-                torch.empty(len(words)),
-                torch.empty_like(h),
-            )
-            loss_and_gradients(
-                h, a, b[words] - shift, targets, session.compute, session.work,
-                grad_A=grad_A, grad_b=grad_b, grad_h=grad_h,
-                scale=n / len(batch) / session.counts.sum(), own_offset=own,
-            )  # fmt: skip
-            warm, correction = min(1.0, t / 20), 1 - BETA2**t
-            passed = (t - since[words])[:, None]
-            rate = 0.05 * variant.rate * warm / math.sqrt(rank)
-            if variant.steps == "fisher":
-                # A tenth of the Newton step with the Hessian's diagonal, p_j, damped as in the start.
-                metric = (
-                    0.1 * variant.rate * warm / (share[words][:, None] + 100 / session.counts.sum())
-                )
-            else:
-                g2 = grad_A.square()
-                g2 = g2.mean(dim=1, keepdim=True).expand_as(g2) if variant.steps == "row" else g2
-                square = moments["square"][words] * BETA2**passed + (1 - BETA2) * g2
-                moments["square"][words] = square
-                metric = rate / ((square / correction).sqrt() + EPS)
-            step = grad_A
-            if variant.momentum:
-                step = moments["first"][words] * variant.momentum**passed
-                step += (1 - variant.momentum) * grad_A
-                moments["first"][words] = step
-                step = step / (1 - variant.momentum**t)
-            a = a - metric * step
-            threshold = l1 * metric * passed
-            a = a - torch.maximum(torch.minimum(a, threshold), -threshold)
-            A[words] = a / (1 + l2 * metric * passed)
-            since[words] = t
-            square_b.mul_(BETA2)
-            square_b[words] += (1 - BETA2) * grad_b.square()
-            b[words] -= (
-                0.05 * BIAS_RATE * warm * grad_b / ((square_b[words] / correction).sqrt() + EPS)
-            )
-            if variant.b_step != "fixed":
-                grad_B = grad_h.T @ latent
-                grad_B -= (grad_B * B).sum(dim=1, keepdim=True) * B
-                first_B.lerp_(grad_B, 0.1)
-                square_B.lerp_(grad_B.square(), 1 - BETA2)
-                if variant.b_step == "muon":
-                    B -= 0.05 * B_RATE * warm * newton_schulz(first_B)
-                else:
-                    scaled = (first_B / (1 - 0.9**t)) / ((square_B / correction).sqrt() + EPS)
-                    B -= 0.05 * B_RATE * warm / math.sqrt(rank) * scaled
-                normalize_rows_(B)
-            decay = min(variant.decay, (1 + t) / (10 + t)) if variant.decay else 0.0
-            for average, value in zip(averages, (A, B, b), strict=True):
-                average.lerp_(value, 1 - decay)
-        mean_A = torch.where(A == 0, 0.0, averages[0])
-        mean_B = averages[1].clone()
-        mean_A = mean_A * normalize_rows_(mean_B).T
-        scored = [
-            evaluate(held_out, Parameters(mean_A, mean_B, bias), session.work)
-            for bias in (averages[2], torch.zeros_like(b))
-        ]
-        results.append((scored[0][1], scored[1][1], scored[0][0]))
+        trainer.run_pass(variant.batches[min(number, len(variant.batches) - 1)])
+        averaged = trainer.averaged()
+        loss, accuracy = evaluate(session, held_out, averaged)
+        without_bias = averaged._replace(b=torch.zeros_like(averaged.b))
+        results.append(Result(accuracy, evaluate(session, held_out, without_bias)[1], loss))
     return results
 
 
 def main() -> None:
     """Train with every variant and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
-    parser.add_argument("--rows", type=int, default=20_000)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="folder of the captions")
+    parser.add_argument("--rows", type=int, default=20_000, help="number of training rows")
     parser.add_argument("--rank", type=int, default=384)
     parser.add_argument("--passes", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     args = parser.parse_args()
     data = load_captions(args.data, args.rows)
 
-    def rows(X: np.ndarray, Y: sp.csr_array) -> CountDataset:
-        return CountDataset(X, Y.indptr, Y.indices, Y.data, np.ones(len(X)), Y.shape[1])
+    def make_dataset(X: np.ndarray, Y: sp.csr_array) -> CountDataset:
+        return CountDataset(X, Y, np.ones(len(X)))
 
     passes = " | ".join(f"pass {i + 1}" for i in range(args.passes))
     print(f"{len(data.X)} rows, V = {data.Y.shape[1]}, rank {args.rank}\n")
     print(f"| variant | {passes} | without bias | loss |")
     print("|---|" + "---|" * (args.passes + 2))
     for name in args.only:
-        found = train(
+        results = train(
             VARIANTS[name],
-            rows(data.X, data.Y),
-            rows(data.X_dev, data.Y_dev),
+            make_dataset(data.X, data.Y),
+            make_dataset(data.X_dev, data.Y_dev),
             args.rank,
             args.passes,
         )
-        accuracies = " | ".join(f"{accuracy:.4f}" for accuracy, _, _ in found)
-        print(f"| {name} | {accuracies} | {found[-1][1]:.4f} | {found[-1][2]:.3f} |", flush=True)
+        accuracies = " | ".join(f"{result.accuracy:.4f}" for result in results)
+        last = results[-1]
+        print(
+            f"| {name} | {accuracies} | {last.accuracy_without_bias:.4f} | {last.loss:.3f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
