@@ -50,8 +50,8 @@ class Sentences:
     n_lines: int
     X: np.ndarray | None
 
-    def encoded(self, encoder: SentenceEncoder | None) -> np.ndarray:
-        """Return the embeddings, from the file or computed by the encoder."""
+    def embed(self, encoder: SentenceEncoder | None) -> np.ndarray:
+        """Return the embeddings, from their file or computed by the encoder."""
         if self.X is not None:
             return self.X
         assert encoder is not None
@@ -143,7 +143,7 @@ def fit(
     # The vocabulary is learned first: a corpus without words fails before minutes of encoding.
     vectorizer = _fit_vectorizer(texts, train, options)
     Y = vectorizer.transform(texts)
-    X = sentences.encoded(encoder)
+    X = sentences.embed(encoder)
     # Held-out rows have weight 0 instead of being left out, so that a memory-mapped X is not copied.
     weight = np.zeros(len(texts))
     weight[train] = 1
@@ -312,7 +312,7 @@ def evaluate(
     if inputs.entities is not None:
         all_names = files.read_names(inputs.entities, sentences.n_lines)
         names = [all_names[i] for i in sentences.line_indices]
-    X = sentences.encoded(encoder)
+    X = sentences.embed(encoder)
     vectorizer = ConceptVectorizer(vocabulary=flip.vocabulary_.tolist(), **config.words)
     Y = vectorizer.transform(sentences.texts)
     if Y.nnz == 0:

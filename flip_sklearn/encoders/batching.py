@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,9 @@ def encode(
     A model of fewer than ``truncate_dim`` dimensions raises ValueError with the first batch.
     """
     index_of: dict[str, int] = {}
-    index = np.fromiter((index_of.setdefault(text, len(index_of)) for text in texts), np.intp)
+    index = np.empty(len(texts), np.intp)
+    for row, text in enumerate(texts):
+        index[row] = index_of.setdefault(text, len(index_of))
     unique = list(index_of)
     vectors = _VectorArray(len(unique), truncate_dim)
     job = _Job(unique, vectors, backend, batch_size, verbose)
@@ -104,11 +106,15 @@ def _encode_missing(
     if backend.sort_by_length:
         # The longest texts come first, so that a batch that does not fit in memory fails at once.
         missing = sorted(missing, key=lambda i: -len(texts[i]))
-    n_done = len(texts) - len(missing)
-    with (
-        backend.session() as encode_batch,
-        _progress_bar(backend.name, len(texts), n_done) if job.verbose else nullcontext() as bar,
-    ):
+    bar = tqdm(
+        total=len(texts),
+        initial=len(texts) - len(missing),
+        desc=backend.name,
+        unit="text",
+        delay=_DELAY,
+        disable=not job.verbose,
+    )
+    with backend.session() as encode_batch, bar:
         for number, start in enumerate(range(0, len(missing), job.batch_size)):
             batch = missing[start : start + job.batch_size]
             first = short_repr(texts[batch[0]], 40)
@@ -123,12 +129,7 @@ def _encode_missing(
                 )
             if cache is not None and keys is not None:
                 cache.put([keys[i] for i in batch], vectors)
-            if bar is not None:
-                bar.update(len(batch))
-
-
-def _progress_bar(name: str, total: int, done: int) -> Any:
-    return tqdm(total=total, initial=done, desc=name, unit="text", delay=_DELAY)
+            bar.update(len(batch))
 
 
 def _check_vectors(vectors: Any, n: int, backend: str, batch: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A real model of sentence-transformers that reads words plainly: the mean of the words' vectors."""
+"""A small model of sentence-transformers whose embeddings are the mean of word vectors."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 
 def bag_of_words_model(
-    folder: Path, words: Sequence[str], n_dims: int = 16, seed: int = 0
+    folder: Path, words: Sequence[str], n_dimensions: int = 16, seed: int = 0
 ) -> tuple[Path, np.ndarray]:
-    """Save the model; its folder and the vectors (V, d) of the words."""
+    """Save the model; return its folder and the vectors (V, d) of the words."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer import modules
     from tokenizers import Tokenizer
@@ -19,10 +19,12 @@ def bag_of_words_model(
     from tokenizers.normalizers import Lowercase
     from tokenizers.pre_tokenizers import Whitespace
 
-    known = ["[UNK]", *words]
-    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(known)}, unk_token="[UNK]"))
+    tokens = ["[UNK]", *words]
+    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(tokens)}, unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = Lowercase(), Whitespace()
-    vectors = np.random.default_rng(seed).normal(size=(len(known), n_dims)).astype(np.float32)
+    vectors = (
+        np.random.default_rng(seed).normal(size=(len(tokens), n_dimensions)).astype(np.float32)
+    )
     model = SentenceTransformer(
         modules=[modules.StaticEmbedding(tokenizer, embedding_weights=vectors)], device="cpu"
     )

@@ -1,4 +1,4 @@
-"""Gemini through its real client, against a local server that speaks the wire format of the API."""
+"""Gemini with its real client and a local server that has the wire format of the API."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEXTS = [f"text {i}" for i in range(7)]
 
 
 def vector(text: str, dims: int) -> list[float]:
-    """Of no particular length, as the API's are below 3072 dims; another one for each text."""
+    """A vector that depends on the text; not of unit length, like those of the API below 3072 dimensions."""
     return np.random.default_rng(list(text.encode())).normal(size=dims).tolist()
 
 
@@ -34,7 +34,7 @@ def unit(texts: list[str], dims: int = 768) -> np.ndarray:
 
 
 class Server(ThreadingHTTPServer):
-    """What comes next is in ``plan``, one word a request; after it everything is answered."""
+    """``plan`` has one entry per request that says how to respond; later requests succeed."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -60,43 +60,45 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests.append(body)
         self.server.paths.append(self.path)
         self.server.keys.add(self.headers["x-goog-api-key"])
-        todo = self.server.plan.pop(0) if self.server.plan else "answer"
-        if todo == "slow":
+        action = self.server.plan.pop(0) if self.server.plan else "answer"
+        if action == "slow":
             time.sleep(0.5)
-        if todo == "drop":
+        if action == "drop":
             self.close_connection = True
             self.connection.close()
             return
         requests = body["requests"]
-        if isinstance(todo, dict):  # a rate limit that says how long
+        if isinstance(action, dict):  # a rate limit that says how long
             delay = {
                 "@type": "type.googleapis.com/google.rpc.RetryInfo",
-                "retryDelay": todo["info"],
+                "retryDelay": action["info"],
             }
             error = {"code": 429, "message": "slower", "status": "RESOURCE_EXHAUSTED"}
-            return self.answer(429, {"error": {**error, "details": [delay]}}, header=todo["header"])
-        if isinstance(todo, int) or len(requests) > 100:
-            code = todo if isinstance(todo, int) else 400
+            return self.answer(
+                429, {"error": {**error, "details": [delay]}}, header=action["header"]
+            )
+        if isinstance(action, int) or len(requests) > 100:
+            code = action if isinstance(action, int) else 400
             message = f"at most 100 requests can be in one batch; you, {KEY}, sent {len(requests)}"
             status = {429: "RESOURCE_EXHAUSTED", 500: "INTERNAL"}.get(code, "INVALID_ARGUMENT")
             return self.answer(
                 code, {"error": {"code": code, "message": message, "status": status}}
             )
-        if todo == "no json":
+        if action == "no json":
             return self.answer(200, None, KEY.encode())
-        if todo == "nonsense":
+        if action == "nonsense":
             return self.answer(200, {"embeddings": f"{KEY}"})
         embeddings = [
             {"values": vector(one["content"]["parts"][0]["text"], one["outputDimensionality"])}
             for one in requests
         ]
-        if todo == "short":
+        if action == "short":
             embeddings.pop()
-        if todo == "empty":
+        if action == "empty":
             embeddings = []
-        if todo == "dims":
+        if action == "dims":
             embeddings[1]["values"].pop()
-        if todo == "hole":
+        if action == "hole":
             embeddings[1] = {}
         return self.answer(200, {"embeddings": embeddings})
 
@@ -133,7 +135,7 @@ def make(**parameters: Any) -> SentenceEncoder:
     return SentenceEncoder("gemini-embedding-001", **parameters)
 
 
-# --- What goes over the wire -----------------------------------------------------------------
+# --- Requests --------------------------------------------------------------------------------
 
 
 def test_batches_of_at_most_100_in_order(server: Server) -> None:
@@ -149,8 +151,8 @@ def test_batches_of_at_most_100_in_order(server: Server) -> None:
     assert server.keys == {KEY}
 
 
-def test_the_server_does_refuse_more() -> None:
-    """Negative control of the limit: see Handler, and the check of batch_size."""
+def test_larger_batches_are_refused() -> None:
+    """By the check of batch_size here, and by the API."""
     with pytest.raises(ValueError, match="batch_size=101"):
         make(batch_size=101).fit()
 
@@ -158,14 +160,14 @@ def test_the_server_does_refuse_more() -> None:
 @pytest.mark.parametrize(
     "model", ["gemini-embedding-001", "models/gemini-embedding-001", "gemini-embedding-2"]
 )
-def test_one_content_a_text_for_every_model(server: Server, model: str) -> None:
-    """The client makes one content, so one vector, of a list of str for gemini-embedding-2."""
+def test_one_content_per_text_for_every_model(server: Server, model: str) -> None:
+    """For gemini-embedding-2 the client makes one content, and so one vector, of a list of str."""
     X = SentenceEncoder(model).transform(TEXTS)
     np.testing.assert_allclose(X, unit(TEXTS), atol=1e-7)
 
 
 @pytest.mark.parametrize("dims", [5, 768, 3072])
-def test_dims_and_length(server: Server, dims: int) -> None:
+def test_dimensions_and_length(server: Server, dims: int) -> None:
     X = make(truncate_dim=dims).transform(TEXTS)
     assert X.shape == (7, dims)
     assert X.dtype == np.float32
@@ -173,17 +175,17 @@ def test_dims_and_length(server: Server, dims: int) -> None:
     np.testing.assert_allclose(X, unit(TEXTS, dims) if dims < 3072 else whole, rtol=1e-6)
 
 
-def test_the_task_type_is_sent_and_kept_apart(server: Server, tmp_path: Path) -> None:
+def test_task_type_is_sent_and_part_of_the_cache_key(server: Server, tmp_path: Path) -> None:
     for task in ("SEMANTIC_SIMILARITY", "CLUSTERING", None, "CLUSTERING"):
         make(prompt_name=task, cache_dir=tmp_path).transform(TEXTS)
     sent = [request["requests"][0].get("taskType") for request in server.requests]
     assert sent == ["SEMANTIC_SIMILARITY", "CLUSTERING", None]
 
 
-# --- Trouble ---------------------------------------------------------------------------------
+# --- Errors and retries ----------------------------------------------------------------------
 
 
-def test_rate_limits_and_faults_are_tried_again(
+def test_rate_limits_and_server_errors_are_retried(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.plan = [429, 500, "answer", 503, "drop", 408, "answer"]
@@ -195,7 +197,7 @@ def test_rate_limits_and_faults_are_tried_again(
     assert "429 RESOURCE_EXHAUSTED" in warnings[0]
 
 
-def test_waits_grow(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waits_increase(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     import tenacity
 
     monkeypatch.setattr(gemini, "_FIRST_WAIT", 1.0)
@@ -221,7 +223,7 @@ def test_waits_grow(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         ("Wed, 21 Oct 2015 07:28:00 GMT", None, 0),
     ],
 )
-def test_the_wait_that_a_rate_limit_asks_for_is_kept(
+def test_requested_wait_is_respected(
     server: Server, monkeypatch: pytest.MonkeyPatch, header: str, info: Any, wait: float
 ) -> None:
     import tenacity
@@ -235,23 +237,21 @@ def test_the_wait_that_a_rate_limit_asks_for_is_kept(
 
 
 @pytest.mark.parametrize(("header", "info"), [("3600", ""), ("", "40000s")])
-def test_a_wait_of_hours_is_an_error_now(server: Server, header: str, info: str) -> None:
+def test_requested_wait_of_hours_is_an_error(server: Server, header: str, info: str) -> None:
     server.plan = [{"header": header, "info": info}]
     with pytest.raises(EncodingError, match="429 RESOURCE_EXHAUSTED: slower"):
         make().transform(TEXTS)
     assert len(server.requests) == 1
 
 
-def test_a_server_that_says_nothing_is_tried_again(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_timeout_is_retried(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gemini, "_TIMEOUT", 100)
     server.plan = ["slow"]
     np.testing.assert_allclose(make().transform(TEXTS), unit(TEXTS), atol=1e-7)
     assert len(server.requests) == 2
 
 
-def test_a_key_that_is_refused_is_told_by_its_variable(
+def test_error_names_the_variable_of_a_refused_key(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_KEY", KEY)
@@ -261,7 +261,7 @@ def test_a_key_that_is_refused_is_told_by_its_variable(
     assert len(server.requests) == 1
 
 
-def test_what_cannot_pass_is_not_tried_again(server: Server) -> None:
+def test_permanent_errors_are_not_retried(server: Server) -> None:
     server.plan = [400]
     with pytest.raises(EncodingError, match=r"batch of 7 texts: 400 INVALID_ARGUMENT: at most 100"):
         make().transform(TEXTS)
@@ -269,7 +269,7 @@ def test_what_cannot_pass_is_not_tried_again(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plan", "complaint"),
+    ("plan", "message_pattern"),
     [
         ("short", "gemini backend returned 6 vectors for 7 texts in batch 0"),
         ("empty", "returned 0 vectors for 7 texts"),
@@ -279,18 +279,18 @@ def test_what_cannot_pass_is_not_tried_again(server: Server) -> None:
         ("no json", "cannot be read"),
     ],
 )
-def test_wrong_answers_are_errors_and_not_kept(
-    server: Server, plan: str, complaint: str, tmp_path: Path
+def test_invalid_answers_are_errors_and_not_stored(
+    server: Server, plan: str, message_pattern: str, tmp_path: Path
 ) -> None:
     encoder = make(cache_dir=tmp_path)
     server.plan = [plan]
-    with pytest.raises(EncodingError, match=complaint):
+    with pytest.raises(EncodingError, match=message_pattern):
         encoder.transform(TEXTS)
     np.testing.assert_allclose(encoder.transform(TEXTS), unit(TEXTS), atol=1e-7)
     assert len(server.requests) == 2
 
 
-def test_what_was_paid_is_not_paid_again(server: Server, tmp_path: Path) -> None:
+def test_stored_batches_are_not_requested_again(server: Server, tmp_path: Path) -> None:
     encoder = make(batch_size=2, cache_dir=tmp_path)
     server.plan = ["answer", "answer", 403]
     with pytest.raises(EncodingError, match=r"403 .*cache_dir"):
@@ -304,7 +304,7 @@ def test_what_was_paid_is_not_paid_again(server: Server, tmp_path: Path) -> None
     assert not server.requests
 
 
-def test_empty_texts_are_refused_before_anything_is_paid(server: Server) -> None:
+def test_empty_texts_are_refused_before_any_request(server: Server) -> None:
     for blank in ("", " \n"):
         with pytest.raises(ValueError, match=r"Row 7 is .*not encode empty texts"):
             make(batch_size=2).transform([*TEXTS, blank])
@@ -314,7 +314,7 @@ def test_empty_texts_are_refused_before_anything_is_paid(server: Server) -> None
 # --- The key ---------------------------------------------------------------------------------
 
 
-def test_the_key_comes_from_the_variable_that_is_named(
+def test_key_is_read_from_the_named_variable(
     server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delenv("GEMINI_API_KEY")
@@ -330,10 +330,10 @@ def test_the_key_comes_from_the_variable_that_is_named(
     assert "GOOGLE_API_KEY" not in caplog.text  # the client says that it uses that one
 
 
-def test_no_way_leads_to_another_google_service(
+def test_variables_of_other_google_services_are_ignored(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client would send its requests elsewhere for these variables."""
+    """By themselves these variables make the client use another service."""
     monkeypatch.setenv("GOOGLE_GENAI_USE_VERTEXAI", "true")
     monkeypatch.setenv("GOOGLE_GENAI_USE_ENTERPRISE", "true")
     make().transform(TEXTS)
@@ -341,10 +341,10 @@ def test_no_way_leads_to_another_google_service(
 
 
 @pytest.mark.parametrize("plan", [[], [429, 429], [400], ["nonsense"], ["no json"], [500] * 8])
-def test_the_key_leaves_no_trace(
+def test_key_is_stored_and_shown_nowhere(
     server: Server, plan: list[Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not even when the server repeats it, which this one does in every refusal."""
+    """Not even if the server repeats it, as this one does in every error message."""
     encoder = make(cache_dir=tmp_path, verbose=1)
     server.plan = list(plan)
     seen = []
@@ -358,21 +358,21 @@ def test_the_key_leaves_no_trace(
             assert caught.value.__cause__ is None
             assert caught.value.__context__ is None
             seen += [repr(caught.value), repr(vars(caught.value))]
-            # Nor do the variables of the functions it came through show it, as error reporters print them.
+            # Error reporters print the local variables of a traceback, which must not contain the key.
             report = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
             variables = "".join(report.format())
             assert "encode_batch = " in variables
             seen += [variables]
-            told = "cannot be read" if isinstance(plan[0], str) else r"you, \*\*\*, sent"
-            assert re.search(told, seen[0])
+            expected = "cannot be read" if isinstance(plan[0], str) else r"you, \*\*\*, sent"
+            assert re.search(expected, seen[0])
     seen += [caplog.text, repr(encoder), str(vars(encoder)), repr(encoder.get_params())]
     seen += [pickle.dumps(encoder).decode("latin1")]
     seen += [path.read_bytes().decode("latin1") for path in tmp_path.rglob("*") if path.is_file()]
     assert not [text for text in seen if KEY in text]
-    assert "text 3" not in seen[-1]  # nor are the texts in the cache
+    assert "text 3" not in seen[-1]  # the cache does not contain the texts
 
 
-def test_a_key_that_is_none_is_not_repeated(
+def test_error_does_not_contain_an_invalid_key(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for wrong in ("secret key", "secr\u00e9t", "secret\nother"):

@@ -1,4 +1,4 @@
-"""SentenceEncoder with any backend: order, checks, scikit-learn. Models and services have their own files."""
+"""SentenceEncoder with any backend: order of rows, checks, and use in scikit-learn."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ TEXTS = ["a red dog", "the cat", "", "a red dog", "birds sing in the old tree", 
 
 
 def letters(texts: list[str]) -> np.ndarray:
-    """A vector that says which text it is of: counts of letters, and the length."""
+    """Vectors that identify their text: counts of letters, and the length."""
     rows = [[text.count(c) for c in "abcdefghijklmnopqrstuvwxyz"] + [len(text)] for text in texts]
     return np.array(rows, dtype=np.float64)
 
 
-def sized(texts: list[str]) -> np.ndarray:
-    """As ``letters``, but what is not exact in float32 shows."""
+def thirds(texts: list[str]) -> np.ndarray:
+    """As ``letters``, with numbers that float32 rounds."""
     return letters(texts) / 3
 
 
 class Local(LocalModel):
-    """A local model without a library: batches sorted by length, lazily loaded."""
+    """A local model that needs no library, sorts texts by length and is loaded on first use."""
 
     name = "stand-in"
     loads = 0
@@ -76,18 +76,20 @@ def local(monkeypatch: pytest.MonkeyPatch) -> type[Local]:
 # --- Vectors and their order -----------------------------------------------------------------
 
 
-def test_vectors_are_those_of_the_callable() -> None:
-    X = SentenceEncoder(sized).transform(TEXTS)
+def test_vectors_are_the_output_of_the_callable() -> None:
+    X = SentenceEncoder(thirds).transform(TEXTS)
     assert X.dtype == np.float32
     assert X.flags.c_contiguous
-    np.testing.assert_array_equal(X, sized(TEXTS).astype(np.float32))
+    np.testing.assert_array_equal(X, thirds(TEXTS).astype(np.float32))
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text(max_size=8), min_size=1, max_size=40), st.integers(1, 9), st.booleans())
-def test_order_and_batches_change_nothing(texts: list[str], batch_size: int, sort: bool) -> None:
+def test_order_and_batch_size_do_not_change_vectors(
+    texts: list[str], batch_size: int, sort: bool
+) -> None:
     encoder = SentenceEncoder(letters, batch_size=batch_size)
-    encoder.transform(["warm"])
+    encoder.transform(["load the backend"])
     _LOADED[encoder].backend.sort_by_length = sort
     np.testing.assert_array_equal(encoder.transform(texts), letters(texts))
 
@@ -95,15 +97,15 @@ def test_order_and_batches_change_nothing(texts: list[str], batch_size: int, sor
 def test_each_text_is_encoded_once_in_batches() -> None:
     seen: list[list[str]] = []
 
-    def watched(texts: list[str]) -> np.ndarray:
+    def recording(texts: list[str]) -> np.ndarray:
         seen.append(list(texts))
         return letters(texts)
 
-    SentenceEncoder(watched, batch_size=2).transform(TEXTS)
+    SentenceEncoder(recording, batch_size=2).transform(TEXTS)
     assert seen == [["a red dog", "the cat"], ["", "birds sing in the old tree"], ["b"]]
 
 
-def test_local_models_take_long_texts_first(local: type[Local]) -> None:
+def test_local_models_encode_long_texts_first(local: type[Local]) -> None:
     encoder = SentenceEncoder(batch_size=2)
     np.testing.assert_array_equal(encoder.transform(TEXTS), letters(TEXTS))
     lengths = [len(text) for batch in _LOADED[encoder].backend.seen for text in batch]
@@ -124,23 +126,26 @@ def test_local_models_take_long_texts_first(local: type[Local]) -> None:
         lambda t: pd.Series(t, dtype="category"),
     ],
 )
-def test_kinds_of_input(kind: Any) -> None:
+def test_input_types(kind: Any) -> None:
     np.testing.assert_array_equal(SentenceEncoder(letters).transform(kind(TEXTS)), letters(TEXTS))
 
 
-def test_the_callable_is_given_plain_str() -> None:
-    kinds = []
-    SentenceEncoder(lambda t: kinds.extend(map(type, t)) or letters(t)).transform(
-        [np.str_("x"), Path("y"), "z"]
-    )
-    assert kinds == [str] * 3
+def test_callable_receives_str() -> None:
+    types = []
+
+    def recording(texts: list[str]) -> np.ndarray:
+        types.extend(type(text) for text in texts)
+        return letters(texts)
+
+    SentenceEncoder(recording).transform([np.str_("x"), Path("y"), "z"])
+    assert types == [str] * 3
 
 
 @pytest.mark.parametrize(
     "wrap",
     [np.ndarray.tolist, torch.tensor, lambda a: torch.tensor(a, dtype=torch.bfloat16), np.float16],
 )
-def test_kinds_of_output(wrap: Any) -> None:
+def test_output_types(wrap: Any) -> None:
     X = SentenceEncoder(lambda texts: wrap(letters(texts))).transform(TEXTS)
     assert X.dtype == np.float32
     np.testing.assert_array_equal(X, letters(TEXTS))
@@ -149,10 +154,10 @@ def test_kinds_of_output(wrap: Any) -> None:
 def test_truncate_then_normalize() -> None:
     X = SentenceEncoder(letters, truncate_dim=5, normalize=True).transform(["abba", "zz", "e"])
     expected = np.array([[2, 2, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 1]]) / [[8**0.5], [1], [1]]
-    np.testing.assert_allclose(X, expected, rtol=1e-6)  # and a zero vector stays one
+    np.testing.assert_allclose(X, expected, rtol=1e-6)  # a zero vector stays zero
 
 
-def test_more_dims_than_there_are_end_it_with_the_first_batch() -> None:
+def test_too_large_truncate_dim_fails_with_the_first_batch() -> None:
     seen: list[str] = []
     encoder = SentenceEncoder(lambda t: seen.extend(t) or letters(t), truncate_dim=28, batch_size=2)
     with pytest.raises(ValueError, match=r"truncate_dim=28 .* 27 dimensions"):
@@ -162,17 +167,17 @@ def test_more_dims_than_there_are_end_it_with_the_first_batch() -> None:
 
 @pytest.mark.parametrize("size", [1e30, 1e-30])
 def test_large_and_small_vectors_are_normalized(size: float) -> None:
-    """Their squares are beyond float32."""
+    """Their squares overflow or underflow in float32."""
     X = SentenceEncoder(lambda t: letters(t) * size, normalize=True).transform(["ab", "c"])
     expected = letters(["ab", "c"]) / np.linalg.norm(letters(["ab", "c"]), axis=1, keepdims=True)
     np.testing.assert_allclose(X, expected, rtol=1e-6)
 
 
-# --- A backend that is wrong -----------------------------------------------------------------
+# --- Invalid output of a backend -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("give", "complaint"),
+    ("output", "message"),
     [
         (
             lambda t: letters(t)[1:],
@@ -194,23 +199,25 @@ def test_large_and_small_vectors_are_normalized(size: float) -> None:
         (lambda t: CountVectorizer().fit_transform(t), "sparse matrix"),
     ],
 )
-def test_wrong_vectors_are_refused(give: Any, complaint: str, tmp_path: Path) -> None:
-    encoder = SentenceEncoder(give, cache_dir=tmp_path, revision="1")
-    with pytest.raises(EncodingError, match=complaint):
+def test_invalid_vectors_are_refused_and_not_stored(
+    output: Any, message: str, tmp_path: Path
+) -> None:
+    encoder = SentenceEncoder(output, cache_dir=tmp_path, revision="1")
+    with pytest.raises(EncodingError, match=message):
         encoder.transform(["a red", "bbb", "c red"])
-    # Nothing of it is kept: the next one, under the same name, encodes all.
-    right = SentenceEncoder(letters, cache_dir=tmp_path, revision="1")
-    np.testing.assert_array_equal(right.transform(["a red", "bbb"]), letters(["a red", "bbb"]))
+    # Nothing is stored: another encoder of the same revision encodes all texts.
+    valid = SentenceEncoder(letters, cache_dir=tmp_path, revision="1")
+    np.testing.assert_array_equal(valid.transform(["a red", "bbb"]), letters(["a red", "bbb"]))
 
 
-def test_dims_that_change_are_refused() -> None:
+def test_changing_number_of_dimensions_is_refused() -> None:
     sizes = iter([3, 4])
     encoder = SentenceEncoder(lambda t: np.ones((len(t), next(sizes))), batch_size=1)
     with pytest.raises(EncodingError, match=r"4 dimensions in batch 1 .*'b'.* 3 before"):
         encoder.transform(["a", "b"])
 
 
-def test_errors_of_a_callable_pass() -> None:
+def test_errors_of_a_callable_are_not_wrapped() -> None:
     def broken(texts: list[str]) -> np.ndarray:
         raise KeyError("mine")
 
@@ -218,11 +225,11 @@ def test_errors_of_a_callable_pass() -> None:
         SentenceEncoder(broken).transform(["a"])
 
 
-# --- Input that is wrong ---------------------------------------------------------------------
+# --- Invalid input ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("X", "complaint"),
+    ("X", "message"),
     [
         ("a text", r"single str; .*\[text\]"),
         (b"a text", "single bytes"),
@@ -248,16 +255,16 @@ def test_errors_of_a_callable_pass() -> None:
         (["a", "x\ud800y"], "Row 1 is not valid Unicode"),
     ],
 )
-def test_bad_texts_are_refused(X: Any, complaint: str) -> None:
+def test_invalid_texts_are_refused(X: Any, message: str) -> None:
     def never(texts: list[str]) -> np.ndarray:
         raise AssertionError("encoded before the check")
 
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(ValueError, match=message):
         SentenceEncoder(never).transform(X)
 
 
 @pytest.mark.parametrize(
-    ("parameters", "complaint"),
+    ("parameters", "message"),
     [
         ({"backend": "openai"}, "backend='openai' .*'sonar-speech'"),
         ({"backend": "sonar", "model": letters}, "backend='sonar' .*callable"),
@@ -280,14 +287,15 @@ def test_bad_texts_are_refused(X: Any, complaint: str) -> None:
         ({"model": torch.nn.Linear(2, 2), "backend": "gemini"}, "callable"),
     ],
 )
-def test_bad_parameters_are_refused(parameters: dict[str, Any], complaint: str) -> None:
+def test_invalid_parameters_are_refused(parameters: dict[str, Any], message: str) -> None:
     encoder = SentenceEncoder(**parameters)
-    for act in (encoder.fit, lambda: encoder.transform(["a"])):
-        with pytest.raises(ValueError, match=complaint):
-            act()
+    with pytest.raises(ValueError, match=message):
+        encoder.fit()
+    with pytest.raises(ValueError, match=message):
+        encoder.transform(["a"])
 
 
-def test_a_loaded_model_is_not_taken_for_a_callable() -> None:
+def test_model_objects_are_refused() -> None:
     class Model:
         def encode(self, texts: list[str]) -> np.ndarray:
             return letters(texts)
@@ -302,7 +310,7 @@ def test_a_loaded_model_is_not_taken_for_a_callable() -> None:
     )
 
 
-def test_a_key_in_the_wrong_place_is_not_repeated() -> None:
+def test_error_does_not_contain_a_misplaced_key() -> None:
     for wrong in ("AIzaSyD-secret", "aizasecret", "", None, 7):
         with pytest.raises(ValueError, match="name of an environment variable") as caught:
             SentenceEncoder(backend="gemini", api_key_env=wrong).fit()
@@ -322,11 +330,11 @@ def test_a_key_in_the_wrong_place_is_not_repeated() -> None:
         (letters, "callable"),
     ],
 )
-def test_the_model_says_the_backend(model: Any, backend: str) -> None:
+def test_backend_is_chosen_by_the_model(model: Any, backend: str) -> None:
     assert SentenceEncoder(model)._check_parameters()[0] == backend
 
 
-# --- Messages for what is not installed ------------------------------------------------------
+# --- Missing packages ------------------------------------------------------------------------
 
 MISSING = [
     ("sentence-transformers", "sentence_transformers", r"pip install 'flip-sklearn\[encoders\]'"),
@@ -344,7 +352,7 @@ MISSING = [
 
 
 @pytest.mark.parametrize(("backend", "module", "remedy"), MISSING)
-def test_a_missing_package_is_named_with_its_command(
+def test_error_names_the_missing_package_and_its_command(
     backend: str, module: str, remedy: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
@@ -354,7 +362,7 @@ def test_a_missing_package_is_named_with_its_command(
         SentenceEncoder(backend=backend).transform([str(tmp_path / "a.wav")])
 
 
-def test_extras_of_the_messages_exist() -> None:
+def test_extras_in_messages_exist() -> None:
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -370,14 +378,14 @@ def extras_loaded() -> set[str]:
     return extras & set(sys.modules)
 
 
-def test_neither_import_nor_fit_loads_an_extra() -> None:
+def test_import_and_fit_load_no_extra() -> None:
     assert in_process(extras_loaded) == set()
 
 
 # --- In scikit-learn -------------------------------------------------------------------------
 
 
-def test_weights_are_loaded_late_and_once(local: type[Local]) -> None:
+def test_weights_are_loaded_once_and_on_first_use(local: type[Local]) -> None:
     encoder = SentenceEncoder().fit(TEXTS)
     assert local.loads == 0
     encoder.transform(TEXTS)
@@ -388,12 +396,12 @@ def test_weights_are_loaded_late_and_once(local: type[Local]) -> None:
     assert local.loads == 2
 
 
-def test_weights_are_in_no_copy(local: type[Local]) -> None:
+def test_copies_contain_no_weights(local: type[Local]) -> None:
     encoder = SentenceEncoder()
     before = dict(vars(encoder))
     size, digest = len(pickle.dumps(encoder)), joblib.hash(encoder)
     encoder.transform(TEXTS)
-    assert joblib.hash(encoder) == digest  # so that joblib.Memory knows it again
+    assert joblib.hash(encoder) == digest  # joblib.Memory recognizes the encoder
     assert vars(encoder) == before
     assert len(pickle.dumps(encoder)) == size
     for other in (clone(encoder), pickle.loads(pickle.dumps(encoder)), copy.deepcopy(encoder)):
@@ -402,7 +410,7 @@ def test_weights_are_in_no_copy(local: type[Local]) -> None:
     assert local.loads == 4
 
 
-def test_weights_go_with_the_encoder(local: type[Local]) -> None:
+def test_weights_are_freed_with_the_encoder(local: type[Local]) -> None:
     before = len(_LOADED)
     encoder = SentenceEncoder()
     encoder.transform(TEXTS)
@@ -411,7 +419,7 @@ def test_weights_go_with_the_encoder(local: type[Local]) -> None:
     assert len(_LOADED) == before
 
 
-def test_it_needs_no_fit() -> None:
+def test_no_fit_is_needed() -> None:
     encoder = SentenceEncoder(letters)
     check_is_fitted(encoder)
     tags = encoder.__sklearn_tags__()
@@ -439,7 +447,7 @@ def test_set_output_keeps_names_and_index() -> None:
     assert list(frame.index) == list(range(10, 16))
 
 
-def test_first_in_a_pipeline_and_searched_by_two_processes(tmp_path: Path) -> None:
+def test_grid_search_of_a_pipeline_in_two_processes(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     words = np.array(["red", "green", "dog", "cat", "big", "fox"])
     texts = [" ".join(rng.choice(words, 3)) for _ in range(60)]
@@ -459,10 +467,10 @@ def test_first_in_a_pipeline_and_searched_by_two_processes(tmp_path: Path) -> No
     assert len(search.best_estimator_.predict(texts).nonzero()[0])
 
 
-def test_progress_is_on_stderr_and_only_when_asked(
+def test_progress_is_on_stderr_and_only_if_verbose(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    SentenceEncoder(letters, verbose=1).transform(TEXTS)  # done before two seconds are over
+    SentenceEncoder(letters, verbose=1).transform(TEXTS)  # takes less than two seconds
     monkeypatch.setattr(batching, "_DELAY", 0)
     SentenceEncoder(letters).transform(TEXTS)
     assert capsys.readouterr() == ("", "")

