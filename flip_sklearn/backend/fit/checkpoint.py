@@ -21,8 +21,8 @@ from flip_sklearn.io import fsync_file, staging_directory, sweep_staging
 
 # Also part of every file name. Raise the number when the same settings would give another result.
 FORMAT = "flip-sklearn checkpoint 1"
-# Minimum seconds between two checkpoints, and minimum multiple of the seconds that the last one took: writing
-# takes at most about 1/21 of the time of a fit.
+# Minimum seconds between two checkpoints, also as a multiple of the seconds for writing one: a fit spends at
+# most about 1/21 of its time on checkpoints.
 MIN_SECONDS, WRITING_TIME_FACTOR = 30.0, 20.0
 
 # Exceptions from reading a damaged or foreign file and from using its content.
@@ -93,7 +93,8 @@ class Checkpoint:
 
     def _read(self, reader: Callable[[dict[str, Any], Any], T]) -> T | None:
         """Return ``reader(metadata, file)`` of the open file, or None if there is no file."""
-        while (before := self._identity()) is not None:
+        identity = self._identity()
+        while identity is not None:
             try:
                 with (
                     self.translate_read_errors(),
@@ -102,7 +103,8 @@ class Checkpoint:
                     return reader(_read_metadata(file), file)
             except ValueError:
                 # safetensors opens a file twice, and another process may replace it in between.
-                if self._identity() == before:
+                previous, identity = identity, self._identity()
+                if identity == previous:
                     raise
         return None
 

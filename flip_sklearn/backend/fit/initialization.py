@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from flip_sklearn.backend.device import to_device
 from flip_sklearn.backend.fit.data import WhitenedDataset
 from flip_sklearn.backend.fit.likelihood import Workspace
 from flip_sklearn.backend.fit.optimizer import Parameters
@@ -74,7 +75,7 @@ def gradient_at_zero(data: WhitenedDataset, counts: np.ndarray) -> torch.Tensor:
         )
         sum_per_word.index_add_(0, words, sums)
     data.group.sum_(sum_per_word, weighted_sum)
-    theta = torch.from_numpy(counts / total).to(compute.device, compute.dtype)
+    theta = to_device(counts / total, compute)
     sum_per_word.addr_(theta, weighted_sum, alpha=-1)
     return torch.mm(sum_per_word, data.Q).div_(-total)
 
@@ -92,8 +93,8 @@ def newton_start(
     """Take the proximal Newton step of the module docstring from the ``gradient`` at A = 0."""
     compute = data.compute
     n_words = gradient.shape[0]
-    log_p = torch.from_numpy(log_frequencies(counts)).to(compute.device, compute.dtype)
-    p = torch.from_numpy(counts / counts.sum()).to(compute.device, compute.dtype)
+    log_p = to_device(log_frequencies(counts), compute)
+    p = to_device(counts / counts.sum(), compute)
     damped = p + DAMPING / counts.sum()
     B = None if rank is None else _principal_directions(gradient * (p / damped)[:, None], rank)
     A = gradient.neg() if B is None else torch.mm(gradient, B.T).neg_()

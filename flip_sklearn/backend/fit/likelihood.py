@@ -142,7 +142,7 @@ def _loss_and_residual(
     loss = _loss(scores, theta, target_theta, block, index)
     smallest = torch.finfo(block.count.dtype).tiny
     share = block.count / block.total.index_select(0, block.row).clamp_min(smallest)
-    theta.view(-1)[index] = target_theta - share
+    theta.view(-1)[index] = target_theta - share  # theta is now the residual
     return loss, theta
 
 

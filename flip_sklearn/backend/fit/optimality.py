@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from flip_sklearn.backend.device import Compute
+from flip_sklearn.backend.device import Compute, to_device
 from flip_sklearn.backend.fit.data import CountDataset, WhitenedDataset
 from flip_sklearn.backend.fit.initialization import InitialPoint
 from flip_sklearn.backend.fit.likelihood import (
@@ -78,7 +78,7 @@ def raw_kkt_residual(
     """
 
     def tensor(array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(compute.device, compute.dtype)
+        return to_device(np.ascontiguousarray(array), compute)
 
     latents = WhitenedDataset(rows, tensor(point.mean), tensor(point.B.T), compute)
     parameters = Parameters(tensor(point.A), None, tensor(point.b))

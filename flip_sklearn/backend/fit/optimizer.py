@@ -29,7 +29,7 @@ AVERAGE_DECAY = 0.99
 WARM_UP_STEPS = 20
 # Rates of B~ and b relative to `learning_rate`. The rates of A and B~ are also divided by sqrt(r): a
 # step on all entries of a row of A changes its scores by about sqrt(r) times the step of one entry.
-# docs/solver.md shows the effect of B~'s rate, which grows as r falls.
+# The smaller r is, the more B~'s rate matters: docs/solver.md has measurements.
 B_RATE, BIAS_RATE = 0.2, 0.02
 # Training diverges at once beyond this rate, and float32 could not represent much larger factors.
 MAX_RATE = 1e30
@@ -47,7 +47,7 @@ class Parameters(NamedTuple):
 
 @dataclass(frozen=True)
 class GatheredRows:
-    """Copies of the rows of A and the entries of b of some distinct words, which a step may overwrite."""
+    """Copies of the rows of A and the entries of b of distinct words."""
 
     words: torch.Tensor  # (S,) int64
     A: torch.Tensor  # (S, r)
