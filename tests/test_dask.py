@@ -1,6 +1,6 @@
-"""Dask: keywords for tables and arrays in partitions, and model selection on a real cluster.
+"""Dask: keywords of partitioned tables and arrays, and model selection on a real cluster.
 
-One cluster of two processes serves the whole file: each loads torch, which takes seconds.
+All tests share one cluster of two processes, since each takes seconds to load torch.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def mapper(model: FLiPExtractor) -> KeywordMapper:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    """Two worker processes that see no GPU, wherever this runs."""
+    """A cluster of two worker processes that see no GPU, even if there is one."""
     with (
         LocalCluster(
             n_workers=2,
@@ -79,7 +79,7 @@ def frame(X: np.ndarray) -> pd.DataFrame:
 
 @pytest.fixture
 def table(model: FLiPExtractor) -> dd.DataFrame:
-    """90 rows in three partitions, the second of them empty."""
+    """A table of 90 rows in three partitions, of which the second is empty."""
     with dask.config.set({"dataframe.convert-string": False}):
         table = dd.from_pandas(frame(rows()).set_index("id", drop=False), npartitions=2)
         empty = dd.from_pandas(frame(rows())[:0], npartitions=1)
@@ -101,16 +101,16 @@ def test_dataframe(
     mapper = KeywordMapper(model, return_scores=return_scores)
     options = {} if meta == "inferred" else {"meta": mapper(table._meta)}
     result = table.map_partitions(mapper, **options)
-    columns = ["id", "embedding", "keywords", "keywords_scores"][: 3 + return_scores]
-    assert list(result.columns) == columns
-    assert set(result.dtypes[columns[2:]]) == {np.dtype(object)}
+    outputs = ["keywords", "keywords_scores"] if return_scores else ["keywords"]
+    assert list(result.columns) == ["id", "embedding", *outputs]
+    assert set(result.dtypes[outputs]) == {np.dtype(object)}
     assert result.npartitions == 3
     with dask.config.set(scheduler="sync"):
-        found = result.compute()
-    assert found["keywords"].tolist() == model.extract_keywords(rows())
-    np.testing.assert_array_equal(found.index, found["id"])
+        computed = result.compute()
+    assert computed["keywords"].tolist() == model.extract_keywords(rows())
+    np.testing.assert_array_equal(computed.index, computed["id"])
     if return_scores:
-        assert {len(scores) for scores in found["keywords_scores"]} == {4}
+        assert {len(scores) for scores in computed["keywords_scores"]} == {4}
 
 
 @pytest.mark.filterwarnings("ignore:The inplace keyword")  # in Dask, of pandas 3.1
@@ -118,12 +118,12 @@ def test_dataframe(
 def test_from_parquet_to_parquet(
     model: FLiPExtractor, mapper: KeywordMapper, tmp_path: Path, backend: str | None
 ) -> None:
-    """Embeddings as a list column, as every engine writes them; the words go out as one, too."""
+    """Embeddings are read from a list column, and words written to one."""
     X = rows()
     (tmp_path / "in").mkdir()
     for part, start in enumerate(range(0, 90, 45)):
-        of_part = {"id": np.arange(start, start + 45), "embedding": list(X[start : start + 45])}
-        pq.write_table(pa.table(of_part), tmp_path / f"in/{part}.parquet")
+        columns = {"id": np.arange(start, start + 45), "embedding": list(X[start : start + 45])}
+        pq.write_table(pa.table(columns), tmp_path / f"in/{part}.parquet")
     options = {} if backend is None else {"dtype_backend": backend}
     with dask.config.set(scheduler="sync"):
         table = dd.read_parquet(tmp_path / "in", **options)
@@ -135,8 +135,8 @@ def test_from_parquet_to_parquet(
     assert written["keywords"].to_pylist() == model.extract_keywords(X)
 
 
-def test_vectors_that_dask_made_text_of_are_refused(mapper: KeywordMapper) -> None:
-    """By default Dask turns object columns into text, which has lost the vectors."""
+def test_vectors_that_dask_converted_to_text_are_refused(mapper: KeywordMapper) -> None:
+    """By default Dask converts object columns to text, which shortens the vectors."""
     with dask.config.set({"dataframe.convert-string": True}):
         table = dd.from_pandas(frame(rows()), npartitions=2)
         with pytest.raises(ValueError, match="convert-string"):
@@ -152,8 +152,8 @@ def test_array(model: FLiPExtractor, mapper: KeywordMapper, chunks: tuple[int, i
         assert words.compute().tolist() == model.extract_keywords(rows())
 
 
-def test_token_is_that_of_the_content(model: FLiPExtractor) -> None:
-    """Dask shares work between tasks of equal tokens: same model, same token; else another."""
+def test_token_depends_on_the_content(model: FLiPExtractor) -> None:
+    """Dask computes tasks of equal tokens once: equal mappers have equal tokens, others do not."""
     token = dask.base.tokenize(KeywordMapper(model))
     used = KeywordMapper(model)
     used(rows())
@@ -165,50 +165,51 @@ def test_token_is_that_of_the_content(model: FLiPExtractor) -> None:
 # --- On a cluster ----------------------------------------------------------------------------
 
 
-def test_workers_read_the_same_words(
+def test_workers_extract_the_same_words(
     model: FLiPExtractor, mapper: KeywordMapper, table: dd.DataFrame, client: Client
 ) -> None:
     expected = model.extract_keywords(rows())
-    found = table.map_partitions(mapper).compute()
-    assert found["keywords"].tolist() == expected
+    result = table.map_partitions(mapper).compute()
+    assert result["keywords"].tolist() == expected
     X = da.from_array(rows(), chunks=(20, -1))
     words = X.map_blocks(mapper, dtype=object, drop_axis=1).compute()
     assert words.tolist() == expected
 
 
-def test_scattered_mapper_is_opened_once_per_worker(
+def test_scattered_mapper_is_unpickled_once_per_worker(
     model: FLiPExtractor, table: dd.DataFrame, client: Client
 ) -> None:
-    """As it stands it travels with every task; scattered, once to every worker."""
+    """A mapper is sent with every task unless it is scattered, which sends it once to every worker."""
 
     class Counted(KeywordMapper):
         def __call__(self, batch: Any) -> Any:
             first = self._scorer is None and len(batch) > 0
-            return super().__call__(batch).assign(opened=int(first))
+            return super().__call__(batch).assign(first_call=int(first))
 
-    def read(batch: Any, mapper: KeywordMapper) -> Any:
-        return mapper(batch)  # nested, so that it is sent whole: workers cannot import this file
+    # A nested function is pickled by value: workers cannot import this file.
+    def call_mapper(batch: Any, mapper: KeywordMapper) -> Any:
+        return mapper(batch)
 
     mapper = Counted(model)
     X = rows()
     with dask.config.set({"dataframe.convert-string": False}):
         table = dd.from_pandas(frame(X), npartitions=9)
-    sent = client.scatter(mapper, broadcast=True)
-    found = table.map_partitions(read, sent, meta=mapper(table._meta)).compute()
-    assert found["keywords"].tolist() == model.extract_keywords(X)
-    assert 1 <= found["opened"].sum() / 10 <= 2  # partitions of 10 rows, two workers
-    plain = table.map_partitions(mapper, meta=mapper(table._meta)).compute()
-    assert plain["opened"].sum() == len(X)  # negative control
+    scattered = client.scatter(mapper, broadcast=True)
+    result = table.map_partitions(call_mapper, scattered, meta=mapper(table._meta)).compute()
+    assert result["keywords"].tolist() == model.extract_keywords(X)
+    assert 1 <= result["first_call"].sum() / 10 <= 2  # partitions of 10 rows, two workers
+    with_tasks = table.map_partitions(mapper, meta=mapper(table._meta)).compute()
+    assert with_tasks["first_call"].sum() == len(X)  # negative control
     blocks = da.from_array(X, chunks=(20, -1))
-    sent = client.scatter(KeywordMapper(model), broadcast=True)
-    words = blocks.map_blocks(read, mapper=sent, dtype=object, drop_axis=1).compute()
+    scattered = client.scatter(KeywordMapper(model), broadcast=True)
+    words = blocks.map_blocks(call_mapper, mapper=scattered, dtype=object, drop_axis=1).compute()
     assert words.tolist() == model.extract_keywords(X)
 
 
-def test_devices_are_those_of_the_worker(
+def test_device_is_resolved_in_the_worker(
     model: FLiPExtractor, problem: Planted, client: Client
 ) -> None:
-    """Names travel, devices do not: each worker resolves them among those it may see."""
+    """The name of the device is sent, and each worker resolves it among the devices that it sees."""
     seen = client.run(lambda: (os.environ["CUDA_VISIBLE_DEVICES"], str(resolve_device("auto"))))
     assert set(seen.values()) == {("", "cpu")}
 
@@ -218,7 +219,7 @@ def test_devices_are_those_of_the_worker(
     assert client.submit(fit, "auto").result(60) == "cpu"
     with pytest.raises(ValueError, match=r"device='cuda:1'.*0 visible.*device='auto' or 'cpu'"):
         client.submit(fit, "cuda:1").result(60)
-    # Worker processes of Dask run one thread of torch each, unless told otherwise.
+    # By default worker processes of Dask run one thread of torch each.
     assert set(client.run(torch.get_num_threads).values()) == {1}
 
 
@@ -226,7 +227,7 @@ GRID = {"rank": [2, 6], "l1_strength": [1e-3, 1.0], "use_bias": [True, False]}
 
 
 def make_search(**options: Any) -> GridSearchCV:
-    # In float64 the workers' order of summation cannot make two words swap places.
+    # In float64, so that the order of summation in the workers cannot exchange two words.
     model = make_model(device="cpu", precision="float64")
     return GridSearchCV(model, GRID, cv=KFold(2), error_score="raise", **options)
 
@@ -236,32 +237,35 @@ def serial(problem: Planted) -> GridSearchCV:
     return make_search().fit(problem.X, problem.Y)
 
 
-def test_grid_search_on_a_cluster_is_that_of_one_process(
+def test_grid_search_on_a_cluster_gives_the_results_of_one_process(
     problem: Planted, serial: GridSearchCV, client: Client
 ) -> None:
-    def judge(model: FLiPExtractor, X: Any, Y: Any) -> dict[str, float]:
+    def score_and_pid(model: FLiPExtractor, X: Any, Y: Any) -> dict[str, float]:
         return {"score": model.score(X, Y), "pid": os.getpid()}
 
     with joblib.parallel_config("dask"):
-        search = make_search(scoring=judge, refit="score").fit(problem.X, problem.Y)
+        search = make_search(scoring=score_and_pid, refit="score").fit(problem.X, problem.Y)
     for name, values in serial.cv_results_.items():
         if "time" not in name:
             np.testing.assert_array_equal(search.cv_results_[name], values, err_msg=name)
     assert search.best_params_ == serial.best_params_
-    # Negative controls: the settings matter, and the fits did run in the workers.
+    # Negative controls: the settings change the scores, and the fits ran in the workers.
     assert len(set(serial.cv_results_["mean_test_score"])) > 4
-    ran = {*search.cv_results_["split0_test_pid"], *search.cv_results_["split1_test_pid"]}
-    assert ran <= set(client.run(os.getpid).values())
+    pids = {*search.cv_results_["split0_test_pid"], *search.cv_results_["split1_test_pid"]}
+    assert pids <= set(client.run(os.getpid).values())
 
 
-def test_bias_needs_no_fit_of_its_own(problem: Planted, serial: GridSearchCV) -> None:
-    """The scorer in docs/scaling.md: one fit, scored in both ways."""
+def test_scorer_of_the_scaling_page(problem: Planted, serial: GridSearchCV) -> None:
+    """It scores one fit with and without bias."""
     page = (ROOT / "docs/scaling.md").read_text(encoding="utf8")
-    code = next(b for b in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "def both" in b)
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    code = next(block for block in blocks if "def score_both" in block)
     namespace: dict[str, Any] = {"GridSearchCV": GridSearchCV, "FLiPExtractor": FLiPExtractor}
     exec(compile(code, "docs/scaling.md", "exec"), namespace)
-    fewer = {name: values for name, values in GRID.items() if name != "use_bias"}
-    search = make_search(scoring=namespace["both"], refit="with_bias").set_params(param_grid=fewer)
+    grid = {name: values for name, values in GRID.items() if name != "use_bias"}
+    search = make_search(scoring=namespace["score_both"], refit="with_bias").set_params(
+        param_grid=grid
+    )
     search.fit(problem.X, problem.Y)
     bias = serial.cv_results_["param_use_bias"].astype(bool)
     for name, rows in (("with_bias", bias), ("without_bias", ~bias)):
@@ -270,13 +274,13 @@ def test_bias_needs_no_fit_of_its_own(problem: Planted, serial: GridSearchCV) ->
         )
 
 
-def test_a_gpu_in_the_parent_is_not_touched_by_a_search(
+def test_search_does_not_use_cuda_in_the_parent(
     problem: Planted, serial: GridSearchCV, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Other processes get settings and arrays, never a device; the parent does not even ask for it."""
+    """Other processes get settings and arrays, and the parent does not resolve the device."""
 
     def refuse(*_: Any, **__: Any) -> Any:
-        raise RuntimeError("CUDA was touched")
+        raise RuntimeError("CUDA was used")
 
     for name in ("is_available", "device_count", "current_device", "init", "_lazy_init"):
         monkeypatch.setattr(torch.cuda, name, refuse)
@@ -286,11 +290,11 @@ def test_a_gpu_in_the_parent_is_not_touched_by_a_search(
     np.testing.assert_array_equal(
         search.cv_results_["mean_test_score"], serial.cv_results_["mean_test_score"]
     )
-    with pytest.raises(RuntimeError, match="CUDA was touched"):  # negative control
+    with pytest.raises(RuntimeError, match="CUDA was used"):  # negative control
         make_model().fit(problem.X, problem.Y)
 
 
-def test_fitted_state_is_numpy_only(model: FLiPExtractor) -> None:
+def test_fitted_attributes_contain_no_tensors(model: FLiPExtractor) -> None:
     def leaves(value: Any) -> Iterator[Any]:
         if isinstance(value, dict):
             for item in value.values():
@@ -303,18 +307,17 @@ def test_fitted_state_is_numpy_only(model: FLiPExtractor) -> None:
         else:
             yield value
 
-    kinds = {type(leaf) for leaf in leaves(vars(model))}
-    assert np.ndarray in kinds
-    assert not [kind for kind in kinds if kind.__module__.startswith("torch")]
-    assert {type(leaf) for leaf in leaves({"a": [torch.ones(1)]})} == {
-        torch.Tensor
-    }  # it would show
+    types = {type(leaf) for leaf in leaves(vars(model))}
+    assert np.ndarray in types
+    assert not [leaf_type for leaf_type in types if leaf_type.__module__.startswith("torch")]
+    nested = {"a": [torch.ones(1)]}
+    assert {type(leaf) for leaf in leaves(nested)} == {torch.Tensor}  # negative control
 
 
 # --- The example -----------------------------------------------------------------------------
 
 
-def test_the_example_runs(tmp_path: Path) -> None:
+def test_example_runs(tmp_path: Path) -> None:
     script = str(ROOT / "examples/bulk_dask.py")
     result = subprocess.run(
         [sys.executable, script, "--workers", "1", "--out", str(tmp_path)],
@@ -333,12 +336,8 @@ def test_the_example_runs(tmp_path: Path) -> None:
     written = pq.read_table(tmp_path / "keywords")
     assert written.schema.field("keywords").type == pa.list_(pa.string())
     assert written.num_rows > 100
-    # What it reads is mostly there: the words of the text, in the order of their scores.
-    hits = [
-        word in text.lower()
-        for text, words in zip(
-            *written.select(["text", "keywords"]).to_pydict().values(), strict=True
-        )
-        for word in words[:2]
-    ]
+    # Most of the best words are words of the text.
+    hits = []
+    for row in written.to_pylist():
+        hits += [word in row["text"].lower() for word in row["keywords"][:2]]
     assert np.mean(hits) > 0.6

@@ -1,4 +1,4 @@
-"""A model hub in one thread: as much of the Hugging Face wire format as downloads and uploads use."""
+"""A model hub in one thread, with the part of the Hugging Face API that downloads and uploads use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOKEN = "hf_of_the_owner"
 
 
 class Hub(ThreadingHTTPServer):
-    """Repositories as lists of commits, each a dict from path to content; use it as a context."""
+    """A server whose repositories are lists of commits, each {path: content}; a context manager."""
 
     daemon_threads = True
 
@@ -33,9 +33,6 @@ class Hub(ThreadingHTTPServer):
     def __exit__(self, *_: object) -> None:
         self.shutdown()
         self.server_close()
-
-    def asked_for(self, what: str) -> list[str]:
-        return [path for _, path, _ in self.requests if what in path]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -56,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        if path == "/_down":  # from now on the hub cannot be reached
+        if path == "/_down":  # the test stops the server
             self.server.shutdown()
             self.server.server_close()
             return self._answer({})
@@ -65,59 +62,65 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length)
         if path == "/api/repos/create":
-            asked = json.loads(body)
-            name = "/".join(filter(None, (asked.get("organization"), asked["name"])))
-            new = name not in self.server.repositories
-            self.server.repositories.setdefault(name, [{}])
-            return self._answer({"url": f"{self.server.url}/{name}"}, 200 if new else 409)
+            return self._create_repository(json.loads(body))
         if path == "/api/validate-yaml":
             return self._answer({"errors": [], "warnings": []})
-        found = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(\w[\w-]*)/([^/]+))?", path)
+        api = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(\w[\w-]*)/([^/]+))?", path)
         file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
-        match = found or file
-        name = match[1] if match else ""
+        if api:
+            name, action, revision = api.groups()
+        elif file:
+            name, action, revision = file[1], "resolve", file[2]
+        else:
+            return self._answer({"error": path}, 404)
         commits = self.server.repositories.get(name)
         if commits is None or (name in self.server.private and authorization != f"Bearer {TOKEN}"):
             return self._answer({"error": "no"}, 401, X_Error_Code="RepoNotFound")
-        number = _number(match[3] if found else match[2], commits)  # type: ignore[index]
+        number = _number(revision, commits)
         if number is None:
             return self._answer({"error": "no"}, 404, X_Error_Code="RevisionNotFound")
-        files, sha = commits[number], _sha(number)
         if file:
-            return self._send_file(files, sha, file[3])
-        action = match[2]  # type: ignore[index]
+            return self._send_file(commits[number], _sha(number), file[3])
         if action in (None, "revision"):
-            names = [{"rfilename": path} for path in files]
-            return self._answer({"id": name, "sha": sha, "siblings": names, "tags": []})
+            siblings = [{"rfilename": path} for path in commits[number]]
+            content = {"id": name, "sha": _sha(number), "siblings": siblings, "tags": []}
+            return self._answer(content)
         if action == "tree":
-            return self._answer(
-                [
-                    {"type": "file", "path": p, "size": len(c), "oid": hashlib.sha1(c).hexdigest()}
-                    for p, c in files.items()
-                ]
-            )
+            return self._send_tree(commits[number])
         if action == "preupload":
-            return self._answer(
-                {
-                    "files": [
-                        {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False}
-                        for f in json.loads(body)["files"]
-                    ]
-                }
-            )
+            paths = [request["path"] for request in json.loads(body)["files"]]
+            modes = [{"path": p, "uploadMode": "regular", "shouldIgnore": False} for p in paths]
+            return self._answer({"files": modes})
         if action == "commit":
-            new_files = dict(files)
-            for line in body.splitlines():
-                item = json.loads(line)
-                if item["key"] == "file":
-                    new_files[item["value"]["path"]] = base64.b64decode(item["value"]["content"])
-            commits.append(new_files)
-            oid = _sha(len(commits) - 1)
-            url = f"{self.server.url}/{name}/commit/{oid}"
-            return self._answer({"success": True, "commitOid": oid, "commitUrl": url})
+            return self._commit(name, commits[number], body)
         return self._answer({"error": path}, 404)
 
     do_GET = do_HEAD = do_POST = _serve
+
+    def _create_repository(self, request: dict[str, Any]) -> None:
+        name = "/".join(filter(None, (request.get("organization"), request["name"])))
+        is_new = name not in self.server.repositories
+        self.server.repositories.setdefault(name, [{}])
+        self._answer({"url": f"{self.server.url}/{name}"}, 200 if is_new else 409)
+
+    def _commit(self, name: str, files: dict[str, bytes], body: bytes) -> None:
+        files = dict(files)
+        for line in body.splitlines():
+            item = json.loads(line)
+            if item["key"] == "file":
+                files[item["value"]["path"]] = base64.b64decode(item["value"]["content"])
+        commits = self.server.repositories[name]
+        commits.append(files)
+        oid = _sha(len(commits) - 1)
+        url = f"{self.server.url}/{name}/commit/{oid}"
+        self._answer({"success": True, "commitOid": oid, "commitUrl": url})
+
+    def _send_tree(self, files: dict[str, bytes]) -> None:
+        tree = []
+        for path, content in files.items():
+            oid = hashlib.sha1(content).hexdigest()
+            tree.append({"type": "file", "path": path, "size": len(content), "oid": oid})
+        self._answer(tree)
 
     def _send_file(self, files: dict[str, bytes], sha: str, path: str) -> None:
         if path not in files:
