@@ -10,22 +10,11 @@ import numpy as np
 import scipy.sparse as sp
 from tqdm.auto import tqdm
 
+from flip_sklearn.diagnostics import evaluation, inputs
 from flip_sklearn.diagnostics.bootstrap import Difference, Interval
-from flip_sklearn.diagnostics.evaluation import (
-    FittedModels,
-    baseline_accuracy,
-    find_words,
-    resample,
-    row_accuracy,
-)
+from flip_sklearn.diagnostics.evaluation import FittedModels
 from flip_sklearn.diagnostics.frames import accuracy_columns, grid, matrix_text
-from flip_sklearn.diagnostics.inputs import (
-    EvaluationSettings,
-    check_estimator,
-    check_sentences,
-    check_settings,
-    check_targets,
-)
+from flip_sklearn.diagnostics.inputs import EvaluationSettings
 from flip_sklearn.diagnostics.split import SentenceSplit
 from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.metrics.ranking import jaccard_per_row
@@ -158,10 +147,10 @@ def view_alignment(
     >>> bool(result.difference.value[0, 1] < -0.2), bool(result.difference.significant[0, 1])
     (True, True)
     """
-    settings = check_settings(n_bootstrap, confidence, random_state, verbose)
-    sentences = check_sentences(views, split, settings.seed, min_views=2)
-    counts = check_targets(Y, sentences)
-    model = check_estimator(estimator, settings.seed)
+    settings = inputs.check_settings(n_bootstrap, confidence, random_state, verbose)
+    sentences = inputs.check_sentences(views, split, settings.seed, min_views=2)
+    counts = inputs.check_targets(Y, sentences)
+    model = inputs.check_estimator(estimator, settings.seed)
     return compute_alignment(FittedModels(sentences), model, counts, settings)
 
 
@@ -177,13 +166,17 @@ def compute_alignment(
     ):
         fitted = models.fit(estimator, (trained_on,), counts)
         for read_from in names:
-            hits[trained_on, read_from] = find_words(fitted, sentences.test(read_from), truth)
+            hits[trained_on, read_from] = evaluation.find_words(
+                fitted, sentences.test(read_from), truth
+            )
     pairs = [(i, j) for i in names for j in names]
-    baseline = baseline_accuracy(sentences, counts)
-    per_row = [row_accuracy(hits[pair], truth) for pair in pairs]
+    baseline = evaluation.baseline_accuracy(sentences, counts)
+    per_row = [evaluation.row_accuracy(hits[pair], truth) for pair in pairs]
     per_row += [jaccard_per_row(hits[i, i], hits[i, j]) for i, j in pairs]
     per_row += [jaccard_per_row(hits[j, j], hits[i, j]) for i, j in pairs]
-    bootstrap = resample(np.column_stack([*per_row, baseline]), sentences, settings)
+    bootstrap = evaluation.resample(
+        np.column_stack([*per_row, baseline]), sentences.test_groups, settings
+    )
     v = len(names)
     column = np.arange(v * v).reshape(v, v)
     own_view = np.repeat(np.diag(column), v).reshape(v, v)

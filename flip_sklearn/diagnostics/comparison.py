@@ -11,24 +11,11 @@ import scipy.sparse as sp
 from sklearn.base import clone
 from tqdm.auto import tqdm
 
+from flip_sklearn.diagnostics import evaluation, inputs
 from flip_sklearn.diagnostics.bootstrap import Difference, Interval
-from flip_sklearn.diagnostics.evaluation import (
-    FittedModels,
-    baseline_accuracy,
-    find_words,
-    resample,
-    row_accuracy,
-)
+from flip_sklearn.diagnostics.evaluation import FittedModels
 from flip_sklearn.diagnostics.frames import accuracy_columns, grid, matrix_text
-from flip_sklearn.diagnostics.inputs import (
-    EvaluationSettings,
-    check_estimator,
-    check_mapping,
-    check_ranks,
-    check_sentences,
-    check_settings,
-    check_targets,
-)
+from flip_sklearn.diagnostics.inputs import EvaluationSettings
 from flip_sklearn.diagnostics.split import SentenceSplit
 from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.extractor import FLiPExtractor
@@ -130,15 +117,7 @@ def rank_analysis(
         d itself if d is at most 512, and LiP.
     estimator : FLiPExtractor, default=None
         All settings except ``rank``; ``FLiPExtractor()`` when None.
-    split : SentenceSplit, default=None
-        As in :func:`view_alignment`.
-    n_bootstrap : int, default=1000
-        As in :func:`view_alignment`.
-    confidence : float, default=0.95
-        As in :func:`view_alignment`.
-    random_state : int, RandomState instance or None, default=None
-        As in :func:`view_alignment`.
-    verbose : int, default=1
+    split, n_bootstrap, confidence, random_state, verbose
         As in :func:`view_alignment`.
 
     Returns
@@ -162,11 +141,11 @@ def rank_analysis(
     >>> result.labels, bool(result.accuracy.value[0, 0] < result.accuracy.value[1, 0])
     (('rank 2', 'rank 16', 'LiP'), True)
     """
-    settings = check_settings(n_bootstrap, confidence, random_state, verbose)
-    sentences = check_sentences(views, split, settings.seed)
-    counts = check_targets(Y, sentences)
-    resolved_ranks = check_ranks(ranks, sentences.n_dimensions)
-    model = check_estimator(estimator, settings.seed)
+    settings = inputs.check_settings(n_bootstrap, confidence, random_state, verbose)
+    sentences = inputs.check_sentences(views, split, settings.seed)
+    counts = inputs.check_targets(Y, sentences)
+    resolved_ranks = inputs.check_ranks(ranks, sentences.n_dimensions)
+    model = inputs.check_estimator(estimator, settings.seed)
     if "rank" not in model.get_params(deep=False):
         raise ValueError(f"estimator is {estimator!r}, which has no rank; pass a FLiPExtractor.")
     return compute_ranks(FittedModels(sentences), model, resolved_ranks, counts, settings)
@@ -184,7 +163,7 @@ def compute_ranks(
     d, n_words = sentences.n_dimensions, counts.shape[1]
     estimators = {str(rank): clone(estimator).set_params(rank=rank) for rank in ranks}
     per_row = _accuracy_per_row(models, estimators, counts, "ranks", settings.verbose)
-    bootstrap = resample(per_row, sentences, settings)
+    bootstrap = evaluation.resample(per_row, sentences.test_groups, settings)
     column = np.arange(per_row.shape[1]).reshape(-1, len(sentences.names))
     of_rank, of_baseline = column[:-1], column[-1]
     n_parameters = []
@@ -282,15 +261,7 @@ def compare_extractors(
         FLiP, LiP and, with a ``dictionary``, SpLiCE.
     dictionary : array-like of shape (V, d), default=None
         Embeddings of the single words of Y by the same encoder, for SpLiCE.
-    split : SentenceSplit, default=None
-        As in :func:`view_alignment`.
-    n_bootstrap : int, default=1000
-        As in :func:`view_alignment`.
-    confidence : float, default=0.95
-        As in :func:`view_alignment`.
-    random_state : int, RandomState instance or None, default=None
-        As in :func:`view_alignment`.
-    verbose : int, default=1
+    split, n_bootstrap, confidence, random_state, verbose
         As in :func:`view_alignment`.
 
     Returns
@@ -313,9 +284,9 @@ def compare_extractors(
     >>> result.extractors
     ('FLiP', 'LiP', 'SpLiCE', 'most frequent words')
     """
-    settings = check_settings(n_bootstrap, confidence, random_state, verbose)
-    sentences = check_sentences(views, split, settings.seed)
-    counts = check_targets(Y, sentences)
+    settings = inputs.check_settings(n_bootstrap, confidence, random_state, verbose)
+    sentences = inputs.check_sentences(views, split, settings.seed)
+    counts = inputs.check_targets(Y, sentences)
     _check_dictionary(dictionary, extractors, (counts.shape[1], sentences.n_dimensions))
     estimators = _check_extractors(extractors, dictionary, settings.seed)
     return compute_extractors(FittedModels(sentences), estimators, counts, settings)
@@ -330,7 +301,7 @@ def compute_extractors(
     """Compute :func:`compare_extractors` from checked inputs."""
     sentences = models.sentences
     per_row = _accuracy_per_row(models, estimators, counts, "extractors", settings.verbose)
-    bootstrap = resample(per_row, sentences, settings)
+    bootstrap = evaluation.resample(per_row, sentences.test_groups, settings)
     column = np.arange(per_row.shape[1]).reshape(-1, len(sentences.names))
     return ExtractorComparison(
         extractors=(*estimators, BASELINE),
@@ -353,14 +324,14 @@ def _accuracy_per_row(
 ) -> np.ndarray:
     """Accuracy of each test sentence (n, (m + 1) v): estimator by estimator, then the baseline."""
     sentences = models.sentences
-    truth, per_row = counts[sentences.split.test], []
+    per_row = []
     bar = tqdm(estimators, desc=description, unit="fit", delay=2, disable=not verbose)
     for name in bar:
         bar.set_postfix_str(name)
         fitted = models.fit(estimators[name], sentences.names, counts)
         for view in sentences.names:
-            per_row.append(row_accuracy(find_words(fitted, sentences.test(view), truth), truth))
-    baseline = baseline_accuracy(sentences, counts)
+            per_row.append(evaluation.model_accuracy(fitted, sentences, view, counts))
+    baseline = evaluation.baseline_accuracy(sentences, counts)
     return np.column_stack(per_row + [baseline] * len(sentences.names))
 
 
@@ -384,9 +355,9 @@ def _check_extractors(extractors: Any, dictionary: Any, seed: int) -> dict[str, 
         extractors = {"FLiP": FLiPExtractor(), "LiP": FLiPExtractor(rank=None)}
         if dictionary is not None:
             extractors["SpLiCE"] = SpLiCEExtractor(dictionary)
-    check_mapping("extractors", extractors, "at least one name to an estimator")
+    inputs.check_mapping("extractors", extractors, "at least one name to an estimator")
     if BASELINE in extractors:
         raise ValueError(
             f"the name {BASELINE!r} is reserved for the baseline of the comparison; choose another."
         )
-    return {str(name): check_estimator(model, seed) for name, model in extractors.items()}
+    return {str(name): inputs.check_estimator(model, seed) for name, model in extractors.items()}

@@ -10,7 +10,8 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
-from flip_sklearn.diagnostics.bootstrap import Difference, Interval, PairedBootstrap
+from flip_sklearn.diagnostics.bootstrap import Difference, Interval
+from flip_sklearn.diagnostics.evaluation import resample
 from flip_sklearn.diagnostics.frames import grid, interval_columns, matrix_text
 from flip_sklearn.diagnostics.inputs import check_settings, named_views
 from flip_sklearn.estimation import scoring
@@ -188,13 +189,7 @@ def entity_recall_curve(
     per_row = [
         getattr(point, metric).per_row for metric in metrics for curve in curves for point in curve
     ]
-    bootstrap = PairedBootstrap(
-        np.column_stack(per_row),
-        np.arange(len(names)),
-        settings.n_bootstrap,
-        settings.confidence,
-        settings.seed,
-    )
+    bootstrap = resample(np.column_stack(per_row), np.arange(len(names)), settings)
     column = np.arange(len(per_row)).reshape(3, 2, len(views), len(sorted_ks))
     return EntityRecallCurve(
         ks=np.array(sorted_ks),

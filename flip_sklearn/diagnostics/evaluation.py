@@ -123,6 +123,12 @@ def row_accuracy(hits: sp.csr_array, truth: sp.csr_array) -> np.ndarray:
     return np.where(k > 0, np.diff(hits.indptr) / np.maximum(k, 1), np.nan)
 
 
+def model_accuracy(model: Any, sentences: Sentences, view: str, counts: sp.csr_array) -> np.ndarray:
+    """Keyword accuracy of a model on each test sentence of a view."""
+    truth = counts[sentences.split.test]
+    return row_accuracy(find_words(model, sentences.test(view), truth), truth)
+
+
 def baseline_accuracy(sentences: Sentences, counts: sp.csr_array) -> np.ndarray:
     """Keyword accuracy of the baseline on each test sentence."""
     truth = counts[sentences.split.test]
@@ -130,10 +136,12 @@ def baseline_accuracy(sentences: Sentences, counts: sp.csr_array) -> np.ndarray:
 
 
 def resample(
-    per_row: np.ndarray, sentences: Sentences, settings: EvaluationSettings
+    per_row: np.ndarray,
+    groups: np.ndarray,
+    settings: EvaluationSettings,
+    denominators: np.ndarray | None = None,
 ) -> PairedBootstrap:
-    """Bootstrap of the columns of ``per_row`` (n_test, c), by groups of test sentences."""
-    groups = sentences.split.groups[sentences.split.test]
+    """Bootstrap of the columns of ``per_row`` with the number of resamples, level and seed of settings."""
     return PairedBootstrap(
-        per_row, groups, settings.n_bootstrap, settings.confidence, settings.seed
+        per_row, groups, settings.n_bootstrap, settings.confidence, settings.seed, denominators
     )

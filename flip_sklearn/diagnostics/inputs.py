@@ -30,6 +30,16 @@ class EvaluationSettings:
     seed: int
     verbose: int
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The settings as keyword arguments of a public function."""
+        return {
+            "n_bootstrap": self.n_bootstrap,
+            "confidence": self.confidence,
+            "random_state": self.seed,
+            "verbose": self.verbose,
+        }
+
 
 @dataclass(frozen=True)
 class Sentences:
@@ -42,6 +52,12 @@ class Sentences:
     def names(self) -> tuple[str, ...]:
         """Names of the views."""
         return tuple(self.views)
+
+    @property
+    def test_groups(self) -> np.ndarray:
+        """Group of each test sentence."""
+        groups: np.ndarray = self.split.groups[self.split.test]
+        return groups
 
     @property
     def n_dimensions(self) -> int:

@@ -10,24 +10,11 @@ import numpy as np
 import scipy.sparse as sp
 from tqdm.auto import tqdm
 
+from flip_sklearn.diagnostics import evaluation, inputs
 from flip_sklearn.diagnostics.bootstrap import Difference, Interval
-from flip_sklearn.diagnostics.evaluation import (
-    FittedModels,
-    baseline_accuracy,
-    find_words,
-    resample,
-    row_accuracy,
-)
+from flip_sklearn.diagnostics.evaluation import FittedModels
 from flip_sklearn.diagnostics.frames import accuracy_columns, grid, matrix_text
-from flip_sklearn.diagnostics.inputs import (
-    EvaluationSettings,
-    Sentences,
-    check_estimator,
-    check_mapping,
-    check_sentences,
-    check_settings,
-    check_targets,
-)
+from flip_sklearn.diagnostics.inputs import EvaluationSettings, Sentences
 from flip_sklearn.diagnostics.split import SentenceSplit, split_sentences
 from flip_sklearn.estimation.frames import data_frame
 
@@ -128,17 +115,7 @@ def vocabulary_preference(
     vocabularies : mapping of str to {array-like, sparse matrix} of shape (n, V)
         For each language, the word counts of the sentences' text in that language. The reference view of
         a language is the view of the same name if there is one, else the first view.
-    estimator : estimator, default=None
-        As in :func:`view_alignment`.
-    split : SentenceSplit, default=None
-        As in :func:`view_alignment`.
-    n_bootstrap : int, default=1000
-        As in :func:`view_alignment`.
-    confidence : float, default=0.95
-        As in :func:`view_alignment`.
-    random_state : int, RandomState instance or None, default=None
-        As in :func:`view_alignment`.
-    verbose : int, default=1
+    estimator, split, n_bootstrap, confidence, random_state, verbose
         As in :func:`view_alignment`.
 
     Returns
@@ -165,10 +142,10 @@ def vocabulary_preference(
     >>> result.preferred
     ('en', 'en')
     """
-    settings = check_settings(n_bootstrap, confidence, random_state, verbose)
-    sentences = check_sentences(views, split, settings.seed)
+    settings = inputs.check_settings(n_bootstrap, confidence, random_state, verbose)
+    sentences = inputs.check_sentences(views, split, settings.seed)
     counts = _check_vocabularies(vocabularies, sentences)
-    model = check_estimator(estimator, settings.seed)
+    model = inputs.check_estimator(estimator, settings.seed)
     return compute_preference(
         FittedModels(sentences), dict.fromkeys(counts, model), counts, settings
     )
@@ -246,13 +223,7 @@ def compare_encoders(
     split : SentenceSplit, default=None
         As in :func:`view_alignment`; when None, sentences with equal embeddings by any encoder stay
         together.
-    n_bootstrap : int, default=1000
-        As in :func:`view_alignment`.
-    confidence : float, default=0.95
-        As in :func:`view_alignment`.
-    random_state : int, RandomState instance or None, default=None
-        As in :func:`view_alignment`.
-    verbose : int, default=1
+    n_bootstrap, confidence, random_state, verbose
         As in :func:`view_alignment`.
 
     Returns
@@ -277,11 +248,11 @@ def compare_encoders(
     >>> bool(result.difference.value[1, 0, 0] < 0), bool(result.difference.significant[1, 0, 0])
     (True, True)
     """
-    settings = check_settings(n_bootstrap, confidence, random_state, verbose)
+    settings = inputs.check_settings(n_bootstrap, confidence, random_state, verbose)
     sentences_of = _check_encoders(encoders, split, settings.seed)
     first = next(iter(sentences_of.values()))
     counts = _check_vocabularies(vocabularies, first)
-    estimators = dict.fromkeys(counts, check_estimator(estimator, settings.seed))
+    estimators = dict.fromkeys(counts, inputs.check_estimator(estimator, settings.seed))
     models = {encoder: FittedModels(sentences) for encoder, sentences in sentences_of.items()}
     return _compute_encoders(models, estimators, counts, settings)
 
@@ -305,8 +276,10 @@ def _compute_encoders(
     sentences = next(iter(models.values())).sentences
     views, languages = sentences.names, tuple(counts)
     accuracies = _accuracy_per_row(models, estimators, counts, settings.verbose)
-    baselines = [baseline_accuracy(sentences, Y) for Y in counts.values()]
-    bootstrap = resample(np.column_stack(accuracies + baselines), sentences, settings)
+    baselines = [evaluation.baseline_accuracy(sentences, Y) for Y in counts.values()]
+    bootstrap = evaluation.resample(
+        np.column_stack(accuracies + baselines), sentences.test_groups, settings
+    )
     column = np.arange(len(accuracies)).reshape(len(models), len(languages), len(views))
     reference = tuple(language if language in views else views[0] for language in languages)
     reference_view = [views.index(view) for view in reference]
@@ -352,18 +325,16 @@ def _accuracy_per_row(
             sentences = encoder_models.sentences
             for language, Y in counts.items():
                 fitted = encoder_models.fit(estimators[language], sentences.names, Y)
-                truth = Y[sentences.split.test]
                 for view in sentences.names:
-                    hits = find_words(fitted, sentences.test(view), truth)
-                    per_row.append(row_accuracy(hits, truth))
+                    per_row.append(evaluation.model_accuracy(fitted, sentences, view, Y))
                 bar.update()
     return per_row
 
 
 def _check_encoders(encoders: Any, split: SentenceSplit | None, seed: int) -> dict[str, Sentences]:
     """The views of every encoder, all with the same split."""
-    check_mapping("encoders", encoders, "at least one name to its views")
-    checked = {name: check_sentences(views, split, seed) for name, views in encoders.items()}
+    inputs.check_mapping("encoders", encoders, "at least one name to its views")
+    checked = {name: inputs.check_sentences(views, split, seed) for name, views in encoders.items()}
     first, sentences = next(iter(checked.items()))
     n = len(sentences.split.groups)
     for name, other in checked.items():
@@ -383,8 +354,8 @@ def _check_encoders(encoders: Any, split: SentenceSplit | None, seed: int) -> di
 
 def _check_vocabularies(vocabularies: Any, sentences: Sentences) -> dict[str, sp.csr_array]:
     """The word counts of every language."""
-    check_mapping("vocabularies", vocabularies, "languages to (n, V) word counts")
+    inputs.check_mapping("vocabularies", vocabularies, "languages to (n, V) word counts")
     return {
-        language: check_targets(Y, sentences, f"the vocabulary of {language!r}")
+        language: inputs.check_targets(Y, sentences, f"the vocabulary of {language!r}")
         for language, Y in vocabularies.items()
     }

@@ -13,8 +13,8 @@ from scipy.special import ndtri
 from sklearn.utils.validation import _num_samples
 
 from flip_sklearn.diagnostics.bins import bin_words
-from flip_sklearn.diagnostics.bootstrap import Difference, Interval, PairedBootstrap
-from flip_sklearn.diagnostics.evaluation import find_most_frequent, find_words
+from flip_sklearn.diagnostics.bootstrap import Difference, Interval
+from flip_sklearn.diagnostics.evaluation import find_most_frequent, find_words, resample
 from flip_sklearn.diagnostics.frames import difference_columns, interval_columns
 from flip_sklearn.diagnostics.inputs import check_settings, check_vocabulary
 from flip_sklearn.estimation.frames import data_frame
@@ -293,14 +293,8 @@ def word_recoverability(
         baseline_hits = find_most_frequent(sp.csr_array(train_count[None]), truth)
         n_hits = np.column_stack([n_hits, _count_by_bin(baseline_hits, bin_of)])
         n_words = np.column_stack([n_words, n_words])
-    bootstrap = PairedBootstrap(
-        n_hits[is_used],
-        np.arange(np.count_nonzero(is_used)),
-        settings.n_bootstrap,
-        settings.confidence,
-        settings.seed,
-        denominators=n_words[is_used],
-    )
+    rows = np.flatnonzero(is_used)
+    bootstrap = resample(n_hits[rows], np.arange(len(rows)), settings, denominators=n_words[rows])
     column, all_words = np.arange(len(bins)), np.array(len(bins))
     in_bin = (bin_of >= 0) & (test_count > 0)
     return WordRecoverability(

@@ -10,15 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from flip_sklearn.diagnostics import (
-    EntityRecallCurve,
-    ExtractorComparison,
-    RankAnalysis,
-    SentenceSplit,
-    ViewAlignment,
-    VocabularyPreference,
-    WordRecoverability,
-)
+from flip_sklearn import diagnostics
 from flip_sklearn.io import write_atomic
 from flip_sklearn.report.examples import Example
 from flip_sklearn.report.findings import Finding, make_findings
@@ -58,14 +50,14 @@ class Diagnosis:
     """
 
     views: tuple[str, ...]
-    split: SentenceSplit
+    split: diagnostics.SentenceSplit
     vocabulary: np.ndarray
-    alignment: ViewAlignment | None
-    preference: VocabularyPreference | None
-    recoverability: dict[str, WordRecoverability]
-    entities: EntityRecallCurve | None
-    ranks: RankAnalysis | None
-    extractors: ExtractorComparison
+    alignment: diagnostics.ViewAlignment | None
+    preference: diagnostics.VocabularyPreference | None
+    recoverability: dict[str, diagnostics.WordRecoverability]
+    entities: diagnostics.EntityRecallCurve | None
+    ranks: diagnostics.RankAnalysis | None
+    extractors: diagnostics.ExtractorComparison
     examples: tuple[Example, ...]
     findings: tuple[Finding, ...]
     html: str = field(repr=False)

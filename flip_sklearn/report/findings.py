@@ -13,14 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from flip_sklearn.diagnostics import (
-    EntityRecallCurve,
-    ExtractorComparison,
-    RankAnalysis,
-    ViewAlignment,
-    VocabularyPreference,
-    WordRecoverability,
-)
+from flip_sklearn import diagnostics
 from flip_sklearn.diagnostics.bootstrap import Difference, Interval
 from flip_sklearn.report.results import Results
 from flip_sklearn.report.wording import (
@@ -87,7 +80,7 @@ def make_findings(results: Results) -> tuple[Finding, ...]:
     return (*findings, *extractor_findings(results.extractors))
 
 
-def alignment_findings(result: ViewAlignment) -> list[Finding]:
+def alignment_findings(result: diagnostics.ViewAlignment) -> list[Finding]:
     """The accuracy of each model on its own view, and its loss on the other views."""
     n_views = len(result.views)
     own_view, levels = [], []
@@ -107,7 +100,7 @@ def alignment_findings(result: ViewAlignment) -> list[Finding]:
     return own_view + differences + overlaps
 
 
-def _pair_text(result: ViewAlignment, i: int, j: int) -> str:
+def _pair_text(result: diagnostics.ViewAlignment, i: int, j: int) -> str:
     model, view = quoted(result.views[i]), quoted(result.views[j])
     if result.difference.significant[i, j]:
         verb = "loses" if result.difference.value[i, j] < 0 else "gains"
@@ -126,7 +119,7 @@ def _pair_text(result: ViewAlignment, i: int, j: int) -> str:
     return text
 
 
-def _overlap_text(result: ViewAlignment, i: int, j: int) -> str:
+def _overlap_text(result: diagnostics.ViewAlignment, i: int, j: int) -> str:
     model, view = quoted(result.views[i]), quoted(result.views[j])
     return (
         f"Of the words of a sentence that the model trained on {model} finds in {model} or in {view}, it "
@@ -134,7 +127,7 @@ def _overlap_text(result: ViewAlignment, i: int, j: int) -> str:
     )
 
 
-def _all_pairs_text(result: ViewAlignment, pairs: list[tuple[int, int]]) -> str:
+def _all_pairs_text(result: diagnostics.ViewAlignment, pairs: list[tuple[int, int]]) -> str:
     significant = [pair for pair in pairs if result.difference.significant[pair]]
     losses = [pair for pair in significant if result.difference.value[pair] < 0]
     text = (
@@ -152,7 +145,7 @@ def _all_pairs_text(result: ViewAlignment, pairs: list[tuple[int, int]]) -> str:
     return text
 
 
-def preference_findings(result: VocabularyPreference) -> list[Finding]:
+def preference_findings(result: diagnostics.VocabularyPreference) -> list[Finding]:
     """The accuracy for the words of each language in its reference view, and differences to it."""
     texts = []
     for row, language in enumerate(result.languages):
@@ -167,7 +160,9 @@ def preference_findings(result: VocabularyPreference) -> list[Finding]:
     return [Finding("preference", text) for text in texts]
 
 
-def _preference_differences(result: VocabularyPreference, row: int, reference: int) -> list[str]:
+def _preference_differences(
+    result: diagnostics.VocabularyPreference, row: int, reference: int
+) -> list[str]:
     """Significant gains, significant losses, and other differences to the reference view."""
     language = quoted(result.languages[row])
     more, less, not_significant = [], [], []
@@ -195,7 +190,7 @@ def _preference_differences(result: VocabularyPreference, row: int, reference: i
 
 
 def recoverability_findings(
-    view: str, result: WordRecoverability, *, is_at_baseline: bool
+    view: str, result: diagnostics.WordRecoverability, *, is_at_baseline: bool
 ) -> list[Finding]:
     """Which words are found more or less often than all words, by their count in training.
 
@@ -226,7 +221,7 @@ def recoverability_findings(
 
 
 def _compare_bands(
-    result: WordRecoverability,
+    result: diagnostics.WordRecoverability,
 ) -> tuple[list[str], list[str], list[str], list[str]]:
     """Bands by recall: below all words, above, not significantly different; not above the baseline."""
     less: list[str] = []
@@ -251,7 +246,9 @@ def _compare_bands(
     return less, more, not_significant, like_baseline
 
 
-def entity_findings(result: EntityRecallCurve, *, at_baseline: Collection[str]) -> list[Finding]:
+def entity_findings(
+    result: diagnostics.EntityRecallCurve, *, at_baseline: Collection[str]
+) -> list[Finding]:
     """Entity recall without the bias and its difference to that with the bias, by view.
 
     Views at the baseline are left out.
@@ -280,7 +277,7 @@ def entity_findings(result: EntityRecallCurve, *, at_baseline: Collection[str]) 
     return [Finding("entities", text) for text in texts]
 
 
-def rank_findings(result: RankAnalysis) -> list[Finding]:
+def rank_findings(result: diagnostics.RankAnalysis) -> list[Finding]:
     """The lowest rank from which no rank is significantly worse than the last model, by view."""
     texts, last = [], len(result.ranks) - 1
     for v, view in enumerate(result.views):
@@ -296,7 +293,7 @@ def rank_findings(result: RankAnalysis) -> list[Finding]:
     return [Finding("ranks", text) for text in texts]
 
 
-def _rank_texts(start: str, result: RankAnalysis, v: int) -> list[str]:
+def _rank_texts(start: str, result: diagnostics.RankAnalysis, v: int) -> list[str]:
     last = len(result.ranks) - 1
     target, difference = result.labels[last], result.difference
     is_significant, value = difference.significant[:last, v], difference.value[:last, v]
@@ -323,7 +320,7 @@ def _rank_texts(start: str, result: RankAnalysis, v: int) -> list[str]:
     return texts
 
 
-def extractor_findings(result: ExtractorComparison) -> list[Finding]:
+def extractor_findings(result: diagnostics.ExtractorComparison) -> list[Finding]:
     """The accuracy of the first extractor, and the differences of the others to it, by view."""
     texts, first, last = [], result.extractors[0], len(result.extractors) - 1
     difference, at_baseline = result.difference, views_at_baseline(result)
@@ -350,7 +347,7 @@ def extractor_findings(result: ExtractorComparison) -> list[Finding]:
     return [Finding("extractors", text) for text in texts]
 
 
-def views_at_baseline(result: ExtractorComparison) -> tuple[str, ...]:
+def views_at_baseline(result: diagnostics.ExtractorComparison) -> tuple[str, ...]:
     """The views in which the first extractor is not significantly better than the baseline."""
     baseline = result.difference
     is_better = baseline.significant[-1] & (baseline.value[-1] < 0)

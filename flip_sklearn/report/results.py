@@ -7,22 +7,12 @@ from typing import Any
 
 from sklearn.base import clone
 
-from flip_sklearn.diagnostics import (
-    EntityRecallCurve,
-    ExtractorComparison,
-    RankAnalysis,
-    ViewAlignment,
-    VocabularyPreference,
-    WordRecoverability,
-    entity_recall_curve,
-    word_recoverability,
-)
+from flip_sklearn import diagnostics
 from flip_sklearn.diagnostics.alignment import compute_alignment
 from flip_sklearn.diagnostics.comparison import compute_extractors, compute_ranks
 from flip_sklearn.diagnostics.evaluation import FittedModels
 from flip_sklearn.diagnostics.inputs import check_estimator
 from flip_sklearn.diagnostics.preference import compute_preference
-from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.report.examples import Example, draw_examples
 from flip_sklearn.report.inputs import ReportInputs
 from flip_sklearn.splice import SpLiCEExtractor
@@ -32,12 +22,12 @@ from flip_sklearn.splice import SpLiCEExtractor
 class Results:
     """The results of a report, as in :class:`Diagnosis`; None for a diagnosis that does not apply."""
 
-    alignment: ViewAlignment | None
-    preference: VocabularyPreference | None
-    recoverability: dict[str, WordRecoverability]
-    entities: EntityRecallCurve | None
-    ranks: RankAnalysis | None
-    extractors: ExtractorComparison
+    alignment: diagnostics.ViewAlignment | None
+    preference: diagnostics.VocabularyPreference | None
+    recoverability: dict[str, diagnostics.WordRecoverability]
+    entities: diagnostics.EntityRecallCurve | None
+    ranks: diagnostics.RankAnalysis | None
+    extractors: diagnostics.ExtractorComparison
     examples: tuple[Example, ...]
 
 
@@ -49,13 +39,20 @@ def compute_results(inputs: ReportInputs) -> Results:
     lip = clone(flip).set_params(rank=None)
     models = FittedModels(sentences, shared=[flip, lip])
     joint = models.fit(flip, sentences.names, counts)
+    test_views = {view: sentences.test(view) for view in sentences.names}
+    test_counts = counts[sentences.split.test]
     alignment = preference = entities = ranks = None
     if len(sentences.names) > 1:
         alignment = compute_alignment(models, flip, counts, settings)
     if inputs.is_multilingual:
         preference = compute_preference(models, inputs.estimators, inputs.counts, settings)
+    recoverability = {
+        view: diagnostics.word_recoverability(joint, X, test_counts, **settings.options)
+        for view, X in test_views.items()
+    }
     if inputs.entities is not None:
-        entities = _compute_entities(joint, inputs, inputs.entities)
+        names = [inputs.entities[i] for i in sentences.split.test]
+        entities = diagnostics.entity_recall_curve(joint, test_views, names, **settings.options)
     if inputs.ranks is not None:
         ranks = compute_ranks(models, flip, inputs.ranks, counts, settings)
     extractors: dict[str, Any] = {"FLiP": flip, "LiP": lip}
@@ -65,43 +62,9 @@ def compute_results(inputs: ReportInputs) -> Results:
     return Results(
         alignment=alignment,
         preference=preference,
-        recoverability=_compute_recoverability(joint, inputs),
+        recoverability=recoverability,
         entities=entities,
         ranks=ranks,
         extractors=compute_extractors(models, extractors, counts, settings),
         examples=draw_examples(joint, inputs),
-    )
-
-
-def _compute_recoverability(
-    model: FLiPExtractor, inputs: ReportInputs
-) -> dict[str, WordRecoverability]:
-    sentences, settings = inputs.sentences, inputs.settings
-    counts = inputs.counts[inputs.first_language][sentences.split.test]
-    return {
-        view: word_recoverability(
-            model,
-            sentences.test(view),
-            counts,
-            n_bootstrap=settings.n_bootstrap,
-            confidence=settings.confidence,
-            random_state=settings.seed,
-            verbose=settings.verbose,
-        )
-        for view in sentences.names
-    }
-
-
-def _compute_entities(
-    model: FLiPExtractor, inputs: ReportInputs, entities: list[Any]
-) -> EntityRecallCurve:
-    sentences, settings = inputs.sentences, inputs.settings
-    return entity_recall_curve(
-        model,
-        {view: sentences.test(view) for view in sentences.names},
-        [entities[i] for i in sentences.split.test],
-        n_bootstrap=settings.n_bootstrap,
-        confidence=settings.confidence,
-        random_state=settings.seed,
-        verbose=settings.verbose,
     )

@@ -7,23 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flip_sklearn.diagnostics import (
-    EntityRecallCurve,
-    ExtractorComparison,
-    RankAnalysis,
-    ViewAlignment,
-    VocabularyPreference,
-    WordRecoverability,
-)
+from flip_sklearn import diagnostics, plots
 from flip_sklearn.diagnostics.bootstrap import Difference
 from flip_sklearn.diagnostics.comparison import BASELINE
-from flip_sklearn.plots import (
-    AlignmentDisplay,
-    EntityCurveDisplay,
-    ExtractorDisplay,
-    RankCurveDisplay,
-    RecoverabilityDisplay,
-)
 from flip_sklearn.report.findings import Finding
 from flip_sklearn.report.pictures import Picture, draw_picture
 from flip_sklearn.report.results import Results
@@ -99,7 +85,7 @@ def make_sections(results: Results, findings: Sequence[Finding]) -> list[Section
     return sections
 
 
-def _alignment(result: ViewAlignment, findings: tuple[str, ...]) -> Section:
+def _alignment(result: diagnostics.ViewAlignment, findings: tuple[str, ...]) -> Section:
     columns = (
         "Trained on",
         "Tested on",
@@ -120,7 +106,7 @@ def _alignment(result: ViewAlignment, findings: tuple[str, ...]) -> Section:
         for j, read_from in enumerate(result.views)
     )
     image = draw_picture(
-        AlignmentDisplay,
+        plots.AlignmentDisplay,
         result,
         alt="Heat map: share of a sentence's words found, one row for each view that a model was trained "
         "on, one column for each view that it was tested on. The table below has the same numbers.",
@@ -137,7 +123,7 @@ def _alignment(result: ViewAlignment, findings: tuple[str, ...]) -> Section:
     )
 
 
-def _preference(result: VocabularyPreference, findings: tuple[str, ...]) -> Section:
+def _preference(result: diagnostics.VocabularyPreference, findings: tuple[str, ...]) -> Section:
     columns = ("Words of", "Tested on", "Words found", "Difference", "Significant", "Compared with")
     rows = tuple(
         (
@@ -151,7 +137,7 @@ def _preference(result: VocabularyPreference, findings: tuple[str, ...]) -> Sect
         for j, view in enumerate(result.views)
     )
     image = draw_picture(
-        AlignmentDisplay,
+        plots.AlignmentDisplay,
         result,
         alt="Heat map: share of a sentence's words found, one row for each language of the words, one "
         "column for each view. The table below has the same numbers.",
@@ -169,7 +155,7 @@ def _preference(result: VocabularyPreference, findings: tuple[str, ...]) -> Sect
 
 
 def _recoverability(
-    results: Mapping[str, WordRecoverability], findings: tuple[str, ...]
+    results: Mapping[str, diagnostics.WordRecoverability], findings: tuple[str, ...]
 ) -> Section:
     return Section(
         "recoverability",
@@ -186,7 +172,9 @@ def _recoverability(
     )
 
 
-def _recoverability_block(view: str, result: WordRecoverability, has_title: bool) -> Block:
+def _recoverability_block(
+    view: str, result: diagnostics.WordRecoverability, has_title: bool
+) -> Block:
     """Recall of bands of words in one view, and the words with the highest and the lowest recall."""
     columns = (
         "Times in training",
@@ -222,7 +210,7 @@ def _recoverability_block(view: str, result: WordRecoverability, has_title: bool
     )
     caption = f"Words found in {quoted(view)}, by their count in training"
     image = draw_picture(
-        RecoverabilityDisplay,
+        plots.RecoverabilityDisplay,
         result,
         alt=f"Tested on {view}: share of the occurrences of a word that are found, by the count of the word "
         "in training. The table below has the numbers for groups of words.",
@@ -233,7 +221,7 @@ def _recoverability_block(view: str, result: WordRecoverability, has_title: bool
     return Block(image, Table(caption, columns, (*bands, total)), title, lists)
 
 
-def _entities(result: EntityRecallCurve, findings: tuple[str, ...]) -> Section:
+def _entities(result: diagnostics.EntityRecallCurve, findings: tuple[str, ...]) -> Section:
     columns = ("Tested on", "Best words", "With bias", "Without bias", "Difference", "Significant")
     rows = tuple(
         (
@@ -247,7 +235,7 @@ def _entities(result: EntityRecallCurve, findings: tuple[str, ...]) -> Section:
         for i, k in enumerate(result.ks)
     )
     image = draw_picture(
-        EntityCurveDisplay,
+        plots.EntityCurveDisplay,
         result,
         alt="Lines: share of a sentence's names found by the number of best words, with the bias and "
         "without. The table below has the same numbers.",
@@ -267,7 +255,7 @@ def _entities(result: EntityRecallCurve, findings: tuple[str, ...]) -> Section:
     )
 
 
-def _ranks(result: RankAnalysis, findings: tuple[str, ...]) -> Section:
+def _ranks(result: diagnostics.RankAnalysis, findings: tuple[str, ...]) -> Section:
     last = len(result.ranks) - 1
     caption = "Words found at each rank"
     return Section(
@@ -279,7 +267,7 @@ def _ranks(result: RankAnalysis, findings: tuple[str, ...]) -> Section:
         (
             Block(
                 draw_picture(
-                    RankCurveDisplay,
+                    plots.RankCurveDisplay,
                     result,
                     alt="Lines: share of a sentence's words found by rank, one line for each view. The "
                     "table below has the same numbers.",
@@ -292,7 +280,7 @@ def _ranks(result: RankAnalysis, findings: tuple[str, ...]) -> Section:
     )
 
 
-def _extractors(result: ExtractorComparison, findings: tuple[str, ...]) -> Section:
+def _extractors(result: diagnostics.ExtractorComparison, findings: tuple[str, ...]) -> Section:
     bars = len(result.extractors) * len(result.views)
     return Section(
         "extractors",
@@ -303,7 +291,7 @@ def _extractors(result: ExtractorComparison, findings: tuple[str, ...]) -> Secti
         (
             Block(
                 draw_picture(
-                    ExtractorDisplay,
+                    plots.ExtractorDisplay,
                     result,
                     alt="Bars: share of a sentence's words found by each method in each view. The table "
                     "below has the same numbers.",
@@ -319,7 +307,7 @@ def _extractors(result: ExtractorComparison, findings: tuple[str, ...]) -> Secti
 def _model_table(
     caption: str,
     names: Sequence[str],
-    result: RankAnalysis | ExtractorComparison,
+    result: diagnostics.RankAnalysis | diagnostics.ExtractorComparison,
     reference: int,
     n_parameters: np.ndarray | None = None,
 ) -> Table:
