@@ -4,7 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo report test lint bench clean
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
+# Tests that compare results of products, whose rounding depends on the instructions of the processor
+# and on the number of threads. Processors and libraries ignore settings that they do not know.
+NUMERIC_TESTS := tests/backend/scoring tests/backend/sparse_coding tests/estimation/test_bad_input.py \
+	tests/test_sklearn_contracts.py tests/test_bulk.py tests/persistence/test_stored_objects.py
+PLAIN_PROCESSOR := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE OPENBLAS_CORETYPE=Nehalem \
+	DNNL_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=1 FLIP_TEST_THREADS=1
+FOUR_THREADS := ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=AVX2 DNNL_MAX_CPU_ISA=AVX2 \
+	OMP_NUM_THREADS=4 OMP_WAIT_POLICY=passive FLIP_TEST_THREADS=4
+
+.PHONY: demo report test test-processors bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/quickstart.py
@@ -16,7 +27,12 @@ test: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	$(PYTEST)
+	$(MAKE) test-processors
+
+test-processors: $(VENV)/.test
+	$(PLAIN_PROCESSOR) $(PYTEST) $(NUMERIC_TESTS)
+	$(FOUR_THREADS) $(PYTEST) $(NUMERIC_TESTS)
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.bench_fit
