@@ -21,14 +21,10 @@ from flip_sklearn.backend.fit.optimality import raw_kkt_residual
 from flip_sklearn.backend.fit.path import PathPoint, solve_path
 from flip_sklearn.backend.fit.session import Session
 from flip_sklearn.estimation.frames import data_frame
-from flip_sklearn.estimation.resume import join_processes
+from flip_sklearn.estimation.inputs import FitInputs, prepare
+from flip_sklearn.estimation.processes import join_processes
 from flip_sklearn.estimation.split import draw_validation_rows, make_datasets
-from flip_sklearn.estimation.training import (
-    FitInputs,
-    FitWords,
-    fitted_attributes,
-    prepare_fit,
-)
+from flip_sklearn.estimation.training import FitWords, fitted_attributes
 from flip_sklearn.estimation.validation import check_counts, check_embeddings, check_weights
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.metrics import RowMean
@@ -205,7 +201,7 @@ def regularization_path(
     eps = check_number("eps", eps, 0, 1, open_low=True, open_high=True)
     check_bool("kkt", kkt)
     strengths = _check_strengths(l1_strengths)
-    inputs = prepare_fit(
+    inputs = prepare(
         clone(estimator).set_params(early_stopping=False, checkpoint_dir=None), X, Y, sample_weight
     )
     rows = _split_rows(inputs, Y, validation)
@@ -416,7 +412,7 @@ def _split_rows(inputs: FitInputs, Y: Any, validation: Any) -> _PathRows:
             f"X and Y have {data.n_rows_with_words} row with words, and a path needs one to train on "
             "and one to measure on; pass more rows, or validation=(X, Y)."
         )
-    fraction = inputs.parameters.validation_fraction
+    fraction = inputs.validation_fraction
     validation_rows = draw_validation_rows(data, fraction, inputs.options.seed)
     words = FitWords(np.flatnonzero(data.word_counts > 0), data.word_counts)
     train, held_out = make_datasets(data, words.trained, group, validation_rows)

@@ -1,4 +1,4 @@
-"""Arguments of fit -> checked parameters and arrays. Raises before anything of the estimator is changed."""
+"""Arguments of fit -> checked rows and solver settings."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from sklearn.utils import check_random_state
 
 from flip_sklearn.backend.device import Compute, resolve_compute
+from flip_sklearn.backend.distributed import ProcessGroup
 from flip_sklearn.backend.fit.data import count_words
 from flip_sklearn.backend.fit.session import SolverOptions
+from flip_sklearn.estimation.processes import check_same_call, join_processes
 from flip_sklearn.estimation.validation import (
     check_counts,
     check_embeddings,
@@ -34,24 +37,6 @@ from flip_sklearn.parameters import (
 EARLY_STOPPING_ROWS = 1000
 # `batch_size="auto"`: at least this many steps a pass, so that a pass means as much on small data.
 STEPS_PER_PASS, AUTO_BATCH_RANGE = 50, (32, 500)
-
-
-@dataclass(frozen=True)
-class FitParameters:
-    """Checked parameters of the estimator that do not depend on the data."""
-
-    max_iter: int
-    l1: float
-    l2: float
-    tol: float
-    learning_rate: float
-    n_iter_no_change: int
-    batch_size: int | None  # None for "auto"
-    solver: str
-    early_stopping: bool | str
-    validation_fraction: float
-    compute: Compute
-    checkpoint_dir: Path | None
 
 
 @dataclass(frozen=True)
@@ -78,44 +63,59 @@ class FitData:
         return mask
 
     @property
+    def other_arrays(self) -> list[np.ndarray]:
+        """The arrays of the rows besides X."""
+        arrays = [self.counts.indptr, self.counts.indices, self.counts.data, self.weights]
+        return arrays if self.groups is None else [*arrays, self.groups]
+
+    @property
     def n_rows_with_words(self) -> int:
         """Number of rows that training can learn from."""
         return int(self.has_words.sum())
 
 
-def check_parameters(estimator: Any) -> FitParameters:
-    """Check the parameters of an estimator."""
+@dataclass(frozen=True)
+class FitInputs:
+    """A fit that is ready to run: all arguments are checked, "auto" is resolved, the seed is drawn."""
+
+    data: FitData
+    options: SolverOptions
+    compute: Compute
+    group: ProcessGroup
+    validation_fraction: float
+    checkpoint_dir: Path | None
+    show_progress: bool
+
+
+def prepare(
+    estimator: Any,
+    X: Any,
+    Y: Any,
+    sample_weight: Any = None,
+    groups: Any = None,
+    *,
+    streaming: bool = False,
+) -> FitInputs:
+    """Check the arguments of ``fit`` or, with ``streaming``, ``partial_fit``."""
     check_integer("top_k", estimator.top_k, 1)
     for name in ("use_bias", "warm_start", "sparse_output"):
         check_bool(name, getattr(estimator, name))
-    batch_size = None
-    if not (isinstance(estimator.batch_size, str) and estimator.batch_size == "auto"):
-        batch_size = check_integer("batch_size", estimator.batch_size, 1, or_else="'auto'")
-    return FitParameters(
-        max_iter=check_integer("max_iter", estimator.max_iter, 1),
-        l1=check_number("l1_strength", estimator.l1_strength, 0),
-        l2=check_number("l2_strength", estimator.l2_strength, 0),
-        tol=check_number("tol", estimator.tol, 0),
-        learning_rate=check_number("learning_rate", estimator.learning_rate, 0, open_low=True),
-        n_iter_no_change=check_integer("n_iter_no_change", estimator.n_iter_no_change, 1),
-        batch_size=batch_size,
-        solver=check_choice("solver", estimator.solver, ("auto", "exact", "sampled")),
-        early_stopping=check_choice(
-            "early_stopping",
-            estimator.early_stopping,
-            ("auto", True, False, "accuracy", "likelihood"),
-        ),
-        validation_fraction=check_number(
-            "validation_fraction",
-            estimator.validation_fraction,
-            0,
-            1,
-            open_low=True,
-            open_high=True,
-        ),
-        compute=resolve_compute(estimator.device, estimator.precision),
-        checkpoint_dir=check_folder("checkpoint_dir", estimator.checkpoint_dir),
-    )
+    fraction = estimator.validation_fraction
+    check_number("validation_fraction", fraction, 0, 1, open_low=True, open_high=True)
+    checkpoint_dir = check_folder("checkpoint_dir", estimator.checkpoint_dir)
+    compute = resolve_compute(estimator.device, estimator.precision)
+    group = join_processes()
+    random = check_random_state(estimator.random_state)
+    is_fitted = hasattr(estimator, "bias_")
+    next_chunk = streaming and is_fitted
+    data = check_data(estimator, X, Y, sample_weight, groups, next_chunk=next_chunk)
+    seed = int(random.randint(np.iinfo(np.int32).max))
+    seed = group.broadcast_int(seed, compute.device)  # all processes draw the same rows
+    options = resolve_options(estimator, data, seed, streaming=streaming)
+    settings = f"{data.counts.shape}{options}{compute.dtype}{is_fitted}"
+    check_same_call(group, compute, settings, data.X, data.other_arrays)
+    show_progress = bool(estimator.verbose) and group.rank == 0
+    return FitInputs(data, options, compute, group, fraction, checkpoint_dir, show_progress)
 
 
 def check_data(
@@ -171,10 +171,38 @@ def _check_next_chunk(
         check_same_columns(names, estimator.vocabulary_)
 
 
-def resolve_early_stopping(early_stopping: bool | str, data: FitData) -> str | None:
-    """The criterion on held-out rows, "accuracy" or "likelihood"; None for no held-out rows."""
+def resolve_options(estimator: Any, data: FitData, seed: int, *, streaming: bool) -> SolverOptions:
+    """Check the parameters of the solver, and resolve "auto" by the data.
+
+    A chunk of a stream is one pass, with no rows held out.
+    """
+    batch_size = estimator.batch_size
+    if isinstance(batch_size, str) and batch_size == "auto":
+        batch_size = int(np.clip(data.n_rows_with_words // STEPS_PER_PASS, *AUTO_BATCH_RANGE))
+    max_iter = check_integer("max_iter", estimator.max_iter, 1)
+    return SolverOptions(
+        rank=resolve_rank(estimator.rank, data.X.shape[1]),
+        l1=check_number("l1_strength", estimator.l1_strength, 0),
+        l2=check_number("l2_strength", estimator.l2_strength, 0),
+        max_iter=1 if streaming else max_iter,
+        tol=check_number("tol", estimator.tol, 0),
+        batch_size=check_integer("batch_size", batch_size, 1, or_else="'auto'"),
+        learning_rate=check_number("learning_rate", estimator.learning_rate, 0, open_low=True),
+        stop_on=_resolve_early_stopping(estimator, data, streaming=streaming),
+        n_iter_no_change=check_integer("n_iter_no_change", estimator.n_iter_no_change, 1),
+        seed=seed,
+        solver=check_choice("solver", estimator.solver, ("auto", "exact", "sampled")),
+        report_kkt=not streaming,
+    )
+
+
+def _resolve_early_stopping(estimator: Any, data: FitData, *, streaming: bool) -> str | None:
+    """The criterion on held-out rows, "accuracy" or "likelihood"; None if no rows are held out."""
+    choices = ("auto", True, False, "accuracy", "likelihood")
+    early_stopping = check_choice("early_stopping", estimator.early_stopping, choices)
     n_rows = data.n_rows_with_words
-    if early_stopping is False or (early_stopping == "auto" and n_rows < EARLY_STOPPING_ROWS):
+    is_off = early_stopping == "auto" and n_rows < EARLY_STOPPING_ROWS
+    if streaming or early_stopping is False or is_off:
         return None
     if n_rows < 2:
         raise ValueError(
@@ -187,32 +215,3 @@ def resolve_early_stopping(early_stopping: bool | str, data: FitData) -> str | N
             "words are of one group; use early_stopping=False, or finer groups."
         )
     return "likelihood" if early_stopping == "likelihood" else "accuracy"
-
-
-def resolve_options(
-    estimator: Any,
-    parameters: FitParameters,
-    data: FitData,
-    *,
-    stop_on: str | None,
-    seed: int,
-    single_pass: bool,
-) -> SolverOptions:
-    """Solver settings with every "auto" resolved."""
-    batch_size = parameters.batch_size
-    if batch_size is None:
-        batch_size = int(np.clip(data.n_rows_with_words // STEPS_PER_PASS, *AUTO_BATCH_RANGE))
-    return SolverOptions(
-        rank=resolve_rank(estimator.rank, data.X.shape[1]),
-        l1=parameters.l1,
-        l2=parameters.l2,
-        max_iter=1 if single_pass else parameters.max_iter,
-        tol=parameters.tol,
-        batch_size=batch_size,
-        learning_rate=parameters.learning_rate,
-        stop_on=stop_on,
-        n_iter_no_change=parameters.n_iter_no_change,
-        seed=seed,
-        solver=parameters.solver,
-        report_kkt=not single_pass,
-    )

@@ -1,4 +1,4 @@
-"""Checkpoints of a fit, and the process group that trains it."""
+"""The checkpoint of a fit: its file, and the seed that the fit began with."""
 
 from __future__ import annotations
 
@@ -13,81 +13,39 @@ from typing import Any
 import numpy as np
 
 from flip_sklearn.backend.device import Compute
-from flip_sklearn.backend.distributed import ProcessGroup, count_ungrouped_processes
+from flip_sklearn.backend.distributed import ProcessGroup
 from flip_sklearn.backend.fit.checkpoint import FORMAT, Checkpoint
 from flip_sklearn.backend.fit.session import SolverOptions
-from flip_sklearn.estimation.inputs import FitData, FitParameters
-from flip_sklearn.parameters import warn_caller
+from flip_sklearn.estimation.inputs import FitInputs
 
 CHECKSUM_BYTES = 2**22
-# Rows of X that processes compare to find out whether they were given the same data.
-COMPARED_ROWS = 1024
 # Settings that do not change the numbers of a pass, or have their own place in the digest.
 NOT_IN_DIGEST = ("max_iter", "seed", "report_kkt")
 
 
-def join_processes() -> ProcessGroup:
-    """The process group of this process; warn if torchrun started processes that form no group."""
-    group = ProcessGroup.current()
-    n_processes = count_ungrouped_processes()
-    if group.is_single_process and n_processes:
-        warn_caller(
-            f"torchrun started {n_processes} processes, but they form no process group: each fits the "
-            "whole model by itself. Call torch.distributed.init_process_group() before fit.",
-            RuntimeWarning,
-        )
-    return group
-
-
-def check_same_call(
-    group: ProcessGroup,
-    options: SolverOptions,
-    compute: Compute,
-    data: FitData,
-    *,
-    is_fitted: bool,
-) -> None:
-    """Refuse a group whose processes were given different rows or parameters.
-
-    They would compute different models, or wait for each other forever.
-    """
-    if group.is_single_process:
-        return
-    X, counts = data.X, data.counts
-    rows = np.unique(np.linspace(0, len(X) - 1, COMPARED_ROWS).astype(np.int64))
-    text = f"{X.dtype}{X.shape}{counts.shape}{options}{compute.dtype}{is_fitted}"
-    checksum = zlib.crc32(text.encode())
-    for array in (X[rows], *_arrays(data)):
-        checksum = zlib.crc32(np.ascontiguousarray(array).data, checksum)
-    if not group.agrees(checksum, compute.device):
-        raise ValueError(
-            f"the {group.size} processes of the group called fit with different data or parameters; "
-            "give each of them the same X, Y, sample_weight, groups and parameters: fit itself divides "
-            "the rows."
-        )
-
-
-def open_checkpoint(
-    folder: Path,
-    group: ProcessGroup,
-    options: SolverOptions,
-    parameters: FitParameters,
-    data: FitData,
-    estimator: Any,
-) -> tuple[Checkpoint, SolverOptions]:
-    """The checkpoint of a fit in a folder, and the options with the seed that the fit began with.
+def open_checkpoint(estimator: Any, inputs: FitInputs) -> tuple[Checkpoint, SolverOptions]:
+    """The checkpoint of a fit, and the options with the seed that the fit began with.
 
     The file's name is a digest of the data and of every setting that changes the numbers, so that any
     number of fits (a grid search) can share a folder. With ``random_state=None`` the seed is drawn anew by
     each call and read back from the file; otherwise it is part of the digest.
     """
-    folder = folder.absolute()  # the working directory may change during the fit
-    compute = parameters.compute
+    assert inputs.checkpoint_dir is not None
+    folder = inputs.checkpoint_dir.absolute()  # the working directory may change during the fit
+    group, compute, options = inputs.group, inputs.compute, inputs.options
     _check_writable(folder, group, compute)
     has_seed = estimator.random_state is not None
-    digest = _digest_settings(options, parameters, seed=options.seed if has_seed else None)
-    digest.update(f"{data.X.dtype}{data.X.shape}{_checksum(data.X)}".encode())
-    arrays = _arrays(data)
+    settings = {
+        **{name: value for name, value in asdict(options).items() if name not in NOT_IN_DIGEST},
+        "format": FORMAT,
+        "seed": options.seed if has_seed else None,
+        "dtype": str(compute.dtype),
+        "product_dtype": str(compute.product_dtype),
+        "validation_fraction": float(inputs.validation_fraction),
+    }
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    X, arrays = inputs.data.X, inputs.data.other_arrays
+    digest.update(f"{X.dtype}{X.shape}{_checksum(X)}".encode())
     if estimator.warm_start and hasattr(estimator, "bias_"):
         arrays += [estimator.bias_, estimator.embedding_mean_, estimator.projection_]
     for array in arrays:
@@ -100,26 +58,6 @@ def open_checkpoint(
         options = replace(options, seed=saved_seed)
     options = replace(options, seed=group.broadcast_int(options.seed, compute.device))
     return replace(checkpoint, seed=options.seed), options
-
-
-def _digest_settings(options: SolverOptions, parameters: FitParameters, seed: int | None) -> Any:
-    """A SHA-256 object of the settings that change the numbers."""
-    settings = {
-        **{name: value for name, value in asdict(options).items() if name not in NOT_IN_DIGEST},
-        "format": FORMAT,
-        "seed": seed,
-        "dtype": str(parameters.compute.dtype),
-        "product_dtype": str(parameters.compute.product_dtype),
-        "validation_fraction": parameters.validation_fraction,
-    }
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-
-
-def _arrays(data: FitData) -> list[np.ndarray]:
-    """The arrays of the rows besides X."""
-    counts = data.counts
-    arrays = [counts.indptr, counts.indices, counts.data, data.weights]
-    return arrays if data.groups is None else [*arrays, data.groups]
 
 
 def _check_writable(folder: Path, group: ProcessGroup, compute: Compute) -> None:

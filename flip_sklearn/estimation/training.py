@@ -11,115 +11,28 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 from tqdm.auto import tqdm
 
-from flip_sklearn.backend.device import Compute
-from flip_sklearn.backend.distributed import ProcessGroup
 from flip_sklearn.backend.fit.checkpoint import Checkpoint
 from flip_sklearn.backend.fit.initialization import InitialPoint
-from flip_sklearn.backend.fit.session import EarlierFit, PassRecord, SolverOptions
+from flip_sklearn.backend.fit.session import EarlierFit, PassRecord
 from flip_sklearn.backend.fit.solver import PassHooks, Solution, solve
 from flip_sklearn.backend.scoring.scorer import UNSEEN_SCORE
 from flip_sklearn.estimation.callbacks import PassCallbacks
-from flip_sklearn.estimation.inputs import (
-    FitData,
-    FitParameters,
-    check_data,
-    check_parameters,
-    resolve_early_stopping,
-    resolve_options,
-)
-from flip_sklearn.estimation.resume import check_same_call, join_processes, open_checkpoint
+from flip_sklearn.estimation.inputs import FitInputs, prepare
+from flip_sklearn.estimation.resume import open_checkpoint
 from flip_sklearn.estimation.split import draw_validation_rows, make_datasets
 from flip_sklearn.parameters import warn_caller
-
-
-@dataclass(frozen=True)
-class FitInputs:
-    """A fit that is ready to run: all arguments are checked, "auto" is resolved, the seed is drawn."""
-
-    parameters: FitParameters
-    data: FitData
-    options: SolverOptions
-    group: ProcessGroup
-    show_progress: bool
-
-    @property
-    def compute(self) -> Compute:
-        """Device and number formats of the fit."""
-        return self.parameters.compute
-
-
-def prepare_fit(
-    estimator: Any, X: Any, Y: Any, sample_weight: Any = None, groups: Any = None
-) -> FitInputs:
-    """Check the arguments of ``fit``."""
-    parameters = check_parameters(estimator)
-    group = join_processes()
-    random = check_random_state(estimator.random_state)
-    data = check_data(estimator, X, Y, sample_weight, groups, next_chunk=False)
-    options = resolve_options(
-        estimator,
-        parameters,
-        data,
-        stop_on=resolve_early_stopping(parameters.early_stopping, data),
-        seed=_draw_seed(random, group, parameters.compute),
-        single_pass=False,
-    )
-    return _ready(estimator, parameters, data, options, group)
-
-
-def prepare_chunk(estimator: Any, X: Any, Y: Any, sample_weight: Any = None) -> FitInputs:
-    """Check the arguments of ``partial_fit``: one pass over a chunk of rows, none held out."""
-    parameters = check_parameters(estimator)
-    group = join_processes()
-    random = check_random_state(estimator.random_state)
-    next_chunk = hasattr(estimator, "bias_")
-    data = check_data(estimator, X, Y, sample_weight, None, next_chunk=next_chunk)
-    options = resolve_options(
-        estimator,
-        parameters,
-        data,
-        stop_on=None,
-        seed=_draw_seed(random, group, parameters.compute),
-        single_pass=True,
-    )
-    return _ready(estimator, parameters, data, options, group)
-
-
-def _draw_seed(random: np.random.RandomState, group: ProcessGroup, compute: Compute) -> int:
-    """A seed that all processes of the group share."""
-    return group.broadcast_int(int(random.randint(np.iinfo(np.int32).max)), compute.device)
-
-
-def _ready(
-    estimator: Any,
-    parameters: FitParameters,
-    data: FitData,
-    options: SolverOptions,
-    group: ProcessGroup,
-) -> FitInputs:
-    check_same_call(group, options, parameters.compute, data, is_fitted=hasattr(estimator, "bias_"))
-    show_progress = bool(estimator.verbose) and group.rank == 0
-    return FitInputs(parameters, data, options, group, show_progress)
 
 
 def fit(
     estimator: Any, X: Any, Y: Any, sample_weight: Any = None, groups: Any = None
 ) -> dict[str, Any]:
     """Run the solver and return the fitted attributes; the estimator itself is only read."""
-    inputs = prepare_fit(estimator, X, Y, sample_weight, groups)
+    inputs = prepare(estimator, X, Y, sample_weight, groups)
     checkpoint = None
-    if inputs.parameters.checkpoint_dir is not None:
-        checkpoint, options = open_checkpoint(
-            inputs.parameters.checkpoint_dir,
-            inputs.group,
-            inputs.options,
-            inputs.parameters,
-            inputs.data,
-            estimator,
-        )
+    if inputs.checkpoint_dir is not None:
+        checkpoint, options = open_checkpoint(estimator, inputs)
         inputs = replace(inputs, options=options)
     word_counts = inputs.data.word_counts
     trained_words = np.flatnonzero(word_counts > 0)
@@ -129,7 +42,7 @@ def fit(
     validation_rows = None
     if inputs.options.stop_on is not None:
         validation_rows = draw_validation_rows(
-            inputs.data, inputs.parameters.validation_fraction, inputs.options.seed
+            inputs.data, inputs.validation_fraction, inputs.options.seed
         )
     solution, attributes = _train(
         estimator,
@@ -145,7 +58,7 @@ def fit(
 
 def partial_fit(estimator: Any, X: Any, Y: Any, sample_weight: Any = None) -> dict[str, Any]:
     """Make one pass over a chunk and return the fitted attributes; the estimator itself is only read."""
-    inputs = prepare_chunk(estimator, X, Y, sample_weight)
+    inputs = prepare(estimator, X, Y, sample_weight, streaming=True)
     word_counts = inputs.data.word_counts
     if not hasattr(estimator, "bias_"):
         words = FitWords(np.flatnonzero(word_counts > 0), word_counts)
