@@ -1,4 +1,4 @@
-"""Tensors to NumPy, and files that are written as a whole or not at all; loads no torch itself."""
+"""Conversion of tensors to NumPy, and atomic writing of files. Does not import torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# A staging directory of another host is taken for abandoned after so many seconds.
+# Age from which a staging directory counts as abandoned even if its process may still run.
 ABANDONED_SECONDS = 86_400.0
 
 _staging_in_use: set[Path] = set()  # of this process, in any of its threads
@@ -22,9 +22,10 @@ _staging_lock = threading.Lock()
 
 
 def as_numpy(array: Any) -> Any:
-    """A torch tensor on any device as an ndarray, bfloat16 as float32; anything else unchanged.
+    """Return a torch tensor on any device as an ndarray, and any other object unchanged.
 
-    A CPU tensor shares its memory with the result, unless it is bfloat16, which NumPy does not have.
+    The array shares the memory of a CPU tensor, unless that is bfloat16, which NumPy does not have: it
+    becomes float32.
     """
     if not (hasattr(array, "detach") and hasattr(array, "cpu")):
         return array
@@ -41,9 +42,9 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file in one step: readers and crashes see the old file or the new one, whole.
+    """Write a file atomically: readers, also after a crash, see the whole old or the whole new file.
 
-    Its folder is made if it does not exist.
+    Its folder is created if it does not exist.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with staging_directory(path.parent, f".{path.stem}") as staging:
@@ -53,13 +54,13 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def fsync_file(path: Path) -> None:
-    """Wait until a file that another library has written is on the disk."""
+    """fsync a file that another library has written."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 
 
 def fsync_directory(folder: Path) -> None:
-    """fsync a directory, so that a rename in it survives a crash. Only POSIX can."""
+    """fsync a directory, so that a rename in it survives a crash; does nothing outside of POSIX."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -71,10 +72,10 @@ def fsync_directory(folder: Path) -> None:
 
 @contextmanager
 def staging_directory(folder: Path, name: str) -> Iterator[Path]:
-    """A directory ``<name>-<host>-<process>-<random>.part`` inside ``folder``, removed at the end.
+    """Make a directory ``<name>-<host>-<process>-<random>.part`` in ``folder`` and remove it at the end.
 
-    Being in the same folder, its files can be moved into place by ``os.replace``. The random letters keep
-    apart two containers with the same host name and process number.
+    Its files can be moved into ``folder`` by ``os.replace``, which does not work across file systems. The
+    random letters distinguish containers with the same host name and process number.
     """
     with _staging_lock:
         _sweep(folder, name)
@@ -104,15 +105,16 @@ def _owner(name: str) -> str:
 
 
 def is_abandoned(staging: Path, owner: str) -> bool:
-    """Whether the process that made a staging directory has ended.
+    """Return whether the process that made a staging directory has ended.
 
-    On this host (``owner`` is ``<name>-<host>``) the process number tells; a directory of another host is
-    abandoned after a day. This process's own number is that of an earlier process, as in a container: the
-    directories that are in use are known and never asked about.
+    On this host (``owner`` is ``<name>-<host>``) that is known from the process number. Directories of other
+    hosts are abandoned after a day, and so are those whose number belongs to a living process, since numbers
+    are reused. A directory with this process's own number is of an earlier process, as in a container:
+    callers leave out the directories that this process uses.
     """
     try:
-        made_by, process, _ = staging.stem.rsplit("-", 2)
-        if made_by == owner and os.name == "posix":
+        directory_owner, process, _ = staging.stem.rsplit("-", 2)
+        if directory_owner == owner and os.name == "posix":
             if int(process) == os.getpid():
                 return True
             os.kill(int(process), 0)  # sends no signal; raises if there is no such process

@@ -24,29 +24,29 @@ def short_repr(value: Any, length: int = SHORT_REPR_LENGTH) -> str:
 
 
 def is_bool(value: Any) -> bool:
-    """Whether a value is True or False, of Python or NumPy."""
+    """Return whether a value is True or False, of Python or NumPy."""
     return isinstance(value, (bool, np.bool_))
 
 
 def is_integer(value: Any) -> bool:
-    """Whether a value is an integer, of Python or NumPy; True and False are not."""
+    """Return whether a value is an integer, of Python or NumPy; True and False are not."""
     return isinstance(value, numbers.Integral) and not is_bool(value)
 
 
 def is_real(value: Any) -> bool:
-    """Whether a value is a real number, of Python or NumPy; True and False are not."""
+    """Return whether a value is a real number, of Python or NumPy; True and False are not."""
     return isinstance(value, numbers.Real) and not is_bool(value)
 
 
 def refusal(name: str, value: Any, allowed: str) -> ValueError:
-    """The error for a parameter that is not allowed."""
+    """Return the error for a parameter that is not allowed."""
     return ValueError(f"{name}={value!r} is not allowed; use {allowed}.")
 
 
 def check_integer(
     name: str, value: Any, low: int, high: int | None = None, *, or_else: str = ""
 ) -> int:
-    """An integer from ``low`` to ``high``; ``or_else`` names what the caller accepts besides."""
+    """Check an integer from ``low`` to ``high``; ``or_else`` names what else the caller accepts."""
     if not is_integer(value) or value < low or (high is not None and value > high):
         allowed = f"an integer >= {low}" if high is None else f"an integer from {low} to {high}"
         raise refusal(name, value, f"{allowed} or {or_else}" if or_else else allowed)
@@ -62,7 +62,7 @@ def check_number(
     open_low: bool = False,
     open_high: bool = False,
 ) -> float:
-    """A finite number from ``low`` to ``high``; ``open_low`` and ``open_high`` exclude the ends."""
+    """Check a finite number from ``low`` to ``high``; ``open_low`` and ``open_high`` exclude the ends."""
     inside = (
         is_real(value)
         and math.isfinite(value)
@@ -78,9 +78,9 @@ def check_number(
 
 
 def check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
-    """The allowed value that ``value`` equals; NumPy's booleans and strings become Python's.
+    """Return the allowed value that equals ``value``; NumPy's booleans and strings become Python's.
 
-    1 is not True, and 1.0 is not 1.
+    Other values are compared by identity, so that 1 is not accepted as True.
     """
     if is_bool(value):
         value = bool(value)
@@ -93,14 +93,14 @@ def check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
 
 
 def check_bool(name: str, value: Any) -> bool:
-    """True or False as Python's bool."""
+    """Check True or False, of Python or NumPy."""
     if not is_bool(value):
         raise refusal(name, value, "True or False")
     return bool(value)
 
 
 def check_folder(name: str, value: Any) -> Path | None:
-    """The path of a folder, which need not exist; None stays None."""
+    """Check the path of a folder, which need not exist, or None."""
     if value is None:
         return None
     if not isinstance(value, (str, PathLike)) or not str(value):
