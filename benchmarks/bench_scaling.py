@@ -42,7 +42,8 @@ from flip_sklearn.backend.fit.likelihood import (
     matmul,
     product_precision,
 )
-from flip_sklearn.backend.fit.session import Session, SolverOptions
+from flip_sklearn.backend.fit.session import Session
+from flip_sklearn.backend.fit.state import SolverOptions
 
 TOKENS_PER_ROW = 10
 BATCH_ROWS, RECIPE_BATCH_ROWS = 500, 1000

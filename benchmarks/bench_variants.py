@@ -35,8 +35,9 @@ from flip_sklearn.backend.fit.optimizer import (
     Parameters,
     normalize_rows_,
 )
-from flip_sklearn.backend.fit.session import Session, SolverOptions
+from flip_sklearn.backend.fit.session import Session
 from flip_sklearn.backend.fit.solver import evaluate
+from flip_sklearn.backend.fit.state import SolverOptions
 
 LEARNING_RATE = 0.05
 BETA1_B = 0.9

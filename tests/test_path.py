@@ -24,7 +24,8 @@ from flip_sklearn.backend.fit.data import CountDataset, WhitenedDataset
 from flip_sklearn.backend.fit.likelihood import Workspace
 from flip_sklearn.backend.fit.optimizer import Optimizer, Parameters, normalize_rows_
 from flip_sklearn.backend.fit.path import word_directions, zero_start
-from flip_sklearn.backend.fit.session import Session, SolverOptions
+from flip_sklearn.backend.fit.session import Session
+from flip_sklearn.backend.fit.state import SolverOptions
 from flip_sklearn.path import RegularizationPath
 from tests.backend import reference
 from tests.helpers.planted import Planted, planted

@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from flip_sklearn.backend.device import Compute, resolve_compute
 from flip_sklearn.backend.distributed import ProcessGroup
 from flip_sklearn.backend.fit.data import count_words
-from flip_sklearn.backend.fit.session import SolverOptions
+from flip_sklearn.backend.fit.state import SolverOptions
 from flip_sklearn.estimation.processes import check_same_call, join_processes
 from flip_sklearn.estimation.validation import (
     check_counts,

@@ -15,7 +15,7 @@ import numpy as np
 from flip_sklearn.backend.device import Compute
 from flip_sklearn.backend.distributed import ProcessGroup
 from flip_sklearn.backend.fit.checkpoint import FORMAT, Checkpoint
-from flip_sklearn.backend.fit.session import SolverOptions
+from flip_sklearn.backend.fit.state import SolverOptions
 from flip_sklearn.estimation.inputs import FitInputs
 
 CHECKSUM_BYTES = 2**22

@@ -15,8 +15,9 @@ from tqdm.auto import tqdm
 
 from flip_sklearn.backend.fit.checkpoint import Checkpoint
 from flip_sklearn.backend.fit.initialization import InitialPoint
-from flip_sklearn.backend.fit.session import EarlierFit, PassRecord
+from flip_sklearn.backend.fit.session import EarlierFit
 from flip_sklearn.backend.fit.solver import PassHooks, Solution, solve
+from flip_sklearn.backend.fit.state import PassRecord
 from flip_sklearn.backend.scoring.scorer import UNSEEN_SCORE
 from flip_sklearn.estimation.callbacks import PassCallbacks
 from flip_sklearn.estimation.inputs import FitInputs, prepare
@@ -120,9 +121,9 @@ def _train(
             validation,
             inputs.options,
             inputs.compute,
+            PassHooks(callbacks.before_pass, bar.after_step, after_pass),
             earlier=earlier,
             checkpoint=checkpoint,
-            hooks=PassHooks(callbacks.before_pass, bar.after_step, after_pass),
         )
     callbacks.done(lambda: attributes(solution))
     return solution, attributes(solution)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from flip_sklearn.backend.fit.session import PassRecord
+from flip_sklearn.backend.fit.state import PassRecord
 from flip_sklearn.backend.scoring.scorer import UNSEEN_SCORE
 from flip_sklearn.parameters import warn_caller
 from flip_sklearn.persistence.folder import read_folder, write_folder

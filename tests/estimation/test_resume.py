@@ -31,7 +31,8 @@ from flip_sklearn import FLiPExtractor
 from flip_sklearn.backend.fit import candidates as sampling
 from flip_sklearn.backend.fit import checkpoint as checkpoints
 from flip_sklearn.backend.fit.checkpoint import Checkpoint
-from flip_sklearn.backend.fit.session import Session, TrainingState
+from flip_sklearn.backend.fit.session import Session
+from flip_sklearn.backend.fit.state import TrainingState
 from flip_sklearn.estimation import training as _training
 from tests.helpers.planted import planted
 from tests.helpers.processes import PATIENCE, Child, in_process, note

@@ -93,17 +93,9 @@ class ClassSampler:
     ) -> SampledClasses:
         """Draw the classes of a batch of m rows.
 
-        They are drawn on the CPU, so that every device and every process of a group draws the same.
-
-        Parameters
-        ----------
-        m : int
-            Rows of the whole batch, over all processes.
-        batch_words : tensor
-            Words of the whole batch, on the CPU; repetitions are allowed.
-        targets : Targets
-            Targets of the rows of this process.
-        generator : torch.Generator
+        m and ``batch_words`` (on the CPU, with repetitions) are those of the batch over all processes of a group,
+        ``targets`` those of the rows of this process. Classes are drawn on the CPU, so that every device and every
+        process draws the same.
         """
         device = targets.col.device
         target_words = batch_words if batch_words is targets.col else targets.col.cpu()

@@ -61,10 +61,7 @@ class Checkpoint:
     def saved_seed(self) -> int | None:
         """Return the seed of the fit in the file, or None if there is no file.
 
-        Raises
-        ------
-        ValueError
-            If the file is not a readable checkpoint.
+        Raises a ValueError like ``load``.
         """
         return self._read(lambda metadata, _: int(metadata["seed"]))
 
@@ -96,10 +93,7 @@ class Checkpoint:
         identity = self._identity()
         while identity is not None:
             try:
-                with (
-                    self.translate_read_errors(),
-                    safe_open(self.path, framework="pt", device="cpu") as file,
-                ):
+                with self.translate_read_errors(), safe_open(self.path, "pt", "cpu") as file:
                     return reader(_read_metadata(file), file)
             except ValueError:
                 # safetensors opens a file twice, and another process may replace it in between.
@@ -150,14 +144,8 @@ class Checkpoint:
         folder = self.path.parent
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        text = json.dumps(
-            {
-                **metadata,
-                "format": FORMAT,
-                "seed": self.seed,
-                "checksums": _checksums(tensors),
-            }
-        )
+        checksums = _checksums(tensors)
+        text = json.dumps(metadata | {"format": FORMAT, "seed": self.seed, "checksums": checksums})
         # safetensors may write a hidden temporary file next to its target; here it is swept as well.
         with staging_directory(folder, self.path.stem) as staging:
             new = staging / self.path.name

@@ -63,15 +63,11 @@ def gradient_at_zero(data: WhitenedDataset, counts: np.ndarray) -> torch.Tensor:
     for x, targets in data.centred_blocks(max(1, chunk_rows)):
         weighted_sum += targets.total @ x
         by_word = torch.argsort(targets.col, stable=True)
-        words, sizes = torch.unique_consecutive(
-            targets.col.index_select(0, by_word), return_counts=True
-        )
+        columns = targets.col.index_select(0, by_word)
+        words, sizes = torch.unique_consecutive(columns, return_counts=True)
+        rows, counts_by_word = (t.index_select(0, by_word) for t in (targets.row, targets.count))
         sums = torch.nn.functional.embedding_bag(
-            targets.row.index_select(0, by_word),
-            x,
-            torch.cumsum(sizes, 0) - sizes,
-            mode="sum",
-            per_sample_weights=targets.count.index_select(0, by_word),
+            rows, x, torch.cumsum(sizes, 0) - sizes, mode="sum", per_sample_weights=counts_by_word
         )
         sum_per_word.index_add_(0, words, sums)
     data.group.sum_(sum_per_word, weighted_sum)

@@ -82,12 +82,8 @@ def loss_and_gradients(
     ----------
     h : tensor of shape (m, r)
         Latent rows.
-    layer : SoftmaxLayer
     targets : Targets
         Weighted counts of the batch; columns are classes of ``layer``.
-    work : Workspace
-    gradients : Gradients
-        Overwritten.
     scale : float
         Factor of the gradients, not of the loss.
     add : bool
@@ -131,7 +127,7 @@ def _loss_and_residual(
     """L of the rows first..last-1, and G_nj / (w_n T_n) = theta_nj - Y_nj / T_n."""
     block = targets.block(first, last)
     scores, theta = work.pair(last - first, len(layer.A))
-    _compute_scores(h[first:last], layer, work.compute, out=scores)
+    _write_scores(h[first:last], layer, work.compute, out=scores)
     index = _flat_index(block, len(layer.A))
     if layer.target_offset is not None:
         entries = slice(int(targets.start[first]), int(targets.start[last]))
@@ -146,7 +142,7 @@ def _loss_and_residual(
     return loss, theta
 
 
-def _compute_scores(
+def _write_scores(
     h: torch.Tensor, layer: SoftmaxLayer, compute: Compute, out: torch.Tensor
 ) -> None:
     matmul(h, layer.A.T, compute, out=out).add_(layer.b)
@@ -184,7 +180,7 @@ def loss_and_scores(
     """Compute L of at most one block of rows, and their scores (a view of the workspace)."""
     scores, theta = work.pair(len(h), len(layer.A))
     with product_precision(work.compute):
-        _compute_scores(h, layer, work.compute, out=scores)
+        _write_scores(h, layer, work.compute, out=scores)
     torch.softmax(scores, dim=1, out=theta)
     index = _flat_index(targets, len(layer.A))
     target_theta = theta.view(-1).index_select(0, index)

@@ -25,8 +25,9 @@ from flip_sklearn.backend.fit.data import WhitenedDataset
 from flip_sklearn.backend.fit.initialization import log_frequencies
 from flip_sklearn.backend.fit.optimality import kkt_residual
 from flip_sklearn.backend.fit.optimizer import Parameters
-from flip_sklearn.backend.fit.session import PassRecord, Session
+from flip_sklearn.backend.fit.session import Session
 from flip_sklearn.backend.fit.solver import Solution, make_solution, share_of_zeros
+from flip_sklearn.backend.fit.state import PassRecord
 from flip_sklearn.backend.ranking import keyword_accuracy_per_row
 
 # Three in five passes are made at twice the rate.

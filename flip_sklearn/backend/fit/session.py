@@ -1,20 +1,19 @@
-"""A training session: whitened rows, the sampler, the state of the fit, and passes that advance it."""
+"""A training session: the rows in whitened coordinates, and passes over them that advance the state."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 
 from flip_sklearn.backend.device import Compute
 from flip_sklearn.backend.fit.candidates import ClassSampler, SampledClasses
-from flip_sklearn.backend.fit.checkpoint import Checkpoint, State
+from flip_sklearn.backend.fit.checkpoint import Checkpoint
 from flip_sklearn.backend.fit.data import CountDataset, Targets, WhitenedDataset
 from flip_sklearn.backend.fit.initialization import (
     InitialPoint,
@@ -29,8 +28,9 @@ from flip_sklearn.backend.fit.likelihood import (
     loss_and_gradients,
     loss_and_scores,
 )
-from flip_sklearn.backend.fit.optimizer import Optimizer, Parameters
+from flip_sklearn.backend.fit.optimizer import Parameters
 from flip_sklearn.backend.fit.penalty import l1_max
+from flip_sklearn.backend.fit.state import SolverOptions, TrainingState
 from flip_sklearn.backend.fit.whitening import (
     Moments,
     Whitening,
@@ -38,28 +38,8 @@ from flip_sklearn.backend.fit.whitening import (
     streaming_moments,
 )
 
-# A held-out loss that falls by more than this many times `tol` (nats per word) in a pass is progress.
-FAST_FALL = 10.0
 # The moments read rows in chunks of this many elements, since each chunk is copied to float64.
 MOMENT_ELEMENTS, MOMENT_CHUNK_ROWS = 2**20, (256, 4096)
-
-
-@dataclass(frozen=True)
-class SolverOptions:
-    """Solver settings; ``rank=None`` is LiP. ``stop_on`` is None, "accuracy" or "likelihood"."""
-
-    rank: int | None
-    l1: float
-    l2: float
-    max_iter: int
-    tol: float
-    batch_size: int
-    learning_rate: float
-    stop_on: str | None
-    n_iter_no_change: int
-    seed: int
-    solver: str = "auto"  # "exact", "sampled", or the cheaper one
-    report_kkt: bool = False  # whether to compute the KKT residual of the solution
 
 
 @dataclass(frozen=True)
@@ -73,123 +53,6 @@ class EarlierFit:
     point: InitialPoint
     moments: Moments | None = None
     word_counts: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class PassRecord:
-    """Measurements of one pass over the training rows."""
-
-    loss: float  # J; its likelihood part is the average over the steps of the pass
-    validation_nll: float  # nats per word on the held-out rows; nan without held-out rows
-    validation_accuracy: float  # keyword accuracy on the held-out rows; nan without held-out rows
-    sparsity: float  # share of exact zeros in A
-    seconds: float
-
-
-class TrainingState:
-    """Everything that changes during training: the content of a checkpoint."""
-
-    def __init__(
-        self,
-        parameters: Parameters,
-        options: SolverOptions,
-        l1: float,
-        l2: float,
-        generator: torch.Generator,
-    ) -> None:
-        self.optimizer = Optimizer(parameters, l1=l1, l2=l2, learning_rate=options.learning_rate)
-        self.generator = generator
-        self.history: list[PassRecord] = []
-        self.best: tuple[Parameters, int] | None = None  # averaged parameters and their pass
-        self.best_score, self.lowest_nll = -math.inf, math.inf
-        self.passes_without_progress = 0
-        self.stopped = False
-        # Within a pass: rows done, loss so far, seconds before a resume, generator state at its start.
-        self.rows_done, self.loss, self.seconds = 0, 0.0, 0.0
-        self.order_state = generator.get_state()
-
-    def row_order(self, n: int) -> np.ndarray:
-        """The order of the rows in this pass: a new one, or that of the pass that is resumed."""
-        generator = self.generator
-        if self.rows_done == 0:
-            self.order_state = generator.get_state()
-        else:
-            generator = torch.Generator(device="cpu")
-            generator.set_state(self.order_state)
-        return torch.randperm(n, generator=generator, device="cpu").numpy()
-
-    def record_pass(
-        self, record: PassRecord, parameters: Parameters, options: SolverOptions
-    ) -> None:
-        """Add a finished pass to the history, and keep its parameters if they are the best so far."""
-        self.history.append(record)
-        self.seconds = 0.0
-        score = {
-            None: -record.loss,
-            "accuracy": record.validation_accuracy,
-            "likelihood": -record.validation_nll,
-        }[options.stop_on]
-        # In early passes the held-out loss can fall fast while the ranking does not change yet.
-        falling = record.validation_nll < self.lowest_nll - FAST_FALL * options.tol
-        progress = score > self.best_score + options.tol or falling
-        self.passes_without_progress = 0 if progress else self.passes_without_progress + 1
-        # Without held-out rows the last parameters are kept, since the loss of a pass lags behind them.
-        if score > self.best_score or options.stop_on is None:
-            self.best = parameters, len(self.history)
-        self.best_score = max(self.best_score, score)
-        self.lowest_nll = min(self.lowest_nll, record.validation_nll)
-
-    def to_checkpoint(self) -> State:
-        """Tensors and numbers from which ``load`` continues to the same result."""
-        tensors, numbers = self.optimizer.state()
-        tensors = {
-            **tensors,
-            "generator": self.generator.get_state(),
-            "order_seed": self.order_state,
-        }
-        if self.best is not None:
-            names = zip(("kept_A", "kept_B", "kept_b"), self.best[0], strict=True)
-            tensors |= {name: tensor for name, tensor in names if tensor is not None}
-        metadata: dict[str, Any] = {
-            "optimizer": numbers,
-            "history": [asdict(record) for record in self.history],
-            "kept_pass": 0 if self.best is None else self.best[1],
-            "best": self.best_score,
-            "lowest_nll": self.lowest_nll,
-            "without_progress": self.passes_without_progress,
-            "stopped": self.stopped,
-            "position": self.rows_done,
-            "loss": self.loss,
-            "seconds": self.seconds,
-        }
-        return tensors, metadata
-
-    def checkpoint_within_pass(self, loss: torch.Tensor, began: float) -> State:
-        """``to_checkpoint`` with the loss and the seconds of the steps since the pass began."""
-        tensors, metadata = self.to_checkpoint()
-        seconds = self.seconds + time.perf_counter() - began
-        return tensors, {**metadata, "loss": float(loss), "seconds": seconds}
-
-    def load(self, tensors: dict[str, torch.Tensor], metadata: dict[str, Any]) -> None:
-        """Continue from ``to_checkpoint`` of the same fit; tensors are copied."""
-        self.optimizer.load(tensors, metadata["optimizer"])
-        self.generator.set_state(tensors["generator"])
-        self.order_state = tensors["order_seed"].clone()
-        self.history = [PassRecord(**record) for record in metadata["history"]]
-        if metadata["kept_pass"]:
-            device = self.optimizer.A.device
-            B = tensors.get("kept_B")
-            best = Parameters(
-                tensors["kept_A"].to(device, copy=True),
-                None if B is None else B.to(device, copy=True),
-                tensors["kept_b"].to(device, copy=True),
-            )
-            self.best = best, int(metadata["kept_pass"])
-        self.best_score, self.lowest_nll = metadata["best"], metadata["lowest_nll"]
-        self.passes_without_progress = metadata["without_progress"]
-        self.stopped = metadata["stopped"]
-        self.rows_done = metadata["position"]
-        self.loss, self.seconds = metadata["loss"], metadata["seconds"]
 
 
 class Session:
@@ -220,6 +83,7 @@ class Session:
         train.group.broadcast_(self.Q)
         self.data = WhitenedDataset(train, self.mean, self.Q, compute)
         self.work = Workspace(compute)
+        self._grad_A: torch.Tensor | None = None
         self.word_counts = train.word_counts()
         counts_so_far = self.word_counts
         if earlier is not None and earlier.word_counts is not None:
@@ -250,9 +114,8 @@ class Session:
             )
         del gradient
         train.group.broadcast_(*start)
-        self.state = self._new_state(
-            start, options.l1, torch.Generator(device="cpu").manual_seed(options.seed)
-        )
+        generator = torch.Generator(device="cpu").manual_seed(options.seed)
+        self.state = TrainingState(start, options, options.l1, self.l2, generator)
 
     def _compute_moments(self, train: CountDataset, earlier: EarlierFit | None) -> Moments:
         low, high = MOMENT_CHUNK_ROWS
@@ -273,9 +136,6 @@ class Session:
         use_it = self.options.solver == "sampled" or sampler.is_cheaper()
         return sampler if use_it else None
 
-    def _new_state(self, start: Parameters, l1: float, generator: torch.Generator) -> TrainingState:
-        return TrainingState(start, self.options, l1, self.l2, generator)
-
     @property
     def solver(self) -> str:
         """The resolved solver, "exact" or "sampled"."""
@@ -293,7 +153,8 @@ class Session:
 
     def restart(self, start: Parameters, l1: float) -> None:
         """Replace the state by a new one that begins at ``start``."""
-        self.state = self._new_state(start, l1, self.state.generator)
+        generator = self.state.generator
+        self.state = TrainingState(start, self.options, l1, self.l2, generator)
 
     def set_strength(self, l1: float, rate_factor: float) -> None:
         """Continue with another L1 strength and learning rate, and average the iterates anew."""
@@ -331,21 +192,21 @@ class Session:
         state, n = self.state, len(self.data.dataset)
         order = state.row_order(n)
         loss = torch.tensor(state.loss, dtype=torch.float64, device=self.compute.device)
-        grad_buffer = _GradientBuffer(state.optimizer.A)
         began = time.perf_counter()
         while state.rows_done < n:
             batch = order[state.rows_done : state.rows_done + self.options.batch_size]
-            loss += self._take_step(batch, grad_buffer)
+            loss += self._take_step(batch)
             state.rows_done += len(batch)
             if after_step is not None:
                 after_step(state.rows_done)
             if checkpoint is not None and state.rows_done < n:
                 checkpoint.save_if_due(partial(state.checkpoint_within_pass, loss, began))
         state.optimizer.flush_lazy_updates()
+        self._grad_A = None
         state.rows_done, state.loss = 0, 0.0
         return float(float(loss) / self.word_counts.sum())
 
-    def _take_step(self, batch: np.ndarray, grad_buffer: _GradientBuffer) -> torch.Tensor:
+    def _take_step(self, batch: np.ndarray) -> torch.Tensor:
         """Take one step on a batch of rows; return its loss."""
         optimizer, group = self.state.optimizer, self.data.group
         latent, targets = self.data.batch(group.local_rows(batch))
@@ -360,7 +221,7 @@ class Session:
         # n / m / W times the sum over a batch has the gradient of J as its mean over batches.
         scale = len(self.data.dataset) / len(batch) / self.word_counts.sum()
         gradients = Gradients(
-            A=grad_buffer.rows(len(layer.A)),
+            A=self._gradient_rows(len(layer.A)),
             b=torch.empty_like(layer.b),
             h=None if optimizer.B is None else torch.empty_like(h),
         )
@@ -369,6 +230,13 @@ class Session:
         group.sum_(gradients.A, gradients.b, grad_B, loss)
         optimizer.step(gradients.A, gradients.b, grad_B, rows)
         return loss
+
+    def _gradient_rows(self, n: int) -> torch.Tensor:
+        """Memory for the gradient of n rows of A, kept during a pass; it grows when it is too small."""
+        A = self.state.optimizer.A
+        if self._grad_A is None or len(self._grad_A) < n:
+            self._grad_A = A.new_empty(min(len(A), n * 5 // 4), A.shape[1])
+        return self._grad_A[:n]
 
     def _sample(self, batch: np.ndarray, targets: Targets) -> SampledClasses:
         """The sampled classes of a batch; every process of a group draws the same."""
@@ -394,18 +262,3 @@ class Session:
             h = latent if B is None else latent @ B.T
             loss, scores = loss_and_scores(h, layer, targets, self.work)
             yield rows, loss, scores, targets
-
-
-class _GradientBuffer:
-    """Memory for the gradient of rows of A, kept during a pass."""
-
-    def __init__(self, A: torch.Tensor) -> None:
-        self._A = A
-        self._buffer = A.new_empty(0, A.shape[1])
-
-    def rows(self, n: int) -> torch.Tensor:
-        """The first ``n`` rows of the buffer, which grows when it is too small."""
-        if len(self._buffer) < n:
-            most = len(self._A)
-            self._buffer = self._A.new_empty(min(most, n * 5 // 4), self._A.shape[1])
-        return self._buffer[:n]

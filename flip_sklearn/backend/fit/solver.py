@@ -32,7 +32,8 @@ from flip_sklearn.backend.fit.checkpoint import Checkpoint
 from flip_sklearn.backend.fit.data import CountDataset, WhitenedDataset
 from flip_sklearn.backend.fit.optimality import kkt_residual
 from flip_sklearn.backend.fit.optimizer import Parameters
-from flip_sklearn.backend.fit.session import EarlierFit, PassRecord, Session, SolverOptions
+from flip_sklearn.backend.fit.session import EarlierFit, Session
+from flip_sklearn.backend.fit.state import PassRecord, SolverOptions
 from flip_sklearn.backend.fit.whitening import Moments
 from flip_sklearn.backend.ranking import keyword_accuracy_per_row
 
@@ -55,14 +56,6 @@ class Solution:
     kkt_residual: float = math.nan  # if it was asked for
 
 
-def _nothing(*_: object) -> None:
-    pass
-
-
-def _never_stop(*_: object) -> bool:
-    return False
-
-
 @dataclass(frozen=True)
 class PassHooks:
     """Functions that ``solve`` calls: before a pass, after each step and after a pass.
@@ -71,9 +64,9 @@ class PassHooks:
     function that returns the solution as of now; it returns True to stop.
     """
 
-    before_pass: Callable[[], None] = _nothing
-    after_step: Callable[[int], None] = _nothing
-    after_pass: Callable[[PassRecord, Callable[[], Solution]], bool] = _never_stop
+    before_pass: Callable[[], None]
+    after_step: Callable[[int], None]
+    after_pass: Callable[[PassRecord, Callable[[], Solution]], bool]
 
 
 @torch.no_grad()
@@ -82,17 +75,16 @@ def solve(
     validation: CountDataset | None,
     options: SolverOptions,
     compute: Compute,
+    hooks: PassHooks,
     *,
     earlier: EarlierFit | None = None,
     checkpoint: Checkpoint | None = None,
-    hooks: PassHooks | None = None,
 ) -> Solution:
     """Minimize J over the training rows.
 
     ``earlier`` is a fit to continue from. If ``checkpoint`` holds a state, training continues from it; states
     are written to it.
     """
-    hooks = hooks or PassHooks()
     session = Session(train, options, compute, earlier)
     state = session.state
     held_out = None if validation is None else session.whiten(validation)

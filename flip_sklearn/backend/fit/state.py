@@ -1,0 +1,152 @@
+"""The state of a running fit: parameters, history and early stopping, which is what a checkpoint holds."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from flip_sklearn.backend.fit.checkpoint import State
+from flip_sklearn.backend.fit.optimizer import Optimizer, Parameters
+
+# A held-out loss that falls by more than this many times `tol` (nats per word) in a pass is progress.
+FAST_FALL = 10.0
+
+
+@dataclass(frozen=True)
+class SolverOptions:
+    """Solver settings; ``rank=None`` is LiP. ``stop_on`` is None, "accuracy" or "likelihood"."""
+
+    rank: int | None
+    l1: float
+    l2: float
+    max_iter: int
+    tol: float
+    batch_size: int
+    learning_rate: float
+    stop_on: str | None
+    n_iter_no_change: int
+    seed: int
+    solver: str = "auto"  # "exact", "sampled", or the cheaper one
+    report_kkt: bool = False  # whether to compute the KKT residual of the solution
+
+
+@dataclass(frozen=True)
+class PassRecord:
+    """Measurements of one pass over the training rows."""
+
+    loss: float  # J; its likelihood part is the average over the steps of the pass
+    validation_nll: float  # nats per word on the held-out rows; nan without held-out rows
+    validation_accuracy: float  # keyword accuracy on the held-out rows; nan without held-out rows
+    sparsity: float  # share of exact zeros in A
+    seconds: float
+
+
+class TrainingState:
+    """Everything that changes during training: the content of a checkpoint."""
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        options: SolverOptions,
+        l1: float,
+        l2: float,
+        generator: torch.Generator,
+    ) -> None:
+        self.optimizer = Optimizer(parameters, l1=l1, l2=l2, learning_rate=options.learning_rate)
+        self.generator = generator
+        self.history: list[PassRecord] = []
+        self.best: tuple[Parameters, int] | None = None  # averaged parameters and their pass
+        self.best_score, self.lowest_nll = -math.inf, math.inf
+        self.passes_without_progress = 0
+        self.stopped = False
+        # Within a pass: rows done, loss so far, seconds before a resume, generator state at its start.
+        self.rows_done, self.loss, self.seconds = 0, 0.0, 0.0
+        self.order_state = generator.get_state()
+
+    def row_order(self, n: int) -> np.ndarray:
+        """The order of the rows in this pass: a new one, or that of the pass that is resumed."""
+        generator = self.generator
+        if self.rows_done == 0:
+            self.order_state = generator.get_state()
+        else:
+            generator = torch.Generator(device="cpu")
+            generator.set_state(self.order_state)
+        return torch.randperm(n, generator=generator, device="cpu").numpy()
+
+    def record_pass(
+        self, record: PassRecord, parameters: Parameters, options: SolverOptions
+    ) -> None:
+        """Add a finished pass to the history, and keep its parameters if they are the best so far."""
+        self.history.append(record)
+        self.seconds = 0.0
+        score = {
+            None: -record.loss,
+            "accuracy": record.validation_accuracy,
+            "likelihood": -record.validation_nll,
+        }[options.stop_on]
+        # In early passes the held-out loss can fall fast while the ranking does not change yet.
+        falling = record.validation_nll < self.lowest_nll - FAST_FALL * options.tol
+        progress = score > self.best_score + options.tol or falling
+        self.passes_without_progress = 0 if progress else self.passes_without_progress + 1
+        # Without held-out rows the last parameters are kept, since the loss of a pass lags behind them.
+        if score > self.best_score or options.stop_on is None:
+            self.best = parameters, len(self.history)
+        self.best_score = max(self.best_score, score)
+        self.lowest_nll = min(self.lowest_nll, record.validation_nll)
+
+    def to_checkpoint(self) -> State:
+        """Tensors and numbers from which ``load`` continues to the same result."""
+        tensors, numbers = self.optimizer.state()
+        tensors = {
+            **tensors,
+            "generator": self.generator.get_state(),
+            "order_seed": self.order_state,
+        }
+        if self.best is not None:
+            names = zip(("kept_A", "kept_B", "kept_b"), self.best[0], strict=True)
+            tensors |= {name: tensor for name, tensor in names if tensor is not None}
+        metadata: dict[str, Any] = {
+            "optimizer": numbers,
+            "history": [asdict(record) for record in self.history],
+            "kept_pass": 0 if self.best is None else self.best[1],
+            "best": self.best_score,
+            "lowest_nll": self.lowest_nll,
+            "without_progress": self.passes_without_progress,
+            "stopped": self.stopped,
+            "position": self.rows_done,
+            "loss": self.loss,
+            "seconds": self.seconds,
+        }
+        return tensors, metadata
+
+    def checkpoint_within_pass(self, loss: torch.Tensor, began: float) -> State:
+        """``to_checkpoint`` with the loss and the seconds of the steps since the pass began."""
+        tensors, metadata = self.to_checkpoint()
+        seconds = self.seconds + time.perf_counter() - began
+        return tensors, {**metadata, "loss": float(loss), "seconds": seconds}
+
+    def load(self, tensors: dict[str, torch.Tensor], metadata: dict[str, Any]) -> None:
+        """Continue from ``to_checkpoint`` of the same fit; tensors are copied."""
+        self.optimizer.load(tensors, metadata["optimizer"])
+        self.generator.set_state(tensors["generator"])
+        self.order_state = tensors["order_seed"].clone()
+        self.history = [PassRecord(**record) for record in metadata["history"]]
+        if metadata["kept_pass"]:
+            device = self.optimizer.A.device
+            B = tensors.get("kept_B")
+            best = Parameters(
+                tensors["kept_A"].to(device, copy=True),
+                None if B is None else B.to(device, copy=True),
+                tensors["kept_b"].to(device, copy=True),
+            )
+            self.best = best, int(metadata["kept_pass"])
+        self.best_score, self.lowest_nll = metadata["best"], metadata["lowest_nll"]
+        self.passes_without_progress = metadata["without_progress"]
+        self.stopped = metadata["stopped"]
+        self.rows_done = metadata["position"]
+        self.loss, self.seconds = metadata["loss"], metadata["seconds"]
