@@ -324,8 +324,8 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         Returns
         -------
         z : ndarray of shape (n, V)
-            In nats. Words that training never saw score -1e4, or less in rows where a seen word scores
-            below -1e4: they are below all seen words.
+            In nats. Words that training never saw score -1e4, or lower in rows where a seen word scores
+            -1e4 or less, so they are finite and below all seen words.
 
         Raises
         ------
@@ -345,7 +345,7 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         Returns
         -------
         theta : ndarray of shape (n, V)
-            Rows sum to 1.
+            Rows sum to 1; words that training never saw have probability 0.
 
         Raises
         ------
@@ -364,6 +364,7 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         Returns
         -------
         log_theta : ndarray of shape (n, V)
+            Finite, also for words that training never saw.
 
         Raises
         ------
