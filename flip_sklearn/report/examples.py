@@ -83,8 +83,9 @@ def draw_examples(model: Any, inputs: ReportInputs) -> tuple[Example, ...]:
     ]
     readings: list[list[Reading]] = [[] for _ in rows]
     for view, X in inputs.sentences.views.items():
-        likely = scoring.keywords(model, X[rows], int(n_words.max()), False, use_bias=True)
-        distinctive = scoring.keywords(model, X[rows], _N_DISTINCTIVE, False, use_bias=False)
+        embeddings = scoring.fitted_input(model, X[rows])
+        likely = scoring.keywords(model, embeddings, int(n_words.max()), False, use_bias=True)
+        distinctive = scoring.keywords(model, embeddings, _N_DISTINCTIVE, False, use_bias=False)
         view_texts = inputs.view_texts.get(view, texts)
         for i, row in enumerate(rows):
             words = likely[i][: n_words[i]]

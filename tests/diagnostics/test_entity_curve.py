@@ -271,11 +271,23 @@ def test_to_frame(problem: Problem) -> None:
     curve = problem.curve(X={"a": problem.X, "b": problem.X[::-1]})
     table = curve.to_frame()
     assert table.columns.tolist() == [
-        "bias", "view", "k", "recall_strict", "low", "high",
-        "recall_partial", "recall_partial_low", "recall_partial_high",
-        "precision", "precision_low", "precision_high",
-        "difference", "difference_low", "difference_high", "significant",
-    ]  # fmt: skip
+        "bias",
+        "view",
+        "k",
+        "recall_strict",
+        "low",
+        "high",
+        "recall_partial",
+        "recall_partial_low",
+        "recall_partial_high",
+        "precision",
+        "precision_low",
+        "precision_high",
+        "difference",
+        "difference_low",
+        "difference_high",
+        "significant",
+    ]
     assert table["bias"].dtype == bool
     assert len(table) == 2 * 2 * 4
     cell = table[~table["bias"] & (table["view"] == "b") & (table["k"] == 2)].iloc[0]

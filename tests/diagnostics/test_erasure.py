@@ -288,8 +288,15 @@ def test_to_frame_and_repr(model, data) -> None:
     erased = erase_words(model, data.X[:3], ["dog", "sit"])
     table = erased.to_frame()
     assert list(table.columns) == [
-        "row", "word", "score_before", "score_after", "rank_before", "rank_after", "distance", "cosine",
-    ]  # fmt: skip
+        "row",
+        "word",
+        "score_before",
+        "score_after",
+        "rank_before",
+        "rank_after",
+        "distance",
+        "cosine",
+    ]
     assert len(table) == 6
     line = table[(table.row == 2) & (table.word == "sit")].iloc[0]
     assert line.score_before == erased.score_before[2, 1]

@@ -295,16 +295,16 @@ def test_baseline_equals_a_model_of_frequencies() -> None:
         Scored(names(12), counts), scores, Y, n_bootstrap=50, random_state=0
     )
     frequencies = np.tile(counts.astype(float), (len(Y), 1))
-    guess = word_recoverability(
+    expected = word_recoverability(
         Scored(names(12), counts), frequencies, Y, n_bootstrap=50, random_state=0
     )
-    for baseline in (result.band_baseline, guess.band_baseline):
+    for baseline in (result.band_baseline, expected.band_baseline):
         assert baseline is not None
         for field in fields(Interval):
             np.testing.assert_array_equal(
-                getattr(baseline, field.name), getattr(guess.band_recall, field.name)
+                getattr(baseline, field.name), getattr(expected.band_recall, field.name)
             )
-    assert (result.bands_to_frame()["baseline"] == guess.band_recall.value).all()
+    assert (result.bands_to_frame()["baseline"] == expected.band_recall.value).all()
     unknown = diagnose(Y, scores, "length")
     assert unknown.band_baseline is None
     assert unknown.bands_to_frame()["baseline"].isna().all()
@@ -323,9 +323,19 @@ def test_bands_of_frequency() -> None:
     counts = [0, 0.5, 1, 9, 9.5, 10, 99, 100, 999, 1000, 12345, 10**6]
     result = banded(counts)
     assert result.band.tolist() == [
-        "0", "1-9", "1-9", "1-9", "1-9", "10-99", "10-99", "100-999", "100-999", "1,000-9,999",
-        "10,000+", "10,000+",
-    ]  # fmt: skip
+        "0",
+        "1-9",
+        "1-9",
+        "1-9",
+        "1-9",
+        "10-99",
+        "10-99",
+        "100-999",
+        "100-999",
+        "1,000-9,999",
+        "10,000+",
+        "10,000+",
+    ]
     assert result.bands == ("0", "1-9", "10-99", "100-999", "1,000-9,999", "10,000+")
     assert result.band_words.tolist() == [1, 4, 2, 2, 1, 2]
     np.testing.assert_array_equal(result.train_count, counts)
@@ -453,15 +463,31 @@ def test_to_frame() -> None:
     result = diagnose(Y, scores, ["a", "b", None] * 4)
     table = result.to_frame()
     assert table.columns.tolist() == [
-        "word", "band", "train_count", "test_count", "test_hits", "recall", "low", "high",
-    ]  # fmt: skip
+        "word",
+        "band",
+        "train_count",
+        "test_count",
+        "test_hits",
+        "recall",
+        "low",
+        "high",
+    ]
     assert table["word"].tolist() == names(12)
     pooled = table.dropna(subset="band").groupby("band")[["test_hits", "test_count"]].sum()
     bands = result.bands_to_frame()
     assert bands.columns.tolist() == [
-        "band", "words", "occurrences", "recall", "low", "high", "difference", "difference_low",
-        "difference_high", "significant", "baseline",
-    ]  # fmt: skip
+        "band",
+        "words",
+        "occurrences",
+        "recall",
+        "low",
+        "high",
+        "difference",
+        "difference_low",
+        "difference_high",
+        "significant",
+        "baseline",
+    ]
     assert bands["occurrences"].tolist() == pooled["test_count"].tolist()
     assert bands["recall"].tolist() == (pooled["test_hits"] / pooled["test_count"]).tolist()
     assert re.fullmatch(

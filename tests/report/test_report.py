@@ -66,11 +66,11 @@ def small(**changed: Any) -> Diagnosis:
     views, texts = planted()
     texts = [f"{EVIL} <img src=x onerror=alert(1)> {text}" for text in texts]
     # An unpaired surrogate, a null character and a right-to-left override.
-    heard = [f"heard \ud800 \x00 \u202e {text}" for text in texts]
+    transcripts = [f"heard \ud800 \x00 \u202e {text}" for text in texts]
     code = np.random.default_rng(1).normal(size=(100, 12))
     arguments: dict[str, Any] = {
         "title": f"A title & {EVIL}",
-        "view_texts": {"text": heard},
+        "view_texts": {"text": transcripts},
         "entities": [[word for word in text.split() if word in WORDS[10:]] for text in texts],
         "dictionary": lambda words: code[: len(words)],
         "ranks": [2, None],
@@ -93,9 +93,16 @@ def plain() -> Diagnosis:
     """A report of one view and one language without optional parts."""
     views, texts = planted()
     return diagnose(
-        views["text"], texts, ranks=False, n_examples=0, n_bootstrap=20, random_state=0, verbose=0,
-        estimator=FLiPExtractor(max_iter=3), vectorizer=CountVectorizer(),
-    )  # fmt: skip
+        views["text"],
+        texts,
+        ranks=False,
+        n_examples=0,
+        n_bootstrap=20,
+        random_state=0,
+        verbose=0,
+        estimator=FLiPExtractor(max_iter=3),
+        vectorizer=CountVectorizer(),
+    )
 
 
 # --- Numbers as text --------------------------------------------------------------------------
@@ -428,8 +435,13 @@ def test_all_results_share_one_split(diagnosis: Diagnosis, plain: Diagnosis) -> 
     assert diagnosis.extractors.extractors == ("FLiP", "LiP", "SpLiCE", "most frequent words")
     assert diagnosis.alignment.difference.significant[0, 1]  # because of the noise
     assert {finding.about for finding in diagnosis.findings} == {
-        "alignment", "preference", "recoverability", "entities", "ranks", "extractors",
-    }  # fmt: skip
+        "alignment",
+        "preference",
+        "recoverability",
+        "entities",
+        "ranks",
+        "extractors",
+    }
     assert (plain.alignment, plain.preference, plain.entities, plain.ranks) == (None,) * 4
     assert plain.examples == ()
     assert plain.views == ("embeddings",)
@@ -523,6 +535,16 @@ def test_examples_mark_right_words(diagnosis: Diagnosis) -> None:
             assert len(right) == reading.n_right == len(present) - len(reading.missed)
 
 
+def test_integer_embeddings() -> None:
+    views, texts = planted(n=120)
+    options = {"ranks": False, "n_bootstrap": 10, "verbose": 0, "random_state": 0}
+    integers = np.round(10 * views["text"])
+    estimator = FLiPExtractor(max_iter=1)
+    expected = diagnose(integers, texts, estimator=estimator, **options)
+    report = diagnose(integers.astype(int), texts, estimator=estimator, **options)
+    assert report.examples == expected.examples
+
+
 def test_no_leakage_of_test_sentences() -> None:
     """The vectorizer is fitted to training sentences, and equal texts are in one part of the split."""
     seen: list[str] = []
@@ -535,9 +557,16 @@ def test_no_leakage_of_test_sentences() -> None:
     views, texts = planted(n=200)
     texts[100:] = [f"  {text.upper()} " for text in texts[:100]]  # equal except for case and blanks
     found = diagnose(
-        views, texts, vectorizer=Spy(), ranks=False, n_examples=3, n_bootstrap=20, verbose=0,
-        estimator=FLiPExtractor(max_iter=1), random_state=0,
-    )  # fmt: skip
+        views,
+        texts,
+        vectorizer=Spy(),
+        ranks=False,
+        n_examples=3,
+        n_bootstrap=20,
+        verbose=0,
+        estimator=FLiPExtractor(max_iter=1),
+        random_state=0,
+    )
     assert seen == [texts[i] for i in found.split.train]
     assert {i % 100 for i in found.split.train}.isdisjoint(i % 100 for i in found.split.test)
     assert not {" ".join(texts[i].lower().split()) for i in found.split.test} & {
@@ -741,9 +770,12 @@ def test_same_seed_gives_the_same_bytes(diagnosis: Diagnosis) -> None:
     assert small().html == diagnosis.html
     views, texts = planted()
     quick = {
-        "ranks": False, "n_examples": 2, "n_bootstrap": 20, "verbose": 0,
+        "ranks": False,
+        "n_examples": 2,
+        "n_bootstrap": 20,
+        "verbose": 0,
         "estimator": FLiPExtractor(max_iter=1),
-    }  # fmt: skip
+    }
     one, other = (diagnose(views["text"], texts, random_state=s, **quick).html for s in (1, 2))
     assert one != other
     assert "random_state=1" in html.unescape(one)
@@ -849,9 +881,15 @@ def test_save(diagnosis: Diagnosis, tmp_path: Path) -> None:
 def test_out_saves_the_page(tmp_path: Path) -> None:
     views, texts = planted(n=120)
     found = diagnose(
-        views["text"], texts, out=tmp_path / "r.html", ranks=False, n_bootstrap=10, verbose=0,
-        estimator=FLiPExtractor(max_iter=1), random_state=0,
-    )  # fmt: skip
+        views["text"],
+        texts,
+        out=tmp_path / "r.html",
+        ranks=False,
+        n_bootstrap=10,
+        verbose=0,
+        estimator=FLiPExtractor(max_iter=1),
+        random_state=0,
+    )
     assert (tmp_path / "r.html").read_text(encoding="utf8") == found.html
 
 
@@ -890,10 +928,16 @@ def test_killed_save_keeps_the_old_page(tmp_path: Path, monkeypatch: pytest.Monk
 def rendered(path: Path) -> str:
     """The DOM of the page after Chromium has loaded it without network."""
     command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--proxy-server=127.0.0.1:9",
-        "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={path.parent / 'profile'}",
-        "--dump-dom", path.as_uri(),
-    ]  # fmt: skip
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--proxy-server=127.0.0.1:9",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        f"--user-data-dir={path.parent / 'profile'}",
+        "--dump-dom",
+        path.as_uri(),
+    ]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
