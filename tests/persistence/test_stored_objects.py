@@ -32,7 +32,7 @@ def objects() -> dict[str, Any]:
 
 
 def check(name: str, estimator: Any) -> None:
-    """Words, parameters and what can be done next are those of the fit."""
+    """Check that a loaded estimator gives the results of the fit and can be used further."""
     if name in EXPECTED["keywords"]:
         words = [list(row) for row in estimator.extract_keywords(X[:20], top_k=3)]
         assert words == EXPECTED["keywords"][name]
@@ -45,7 +45,7 @@ def check(name: str, estimator: Any) -> None:
     if name.endswith(("vectorizer", "vocabulary")):
         assert estimator.transform(["a red dog and a new york cat"]).sum() >= 2
     if name == "stream":
-        estimator.partial_fit(X, Y)  # it still has its moments
+        estimator.partial_fit(X, Y)  # its moments are in the file
     assert pickle.dumps(estimator)
 
 
@@ -77,8 +77,8 @@ def test_pickled_mapper_and_analyzer(objects: dict[str, Any]) -> None:
     assert objects["analyzer"]("a red dog and a tree") == ["red dog", "tree"]
 
 
-def test_a_class_under_its_former_name_is_the_class() -> None:
-    """Imported in a fresh process, before anything else of the package."""
+def test_former_name_of_a_class_is_the_class() -> None:
+    """In a new process, before anything else of the package is imported."""
     code = (
         "from flip_sklearn._means import RowMean as former\n"
         "from flip_sklearn.metrics import RowMean\n"
@@ -91,15 +91,15 @@ def test_a_class_under_its_former_name_is_the_class() -> None:
 def test_folder_of_the_command_line(tmp_path: Path) -> None:
     model = FLiPExtractor.from_pretrained(FOLDER / "command-line-model")
     assert model.pretrained_info_["encoder"] == "a/b"
-    recipe = EncodingConfig.read(FOLDER / "command-line-model")
-    assert recipe.encoder is not None
-    assert recipe.encoder["model"] == "a/b"
-    assert recipe.encoder["normalize"] is True
-    assert recipe.words["token_pattern"] == "indic"
+    config = EncodingConfig.read(FOLDER / "command-line-model")
+    assert config.encoder is not None
+    assert config.encoder["model"] == "a/b"
+    assert config.encoder["normalize"] is True
+    assert config.words["token_pattern"] == "indic"
 
 
-def test_checkpoint_goes_on(tmp_path: Path) -> None:
-    """The same data and settings have the file name that they had, and its pass is not made again."""
+def test_checkpoint_is_continued(tmp_path: Path) -> None:
+    """The same data and settings have the same file name, and its pass is not repeated."""
     shutil.copytree(FOLDER / "checkpoints", tmp_path, dirs_exist_ok=True)
     (path,) = tmp_path.iterdir()
     settings = {"random_state": 0, "device": "cpu", "precision": "float32"}
