@@ -9,7 +9,8 @@ PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist
 # Tests that compare results of products, whose rounding depends on the instructions of the processor
 # and on the number of threads. Processors and libraries ignore settings that they do not know.
 NUMERIC_TESTS := tests/backend/scoring tests/backend/sparse_coding tests/estimation/test_bad_input.py \
-	tests/test_sklearn_contracts.py tests/test_bulk.py tests/persistence/test_stored_objects.py
+	tests/test_sklearn_contracts.py tests/test_bulk.py tests/persistence/test_stored_objects.py \
+	-k 'not scikit_learn_check and not test_no_check and not test_no_tag'
 PLAIN_PROCESSOR := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE OPENBLAS_CORETYPE=Nehalem \
 	DNNL_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=1 FLIP_TEST_THREADS=1
 FOUR_THREADS := ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=AVX2 DNNL_MAX_CPU_ISA=AVX2 \
