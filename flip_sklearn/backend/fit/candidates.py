@@ -93,8 +93,8 @@ class ClassSampler:
     ) -> SampledClasses:
         """Draw the classes of a batch of m rows.
 
-        m and ``batch_words`` (on the CPU, with repetitions) are those of the batch over all processes of a group,
-        ``targets`` those of the rows of this process. Classes are drawn on the CPU, so that every device and every
+        m and ``batch_words`` (on the CPU, with repetitions) describe the batch over all processes of a group,
+        ``targets`` the rows of this process. Classes are drawn on the CPU, so that every device and every
         process draws the same.
         """
         device = targets.col.device

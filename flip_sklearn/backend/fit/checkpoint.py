@@ -59,10 +59,7 @@ class Checkpoint:
     _due: float = field(default_factory=lambda: time.monotonic() + MIN_SECONDS)
 
     def saved_seed(self) -> int | None:
-        """Return the seed of the fit in the file, or None if there is no file.
-
-        Raises a ValueError like ``load``.
-        """
+        """Return the seed in the file, or None if there is no file; it raises errors like ``load``."""
         return self._read(lambda metadata, _: int(metadata["seed"]))
 
     def load(self) -> State | None:
