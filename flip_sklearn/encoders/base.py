@@ -184,7 +184,7 @@ def _visible_files(folder: Path) -> list[tuple[Path, Path]]:
 def cached_commit(model: str, revision: str | None) -> str | None:
     """Return the commit at which a model of the hub was last loaded, or None if it is not known."""
     hub = importlib.import_module("huggingface_hub")
-    # sentence-transformers looks in the folder of its own variable first, then where the hub's library does.
+    # sentence-transformers looks in the folder of this variable first, then in the hub's cache.
     stores = (os.environ.get("SENTENCE_TRANSFORMERS_HOME"), None)
     names = [name for name in (model, f"sentence-transformers/{model}") if name.count("/") == 1]
     # Static models have no config.json, models of transformers have no modules.json.

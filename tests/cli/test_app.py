@@ -310,15 +310,17 @@ def test_documented_options_exist() -> None:
         name: {o for p in command.params for o in (*p.opts, *p.secondary_opts)} | {"--help", "-h"}
         for name, command in get_command(app).commands.items()
     }
-    shown = "\n".join(
+    documents = "\n".join(
         [
             (ROOT / "docs" / "cli.md").read_text(),
             *(command.help or "" for command in get_command(app).commands.values()),
         ]
     )
-    found = re.findall(r"flip-sklearn (fit|keywords|evaluate|report)\b((?:[^\n|`]|\\\n)*)", shown)
-    assert len(found) > 10
-    for command, rest in found:
+    examples = re.findall(
+        r"flip-sklearn (fit|keywords|evaluate|report)\b((?:[^\n|`]|\\\n)*)", documents
+    )
+    assert len(examples) > 10
+    for command, rest in examples:
         for option in re.findall(r"(?<=\s)(--?[a-zA-Z][\w-]*)", rest):
             assert option in options[command], (command, option)
 

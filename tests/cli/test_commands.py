@@ -70,9 +70,11 @@ def test_equal_sentences_are_held_out_together() -> None:
 def test_fit_stores_the_encoder_settings(corpus: Corpus, tmp_path: Path) -> None:
     blank = corpus.text.read_text().replace("\n", "\n\n", 3)
     code, out, err = run(
-        "fit", "-t", "-", "-e", corpus.encoder, "-o", tmp_path / "m", "-q", "-E", "normalize=true",
-        "--cache", tmp_path / "cache", stdin=blank.encode(),
-    )  # fmt: skip
+        *("fit", "-t", "-", "-e", corpus.encoder, "-o", tmp_path / "m", "-q"),
+        *("-E", "normalize=true"),
+        *("--cache", tmp_path / "cache"),
+        stdin=blank.encode(),
+    )
     assert code == 0, err
     assert "3 blank lines" in out
     assert re.search(r"keyword accuracy +\d+\.\d % ± \d\.\d +with bias", out)
@@ -81,9 +83,9 @@ def test_fit_stores_the_encoder_settings(corpus: Corpus, tmp_path: Path) -> None
     assert config.encoder is not None
     assert config.encoder["normalize"] is True
     code, out, err = run(
-        "keywords", "-m", tmp_path / "m", "-t", "-", "-k", 4, "-e", corpus.encoder,
+        *("keywords", "-m", tmp_path / "m", "-t", "-", "-k", 4, "-e", corpus.encoder),
         stdin=b"Red dog RUNS day",
-    )  # fmt: skip
+    )
     assert code == 0, err
     assert set(out.rstrip("\n").split("\t")) == {"red", "dog", "runs", "day"}
     X = SentenceEncoder(corpus.encoder, normalize=True).transform(["Red dog RUNS day"])
@@ -95,17 +97,19 @@ def test_pairs_and_rank(corpus: Corpus, tmp_path: Path) -> None:
     text = tmp_path / "t.txt"
     text.write_text("".join(f"new york {line}\n" for line in corpus.lines))
     code, out, err = run(
-        "fit", "-t", text, "--embeddings", corpus.embeddings, "-o", tmp_path / "m", "--pairs", "--rank",
-        3, "--max-iter", 2, "--min-count", 5, "--test-share", 0, "--json",
-    )  # fmt: skip
+        *("fit", "-t", text, "--embeddings", corpus.embeddings, "-o", tmp_path / "m"),
+        *("--pairs", "--rank"),
+        *(3, "--max-iter", 2, "--min-count", 5, "--test-share", 0, "--json"),
+    )
     assert code == 0, err
     assert json.loads(out)["rank"] == 3
     assert json.loads(out)["keyword_accuracy"] is None
     assert "new york" in FLiPExtractor.from_pretrained(tmp_path / "m").vocabulary_
     full = run(
-        "fit", "-t", text, "--embeddings", corpus.embeddings, "-o", tmp_path / "lip", "--rank", "full",
-        "--max-iter", 1, "-q",
-    )  # fmt: skip
+        *("fit", "-t", text, "--embeddings", corpus.embeddings, "-o", tmp_path / "lip"),
+        *("--rank", "full"),
+        *("--max-iter", 1, "-q"),
+    )
     assert full[0] == 0
     assert FLiPExtractor.from_pretrained(tmp_path / "lip").rank is None
 
@@ -151,7 +155,9 @@ def test_ctrl_c_saves_the_best_pass(corpus: Corpus, tmp_path: Path) -> None:
     ) as process:
         assert process.stderr is not None
         seen = b""
-        while b"FLiP pass 2/" not in seen:  # two passes without progress end it, at the earliest
+        while (
+            b"FLiP pass 2/" not in seen
+        ):  # training ends after two passes without progress, at the earliest
             seen += process.stderr.read1()
             assert process.poll() is None, seen.decode()
         process.send_signal(signal.SIGINT)
@@ -168,9 +174,10 @@ def test_keywords_equal_the_library_call(corpus: Corpus) -> None:
     assert (code, err) == (0, "")
     assert [line.split("\t") for line in out.splitlines()] == model.extract_keywords(corpus.X)
     code, out, _ = run(
-        "keywords", "-m", corpus.model, "--embeddings", "-", "--no-bias", "-k", 3, "--json", "--scores",
+        *("keywords", "-m", corpus.model, "--embeddings", "-", "--no-bias", "-k", 3),
+        *("--json", "--scores"),
         stdin=corpus.embeddings.read_bytes(),
-    )  # fmt: skip
+    )
     rows = [json.loads(line) for line in out.splitlines()]
     assert [row["line"] for row in rows] == list(range(1, N + 1))
     wanted = model.set_params(use_bias=False).extract_keywords(corpus.X, 3, return_scores=True)
@@ -195,9 +202,9 @@ def test_output_lines_match_input_lines(
         "red",
     ]
     code, out, err = run(
-        "keywords", "-m", corpus.model, "-t", "-", "-e", corpus.encoder, "-k", 2,
+        *("keywords", "-m", corpus.model, "-t", "-", "-e", corpus.encoder, "-k", 2),
         stdin="\n".join(lines).encode(),
-    )  # fmt: skip
+    )
     assert code == 0, err
     found = [set(line.split("\t")) for line in out.split("\n")[:-1]]
     assert len(found) == len(lines)
@@ -247,7 +254,7 @@ def test_ctrl_c_in_keywords(corpus: Corpus) -> None:
         assert process.stdout is not None
         process.stdin.write(b"dog runs\n" * 1024)
         process.stdin.flush()
-        assert process.stdout.readline()  # it answers before the input ends
+        assert process.stdout.readline()  # printed before the input ends
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=120)
         assert process.returncode == 130
@@ -256,7 +263,7 @@ def test_ctrl_c_in_keywords(corpus: Corpus) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_memory_does_not_grow_with_rows(corpus: Corpus, tmp_path: Path) -> None:
-    """Ten times the rows take no more memory: what is held is a block."""
+    """Six times as many rows take no more memory, since only one block is in memory."""
     code = (
         "import sys; from flip_sklearn.cli import main\n"
         "try: main(sys.argv[1:])\n"
@@ -269,15 +276,18 @@ def test_memory_does_not_grow_with_rows(corpus: Corpus, tmp_path: Path) -> None:
         path = tmp_path / "x.npy"
         np.save(path, np.tile(corpus.X.astype(np.float32), (times, 1)))
         with (tmp_path / "out.txt").open("wb") as out:
+            options = ("-q", "-k", "3", "-m", corpus.model, "--embeddings", path)
             result = subprocess.run(
-                [sys.executable, "-c", code, "keywords", "-q", "-k", "3", "-m", corpus.model,
-                 "--embeddings", path],
-                stdout=out, stderr=subprocess.PIPE, check=True, timeout=300,
+                [sys.executable, "-c", code, "keywords", *options],
+                stdout=out,
+                stderr=subprocess.PIPE,
+                check=True,
+                timeout=300,
                 env={**os.environ, **ENVIRONMENT},
-            )  # fmt: skip
+            )
         peaks.append(int(result.stderr.split()[-1]) / 1024)
         assert sum(1 for _ in (tmp_path / "out.txt").open("rb")) == times * N
-    # 200,000 rows more: 18 MiB of embeddings, and 60 of lists.
+    # All of the 200,000 additional rows would be 18 MiB of embeddings and 60 MiB of lists.
     assert peaks[1] - peaks[0] < 25, peaks
 
 
@@ -285,9 +295,9 @@ def test_evaluate_equals_the_library_call(corpus: Corpus, tmp_path: Path) -> Non
     names = tmp_path / "names.jsonl"
     names.write_text("".join(json.dumps([line.split()[0]]) + "\n" for line in corpus.lines))
     code, out, err = run(
-        "evaluate", "-m", corpus.model, "-t", corpus.text, "--embeddings", corpus.embeddings,
-        "--entities", names, "-k", 4, "--json",
-    )  # fmt: skip
+        *("evaluate", "-m", corpus.model, "-t", corpus.text, "--embeddings", corpus.embeddings),
+        *("--entities", names, "-k", 4, "--json"),
+    )
     assert code == 0, err
     rows = {(row["metric"], row["use_bias"]): row for row in json.loads(out)}
     model = FLiPExtractor.from_pretrained(corpus.model)
@@ -296,7 +306,7 @@ def test_evaluate_equals_the_library_call(corpus: Corpus, tmp_path: Path) -> Non
         accuracy = keyword_accuracy(Y, model.set_params(use_bias=bias).decision_function(corpus.X))
         row = rows["keyword accuracy", bias]
         assert (row["value"], row["n_rows"]) == (accuracy.value, accuracy.n_rows)
-        # Four words a sentence, none twice: recall at 4 is the accuracy.
+        # Every sentence has four different words, so recall at 4 equals the accuracy.
         assert rows["recall at 4", bias]["value"] == pytest.approx(accuracy.value)
         assert rows["names found whole at 4", bias]["value"] > 0.8
     assert 1 < rows["perplexity per word", True]["value"] < len(WORDS)
@@ -313,9 +323,10 @@ def test_blank_lines_do_not_shift_names(corpus: Corpus, tmp_path: Path) -> None:
     text.write_text("dog runs\n\ncat sleeps\n")
     names.write_text('["Dog"]\n[]\n["cat"]\n')
     code, out, err = run(
-        "evaluate", "-m", corpus.model, "-t", text, "-e", corpus.encoder, "--entities", names, "-k", 2,
-        "--json",
-    )  # fmt: skip
+        *("evaluate", "-m", corpus.model, "-t", text, "-e", corpus.encoder, "--entities", names),
+        *("-k", 2),
+        *("--json",),
+    )
     assert code == 0, err
     rows = {(row["metric"], row["use_bias"]): row for row in json.loads(out)}
     assert rows["names found whole at 2", True]["value"] == 1
@@ -331,9 +342,9 @@ def test_report(corpus: Corpus, tmp_path: Path) -> None:
     noisy = tmp_path / "noisy.npy"
     np.save(noisy, corpus.X + 0.3 * np.random.default_rng(0).normal(size=corpus.X.shape))
     code, out, err = run(
-        "report", "-t", corpus.text, "--embeddings", f"text={corpus.embeddings}", "--embeddings",
-        f"speech={noisy}", "-o", page, "--no-ranks", "-q", "--title", "Two views",
-    )  # fmt: skip
+        *("report", "-t", corpus.text, "--embeddings", f"text={corpus.embeddings}", "--embeddings"),
+        *(f"speech={noisy}", "-o", page, "--no-ranks", "-q", "--title", "Two views"),
+    )
     assert code == 0, err
     assert "saved" in err
     assert "speech" in out  # the findings
@@ -346,9 +357,9 @@ def test_report_of_translations(corpus: Corpus, tmp_path: Path) -> None:
     other = tmp_path / "de.txt"
     other.write_text(re.sub(r"(\w+)", r"\1en", corpus.text.read_text()))
     code, out, err = run(
-        "report", "-t", f"en={corpus.text}", "-t", f"de={other}", "-e", corpus.encoder, "-o",
-        tmp_path / "page.html", "--no-ranks", "-q",
-    )  # fmt: skip
+        *("report", "-t", f"en={corpus.text}", "-t", f"de={other}", "-e", corpus.encoder, "-o"),
+        *(tmp_path / "page.html", "--no-ranks", "-q"),
+    )
     assert code == 0, err
     assert "“de”" in out
     other.write_text("too short\n")

@@ -56,7 +56,7 @@ def test_errors_name_the_file_and_line(corpus: Corpus, tmp_path: Path) -> None:
 
 
 def test_embeddings_from_a_named_pipe(corpus: Corpus, tmp_path: Path) -> None:
-    """Embeddings through a named pipe, which cannot be mapped."""
+    """A named pipe cannot be memory-mapped."""
     pipe = tmp_path / "x.npy"
     os.mkfifo(pipe)
     writer = threading.Thread(target=lambda: pipe.write_bytes(corpus.embeddings.read_bytes()))
@@ -71,11 +71,11 @@ def test_embeddings_from_a_named_pipe(corpus: Corpus, tmp_path: Path) -> None:
 
 
 def test_lines_before_an_invalid_one_are_printed(corpus: Corpus) -> None:
-    """What is printed before a failure is right, and the code tells of the failure."""
+    """The output before a failure is correct, and the exit code is 1."""
     code, out, err = run(
-        "keywords", "-m", corpus.model, "-t", "-", "-e", corpus.encoder,
+        *("keywords", "-m", corpus.model, "-t", "-", "-e", corpus.encoder),
         stdin=b"dog runs\n" * 1024 + b"\xff\n",
-    )  # fmt: skip
+    )
     assert code == 1
     assert out.count("\n") == 1024
     assert "line 1025" in err
