@@ -181,25 +181,34 @@ def _from_own_format(
         **_common_attributes(A, B, files.words),
         "_held_out": files.extra_arrays.get("held_out"),
         "history_": _read_history(metadata),
-        "pretrained_info_": {name: _check_text(name, metadata.get(name)) for name in INFO},
+        "pretrained_info_": {name: metadata.get(name) for name in INFO},
     }
+    for name, text in fitted["pretrained_info_"].items():
+        _require(text is None or isinstance(text, str), name, text, "text or null")
     for name in EXTRA_ARRAYS:
         fitted[f"{name}_"] = files.extra_arrays[name]
     for name in FLOATS:
         fitted[f"{name}_"] = _from_json(metadata[name])
     for name in INTEGERS:
-        if type(metadata[name]) is not int or metadata[name] < 0:
-            raise ValueError(f"{name} is {metadata[name]!r:.60}; it must be an integer >= 0")
-        fitted[f"{name}_"] = metadata[name]
-    if fitted["best_iter_"] > len(fitted["history_"]["loss"]):
-        raise ValueError(f"best_iter is {fitted['best_iter_']}, more than the passes in history")
+        value = fitted[f"{name}_"] = metadata[name]
+        _require(type(value) is int and value >= 0, name, value, "an integer >= 0")
     for name in TEXTS:
-        if not isinstance(metadata[name], str):
-            raise ValueError(f"{name} is {metadata[name]!r:.60}; it must be text")
-        fitted[f"{name}_"] = metadata[name]
+        value = fitted[f"{name}_"] = metadata[name]
+        _require(isinstance(value, str), name, value, "text")
+    n_passes, best = len(fitted["history_"]["loss"]), metadata["best_iter"]
+    _require(best <= n_passes, "best_iter", best, f"at most {n_passes}, the passes in history")
     if "feature_names_in" in metadata:
-        fitted["feature_names_in_"] = _read_feature_names(metadata["feature_names_in"], B.shape[1])
+        names = metadata["feature_names_in"]
+        are_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        valid = are_names and len(names) == B.shape[1]
+        _require(valid, "feature_names_in", names, f"a list of {B.shape[1]} names")
+        fitted["feature_names_in_"] = np.array(names, dtype=object)
     return model, fitted
+
+
+def _require(condition: bool, name: str, value: Any, allowed: str) -> None:
+    if not condition:
+        raise ValueError(f"{name} is {value!r:.60}; it must be {allowed}")
 
 
 def _read_settings(cls: Any, metadata: dict[str, Any]) -> dict[str, Any]:
@@ -237,19 +246,6 @@ def _from_json(number: Any) -> float:
     if type(number) not in (int, float) and number not in ("inf", "-inf"):
         raise ValueError(f"{number!r:.60} is not a number")
     return float(number)
-
-
-def _check_text(name: str, value: Any) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise ValueError(f"{name} is {value!r:.60}; it must be text or null")
-    return value
-
-
-def _read_feature_names(names: Any, d: int) -> np.ndarray:
-    is_list = isinstance(names, list) and len(names) == d
-    if not is_list or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"feature_names_in must be {d} names")
-    return np.array(names, dtype=object)
 
 
 def _from_published_layout(cls: Any, files: ModelFiles) -> tuple[Any, dict[str, Any]]:

@@ -313,10 +313,13 @@ BAD_OWN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "history is text": (edit_metadata(history={"loss": "x"}), "'x' is not a number"),
     "history is short": (edit_metadata(history={}), "KeyError"),
     "passes": (edit_metadata(n_iter=-1), "n_iter is -1"),
-    "names": (edit_metadata(feature_names_in=["x"]), "must be 8 names"),
-    "one name of 8 letters": (edit_metadata(feature_names_in="abcdefgh"), "must be 8 names"),
+    "names": (edit_metadata(feature_names_in=["x"]), "must be a list of 8 names"),
+    "one name of 8 letters": (
+        edit_metadata(feature_names_in="abcdefgh"),
+        "must be a list of 8 names",
+    ),
     "an encoder": (edit_metadata(encoder=["x"]), "encoder is .* must be text"),
-    "best pass": (edit_metadata(best_iter=9), "best_iter is 9, more than"),
+    "best pass": (edit_metadata(best_iter=9), "best_iter is 9; it must be at most"),
     "solver": (edit_metadata(solver=3), "solver is 3"),
     "shapes of extra arrays": (
         edit_extra_arrays(bias=torch.ones(14)),
