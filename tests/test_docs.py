@@ -108,11 +108,9 @@ def listed_files() -> Iterator[Path]:
 
 
 def test_layout_in_contributing_is_that_of_the_package() -> None:
-    folders_and_files = set(listed_files())
-    assert not [path for path in folders_and_files if not path.exists()]
-    top = {path for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
-    top = {path for path in top if not path.name.startswith("__")}
-    assert top <= folders_and_files
+    files = {path for path in PACKAGE.rglob("*.py") if not path.name.startswith("__")}
+    assert {path for path in listed_files() if path.suffix == ".py"} == files
+    assert all(path.exists() for path in listed_files())
 
 
 def test_scripts_in_the_makefile_exist() -> None:
