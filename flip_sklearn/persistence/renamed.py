@@ -34,7 +34,7 @@ class RenamedModule(ModuleType):
     """Stands for a module under its former name; the module itself is imported on first use."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # asked for by the import system, not by a stored object
+        if name.startswith("__"):  # looked up by the import system, not by a stored object
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         module = importlib.import_module(RENAMED[self.__name__])
         return getattr(module, RENAMED_NAMES.get((self.__name__, name), name))

@@ -26,8 +26,23 @@ from tests.helpers.planted import planted
 
 TRUTH = planted(n=200, d=8, n_words=15, rank=3, length=5, seed=3)
 X, Y = TRUTH.X.astype(np.float32), TRUTH.Y
-WORDS = ["Übung", "été", "naïve", "say \"hi\"", "new york", "日本", "back\\slash", "emoji 🙂", "", " ",
-         "nul\0", "tab\t", "it's", "null", "b"]  # fmt: skip
+WORDS = [
+    "Übung",
+    "été",
+    "naïve",
+    'say "hi"',
+    "new york",
+    "日本",
+    "back\\slash",
+    "emoji 🙂",
+    "",
+    " ",
+    "nul\0",
+    "tab\t",
+    "it's",
+    "null",
+    "b",
+]
 SETTINGS: dict[str, Any] = {
     "rank": 3,
     "max_iter": 2,
