@@ -142,6 +142,18 @@ class Tokenizer:
         return not any(map(str.isalnum, self.clean(text)))
 
 
+class TokenIds(dict[str, int]):
+    """Ids of distinct tokens: a token that is looked up for the first time gets the next id."""
+
+    def __missing__(self, token: str) -> int:
+        self[token] = new_id = len(self)
+        return new_id
+
+    def look_up(self, tokens: Sequence[str]) -> np.ndarray:
+        """Return the id of each token."""
+        return np.fromiter(map(self.__getitem__, tokens), np.int32, len(tokens))
+
+
 @dataclass(frozen=True)
 class TokenBlock:
     """Token ids of some texts: row i is ``ids[row_ends[i - 1]:row_ends[i]]``; ``tokens[id]`` is a token."""
@@ -162,9 +174,9 @@ def _tokenize_chunk(texts: Sequence[str], tokenizer: Tokenizer) -> TokenBlock:
             rows_without_letters.append(i)
         all_tokens += tokens
         row_ends[i] = len(all_tokens)
-    id_of = {token: i for i, token in enumerate(dict.fromkeys(all_tokens))}
-    ids = np.fromiter(map(id_of.__getitem__, all_tokens), np.int32, len(all_tokens))
-    return TokenBlock(list(id_of), ids, row_ends, rows_without_letters)
+    token_ids = TokenIds()
+    ids = token_ids.look_up(all_tokens)
+    return TokenBlock(list(token_ids), ids, row_ends, rows_without_letters)
 
 
 def tokenize(

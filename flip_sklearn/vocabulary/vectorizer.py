@@ -28,6 +28,7 @@ from flip_sklearn.vocabulary.phrases import ConceptCriteria, PhraseMatcher, choo
 from flip_sklearn.vocabulary.tokenizer import (
     ACCENT_STRIPPERS,
     TokenBlock,
+    TokenIds,
     Tokenizer,
     check_documents,
     make_splitter,
@@ -363,20 +364,18 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         Returns the distinct words, and blocks of texts as ids of these words and the ends of rows.
         """
         criteria = self._check_criteria()
-        id_of: dict[str, int] = {}
+        token_ids = TokenIds()
         counts = np.zeros(0, dtype=np.int64)
         blocks = []
         n_rows = 0
         for block in self._tokenize(raw_documents):
-            for word in block.tokens:
-                id_of.setdefault(word, len(id_of))
-            word_ids = np.array([id_of[word] for word in block.tokens], dtype=np.int32)
-            if counts.size < len(id_of):  # doubles, so that the total cost of copying is linear
-                counts = np.pad(counts, (0, len(id_of)))
+            word_ids = token_ids.look_up(block.tokens)
+            if counts.size < len(token_ids):  # doubles, so that the total cost of copying is linear
+                counts = np.pad(counts, (0, len(token_ids)))
             counts[word_ids] += np.bincount(block.ids, minlength=word_ids.size)
             blocks.append((word_ids[block.ids], block.row_ends))
             n_rows += block.row_ends.size
-        words, counts = list(id_of), counts[: len(id_of)]
+        words, counts = list(token_ids), counts[: len(token_ids)]
         if not words:
             raise ValueError(
                 f"There is no word in {n_rows} texts. Pass texts, and for other scripts than Latin "
