@@ -71,9 +71,8 @@ class _ParagraphParser:
         self.paragraphs: list[list[str]] = []
         # Of the last paragraph: whether it may continue, whether it is a list item, its indentation.
         self.is_open, self.is_item, self.indent = False, False, 0
-        self.block: int | None = (
-            None  # indentation of a literal block, whose deeper lines are skipped
-        )
+        # Indentation of a literal block, whose deeper lines are skipped.
+        self.block: int | None = None
         self.in_doctest, self.in_fence, self.section = False, False, ""
 
     def add_line(self, line: str, following: str) -> None:

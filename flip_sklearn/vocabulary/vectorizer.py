@@ -227,7 +227,7 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         Raises
         ------
         NotFittedError
-            If there was no ``fit`` and no ``vocabulary`` is given.
+            If neither ``fit`` was called nor ``vocabulary`` passed.
         ValueError
             If a row is not a str (the message has its number).
         """
@@ -276,7 +276,7 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         Raises
         ------
         NotFittedError
-            If there was no ``fit`` and no ``vocabulary`` is given.
+            If neither ``fit`` was called nor ``vocabulary`` passed.
         """
         return functools.partial(
             _concepts,
@@ -300,7 +300,7 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         Raises
         ------
         NotFittedError
-            If there was no ``fit`` and no ``vocabulary`` is given.
+            If neither ``fit`` was called nor ``vocabulary`` passed.
         """
         self._get_matcher()
         return np.array(sorted(self.vocabulary_, key=self.vocabulary_.__getitem__), dtype=object)
