@@ -44,9 +44,7 @@ def load_parallel(
             X.append(np.load(folder / f"parallel.{part}.{language}.npy")[:max_rows])
             texts.append(read_lines(folder / f"parallel.{part}.{language}.txt.gz")[:max_rows])
         if [len(x) for x in X] != [len(t) for t in texts]:
-            raise ValueError(
-                f"{folder} has unequal numbers of texts and embeddings for {language!r}."
-            )
+            raise ValueError(f"{folder} has unequal numbers of texts and embeddings for {language!r}.")
         views[language] = np.concatenate(X)
         vectorizer = CountVectorizer(min_df=3).fit(texts[0])
         counts[language] = sp.csr_array(vectorizer.transform(texts[0] + texts[1]))
@@ -68,10 +66,7 @@ def print_table(title: str, frame: Any) -> None:
 
 def print_split(split: SentenceSplit) -> None:
     """Print the sizes of a split."""
-    print(
-        f"{len(split.train):,} training and {len(split.test):,} test sentences, "
-        f"{split.n_dropped} dropped"
-    )
+    print(f"{len(split.train):,} training and {len(split.test):,} test sentences, {split.n_dropped} dropped")
 
 
 def print_views(folder: Path, rows: int | None) -> None:

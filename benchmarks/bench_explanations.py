@@ -160,9 +160,7 @@ def main() -> None:
     X_dev = X_dev.astype(np.float32)
     words = CountVectorizer(strip_accents="ascii", min_df=2).fit(texts)
     Y, Y_dev = sp.csr_array(words.transform(texts)), sp.csr_array(words.transform(dev_texts))
-    model = FLiPExtractor(vocabulary=words.vocabulary_, max_iter=args.passes, random_state=0).fit(
-        X, Y
-    )
+    model = FLiPExtractor(vocabulary=words.vocabulary_, max_iter=args.passes, random_state=0).fit(X, Y)
     erasure(model, X, Y, X_dev, Y_dev)
     agreement(model, X, Y)
     explanations(model, X, X_dev, Y_dev, args.pairs)

@@ -129,9 +129,7 @@ def density_lines(n_words: int, rank: int, repeats: int) -> list[str]:
         tasks = {name: partial(scorer.top, X, TOP_K) for name, scorer in scorers.items()}
         seconds = best_times(tasks, repeats, clock)
         dense, csr = 1e6 * seconds["dense"] / len(X), 1e6 * seconds["csr"] / len(X)
-        lines.append(
-            f"{n_words:8,} {rank:6} {density:8.2f} {dense:8.1f} {csr:8.1f} {dense / csr:11.2f}"
-        )
+        lines.append(f"{n_words:8,} {rank:6} {density:8.2f} {dense:8.1f} {csr:8.1f} {dense / csr:11.2f}")
     return lines
 
 
@@ -153,9 +151,7 @@ def main() -> None:
         f"{torch.get_num_threads()} threads, float32; microseconds per row"
         f"{' of CPU time' if args.cpu_time else ''}, best of {repeats}\n"
     )
-    print(
-        "       V      d   rank  rows  GFLOP/s    floor      top   ratio B (x-mu)    theta    plain"
-    )
+    print("       V      d   rank  rows  GFLOP/s    floor      top   ratio B (x-mu)    theta    plain")
     for n_words, d, rank in SIZES[: 1 if args.quick else None]:
         print(extraction_line(n_words, d, rank, 2e10 if args.quick else 5e10, repeats), flush=True)
     if args.densities:

@@ -137,9 +137,7 @@ class PassReader:
         if context.parent is not None and math.isnan(self.preparation_seconds):
             self.preparation_seconds = time.perf_counter() - self._fit_called
 
-    def on_fit_task_end(
-        self, estimator: Any, context: Any, *, fitted_estimator: Any = None
-    ) -> bool:
+    def on_fit_task_end(self, estimator: Any, context: Any, *, fitted_estimator: Any = None) -> bool:
         """Read the accuracy after a pass; never ask to stop."""
         if context.parent is not None:
             history = fitted_estimator.history_["seconds"]
@@ -202,8 +200,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         default=DEFAULT_DATA,
         metavar="DIR",
-        help="folder with captions.{train,dev}.en.{txt.gz,npy} (default: shared/data beside the "
-        "repository)",
+        help="folder with captions.{train,dev}.en.{txt.gz,npy} (default: shared/data beside the repository)",
     )
     source.add_argument(
         "--synthetic",
@@ -253,21 +250,17 @@ def build_parser() -> argparse.ArgumentParser:
         type=positive_float,
         default=300.0,
         metavar="SECONDS",
-        help="training time of the recipe, unless it reaches all targets earlier (default: "
-        "%(default)g)",
+        help="training time of the recipe, unless it reaches all targets earlier (default: %(default)g)",
     )
     training.add_argument(
         "--eval-every",
         type=positive_float,
         default=10.0,
         metavar="SECONDS",
-        help="training time between readings of the recipe, at ends of passes (default: "
-        "%(default)g)",
+        help="training time between readings of the recipe, at ends of passes (default: %(default)g)",
     )
     training.add_argument(
-        "--device",
-        default="auto",
-        help="device of both: auto, cpu, cuda, ... (default: %(default)s)",
+        "--device", default="auto", help="device of both: auto, cpu, cuda, ... (default: %(default)s)"
     )
     training.add_argument(
         "--precision",
@@ -318,9 +311,7 @@ def warm_up(data: Data, args: argparse.Namespace) -> None:
     n = min(100, len(data.X))
     flip = FLiPExtractor(rank=1, max_iter=1, device=args.device, precision=args.precision)
     flip.fit(data.X[:n], data.Y[:n])
-    options = replace(
-        recipe_options(args, rank=1), batch_size=n, budget=1e-9, stop_at=1.0, quiet=True
-    )
+    options = replace(recipe_options(args, rank=1), batch_size=n, budget=1e-9, stop_at=1.0, quiet=True)
     train_recipe(Data("warm-up", data.X[:n], data.Y[:n], data.X_dev[:n], data.Y_dev[:n]), options)
 
 
@@ -366,8 +357,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rates=rates,
         floor=6e-9 * ours.trained_rows * n_words * rank / gflops,
         comparisons=[
-            compare(ours.curve, recipe.curve, target)
-            for target in [*sorted(set(args.targets)), best]
+            compare(ours.curve, recipe.curve, target) for target in [*sorted(set(args.targets)), best]
         ],
     )
     print_results(results)

@@ -35,14 +35,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from tqdm.auto import tqdm
 
-from benchmarks.data import (
-    DEFAULT_DATA,
-    SYNTHETIC_ROWS,
-    Data,
-    load_captions,
-    make_synthetic,
-    positive_int,
-)
+from benchmarks.data import DEFAULT_DATA, SYNTHETIC_ROWS, Data, load_captions, make_synthetic, positive_int
 from flip_sklearn import FLiPExtractor, regularization_path
 
 
@@ -81,9 +74,7 @@ class Store:
         """Add figures and rewrite the file."""
         self.rows(method).extend(figures)
         if self._path is not None:
-            finished = {
-                name: [asdict(row) for row in rows] for name, rows in self._finished.items()
-            }
+            finished = {name: [asdict(row) for row in rows] for name, rows in self._finished.items()}
             text = json.dumps({"setting": self._setting, "finished": finished}, indent=1)
             self._path.write_text(text + "\n", encoding="utf-8")
 
@@ -91,9 +82,7 @@ class Store:
 def run_path(flip: FLiPExtractor, data: Data, n: int) -> list[Figures]:
     """Fit the path. The time not spent on a single strength is added to the first one."""
     start = time.perf_counter()
-    path = regularization_path(
-        data.X, data.Y, n, estimator=flip, validation=(data.X_dev, data.Y_dev)
-    )
+    path = regularization_path(data.X, data.Y, n, estimator=flip, validation=(data.X_dev, data.Y_dev))
     shared_seconds = time.perf_counter() - start - path.seconds.sum()
     rows = [
         Figures(
@@ -171,10 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rank", type=positive_int, metavar="R", help="default: min(512, d)")
     parser.add_argument("--strengths", type=positive_int, default=10, metavar="N")
     parser.add_argument(
-        "--passes",
-        type=positive_int,
-        default=40,
-        help="passes of each long fit (default: %(default)s)",
+        "--passes", type=positive_int, default=40, help="passes of each long fit (default: %(default)s)"
     )
     parser.add_argument("--solver", default="auto", choices=("auto", "exact", "sampled"))
     parser.add_argument("--device", default="auto")
@@ -199,9 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "solver": args.solver,
     }
     print(", ".join(f"{name} {value}" for name, value in setting.items()), flush=True)
-    flip = FLiPExtractor(
-        rank=args.rank or "auto", solver=args.solver, device=args.device, random_state=0
-    )
+    flip = FLiPExtractor(rank=args.rank or "auto", solver=args.solver, device=args.device, random_state=0)
     store = Store(args.json, setting)
     warnings.simplefilter("ignore", ConvergenceWarning)
     # One-time costs of a process are paid before the clock starts.

@@ -121,9 +121,7 @@ def recipe_seconds(X: np.ndarray, Y: sp.csr_array, rank: int, device: str, steps
 def ratio(args: argparse.Namespace) -> None:
     """Print the seconds per pass of the recipe over ours."""
     print(f"{args.rows} rows, d = r = {args.rank}; seconds per pass")
-    print(
-        f"{'V':>8} {'recipe':>8} {'exact':>8} {'sampled':>8} {'auto is':>8} {'recipe / auto':>14}"
-    )
+    print(f"{'V':>8} {'recipe':>8} {'exact':>8} {'sampled':>8} {'auto is':>8} {'recipe / auto':>14}")
     for n_words in args.words:
         Y = zipf_counts(args.rows, n_words)
         X = np.random.default_rng(0).standard_normal((args.rows, args.rank), np.float32)
@@ -142,9 +140,7 @@ def ratio(args: argparse.Namespace) -> None:
 
 def worth(args: argparse.Namespace) -> None:
     """Print the seconds of a sampled pass over those of an exact one, near the threshold of "auto"."""
-    print(
-        f"{'V':>8} {'sampled / V':>15} {'exact, s':>9} {'sampled, s':>11} {'sampled / exact':>16}"
-    )
+    print(f"{'V':>8} {'sampled / V':>15} {'exact, s':>9} {'sampled, s':>11} {'sampled / exact':>16}")
     for n_words in (2000, 3000, 4000, 6000, 8000, 12_000):
         Y = zipf_counts(6000, n_words)
         X = np.random.default_rng(0).standard_normal((6000, args.rank), np.float32)
@@ -169,16 +165,12 @@ def floor(args: argparse.Namespace) -> None:
         f"exact step of {BATCH_ROWS} rows, d = r = {args.rank}, products in {compute.product_dtype}; best "
         "times"
     )
-    print(
-        f"{'V':>8} {'GFLOP/s':>8} {'products':>9} {'gradients':>9} {'step':>9} {'step / products':>16}"
-    )
+    print(f"{'V':>8} {'GFLOP/s':>8} {'products':>9} {'gradients':>9} {'step':>9} {'step / products':>16}")
     for n_words in args.words:
         best = floor_line(n_words, args.rank, compute, args.repeats)
         rate = 6e-9 * BATCH_ROWS * n_words * args.rank / best["products"]
         cells = " ".join(f"{1e3 * seconds:6.1f} ms" for seconds in best.values())
-        print(
-            f"{n_words:8d} {rate:8.0f} {cells} {best['step'] / best['products']:16.2f}", flush=True
-        )
+        print(f"{n_words:8d} {rate:8.0f} {cells} {best['step'] / best['products']:16.2f}", flush=True)
 
 
 def floor_line(n_words: int, rank: int, compute: Compute, repeats: int) -> dict[str, float]:
@@ -323,14 +315,10 @@ def main() -> None:
     parser.add_argument("--precision", default="auto", help="for floor")
     parser.add_argument("--words", type=int, nargs="+", default=[12_000, 50_000, 100_000])
     parser.add_argument("--rank", type=int, default=384)
-    parser.add_argument(
-        "--rows", type=int, default=10_000, help="for ratio, and for paper (sampled)"
-    )
+    parser.add_argument("--rows", type=int, default=10_000, help="for ratio, and for paper (sampled)")
     parser.add_argument("--exact-rows", type=int, default=1_000, help="for paper (exact)")
     parser.add_argument("--steps", type=int, default=3, help="number of timed steps of the recipe")
-    parser.add_argument(
-        "--repeats", type=int, default=5, help="number of repeats, for worth and floor"
-    )
+    parser.add_argument("--repeats", type=int, default=5, help="number of repeats, for worth and floor")
     parser.add_argument("--whole", action="store_true", help="for paper: use all rows, on a GPU")
     parser.add_argument("--folder", default=None, help="for paper: parent folder of the memory map")
     parser.add_argument("--solver", default="auto", help="for line")
@@ -338,10 +326,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value, help="for line")
     args = parser.parse_args()
     if args.what != "line":
-        print(
-            f"{processor_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
-            flush=True,
-        )
+        print(f"{processor_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}", flush=True)
     tables = {"ratio": ratio, "worth": worth, "floor": floor, "table": table, "paper": paper}
     run = one_line if args.what == "line" else tables[args.what]
     run(args)

@@ -98,9 +98,7 @@ def ours(C: np.ndarray, v: np.ndarray, l1: float, repeats: int) -> tuple[float, 
 
 def lasso(C: np.ndarray, v: np.ndarray, l1: float) -> tuple[float, np.ndarray]:
     """Return seconds and weights of scikit-learn on one row at a time, with the published settings."""
-    model = Lasso(
-        l1 / (2 * C.shape[1]), positive=True, fit_intercept=False, tol=1e-6, max_iter=10_000
-    )
+    model = Lasso(l1 / (2 * C.shape[1]), positive=True, fit_intercept=False, tol=1e-6, max_iter=10_000)
     columns, W = np.asfortranarray(C.T), np.zeros((len(v), len(C)))
 
     def run() -> None:
@@ -161,16 +159,12 @@ def compare(args: argparse.Namespace) -> None:
         "admm": f"{len(admm_rows)} rows, rho {args.rho}, {iterations} iterations, without "
         f"{factorization:.1f} s of factorization = {factorization / per_row['ours']:,.0f} rows of ours",
     }
-    print(
-        "\n| solver | ms per row | ratio to ours | above the best objective | |\n|---|---|---|---|---|"
-    )
+    print("\n| solver | ms per row | ratio to ours | above the best objective | |\n|---|---|---|---|---|")
     for name, value in values.items():
         best = np.min([other[: len(lasso_rows)] for other in values.values()], axis=0)
         above = float((value[: len(lasso_rows)] - best).max())
         ratio = per_row[name] / per_row["ours"]
-        print(
-            f"| {name} | {1e3 * per_row[name]:.3g} | {ratio:,.3g} | {above:.0e} | {notes[name]} |"
-        )
+        print(f"| {name} | {1e3 * per_row[name]:.3g} | {ratio:,.3g} | {above:.0e} | {notes[name]} |")
 
 
 def captions(args: argparse.Namespace) -> None:
@@ -214,10 +208,7 @@ def main() -> None:
     parser.add_argument("--l1", type=float, default=0.25)
     parser.add_argument("--rho", type=float, default=5.0, help="that of the published code")
     parser.add_argument(
-        "--iterations",
-        type=int,
-        default=2000,
-        help="maximum number for ADMM; that of the published code",
+        "--iterations", type=int, default=2000, help="maximum number for ADMM; that of the published code"
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true")

@@ -56,9 +56,7 @@ class Variant:
     zero_start: bool = False
     decay: float = AVERAGE_DECAY
     b_step: str = "adam"  # "adam", "muon", "fixed"
-    batches: tuple[int, ...] = (
-        500,
-    )  # rows per batch in each pass; the last one is used for further passes
+    batches: tuple[int, ...] = (500,)  # rows per batch in each pass; the last one is used for further passes
     l1: float = 1e-2
     l2: float = 20.0
 
@@ -139,11 +137,7 @@ class Trainer:
         dataset = self.session.data.dataset
         n = len(dataset)
         sampler = ClassSampler(
-            self.session.word_counts,
-            dataset.document_frequency(),
-            n,
-            batch_size,
-            self.variant.n_drawn,
+            self.session.word_counts, dataset.document_frequency(), n, batch_size, self.variant.n_drawn
         )
         order = torch.randperm(n, generator=self.generator).numpy()
         for first in range(0, n, batch_size):
@@ -247,9 +241,7 @@ class Trainer:
         return Parameters(A * normalize_rows_(B).T, B, b)
 
 
-def train(
-    variant: Variant, rows: CountDataset, dev: CountDataset, rank: int, passes: int
-) -> list[Result]:
+def train(variant: Variant, rows: CountDataset, dev: CountDataset, rank: int, passes: int) -> list[Result]:
     """Return the measurements on the dev rows after every pass."""
     options = SolverOptions(
         rank=rank,
@@ -304,10 +296,7 @@ def main() -> None:
         )
         accuracies = " | ".join(f"{result.accuracy:.4f}" for result in results)
         last = results[-1]
-        print(
-            f"| {name} | {accuracies} | {last.accuracy_without_bias:.4f} | {last.loss:.3f} |",
-            flush=True,
-        )
+        print(f"| {name} | {accuracies} | {last.accuracy_without_bias:.4f} | {last.loss:.3f} |", flush=True)
 
 
 if __name__ == "__main__":

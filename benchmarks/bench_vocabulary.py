@@ -24,23 +24,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from benchmarks.measuring import best_times
 from flip_sklearn.vocabulary import ConceptVectorizer
 
-SYLLABLES = (
-    "ba",
-    "du",
-    "fe",
-    "gil",
-    "ho",
-    "ka",
-    "len",
-    "mi",
-    "nor",
-    "pa",
-    "que",
-    "ri",
-    "sat",
-    "tu",
-    "wo",
-)
+SYLLABLES = ("ba", "du", "fe", "gil", "ho", "ka", "len", "mi", "nor", "pa", "que", "ri", "sat", "tu", "wo")
 
 
 def word_of(rank: int) -> str:
@@ -96,9 +80,7 @@ def main() -> None:
     if arguments.jobs != 1:
         parallel = ConceptVectorizer(n_jobs=arguments.jobs)
         parallel.fit(texts)  # starts the processes, which later calls reuse
-        tasks[f"the same, fit_transform, {arguments.jobs} processes"] = lambda: (
-            parallel.fit_transform(texts)
-        )
+        tasks[f"the same, fit_transform, {arguments.jobs} processes"] = lambda: parallel.fit_transform(texts)
     best = best_times(
         tasks, arguments.repeats, time.process_time if arguments.cpu_time else time.perf_counter
     )

@@ -24,11 +24,7 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 from benchmarks.bench_diagnostics import print_table
 from benchmarks.data import DEFAULT_DATA, positive_int, read_captions, read_lines
 from flip_sklearn import FLiPExtractor
-from flip_sklearn.diagnostics import (
-    WordRecoverability,
-    entity_recall_curve,
-    word_recoverability,
-)
+from flip_sklearn.diagnostics import WordRecoverability, entity_recall_curve, word_recoverability
 
 KIND_OF_WORD = {word: "function" for word in ENGLISH_STOP_WORDS}
 
@@ -50,11 +46,7 @@ def print_words(folder: Path, rows: int | None) -> None:
         print(f"\nkept: {' '.join(result.kept(12))}")
         print(f"lost: {' '.join(result.lost(12, min_count=20))}")
         by_kind = word_recoverability(
-            flip,
-            X_dev,
-            Y_dev,
-            by=lambda word: KIND_OF_WORD.get(word, "content"),
-            random_state=0,
+            flip, X_dev, Y_dev, by=lambda word: KIND_OF_WORD.get(word, "content"), random_state=0
         )
         print_table(f"Captions, {title}: by kind", format_bins(by_kind))
 

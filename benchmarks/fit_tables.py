@@ -84,9 +84,7 @@ def compare(ours: Sequence[Reading], recipe: Sequence[Reading], target: float) -
     at_least = recipe_previous / our_seconds
     if recipe_seconds is None:
         return Comparison(target, our_seconds, None, at_least, ">", at_least)
-    return Comparison(
-        target, our_seconds, recipe_seconds, recipe_seconds / our_seconds, "=", at_least
-    )
+    return Comparison(target, our_seconds, recipe_seconds, recipe_seconds / our_seconds, "=", at_least)
 
 
 def paired_difference(a: RowMean, b: RowMean) -> tuple[float, float]:
@@ -95,9 +93,7 @@ def paired_difference(a: RowMean, b: RowMean) -> tuple[float, float]:
     return float(difference.mean()), float(difference.std(ddof=1) / math.sqrt(len(difference)))
 
 
-def describe_setting(
-    data: Data, rank: int, batch: int | str, args: argparse.Namespace
-) -> dict[str, Any]:
+def describe_setting(data: Data, rank: int, batch: int | str, args: argparse.Namespace) -> dict[str, Any]:
     """Return everything that the figures depend on."""
     compute = resolve_compute(args.device, args.precision)
     on_cuda = compute.device.type == "cuda"
@@ -162,9 +158,7 @@ def print_curves(ours: Sequence[Reading], recipe: Sequence[Reading]) -> None:
             print(f"{point.passes:8.2f} {point.seconds:8.1f}   {point.accuracy:.4f}")
 
 
-def print_targets(
-    comparisons: Sequence[Comparison], best: float, our_end: float, recipe_end: float
-) -> None:
+def print_targets(comparisons: Sequence[Comparison], best: float, our_end: float, recipe_end: float) -> None:
     """Print the table of targets; the last target is the best accuracy of the recipe."""
 
     def cell(seconds: float | None, end: float) -> str:

@@ -107,9 +107,7 @@ def product_rate(m: int, r: int, n_words: int, device: torch.device) -> ProductR
 
 
 def best_times(
-    tasks: dict[str, Callable[[], object]],
-    repeats: int,
-    clock: Callable[[], float] = time.perf_counter,
+    tasks: dict[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float]:
     """Return the seconds of the fastest run of each task; the tasks are run in turn."""
     best = dict.fromkeys(tasks, float("inf"))

@@ -109,9 +109,7 @@ def train_recipe(data: Data, options: RecipeOptions) -> RecipeRun:
     n_steps, steps_per_pass = 0, math.ceil(n / options.batch_size)
     order = torch.empty(0, dtype=torch.int64)
     bar_format = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s{postfix}"
-    with tqdm(
-        total=options.budget, desc="recipe", bar_format=bar_format, disable=options.quiet
-    ) as bar:
+    with tqdm(total=options.budget, desc="recipe", bar_format=bar_format, disable=options.quiet) as bar:
         while True:
             step_in_pass = n_steps % steps_per_pass
             if step_in_pass == 0:

@@ -51,15 +51,12 @@ def main() -> None:
     X = TruncatedSVD(128, random_state=0).fit_transform(encoder.transform(texts))
     X = X.astype(np.float32)
 
-    print(
-        f"2. Training on {N_TRAINING:,} of {len(texts):,}; the others go to {N_FILES} files",
-        flush=True,
-    )
+    print(f"2. Training on {N_TRAINING:,} of {len(texts):,}; the others go to {N_FILES} files", flush=True)
     words = CountVectorizer(min_df=2, stop_words="english")
     Y = words.fit_transform(texts[:N_TRAINING])
-    flip = FLiPExtractor(
-        vocabulary=words.vocabulary_, top_k=6, max_iter=8, tol=0.02, random_state=0
-    ).fit(X[:N_TRAINING], Y)
+    flip = FLiPExtractor(vocabulary=words.vocabulary_, top_k=6, max_iter=8, tol=0.02, random_state=0).fit(
+        X[:N_TRAINING], Y
+    )
     shutil.rmtree(args.out, ignore_errors=True)
     (args.out / "embeddings").mkdir(parents=True)
     rest = pd.DataFrame({"text": texts[N_TRAINING:], "embedding": list(X[N_TRAINING:])})
@@ -70,9 +67,7 @@ def main() -> None:
     mapper = KeywordMapper(flip)
     print(f"3. {mapper}\n   on {args.workers} workers", flush=True)
     with (
-        LocalCluster(
-            n_workers=args.workers, threads_per_worker=1, dashboard_address=None
-        ) as cluster,
+        LocalCluster(n_workers=args.workers, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
         start = time.perf_counter()
@@ -80,9 +75,7 @@ def main() -> None:
         remote_mapper = client.scatter(mapper, broadcast=True)
         meta = extract(table._meta, mapper)
         result = table.map_partitions(extract, remote_mapper, meta=meta)
-        schema = pa.schema(
-            {"id": pa.int64(), "text": pa.string(), "keywords": pa.list_(pa.string())}
-        )
+        schema = pa.schema({"id": pa.int64(), "text": pa.string(), "keywords": pa.list_(pa.string())})
         result.to_parquet(args.out / "keywords", write_index=False, schema=schema)
         seconds = time.perf_counter() - start
 

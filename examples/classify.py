@@ -55,10 +55,7 @@ def labelled(args: argparse.Namespace) -> tuple[list[str], list[str]]:
             (text, package)
             for package in args.packages
             for text in load_docstrings(
-                packages=[package],
-                max_sentences=args.sentences,
-                random_state=args.seed,
-                verbose=True,
+                packages=[package], max_sentences=args.sentences, random_state=args.seed, verbose=True
             )
         ]
     first_text: dict[str, str] = {}
@@ -114,8 +111,7 @@ def draw(path: Path, classes: np.ndarray, words: np.ndarray, weights: np.ndarray
         axis.tick_params(axis="y", length=0)
         axis.spines[["top", "right"]].set_visible(False)
     figure.supxlabel(
-        "contribution of a word to the decision value, mean over the sentences of the class",
-        fontsize=9,
+        "contribution of a word to the decision value, mean over the sentences of the class", fontsize=9
     )
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -181,9 +177,7 @@ def main() -> None:
         print(f"   {name:10} {' '.join(words[np.argsort(-weight)[:10]])}")
     draw(args.out / "classify.png", classes, words, weights)
 
-    print(
-        f"   plot: {args.out / 'classify.png'}\n\n3. Contributions to the decision for three sentences"
-    )
+    print(f"   plot: {args.out / 'classify.png'}\n\n3. Contributions to the decision for three sentences")
     values = pipeline.decision_function(test)
     values = np.stack([-values, values], axis=1) / 2 if values.ndim == 1 else values
     values = values - values.mean(axis=1, keepdims=True)
@@ -194,9 +188,7 @@ def main() -> None:
         best = np.argsort(-np.abs(part))[:6]
         verdict = "correct" if classes[predicted] == y_test[i] else f"wrong, it is {y_test[i]}"
         print(textwrap.fill(test[i], 96, initial_indent="   ", subsequent_indent="   "))
-        print(
-            f"      -> {classes[predicted]} ({verdict}), decision value {values[i, predicted]:.2f} ="
-        )
+        print(f"      -> {classes[predicted]} ({verdict}), decision value {values[i, predicted]:.2f} =")
         print("        ", " ".join(f"{words[j]} {part[j]:+.2f}" for j in best))
         rest = part.sum() - part[best].sum()
         print(f"         other words {rest:+.2f} intercept {intercepts[predicted]:+.2f}\n")

@@ -75,14 +75,10 @@ def main() -> None:
     parser.add_argument("--test", type=Path, help="text file of the test sentences")
     parser.add_argument("--train-embeddings", type=Path, help=".npy of shape (sentences, d)")
     parser.add_argument("--test-embeddings", type=Path, help=".npy of the test embeddings")
-    parser.add_argument(
-        "--sentences", type=int, default=9000, help="number of docstrings, without --train"
-    )
+    parser.add_argument("--sentences", type=int, default=9000, help="number of docstrings, without --train")
     parser.add_argument("--min-count", type=int, default=3, help="minimum occurrences of a concept")
     parser.add_argument("--min-pmi", type=float, default=1.5, help="minimum PMI of a pair, in nats")
-    parser.add_argument(
-        "--encoder", default=None, help=f"encoder of texts and concepts; default {ENCODER}"
-    )
+    parser.add_argument("--encoder", default=None, help=f"encoder of texts and concepts; default {ENCODER}")
     parser.add_argument("--out", type=Path, default=Path("outputs"), help="folder to write to")
     args = parser.parse_args()
     if (args.train is None) != (args.test is None):

@@ -65,9 +65,7 @@ def save(display: Any, folder: Path, name: str) -> None:
 def main() -> None:
     """Run the example."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--out", type=Path, default=Path("outputs/pictures"), help="folder to write to"
-    )
+    parser.add_argument("--out", type=Path, default=Path("outputs/pictures"), help="folder to write to")
     parser.add_argument(
         "--cache", type=Path, default=Path("outputs/cache"), help="folder of stored embeddings"
     )

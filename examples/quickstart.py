@@ -75,9 +75,7 @@ def draw(
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(
-        1, 4, figsize=(15, 3.9), width_ratios=[1, 1, 1, 0.9], layout="constrained"
-    )
+    figure, axes = plt.subplots(1, 4, figsize=(15, 3.9), width_ratios=[1, 1, 1, 0.9], layout="constrained")
     for i, sentence in enumerate(sentences):
         KeywordDisplay.from_result(
             keywords[i],
@@ -144,9 +142,7 @@ def main() -> None:
     medium_length = [i for i, text in enumerate(test) if 7 <= len(analyzer(text)) <= 16]
     rows = rng.choice(medium_length, size=min(N_PRINTED, len(medium_length)), replace=False)
     with_bias = flip.extract_keywords(X_test[rows], top_k=10)
-    without_bias = flip.set_params(use_bias=False).extract_keywords(
-        X_test[rows], top_k=8, return_scores=True
-    )
+    without_bias = flip.set_params(use_bias=False).extract_keywords(X_test[rows], top_k=8, return_scores=True)
     words_present = [set(analyzer(test[i])) for i in rows]
     for k, i in enumerate(rows):
         print(textwrap.fill(test[i], 96, initial_indent="   ", subsequent_indent="   "))

@@ -71,10 +71,7 @@ def main() -> None:
     rng = np.random.default_rng(args.seed)
     misspelt = [with_typos(text, rng) for text in written]
 
-    print(
-        f"2. {len(written):,} sentences, with and without typos -> embeddings with {ENCODER}",
-        flush=True,
-    )
+    print(f"2. {len(written):,} sentences, with and without typos -> embeddings with {ENCODER}", flush=True)
     encode = partial(embed, name=None, cache=args.out / "cache")
     views = {"as written": encode(written), "with typos": encode(misspelt)}
 

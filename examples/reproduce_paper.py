@@ -59,10 +59,7 @@ PAPER_RANKS = {
     "rank 512": {"text": 76.77, "speech": 73.62},
     "rank 1024": {"text": 77.29, "speech": 74.09},
 }
-PAPER_EXTRACTORS = {
-    "SpLiCE": {"text": 29.58, "speech": 28.21},
-    "FLiP": {"text": 61.45, "speech": 58.83},
-}
+PAPER_EXTRACTORS = {"SpLiCE": {"text": 29.58, "speech": 28.21}, "FLiP": {"text": 61.45, "speech": 58.83}}
 
 SETTINGS = """\
 As in the authors' code: pairs with a similarity above 0; punctuation removed; words by
@@ -119,9 +116,7 @@ def load(folder: Path, rows: int | None) -> tuple[PairedEmbeddings, PairedEmbedd
     """Return the training pairs, the test pairs, and the name of the part of the latter."""
     test_part = "test" if (folder / "test_text_embs.npy").is_file() else "dev"
     if not (folder / "train_text_embs.npy").is_file():
-        load_paired_embeddings(
-            folder, "train"
-        )  # raises an error that lists the files of the folder
+        load_paired_embeddings(folder, "train")  # raises an error that lists the files of the folder
     test = load_paired_embeddings(folder, test_part)
     header = np.load(folder / "train_text_embs.npy", mmap_mode="r")
     m = len(header) if rows is None else min(rows, len(header))
@@ -131,9 +126,7 @@ def load(folder: Path, rows: int | None) -> tuple[PairedEmbeddings, PairedEmbedd
     if hasattr(os, "sysconf"):
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if required > memory:
-            log(
-                f"Warning: this machine has {memory / 2**30:.1f} GiB; use fewer rows with --rows N."
-            )
+            log(f"Warning: this machine has {memory / 2**30:.1f} GiB; use fewer rows with --rows N.")
     train = load_paired_embeddings(folder, "train", max_sentences=rows, verbose=True)
     return train, test, test_part
 
@@ -170,9 +163,7 @@ def load_dictionary(args: argparse.Namespace, names: list[str], d: int) -> np.nd
             "the data."
         )
     if dictionary.dtype.kind != "f" or not np.isfinite(dictionary).all():
-        raise ValueError(
-            f"{args.concepts or args.encoder} gives values that are not finite floats."
-        )
+        raise ValueError(f"{args.concepts or args.encoder} gives values that are not finite floats.")
     return dictionary
 
 
@@ -264,17 +255,10 @@ def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        help="folder with train_text_embs.npy, or a parent of it",
+        "--data", type=Path, required=True, help="folder with train_text_embs.npy, or a parent of it"
     )
-    parser.add_argument(
-        "--rows", type=rows_or_all, default=200_000, help="number of training pairs, or all"
-    )
-    parser.add_argument(
-        "--ranks", type=int, nargs="+", default=[512, 1024], help="ranks to compare with LiP"
-    )
+    parser.add_argument("--rows", type=rows_or_all, default=200_000, help="number of training pairs, or all")
+    parser.add_argument("--ranks", type=int, nargs="+", default=[512, 1024], help="ranks to compare with LiP")
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--concepts",

@@ -127,10 +127,7 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=5000, help="maximum number of sentences")
     parser.add_argument("--texts", type=Path, help="use a text file, one sentence per line")
     parser.add_argument(
-        "--packages",
-        nargs="+",
-        default=list(DEFAULT_PACKAGES),
-        help="packages whose docstrings to use",
+        "--packages", nargs="+", default=list(DEFAULT_PACKAGES), help="packages whose docstrings to use"
     )
     parser.add_argument("--ranks", type=int, nargs="+", default=[16, 64, 128, 384])
     parser.add_argument("--l1-strengths", type=float, nargs="+", default=[0.01, 0.1])
@@ -146,10 +143,7 @@ def main() -> None:
         texts = list(np.random.default_rng(args.seed).permutation(texts)[: args.sentences])
     else:
         texts = load_docstrings(
-            packages=args.packages,
-            max_sentences=args.sentences,
-            random_state=args.seed,
-            verbose=True,
+            packages=args.packages, max_sentences=args.sentences, random_state=args.seed, verbose=True
         )
     # Keep one of several sentences with the same words, so that no test sentence is in the training folds.
     texts = list({same_words(text): str(text) for text in texts}.values())
@@ -171,16 +165,12 @@ def main() -> None:
     with contextlib.redirect_stdout(sys.stderr):  # GridSearchCV prints its progress
         search.fit(X, Y)
     n_settings = len(search.cv_results_["params"])
-    print(
-        f"{len(texts):,} sentences, {Y.shape[1]:,} words, {n_settings} settings x {N_FOLDS} folds\n"
-    )
+    print(f"{len(texts):,} sentences, {Y.shape[1]:,} words, {n_settings} settings x {N_FOLDS} folds\n")
     results = table(search)
     print(results)
     (args.out / "search.md").write_text(results + "\n", encoding="utf-8")
     draw(args.out / "search.png", search)
-    print(
-        f"\n+- is the standard error over the {N_FOLDS} folds. Settings that differ only in use_bias have"
-    )
+    print(f"\n+- is the standard error over the {N_FOLDS} folds. Settings that differ only in use_bias have")
     print(f"the same fit, and their times differ by chance. Plot: {args.out / 'search.png'}")
 
     best = search.best_estimator_

@@ -84,8 +84,7 @@ class KeywordMapper:
         self.return_scores = check_bool("return_scores", return_scores)
         if column == output or (self.return_scores and column == self._scores_output()):
             raise ValueError(
-                f"output={output!r} would overwrite the vectors in column {column!r}; choose another "
-                "name."
+                f"output={output!r} would overwrite the vectors in column {column!r}; choose another name."
             )
         k = check_integer("top_k", model.top_k if top_k is None else top_k, 1)
         bias = check_bool("use_bias", model.use_bias if use_bias is None else use_bias)
@@ -181,9 +180,7 @@ class KeywordMapper:
 def _scoring_model(model: FLiPExtractor, *, top_k: int, use_bias: bool) -> FLiPExtractor:
     """Return a model with the attributes that scoring needs and no others, in float32."""
     precision = "float32" if model.precision == "float64" else model.precision
-    reduced = FLiPExtractor(
-        top_k=top_k, use_bias=use_bias, device=model.device, precision=precision
-    )
+    reduced = FLiPExtractor(top_k=top_k, use_bias=use_bias, device=model.device, precision=precision)
     for name in ("word_embeddings_", "projection_", "bias_", "embedding_mean_"):
         setattr(reduced, name, getattr(model, name).astype(np.float32, copy=False))
     for name in ("vocabulary_", "rank_", "n_features_in_", "device_"):
@@ -277,9 +274,7 @@ def _stack_arrow(column: Any, source: str) -> tuple[np.ndarray, np.ndarray | Non
     types = pyarrow.types
     is_list = (types.is_list, types.is_large_list, types.is_fixed_size_list)
     if not any(check(column.type) for check in is_list):
-        raise ValueError(
-            f"{source} is of type {column.type}; it must hold one list of numbers per row."
-        )
+        raise ValueError(f"{source} is of type {column.type}; it must hold one list of numbers per row.")
     present = None
     rows = np.arange(len(column))
     if column.null_count:
@@ -320,10 +315,7 @@ def _add_pandas_columns(frame: Any, columns: dict[str, np.ndarray]) -> Any:
     """Return a shallow copy of a DataFrame with more columns, of dtype object even if it is empty."""
     import pandas
 
-    series = {
-        name: pandas.Series(cells, index=frame.index, dtype=object)
-        for name, cells in columns.items()
-    }
+    series = {name: pandas.Series(cells, index=frame.index, dtype=object) for name, cells in columns.items()}
     return frame.assign(**series)
 
 

@@ -409,9 +409,7 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         result = scoring.top_to_csr(indices, theta.astype(dtype, copy=False), n_words)
         return result if sparse_output else result.toarray()
 
-    def extract_keywords(
-        self, X: Any, top_k: int | None = None, return_scores: bool = False
-    ) -> Any:
+    def extract_keywords(self, X: Any, top_k: int | None = None, return_scores: bool = False) -> Any:
         """Extract the best words of each row, best first.
 
         Parameters

@@ -43,9 +43,7 @@ def refusal(name: str, value: Any, allowed: str) -> ValueError:
     return ValueError(f"{name}={value!r} is not allowed; use {allowed}.")
 
 
-def check_integer(
-    name: str, value: Any, low: int, high: int | None = None, *, or_else: str = ""
-) -> int:
+def check_integer(name: str, value: Any, low: int, high: int | None = None, *, or_else: str = "") -> int:
     """Check an integer from ``low`` to ``high``; ``or_else`` names what else the caller accepts."""
     if not is_integer(value) or value < low or (high is not None and value > high):
         allowed = f"an integer >= {low}" if high is None else f"an integer from {low} to {high}"
@@ -85,9 +83,7 @@ def check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
     if is_bool(value):
         value = bool(value)
     for choice in allowed:
-        if value is choice or (
-            isinstance(choice, str) and isinstance(value, str) and value == choice
-        ):
+        if value is choice or (isinstance(choice, str) and isinstance(value, str) and value == choice):
             return choice
     raise refusal(name, value, f"one of {', '.join(map(repr, allowed))}")
 

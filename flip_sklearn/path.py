@@ -250,10 +250,7 @@ def _check_estimator(estimator: Any) -> FLiPExtractor:
 
 
 def _make_result(
-    strengths: np.ndarray,
-    points: list[PathPoint],
-    models: list[FLiPExtractor],
-    rows: _PathRows,
+    strengths: np.ndarray, points: list[PathPoint], models: list[FLiPExtractor], rows: _PathRows
 ) -> RegularizationPath:
     """The arrays of a path from its points."""
     has_words = np.diff(rows.held_out.indptr) > 0
@@ -361,17 +358,14 @@ def _rows_of_the_fit(model: FLiPExtractor, n: int) -> np.ndarray | None:
         return None
     if held_out.max(initial=-1) >= n:
         raise ValueError(
-            f"X has {n} rows, but fit held out row {held_out.max()}; pass X and Y "
-            "as they were passed to fit."
+            f"X has {n} rows, but fit held out row {held_out.max()}; pass X and Y as they were passed to fit."
         )
     return np.setdiff1d(np.arange(n), held_out)
 
 
 def _check_strengths(value: Any) -> int | np.ndarray:
     """The number of strengths, or the strengths from strong to weak."""
-    allowed = (
-        "use their number, an integer >= 1, or a sequence of finite numbers >= 0 in any order."
-    )
+    allowed = "use their number, an integer >= 1, or a sequence of finite numbers >= 0 in any order."
     if is_integer(value):
         return check_integer("l1_strengths", value, 1, or_else="a sequence of numbers >= 0")
     try:
@@ -450,9 +444,7 @@ def _separate_rows(inputs: FitInputs, Y: Any, validation: Any) -> _PathRows:
 def _in_smaller_format(model: FLiPExtractor) -> FLiPExtractor:
     """The model with A as a csr_array if that takes less memory."""
     A = model.word_embeddings_
-    sparse_bytes = np.count_nonzero(A) * (A.itemsize + 4) + 4 * len(
-        A
-    )  # values, columns, row starts
+    sparse_bytes = np.count_nonzero(A) * (A.itemsize + 4) + 4 * len(A)  # values, columns, row starts
     return model.to_sparse() if sparse_bytes < A.nbytes else model
 
 
@@ -461,12 +453,7 @@ def _progress(inputs: FitInputs, total: int) -> Iterator[Callable[[int], None]]:
     """A bar over the rows of all passes; yields the function that takes the rows done in a pass."""
     rows_before = 0
     with tqdm(
-        total=total,
-        unit="row",
-        unit_scale=True,
-        desc="FLiP path",
-        delay=2,
-        disable=not inputs.show_progress,
+        total=total, unit="row", unit_scale=True, desc="FLiP path", delay=2, disable=not inputs.show_progress
     ) as bar:
 
         def after_step(rows_done: int) -> None:

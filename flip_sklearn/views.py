@@ -38,11 +38,7 @@ class StackedViews:
 
 
 def stack_views(
-    views: Mapping[str, Any],
-    Y: Any,
-    *,
-    weights: Mapping[str, float] | None = None,
-    groups: Any = None,
+    views: Mapping[str, Any], Y: Any, *, weights: Mapping[str, float] | None = None, groups: Any = None
 ) -> StackedViews:
     """Stack row-aligned views so that one fit minimizes the weighted sum of their losses.
 
@@ -125,9 +121,7 @@ def _normalize_weights(weights: Any, names: list[str]) -> np.ndarray:
     except (TypeError, ValueError):
         alpha = np.array([np.nan])
     if not np.isfinite(alpha).all() or (alpha < 0).any() or alpha.sum() <= 0:
-        raise ValueError(
-            f"weights are {dict(weights)}; they must be finite, >= 0 and not all zero."
-        )
+        raise ValueError(f"weights are {dict(weights)}; they must be finite, >= 0 and not all zero.")
     normalized: np.ndarray = alpha / alpha.sum()
     return normalized
 
@@ -151,9 +145,7 @@ def check_views(views: Mapping[str, Any]) -> dict[str, np.ndarray]:
         If there is no view, or views are not aligned.
     """
     if not isinstance(views, Mapping):
-        raise ValueError(
-            f"views is a {type(views).__name__}; pass a mapping of names to (n, d) arrays."
-        )
+        raise ValueError(f"views is a {type(views).__name__}; pass a mapping of names to (n, d) arrays.")
     if not views:
         raise ValueError("views is empty; pass a mapping of at least one name to an (n, d) array.")
     arrays: dict[str, np.ndarray] = {}
@@ -163,9 +155,7 @@ def check_views(views: Mapping[str, Any]) -> dict[str, np.ndarray]:
             raise ValueError(f"view {name!r} is sparse; embeddings are dense, pass view.toarray().")
         array = arrays[name] = np.asarray(as_numpy(view))
         if array.ndim != 2:
-            raise ValueError(
-                f"view {name!r} has {array.ndim} dimension(s); pass an array of shape (n, d)."
-            )
+            raise ValueError(f"view {name!r} has {array.ndim} dimension(s); pass an array of shape (n, d).")
         if array.shape != arrays[first].shape:
             raise ValueError(
                 f"view {name!r} has shape {array.shape}, view {first!r} {arrays[first].shape}; views "

@@ -272,9 +272,7 @@ def test_other_column_names(model: FLiPExtractor, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", BATCHES)
 @pytest.mark.parametrize("return_scores", [False, True])
-def test_empty_batches_give_the_same_types(
-    model: FLiPExtractor, kind: str, return_scores: bool
-) -> None:
+def test_empty_batches_give_the_same_types(model: FLiPExtractor, kind: str, return_scores: bool) -> None:
     mapper = KeywordMapper(model, return_scores=return_scores)
     full, empty = mapper(BATCHES[kind](rows())), mapper(BATCHES[kind](rows()[:0]))
     assert type(empty) is type(full)
@@ -350,10 +348,7 @@ BAD_BATCHES: dict[str, tuple[Any, list[str]]] = {
     "no column at all": ({}, ["none", "column="]),
     "column twice": (pd.concat([frame(X3), frame(X3)], axis=1), ["2 columns", "'embedding'"]),
     "ragged objects": (frame(RAGGED), ["'embedding'", "6 numbers in row 0", "4 in row 2"]),
-    "ragged lists": (
-        {"embedding": [list(x) for x in RAGGED]},
-        ["6 numbers in row 0", "4 in row 2"],
-    ),
+    "ragged lists": ({"embedding": [list(x) for x in RAGGED]}, ["6 numbers in row 0", "4 in row 2"]),
     "ragged after a missing vector": (frame([None, *RAGGED]), ["6 numbers in row 1", "4 in row 3"]),
     "ragged arrow": (table(np.array(RAGGED, dtype=object)), ["6 numbers in row 0", "4 in row 2"]),
     "ragged arrow after a missing vector": (
@@ -366,10 +361,7 @@ BAD_BATCHES: dict[str, tuple[Any, list[str]]] = {
     "matrices": ({"embedding": np.zeros((2, 1, 6))}, ["(1, 6)", "(6,)"]),
     "one number per row": ({"embedding": np.zeros(3)}, ["()", "(6,)"]),
     "one vector": (np.zeros(6), ["()", "(6,)"]),
-    "numbers in arrow": (
-        table(X3).rename_columns(["embedding", "e"]),
-        ["int64", "list of numbers"],
-    ),
+    "numbers in arrow": (table(X3).rename_columns(["embedding", "e"]), ["int64", "list of numbers"]),
     "text": (frame([str(x) for x in X3]), ["text", "convert-string", "False"]),
     "text in arrow": (pa.table({"embedding": ["[1 2]"]}), ["string", "list of numbers"]),
     "text of pandas": (
@@ -447,9 +439,7 @@ def test_pickle_holds_the_factors_alone() -> None:
     rng = np.random.default_rng(0)
     Y = np.eye(20, dtype=int)[np.arange(200) % 20]
     X = np.concatenate([Y, rng.normal(size=(200, 280))], axis=1)
-    model = FLiPExtractor(
-        2, max_iter=2, precision="float64", random_state=np.random.RandomState(0)
-    ).fit(X, Y)
+    model = FLiPExtractor(2, max_iter=2, precision="float64", random_state=np.random.RandomState(0)).fit(X, Y)
     factors = 4 * (20 * 2 + 2 * 300 + 20 + 300)
     assert len(pickle.dumps(KeywordMapper(model))) < factors + 3000
     assert len(pickle.dumps(model)) > 8 * 300 * 300
@@ -470,9 +460,7 @@ def test_copies_give_the_same_words(mapper: KeywordMapper, make_copy: Any) -> No
     )
 
 
-def test_device_is_resolved_once_per_process(
-    model: FLiPExtractor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_device_is_resolved_once_per_process(model: FLiPExtractor, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not resolved for every batch; an unpickled mapper resolves it again."""
     make_scorer = mock.Mock(wraps=scoring.make_scorer)
     monkeypatch.setattr(scoring, "make_scorer", make_scorer)

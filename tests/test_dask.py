@@ -95,9 +95,7 @@ def rows() -> np.ndarray:
 
 @pytest.mark.parametrize("meta", ["inferred", "given"])
 @pytest.mark.parametrize("return_scores", [False, True])
-def test_dataframe(
-    model: FLiPExtractor, table: dd.DataFrame, meta: str, return_scores: bool
-) -> None:
+def test_dataframe(model: FLiPExtractor, table: dd.DataFrame, meta: str, return_scores: bool) -> None:
     mapper = KeywordMapper(model, return_scores=return_scores)
     options = {} if meta == "inferred" else {"meta": mapper(table._meta)}
     result = table.map_partitions(mapper, **options)
@@ -206,9 +204,7 @@ def test_scattered_mapper_is_unpickled_once_per_worker(
     assert words.tolist() == model.extract_keywords(X)
 
 
-def test_device_is_resolved_in_the_worker(
-    model: FLiPExtractor, problem: Planted, client: Client
-) -> None:
+def test_device_is_resolved_in_the_worker(model: FLiPExtractor, problem: Planted, client: Client) -> None:
     """The name of the device is sent, and each worker resolves it among the devices that it sees."""
     seen = client.run(lambda: (os.environ["CUDA_VISIBLE_DEVICES"], str(resolve_device("auto"))))
     assert set(seen.values()) == {("", "cpu")}
@@ -263,9 +259,7 @@ def test_scorer_of_the_scaling_page(problem: Planted, serial: GridSearchCV) -> N
     namespace: dict[str, Any] = {"GridSearchCV": GridSearchCV, "FLiPExtractor": FLiPExtractor}
     exec(compile(code, "docs/scaling.md", "exec"), namespace)
     grid = {name: values for name, values in GRID.items() if name != "use_bias"}
-    search = make_search(scoring=namespace["score_both"], refit="with_bias").set_params(
-        param_grid=grid
-    )
+    search = make_search(scoring=namespace["score_both"], refit="with_bias").set_params(param_grid=grid)
     search.fit(problem.X, problem.Y)
     bias = serial.cv_results_["param_use_bias"].astype(bool)
     for name, rows in (("with_bias", bias), ("without_bias", ~bias)):

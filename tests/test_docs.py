@@ -88,9 +88,7 @@ def test_checks_of_paths_and_modules_find_missing_ones() -> None:
     assert missing_paths("`python tests/test_nothing.py`") == ["tests/test_nothing.py"]
     assert missing_modules("`flip_sklearn.metrics.perplexity` in `flip_sklearn.metrics`") == []
     assert missing_modules("`flip_sklearn._scoring`") == ["flip_sklearn._scoring"]
-    assert missing_modules("from flip_sklearn.views import stack_views, fold") == [
-        "flip_sklearn.views.fold"
-    ]
+    assert missing_modules("from flip_sklearn.views import stack_views, fold") == ["flip_sklearn.views.fold"]
 
 
 def listed_files() -> Iterator[Path]:

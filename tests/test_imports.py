@@ -390,12 +390,8 @@ def undocumented(source: str) -> list[str]:
         described = section(doc, "Parameters") or ""
         lines = re.findall(r"^(\w[\w, ]*?)(?: :|$)", described, re.MULTILINE)
         names = {n for line in lines for n in line.split(", ")}
-        found += [
-            f"{name} does not describe {a}" for a in arguments if a not in {"self", "cls", *names}
-        ]
-        found += [
-            f"{name} describes {n}, which it does not have" for n in sorted(names - {*arguments})
-        ]
+        found += [f"{name} does not describe {a}" for a in arguments if a not in {"self", "cls", *names}]
+        found += [f"{name} describes {n}, which it does not have" for n in sorted(names - {*arguments})]
         gives = ast.unparse(node.returns) if node.returns else "None"
         if gives != "None" and section(doc, "Returns") is None:
             found.append(f"{name} does not say what it returns")
@@ -412,9 +408,7 @@ def public_names(folder: str) -> list[tuple[str, str]]:
     """The functions and classes that a folder's ``__init__`` names, and the files that define them."""
     module = importlib.import_module(f"{NAME}.{folder}".removesuffix("."))
     named = [getattr(module, name) for name in module.__all__]
-    return [
-        (thing.__name__, inspect.getfile(thing)) for thing in named if hasattr(thing, "__name__")
-    ]
+    return [(thing.__name__, inspect.getfile(thing)) for thing in named if hasattr(thing, "__name__")]
 
 
 @pytest.mark.parametrize("folder", PUBLIC_FOLDERS)

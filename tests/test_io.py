@@ -191,9 +191,7 @@ SWEEPS = pytest.mark.parametrize("sweep", [sweep_staging, enter_staging])
 
 @posix_only
 @SWEEPS
-def test_staging_of_dead_processes_is_removed(
-    tmp_path: Path, sweep: Callable[[Path, str], None]
-) -> None:
+def test_staging_of_dead_processes_is_removed(tmp_path: Path, sweep: Callable[[Path, str], None]) -> None:
     """A directory with this process's own number that is not in use was left by an earlier process."""
     dead = make_staging(tmp_path, ".x", HOST, dead_pid())
     own_number = make_staging(tmp_path, ".x", HOST, os.getpid())
@@ -204,9 +202,7 @@ def test_staging_of_dead_processes_is_removed(
 
 @posix_only
 @SWEEPS
-def test_staging_of_living_processes_is_kept(
-    tmp_path: Path, sweep: Callable[[Path, str], None]
-) -> None:
+def test_staging_of_living_processes_is_kept(tmp_path: Path, sweep: Callable[[Path, str], None]) -> None:
     """For a day: after that a process that has got the same number would keep it for ever."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         recent = make_staging(tmp_path, ".x", HOST, process.pid, age=ABANDONED_SECONDS - 600)
@@ -235,9 +231,7 @@ def test_staging_of_a_process_of_another_user_is_kept(
 
 
 @SWEEPS
-def test_staging_of_other_hosts_is_kept_for_a_day(
-    tmp_path: Path, sweep: Callable[[Path, str], None]
-) -> None:
+def test_staging_of_other_hosts_is_kept_for_a_day(tmp_path: Path, sweep: Callable[[Path, str], None]) -> None:
     recent = make_staging(tmp_path, ".x", "other-host", 123, age=ABANDONED_SECONDS - 600)
     old = make_staging(tmp_path, ".x", "other-host", 124, age=ABANDONED_SECONDS + 600)
     sweep(tmp_path, ".x")

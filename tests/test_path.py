@@ -50,12 +50,7 @@ def path_of(truth: Planted = TRUTH, strengths: Any = 5, **settings: Any) -> Regu
 
 def parts(flip: FLiPExtractor) -> list[np.ndarray]:
     A = flip.word_embeddings_
-    return [
-        A.toarray() if sp.issparse(A) else A,
-        flip.projection_,
-        flip.bias_,
-        flip.embedding_mean_,
-    ]
+    return [A.toarray() if sp.issparse(A) else A, flip.projection_, flip.bias_, flip.embedding_mean_]
 
 
 def same_bits(a: RegularizationPath, b: RegularizationPath) -> bool:
@@ -243,9 +238,7 @@ def test_every_model_is_a_minimizer(small: Planted, l2: float) -> None:
         )
         assert exact <= ours + 1e-6
         assert ours == pytest.approx(exact, abs=1e-3)
-        assert float((A == 0).mean()) == pytest.approx(
-            float((best[0] == 0).double().mean()), abs=0.1
-        )
+        assert float((A == 0).mean()) == pytest.approx(float((best[0] == 0).double().mean()), abs=0.1)
         values.append(ours)
     assert np.ptp(values) > 0.1  # negative control: the strengths are different problems
     assert (path.kkt_residual < 0.1 * path.models[0].l1_max_).all()
@@ -318,9 +311,7 @@ def test_just_below_l1_max_one_word_enters(small: Planted) -> None:
 
     assert residual(start.B, 1.0) < 1e-9
     assert residual(start.B, 0.9) == pytest.approx(0.1 * session.l1_max)
-    assert (
-        residual(session.state.optimizer.B, 0.99) < 1e-9
-    )  # negative control: principal directions
+    assert residual(session.state.optimizer.B, 0.99) < 1e-9  # negative control: principal directions
 
 
 def test_word_directions() -> None:
@@ -362,9 +353,7 @@ def test_accuracy_is_the_models_score_on_the_rows_held_out() -> None:
         assert path.accuracy_without_bias[i] == pytest.approx(one.score(X, Y))
         if one.n_iter_:
             assert one.history_["validation_accuracy"][-1] == pytest.approx(path.accuracy[i])
-    per_row = (
-        path.standard_error**2 * 30 * 29
-    ) ** 0.5  # within [0, 1] the deviation is below n / 2
+    per_row = (path.standard_error**2 * 30 * 29) ** 0.5  # within [0, 1] the deviation is below n / 2
     assert (per_row > 0).all()
     assert (per_row < 15).all()
 
@@ -387,9 +376,7 @@ def test_held_out_rows_are_not_trained_on() -> None:
 def test_given_rows_are_measured_on_and_not_trained_on() -> None:
     train, test = slice(0, 200), slice(200, None)
     X, Y = TRUTH.X, TRUTH.Y
-    path = regularization_path(
-        X[train], Y[train], 3, estimator=model(), validation=(X[test], Y[test])
-    )
+    path = regularization_path(X[train], Y[train], 3, estimator=model(), validation=(X[test], Y[test]))
     assert path.held_out is None
     for accuracy, one in zip(path.accuracy, path.models, strict=True):
         assert accuracy == pytest.approx(one.score(X[test], Y[test]))
@@ -491,13 +478,8 @@ def test_weights_count_as_rows() -> None:
     rows = np.repeat(np.arange(300), w)
     flip, other = model(**TO_THE_END), (TRUTH.X[:50], TRUTH.Y[:50])
     weighted, repeated = (
-        regularization_path(
-            X, Y, 3, estimator=flip, validation=other, sample_weight=weights, max_iter=4
-        )
-        for X, Y, weights in (
-            (TRUTH.X, TRUTH.Y, w),
-            (TRUTH.X[rows], TRUTH.Y[rows], None),
-        )
+        regularization_path(X, Y, 3, estimator=flip, validation=other, sample_weight=weights, max_iter=4)
+        for X, Y, weights in ((TRUTH.X, TRUTH.Y, w), (TRUTH.X[rows], TRUTH.Y[rows], None))
     )
     np.testing.assert_allclose(weighted.l1_strengths, repeated.l1_strengths)
     np.testing.assert_allclose(weighted.nll, repeated.nll, rtol=1e-6)
@@ -514,9 +496,7 @@ def some_path() -> RegularizationPath:
 def test_the_best_is_the_strongest_within_a_standard_error(some_path: RegularizationPath) -> None:
     models = some_path.models
     path = replace(
-        some_path,
-        accuracy=np.array([0.1, 0.68, 0.70, 0.69]),
-        standard_error=np.array([0.5, 0.5, 0.015, 0.5]),
+        some_path, accuracy=np.array([0.1, 0.68, 0.70, 0.69]), standard_error=np.array([0.5, 0.5, 0.015, 0.5])
     )
     assert path.best() is models[2]
     assert path.best(within=0) is models[2]
@@ -680,10 +660,7 @@ def in_a_group(rank: int, folder: str) -> list[Any]:
 
 @pytest.mark.skipif(os.name != "posix" or not dist.is_available(), reason="no gloo")
 def test_two_processes_find_the_path_of_one(tmp_path: Path) -> None:
-    with (
-        Child(in_a_group, 0, str(tmp_path)) as first,
-        Child(in_a_group, 1, str(tmp_path)) as second,
-    ):
+    with Child(in_a_group, 0, str(tmp_path)) as first, Child(in_a_group, 1, str(tmp_path)) as second:
         results = first.result(), second.result()
     flip = model(precision="float64", solver="exact")
     path = regularization_path(TRUTH.X, TRUTH.Y, 3, estimator=flip, kkt=True)

@@ -215,13 +215,9 @@ def test_grid_search_in_parallel(
     ).fit(X, container(Y))
     # Other processes may sum in another order, so a rank may swap here and there.
     np.testing.assert_allclose(
-        search.cv_results_["mean_test_score"],
-        serial_search.cv_results_["mean_test_score"],
-        atol=0.01,
+        search.cv_results_["mean_test_score"], serial_search.cv_results_["mean_test_score"], atol=0.01
     )
-    assert search.score(X, container(Y)) == pytest.approx(
-        serial_search.score(X, sp.csr_array(Y)), abs=0.01
-    )
+    assert search.score(X, container(Y)) == pytest.approx(serial_search.score(X, sp.csr_array(Y)), abs=0.01)
 
 
 def test_scorer_equals_score_to_the_digit(
@@ -229,10 +225,7 @@ def test_scorer_equals_score_to_the_digit(
 ) -> None:
     X, Y = data
     search = GridSearchCV(
-        make_pipeline(StandardScaler(), make_model()),
-        GRID,
-        cv=KFold(2),
-        scoring=keyword_accuracy_scorer,
+        make_pipeline(StandardScaler(), make_model()), GRID, cv=KFold(2), scoring=keyword_accuracy_scorer
     ).fit(X, sp.csr_array(Y))
     np.testing.assert_array_equal(
         search.cv_results_["mean_test_score"], serial_search.cv_results_["mean_test_score"]
@@ -269,9 +262,7 @@ def test_scorer_judges_other_estimators(data: tuple[np.ndarray, np.ndarray]) -> 
         logistic, {"estimator__C": [1e-4, 1.0]}, cv=KFold(2), scoring=keyword_accuracy_scorer
     ).fit(X, present)
     decision = clone(logistic).fit(X[train], present[train]).decision_function(X[test])
-    assert search.cv_results_["split0_test_score"][1] == pytest.approx(
-        slow_accuracy(present[test], decision)
-    )
+    assert search.cv_results_["split0_test_score"][1] == pytest.approx(slow_accuracy(present[test], decision))
     assert search.best_params_ == {"estimator__C": 1.0}
 
 
@@ -403,9 +394,7 @@ model = joblib.load(sys.argv[1] + "/model")
 np.save(sys.argv[1] + "/z.npy", model.decision_function(np.load(sys.argv[1] + "/X.npy")))
 """
     run_python(code, tmp_path, CUDA_VISIBLE_DEVICES="")
-    np.testing.assert_allclose(
-        np.load(tmp_path / "z.npy"), model.decision_function(X), rtol=1e-5, atol=1e-5
-    )
+    np.testing.assert_allclose(np.load(tmp_path / "z.npy"), model.decision_function(X), rtol=1e-5, atol=1e-5)
 
 
 # --- Metadata routing ------------------------------------------------------------------------
@@ -435,9 +424,7 @@ def test_weights_are_routed_to_fit_and_score(data: tuple[np.ndarray, np.ndarray]
         in_pipeline = search(asked, asked, scale=True)
         fit_only = search(asked, refused)
 
-    def by_hand(
-        fit_weight: np.ndarray | None, score_weight: np.ndarray | None, scale: bool = False
-    ) -> float:
+    def by_hand(fit_weight: np.ndarray | None, score_weight: np.ndarray | None, scale: bool = False) -> float:
         Z = StandardScaler().fit(X[train]).transform(X) if scale else X
         model = make_model().fit(Z[train], Y[train], fit_weight)
         return model.score(Z[test], Y[test], score_weight)
@@ -479,9 +466,7 @@ def test_feature_names_out_cannot_be_used_to_change_the_model(fitted: FLiPExtrac
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
-def test_vocabulary_from_the_columns_of_a_frame(
-    data: tuple[np.ndarray, np.ndarray], kind: str
-) -> None:
+def test_vocabulary_from_the_columns_of_a_frame(data: tuple[np.ndarray, np.ndarray], kind: str) -> None:
     X, Y = data
     frame = pd.DataFrame(Y, columns=KEYWORDS)
     if kind == "sparse":
@@ -495,23 +480,13 @@ def test_vocabulary_from_the_columns_of_a_frame(
 def test_vocabulary_in_its_three_forms(data: tuple[np.ndarray, np.ndarray]) -> None:
     X, Y = data
     backwards = {word: j for j, word in reversed(list(enumerate(KEYWORDS)))}
-    for vocabulary in (
-        KEYWORDS,
-        tuple(KEYWORDS),
-        np.array(KEYWORDS),
-        pd.Index(KEYWORDS),
-        backwards,
-    ):
+    for vocabulary in (KEYWORDS, tuple(KEYWORDS), np.array(KEYWORDS), pd.Index(KEYWORDS), backwards):
         assert list(make_model(vocabulary=vocabulary).fit(X, Y).vocabulary_) == KEYWORDS
-    assert list(make_model(vocabulary=None).fit(X, Y).vocabulary_) == [
-        f"word{j}" for j in range(10)
-    ]
+    assert list(make_model(vocabulary=None).fit(X, Y).vocabulary_) == [f"word{j}" for j in range(10)]
 
 
 @pytest.mark.parametrize("change", ["reordered", "renamed"])
-def test_chunk_with_other_column_names_is_refused(
-    data: tuple[np.ndarray, np.ndarray], change: str
-) -> None:
+def test_chunk_with_other_column_names_is_refused(data: tuple[np.ndarray, np.ndarray], change: str) -> None:
     """The same number of columns in another order would silently mix up the words."""
     X, Y = data
     frame = pd.DataFrame(Y, columns=KEYWORDS)
@@ -608,16 +583,9 @@ def test_memory_map_is_not_read_into_memory(tmp_path: Path, early_stopping: bool
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [
-        (np.float16, np.float32),
-        (np.float32, np.float32),
-        (np.float64, np.float64),
-        (int, np.float64),
-    ],
+    [(np.float16, np.float32), (np.float32, np.float32), (np.float64, np.float64), (int, np.float64)],
 )
-def test_float32_in_float32_through(
-    data: tuple[np.ndarray, np.ndarray], given: type, expected: type
-) -> None:
+def test_float32_in_float32_through(data: tuple[np.ndarray, np.ndarray], given: type, expected: type) -> None:
     X, Y = data
     X = X.astype(given)
     model = make_model().fit(X, Y)
@@ -638,9 +606,7 @@ def test_float32_in_float32_through(
         lambda Y: sp.csr_array(Y.astype(np.uint16)), lambda Y: sp.csr_array(Y.astype(np.float64)),
     ],
 )  # fmt: skip
-def test_container_of_Y_changes_nothing(
-    data: tuple[np.ndarray, np.ndarray], container: Any
-) -> None:
+def test_container_of_Y_changes_nothing(data: tuple[np.ndarray, np.ndarray], container: Any) -> None:
     X, Y = data
     expected = make_model().fit(X, Y)
     model = make_model().fit(X, container(Y))
@@ -671,9 +637,7 @@ def test_y_keyword_is_Y(data: tuple[np.ndarray, np.ndarray], fitted: FLiPExtract
     assert same_model(make_model().fit(X, Y=Y), fitted)
     assert same_model(make_model().partial_fit(X, y=Y), make_model().partial_fit(X, Y))
     assert fitted.score(X, y=Y) == fitted.score(X, Y)
-    np.testing.assert_array_equal(
-        make_model().fit_transform(X, y=Y).toarray(), fitted.transform(X).toarray()
-    )
+    np.testing.assert_array_equal(make_model().fit_transform(X, y=Y).toarray(), fitted.transform(X).toarray())
     for method in (make_model().fit, make_model().partial_fit, fitted.score):
         with pytest.raises(TypeError, match=r"Y and y.*pass one"):
             method(X, Y, y=Y)
@@ -777,9 +741,7 @@ def agree(model: FLiPExtractor, X: np.ndarray, Y: np.ndarray) -> None:
     assert (predicted.data == 1).all()
     assert (np.diff(predicted.indptr) == k).all()
     row = np.repeat(np.arange(len(X)), k)
-    np.testing.assert_allclose(
-        activations.data, theta[row, activations.indices], rtol=1e-4, atol=1e-6
-    )
+    np.testing.assert_allclose(activations.data, theta[row, activations.indices], rtol=1e-4, atol=1e-6)
     dense = clone_fit(model).set_params(sparse_output=False).transform(X)
     np.testing.assert_array_equal(dense, activations.toarray())
     words = list(model.vocabulary_)
@@ -808,9 +770,7 @@ def clone_fit(model: FLiPExtractor) -> FLiPExtractor:
     return pickle.loads(pickle.dumps(model))
 
 
-def test_verbs_agree_on_real_size(
-    data: tuple[np.ndarray, np.ndarray],
-) -> None:
+def test_verbs_agree_on_real_size(data: tuple[np.ndarray, np.ndarray]) -> None:
     X, Y = data
     for use_bias in (True, False):
         for top_k in (1, 4, 100):
@@ -860,9 +820,7 @@ def test_more_words_than_there_are(data: tuple[np.ndarray, np.ndarray]) -> None:
     assert model.score(X, everything) == pytest.approx(0.7)
 
 
-@pytest.mark.parametrize(
-    "method", ["decision_function", "predict_proba", "predict_log_proba", "transform"]
-)
+@pytest.mark.parametrize("method", ["decision_function", "predict_proba", "predict_log_proba", "transform"])
 def test_refuses_what_does_not_fit_in_memory(
     data: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
@@ -888,9 +846,7 @@ def test_refuses_what_does_not_fit_in_memory(
     model.score(X, Y)
 
 
-def test_message_of_a_refusal_has_the_size(
-    fitted: FLiPExtractor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_message_of_a_refusal_has_the_size(fitted: FLiPExtractor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_scoring, "free_memory", lambda: 2**27)
     many = np.broadcast_to(np.float32(0), (10_000_000, 8))
     with pytest.raises(ValueError, match=r"\(10000000, 10\) array takes 0\.4 GiB, 0\.1 GiB are"):
@@ -943,9 +899,7 @@ def test_later_chunks_help() -> None:
     X, Y = make_data(400)
     held_out = make_data(200, seed=1)
     model = make_model(batch_size=20)
-    accuracy = [
-        model.partial_fit(x, y).score(*held_out) for _ in range(3) for x, y in chunks(X, Y, 4)
-    ]
+    accuracy = [model.partial_fit(x, y).score(*held_out) for _ in range(3) for x, y in chunks(X, Y, 4)]
     assert accuracy[-1] > accuracy[0] + 0.05
     # Negative control: chunks whose words are another sentence's do not help.
     spoiled = make_model(batch_size=20)
@@ -1058,9 +1012,7 @@ def test_callback_stops_training(data: tuple[np.ndarray, np.ndarray]) -> None:
 
 
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
-def test_teardown_is_called_when_fit_fails(
-    data: tuple[np.ndarray, np.ndarray], method: str
-) -> None:
+def test_teardown_is_called_when_fit_fails(data: tuple[np.ndarray, np.ndarray], method: str) -> None:
     X, Y = data
     recorder = Recorder(fail_at=1)
     fresh = make_model().set_callbacks(recorder)
@@ -1082,9 +1034,7 @@ def test_teardown_is_called_when_fit_fails(
     assert recorder.events in ([], ["setup", "teardown"])
 
 
-def test_callback_gets_the_final_model_when_the_fit_ends(
-    data: tuple[np.ndarray, np.ndarray],
-) -> None:
+def test_callback_gets_the_final_model_when_the_fit_ends(data: tuple[np.ndarray, np.ndarray]) -> None:
     """fitted_estimator: "ready to predict ... as if fit had stopped at the end of this task"."""
     X, Y = data
     recorder = Recorder()
@@ -1155,9 +1105,7 @@ def test_verbose_shows_a_bar_on_stderr(
         assert part in shown.err
 
 
-def test_silent_by_default(
-    data: tuple[np.ndarray, np.ndarray], capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_silent_by_default(data: tuple[np.ndarray, np.ndarray], capfd: pytest.CaptureFixture[str]) -> None:
     X, Y = data
     with warnings.catch_warnings():
         warnings.simplefilter("error")

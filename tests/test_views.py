@@ -99,9 +99,7 @@ def test_inputs_are_copied(views: dict[str, np.ndarray]) -> None:
     before = [a.tobytes() for a in (*views.values(), counts.data, counts.indices, counts.indptr)]
     stacked = stack_views({"text": views["text"]}, counts)
     stacked.X[:], stacked.Y.data[:] = 0, 0
-    assert before == [
-        a.tobytes() for a in (*views.values(), counts.data, counts.indices, counts.indptr)
-    ]
+    assert before == [a.tobytes() for a in (*views.values(), counts.data, counts.indices, counts.indptr)]
 
 
 def test_one_dimensional_Y_is_one_column(views: dict[str, np.ndarray]) -> None:
@@ -221,17 +219,13 @@ def test_reported_loss_is_equation_4(views: dict[str, np.ndarray], fitted: FLiPE
     J = Equation4(views["text"], views["speech"], Y, ALPHA)
     assert fitted.history_["loss"][-1] == pytest.approx(J(A, b), abs=1e-6)
     # The same from predict_log_proba, view by view
-    by_view = [
-        -(Y * fitted.predict_log_proba(views[name])).sum() / Y.sum() for name in ("text", "speech")
-    ]
+    by_view = [-(Y * fitted.predict_log_proba(views[name])).sum() / Y.sum() for name in ("text", "speech")]
     assert ALPHA * by_view[0] + (1 - ALPHA) * by_view[1] == pytest.approx(J(A, b), abs=1e-6)
     swapped = Equation4(views["text"], views["speech"], Y, 1 - ALPHA)
     assert abs(fitted.history_["loss"][-1] - swapped(A, b)) > 0.05
 
 
-def test_stacked_fit_minimizes_equation_4(
-    views: dict[str, np.ndarray], fitted: FLiPExtractor
-) -> None:
+def test_stacked_fit_minimizes_equation_4(views: dict[str, np.ndarray], fitted: FLiPExtractor) -> None:
     _, Y = make_views()
     A, b = raw_parameters(fitted)
     J = Equation4(views["text"], views["speech"], Y, ALPHA)
@@ -244,9 +238,7 @@ def test_stacked_fit_minimizes_equation_4(
         assert other(A, b) > other.minimum() + 100 * TOLERANCE
 
 
-def test_no_small_step_lowers_equation_4(
-    views: dict[str, np.ndarray], fitted: FLiPExtractor
-) -> None:
+def test_no_small_step_lowers_equation_4(views: dict[str, np.ndarray], fitted: FLiPExtractor) -> None:
     _, Y = make_views()
     A, b = raw_parameters(fitted)
     rng = np.random.default_rng(0)
@@ -286,9 +278,7 @@ def test_likelihood_of_a_view_rises_with_its_weight(views: dict[str, np.ndarray]
 # --- Groups ----------------------------------------------------------------------------------
 
 
-def test_group_k_fold_keeps_the_views_of_a_sentence_together(
-    views: dict[str, np.ndarray],
-) -> None:
+def test_group_k_fold_keeps_the_views_of_a_sentence_together(views: dict[str, np.ndarray]) -> None:
     _, Y = make_views()
     stacked = stack_views(views, Y)
     for train, test in GroupKFold(4).split(stacked.X, groups=stacked.groups):
@@ -307,9 +297,9 @@ def test_search_over_stacked_views() -> None:
     speech = text + 0.3 * rng.normal(size=text.shape)
     stacked = stack_views({"text": text, "speech": speech}, Y, weights={"text": 0.6, "speech": 0.4})
     model = FLiPExtractor(max_iter=10, batch_size=50, random_state=0)
-    search = GridSearchCV(
-        model, {"rank": [1, 15]}, cv=GroupKFold(2), scoring=keyword_accuracy_scorer
-    ).fit(stacked.X, stacked.Y, groups=stacked.groups, sample_weight=stacked.sample_weight)
+    search = GridSearchCV(model, {"rank": [1, 15]}, cv=GroupKFold(2), scoring=keyword_accuracy_scorer).fit(
+        stacked.X, stacked.Y, groups=stacked.groups, sample_weight=stacked.sample_weight
+    )
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
     assert search.best_params_ == {"rank": 15}
     one, fifteen = search.cv_results_["mean_test_score"]

@@ -97,9 +97,7 @@ def _order_ties(values: torch.Tensor, columns: torch.Tensor) -> tuple[torch.Tens
     return values, columns.gather(1, order)
 
 
-def _break_ties(
-    scores: torch.Tensor, kth_value: torch.Tensor, k: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _break_ties(scores: torch.Tensor, kth_value: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the top k of rows in which more columns equal the k-th best value than fit in."""
     above = ~(scores <= kth_value)  # NaN counts as large, as in torch.topk
     equal = scores == kth_value
@@ -110,9 +108,7 @@ def _break_ties(
     return values, columns.gather(1, order)
 
 
-def keyword_accuracy_per_row(
-    scores: torch.Tensor, indptr: np.ndarray, indices: np.ndarray
-) -> np.ndarray:
+def keyword_accuracy_per_row(scores: torch.Tensor, indptr: np.ndarray, indices: np.ndarray) -> np.ndarray:
     """Return the share of each row's words that are among its k best-scored words, k their number.
 
     Parameters

@@ -73,12 +73,9 @@ def _show_version(requested: bool) -> None:
 @app.callback(help="Read words off sentence embeddings (FLiP, arXiv 2604.18109).")
 def _common(
     version: Annotated[
-        bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of every error.")
-    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of every error.")] = False,
 ) -> None:
     _DEBUG.set(debug)
 
@@ -86,8 +83,7 @@ def _common(
 @app.command("fit", no_args_is_help=True)
 def _fit(
     text: Annotated[
-        str,
-        typer.Option("--text", "-t", metavar="FILE|-", help="One sentence per line, UTF-8."),
+        str, typer.Option("--text", "-t", metavar="FILE|-", help="One sentence per line, UTF-8.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the model.")],
     encoder: Encoder = None,
@@ -101,15 +97,12 @@ def _fit(
     encoder_option: EncoderOptionPairs = None,
     cache: Cache = None,
     rank: Annotated[
-        str,
-        typer.Option(help="A number up to d; auto is min(512, d); full is LiP, not factorized."),
+        str, typer.Option(help="A number up to d; auto is min(512, d); full is LiP, not factorized.")
     ] = "auto",
     l1_strength: Annotated[
         float, typer.Option(min=0, help="A larger value gives more zeros in the word embeddings.")
     ] = 1e-2,
-    max_iter: Annotated[
-        int, typer.Option(min=1, help="Maximum number of passes over the sentences.")
-    ] = 20,
+    max_iter: Annotated[int, typer.Option(min=1, help="Maximum number of passes over the sentences.")] = 20,
     max_words: Annotated[
         int, typer.Option(min=1, help="Maximum number of words; the most frequent ones are used.")
     ] = 6500,
@@ -135,16 +128,12 @@ def _fit(
     test_share: Annotated[
         float,
         typer.Option(
-            min=0,
-            max=0.9,
-            help="Share of the sentences that is held out for evaluation; 0 for none.",
+            min=0, max=0.9, help="Share of the sentences that is held out for evaluation; 0 for none."
         ),
     ] = 0.1,
     seed: Seed = 0,
     device: Device = "auto",
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace an existing model in the folder.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing model in the folder.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -196,8 +185,7 @@ def _keywords(
         str | None, typer.Option("--text", "-t", metavar="FILE|-", help="One sentence per line.")
     ] = None,
     embeddings: Annotated[
-        str | None,
-        typer.Option(metavar="FILE.npy|-", help="Embeddings (n, d), one row per sentence."),
+        str | None, typer.Option(metavar="FILE.npy|-", help="Embeddings (n, d), one row per sentence.")
     ] = None,
     top_k: TopK = 10,
     bias: Annotated[
@@ -207,9 +195,7 @@ def _keywords(
             help="With bias the most likely words; without, words that are specific to the sentence.",
         ),
     ] = True,
-    scores: Annotated[
-        bool, typer.Option("--scores", help="Print the score of each word, in nats.")
-    ] = False,
+    scores: Annotated[bool, typer.Option("--scores", help="Print the score of each word, in nats.")] = False,
     as_json: Json = False,
     encoder: Encoder = None,
     encoder_option: EncoderOptionPairs = None,
@@ -232,10 +218,8 @@ def _keywords(
     """
     if (text is None) == (embeddings is None):
         raise typer.BadParameter("pass either --text or --embeddings.")
-    encoder_options = (
-        parse_encoder_options(  # quiet, since the command has a progress bar of its own
-            encoder, encoder_option, cache, embeddings is not None, device, quiet=True
-        )
+    encoder_options = parse_encoder_options(  # quiet, since the command has a progress bar of its own
+        encoder, encoder_option, cache, embeddings is not None, device, quiet=True
     )
     silence_progress(quiet)
     from flip_sklearn.cli import commands
@@ -259,15 +243,11 @@ def _evaluate(
     model: Model,
     text: Annotated[
         str,
-        typer.Option(
-            "--text", "-t", metavar="FILE|-", help="Sentences that the model was not trained on."
-        ),
+        typer.Option("--text", "-t", metavar="FILE|-", help="Sentences that the model was not trained on."),
     ],
     embeddings: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE.npy", help="Embeddings (n, d) of the lines, instead of encoding."
-        ),
+        typer.Option(metavar="FILE.npy", help="Embeddings (n, d) of the lines, instead of encoding."),
     ] = None,
     entities: Entities = None,
     top_k: TopK = 10,
@@ -332,8 +312,7 @@ def _report(
     entities: Entities = None,
     title: Annotated[str | None, typer.Option(help="The title of the page.")] = None,
     ranks: Annotated[
-        bool,
-        typer.Option("--ranks/--no-ranks", help="Accuracy for several ranks, one fit for each."),
+        bool, typer.Option("--ranks/--no-ranks", help="Accuracy for several ranks, one fit for each.")
     ] = True,
     seed: Seed = 0,
     device: Device = "auto",
@@ -351,9 +330,7 @@ def _report(
     texts = parse_named_files(text, "--text")
     views = parse_named_files(embeddings or [], "--embeddings")
     check_standard_input(*texts.values(), *views.values(), entities)
-    encoder_options = parse_encoder_options(
-        encoder, encoder_option, cache, bool(views), device, quiet
-    )
+    encoder_options = parse_encoder_options(encoder, encoder_option, cache, bool(views), device, quiet)
     options = ReportOptions(entities, title, ranks, seed, verbose=not quiet)
     silence_progress(quiet)
     from flip_sklearn.cli import commands

@@ -17,13 +17,7 @@ from flip_sklearn import metrics
 from flip_sklearn.bulk import KeywordMapper
 from flip_sklearn.cli import files
 from flip_sklearn.cli.encoding import EncodingConfig, describe_model
-from flip_sklearn.cli.options import (
-    EncoderOptions,
-    FitOptions,
-    InputFiles,
-    ModelSource,
-    ReportOptions,
-)
+from flip_sklearn.cli.options import EncoderOptions, FitOptions, InputFiles, ModelSource, ReportOptions
 from flip_sklearn.cli.output import Figures, FitSummary, Metric
 from flip_sklearn.encoders import SentenceEncoder
 from flip_sklearn.extractor import FLiPExtractor
@@ -174,9 +168,7 @@ def fit(
     return summary, flip.interrupted_
 
 
-def _fit_vectorizer(
-    texts: Sequence[str], train: np.ndarray, options: FitOptions
-) -> ConceptVectorizer:
+def _fit_vectorizer(texts: Sequence[str], train: np.ndarray, options: FitOptions) -> ConceptVectorizer:
     vectorizer = default_vectorizer(
         texts,
         len(train),

@@ -25,11 +25,7 @@ ENCODER_PARAMETERS = (
     *("model", "backend", "normalize", "truncate_dim"),
     *("prompt_name", "language", "revision"),
 )
-TOKEN_PATTERNS = (
-    "latin",
-    "indic",
-    "whitespace",
-)  # a regular expression from a file may be too slow
+TOKEN_PATTERNS = ("latin", "indic", "whitespace")  # a regular expression from a file may be too slow
 VECTORIZER_PARAMETERS = ("token_pattern", "lowercase", "strip_punctuation", "strip_accents")
 
 
@@ -45,9 +41,7 @@ class EncodingConfig:
     encoder_is_local: bool = False
 
     @classmethod
-    def from_fit(
-        cls, encoder: SentenceEncoder | None, vectorizer: ConceptVectorizer
-    ) -> EncodingConfig:
+    def from_fit(cls, encoder: SentenceEncoder | None, vectorizer: ConceptVectorizer) -> EncodingConfig:
         """Return the parameters that were used in training."""
         words = {name: getattr(vectorizer, name) for name in VECTORIZER_PARAMETERS}
         if encoder is None:
@@ -69,9 +63,7 @@ class EncodingConfig:
                 raise ValueError("not a small file")
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["version"] != _VERSION:
-                raise ValueError(
-                    f"version {content['version']!r:.20}; this package reads version {_VERSION}"
-                )
+                raise ValueError(f"version {content['version']!r:.20}; this package reads version {_VERSION}")
             if content["of"] != _config_digest(folder):
                 return cls(None, {})
             return cls._from_content(content)

@@ -26,9 +26,7 @@ def open_file(path: str) -> Iterator[BinaryIO]:
     """Open a file, or standard input for "-"; raise ValueError if it does not exist."""
     if path == STANDARD_INPUT:
         if sys.stdin is None:
-            raise ValueError(
-                "standard input is closed; pipe something in, or name a file in place of -."
-            )
+            raise ValueError("standard input is closed; pipe something in, or name a file in place of -.")
         yield sys.stdin.buffer
         return
     if not Path(path).exists() or Path(path).is_dir():
@@ -76,9 +74,7 @@ def open_embeddings(path: str) -> np.ndarray:
     if path == STANDARD_INPUT or (Path(path).exists() and not Path(path).is_file()):
         blocks = list(read_embedding_blocks(path))
         if not blocks:
-            raise ValueError(
-                f"{_describe(path)} has no rows; pass embeddings of at least one sentence."
-            )
+            raise ValueError(f"{_describe(path)} has no rows; pass embeddings of at least one sentence.")
         return np.concatenate(blocks)
     with open_file(path) as file:
         (n_rows, _), _ = _read_header(file, path)
@@ -87,9 +83,7 @@ def open_embeddings(path: str) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
     except (ValueError, OSError) as error:
-        raise ValueError(
-            f"{path!r} cannot be read ({error}); write it again with numpy.save."
-        ) from None
+        raise ValueError(f"{path!r} cannot be read ({error}); write it again with numpy.save.") from None
 
 
 def read_embedding_blocks(path: str) -> Iterator[np.ndarray]:

@@ -66,20 +66,15 @@ Model = Annotated[
     ),
 ]
 Subfolder = Annotated[
-    str | None,
-    typer.Option("--subfolder", metavar="PATH", help="Folder of the model inside --model."),
+    str | None, typer.Option("--subfolder", metavar="PATH", help="Folder of the model inside --model.")
 ]
 Revision = Annotated[
     str | None,
-    typer.Option(
-        "--revision", metavar="REV", help="Branch, tag or commit of the model on the hub."
-    ),
+    typer.Option("--revision", metavar="REV", help="Branch, tag or commit of the model on the hub."),
 ]
 Entities = Annotated[
     str | None,
-    typer.Option(
-        metavar="FILE.jsonl", help='Names in each line of text, such as ["New York"] or [].'
-    ),
+    typer.Option(metavar="FILE.jsonl", help='Names in each line of text, such as ["New York"] or [].'),
 ]
 TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, help="Words per line.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same result.")]

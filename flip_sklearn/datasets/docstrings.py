@@ -397,9 +397,7 @@ def load_docstrings(
     3
     """
     if max_sentences is not None:
-        max_sentences = check_integer(
-            "max_sentences", max_sentences, 1, or_else="None for all sentences"
-        )
+        max_sentences = check_integer("max_sentences", max_sentences, 1, or_else="None for all sentences")
     names = () if isinstance(packages, str) else tuple(packages)
     if not names or not all(str(name).isidentifier() for name in names):
         allowed = "a list of top-level names as in import, such as ('sklearn',)"

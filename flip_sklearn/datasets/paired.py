@@ -18,9 +18,7 @@ VIEWS = ("text", "speech")
 SPLITS = ("train", "dev", "test")
 
 _BLOCK_ELEMENTS = 2**22  # numbers of a file that are read at a time
-_TRANSCRIPT_TOKENIZER = Tokenizer(
-    lowercase=False, strip_punctuation=True, fold=None, split=str.split
-)
+_TRANSCRIPT_TOKENIZER = Tokenizer(lowercase=False, strip_punctuation=True, fold=None, split=str.split)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,9 +128,7 @@ def load_paired_embeddings(
     """
     check_choice("split", split, SPLITS)
     if not is_real(sim_threshold) or math.isnan(sim_threshold):
-        allowed = (
-            "a number, such as 0.0 (cosines are from -1 to 1), or -numpy.inf for all scored pairs"
-        )
+        allowed = "a number, such as 0.0 (cosines are from -1 to 1), or -numpy.inf for all scored pairs"
         raise refusal("sim_threshold", sim_threshold, allowed)
     if max_sentences is not None:
         max_sentences = check_integer("max_sentences", max_sentences, 1, or_else="None for all")
@@ -179,9 +175,7 @@ def _find_files(folder: Path, split: str) -> dict[str, Path]:
     names = {name: f"{split}_{name}_embs.npy" for name in VIEWS}
     names |= {"transcript": f"{split}_transcript.txt", "scores": f"{split}_sim_scores.npy"}
     if not folder.is_dir():
-        raise ValueError(
-            f"folder={str(folder)!r} is not a folder; pass the one with {names['text']}."
-        )
+        raise ValueError(f"folder={str(folder)!r} is not a folder; pass the one with {names['text']}.")
     missing = [name for name in names.values() if not (folder / name).is_file()]
     if missing:
         existing = sorted(path.name for path in folder.iterdir())
@@ -237,9 +231,7 @@ def _read_transcript(path: Path, n: int, rows: np.ndarray) -> list[str]:
         with open(path, encoding="utf-8") as file:
             lines = [line.strip() for line in file]
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not UTF-8 ({error}); convert it, for example with iconv."
-        ) from error
+        raise ValueError(f"{path} is not UTF-8 ({error}); convert it, for example with iconv.") from error
     n_lines = len(lines)
     while len(lines) > n and not lines[-1]:
         lines.pop()

@@ -161,22 +161,16 @@ def compute_alignment(
     sentences = models.sentences
     names, truth = sentences.names, counts[sentences.split.test]
     hits = {}
-    for trained_on in tqdm(
-        names, desc="view alignment", unit="fit", delay=2, disable=not settings.verbose
-    ):
+    for trained_on in tqdm(names, desc="view alignment", unit="fit", delay=2, disable=not settings.verbose):
         fitted = models.fit(estimator, (trained_on,), counts)
         for read_from in names:
-            hits[trained_on, read_from] = evaluation.find_words(
-                fitted, sentences.test(read_from), truth
-            )
+            hits[trained_on, read_from] = evaluation.find_words(fitted, sentences.test(read_from), truth)
     pairs = [(i, j) for i in names for j in names]
     baseline = evaluation.baseline_accuracy(sentences, counts)
     per_row = [evaluation.row_accuracy(hits[pair], truth) for pair in pairs]
     per_row += [jaccard_per_row(hits[i, i], hits[i, j]) for i, j in pairs]
     per_row += [jaccard_per_row(hits[j, j], hits[i, j]) for i, j in pairs]
-    bootstrap = evaluation.resample(
-        np.column_stack([*per_row, baseline]), sentences.test_groups, settings
-    )
+    bootstrap = evaluation.resample(np.column_stack([*per_row, baseline]), sentences.test_groups, settings)
     v = len(names)
     column = np.arange(v * v).reshape(v, v)
     own_view = np.repeat(np.diag(column), v).reshape(v, v)

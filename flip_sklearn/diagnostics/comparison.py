@@ -226,9 +226,7 @@ class ExtractorComparison:
         return data_frame(labels | accuracy_columns(self.accuracy, self.difference))
 
     def __repr__(self) -> str:
-        return (
-            f"ExtractorComparison({matrix_text(self.extractors, self.views, self.accuracy.value)})"
-        )
+        return f"ExtractorComparison({matrix_text(self.extractors, self.views, self.accuracy.value)})"
 
 
 def compare_extractors(
@@ -293,10 +291,7 @@ def compare_extractors(
 
 
 def compute_extractors(
-    models: FittedModels,
-    estimators: Mapping[str, Any],
-    counts: sp.csr_array,
-    settings: EvaluationSettings,
+    models: FittedModels, estimators: Mapping[str, Any], counts: sp.csr_array, settings: EvaluationSettings
 ) -> ExtractorComparison:
     """Compute :func:`compare_extractors` from checked inputs."""
     sentences = models.sentences
@@ -316,11 +311,7 @@ def compute_extractors(
 
 
 def _accuracy_per_row(
-    models: FittedModels,
-    estimators: Mapping[str, Any],
-    counts: sp.csr_array,
-    description: str,
-    verbose: int,
+    models: FittedModels, estimators: Mapping[str, Any], counts: sp.csr_array, description: str, verbose: int
 ) -> np.ndarray:
     """Accuracy of each test sentence (n, (m + 1) v): estimator by estimator, then the baseline."""
     sentences = models.sentences
@@ -344,9 +335,7 @@ def _check_dictionary(dictionary: Any, extractors: Any, shape: tuple[int, int]) 
             f"for each of the {shape[0]} columns of Y."
         )
     if extractors is not None:
-        raise ValueError(
-            "pass extractors or a dictionary; SpLiCEExtractor(dictionary) may be among them."
-        )
+        raise ValueError("pass extractors or a dictionary; SpLiCEExtractor(dictionary) may be among them.")
 
 
 def _check_extractors(extractors: Any, dictionary: Any, seed: int) -> dict[str, Any]:

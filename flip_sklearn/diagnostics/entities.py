@@ -186,9 +186,7 @@ def entity_recall_curve(
                 keywords = model.vocabulary_[columns].tolist()
                 curves.append(entity_curve(names, keywords, sorted_ks))
     metrics = ("recall_strict", "recall_partial", "precision")
-    per_row = [
-        getattr(point, metric).per_row for metric in metrics for curve in curves for point in curve
-    ]
+    per_row = [getattr(point, metric).per_row for metric in metrics for curve in curves for point in curve]
     bootstrap = resample(np.column_stack(per_row), np.arange(len(names)), settings)
     column = np.arange(len(per_row)).reshape(3, 2, len(views), len(sorted_ks))
     return EntityRecallCurve(
@@ -247,9 +245,7 @@ def _check_entities(entities: Any, n: int) -> list[Any]:
             f"entities has {n_rows} rows, X has {n}; pass one list of names per sentence, [] for none."
         )
     if not any(map(len, entities)):
-        raise ValueError(
-            f"none of the {n} sentences has a name in entities; recall needs at least one name."
-        )
+        raise ValueError(f"none of the {n} sentences has a name in entities; recall needs at least one name.")
     return list(entities)
 
 
@@ -262,9 +258,7 @@ def _trained_words(model: FLiPExtractor) -> np.ndarray:
 def _reachable_names(model: FLiPExtractor, names: list[list[str]]) -> tuple[float, int]:
     """Strict recall with all words of the training text, and the number of names with other words."""
     words = {word.casefold() for word in _trained_words(model)}
-    reachable = [
-        [name for name in row if words.issuperset(name.casefold().split())] for row in names
-    ]
+    reachable = [[name for name in row if words.issuperset(name.casefold().split())] for row in names]
     reachable_words = [" ".join(row).split() for row in reachable]
     recall = entity_curve(names, reachable_words, [None])[0].recall_strict
     return recall.value, sum(map(len, names)) - sum(map(len, reachable))

@@ -171,9 +171,7 @@ def erase_words(model: FLiPExtractor, X: Any, words: Any) -> ErasedWords:
         after[rows] = (y - mean) @ directions.T
         distance[rows] = np.linalg.norm(y - x, axis=1)
         with np.errstate(invalid="ignore"):
-            cosine[rows] = (x * y).sum(axis=1) / (
-                np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
-            )
+            cosine[rows] = (x * y).sum(axis=1) / (np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1))
     return ErasedWords(
         X=erased,
         words=names,

@@ -70,9 +70,7 @@ def _is_equal(first: Any, second: Any) -> bool:
     return type(first) is type(second) and comparable and bool(first == second)
 
 
-def fit_on_views(
-    estimator: Any, sentences: Sentences, views: tuple[str, ...], counts: sp.csr_array
-) -> Any:
+def fit_on_views(estimator: Any, sentences: Sentences, views: tuple[str, ...], counts: sp.csr_array) -> Any:
     """Fit a clone of the estimator to the training sentences of one view, or of several, stacked."""
     train_counts = sp.csr_array(counts[sentences.split.train])
     if len(views) == 1:
@@ -82,9 +80,7 @@ def fit_on_views(
     stacked = stack_views(train_views, train_counts, groups=groups)
     # With groups, early stopping holds out all views of a sentence, so that none of them is trained on.
     fit_parameters = {"sample_weight": stacked.sample_weight, "groups": stacked.groups}
-    accepted = {
-        name: value for name, value in fit_parameters.items() if has_fit_parameter(estimator, name)
-    }
+    accepted = {name: value for name, value in fit_parameters.items() if has_fit_parameter(estimator, name)}
     return clone(estimator).fit(stacked.X, stacked.Y, **accepted)
 
 

@@ -12,8 +12,7 @@ def grid(**axes: Any) -> dict[str, np.ndarray]:
     labels = [_as_column(axis) for axis in axes.values()]
     positions = np.meshgrid(*[np.arange(len(axis)) for axis in labels], indexing="ij")
     return {
-        name: axis[position.ravel()]
-        for name, axis, position in zip(axes, labels, positions, strict=True)
+        name: axis[position.ravel()] for name, axis, position in zip(axes, labels, positions, strict=True)
     }
 
 

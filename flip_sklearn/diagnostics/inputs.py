@@ -82,9 +82,7 @@ def as_seed(random_state: Any) -> int:
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
 
 
-def check_settings(
-    n_bootstrap: Any, confidence: Any, random_state: Any, verbose: int
-) -> EvaluationSettings:
+def check_settings(n_bootstrap: Any, confidence: Any, random_state: Any, verbose: int) -> EvaluationSettings:
     """Check the settings that all diagnoses of sentences share."""
     n_bootstrap, confidence = check_resampling(n_bootstrap, confidence)
     return EvaluationSettings(n_bootstrap, confidence, as_seed(random_state), verbose)
@@ -114,9 +112,7 @@ def check_sentences(views: Any, split: Any, seed: int, min_views: int = 1) -> Se
     if split is None:
         split = split_sentences(arrays, random_state=seed)
     if not isinstance(split, SentenceSplit):
-        raise ValueError(
-            f"split is a {type(split).__name__}; pass the result of split_sentences, or None."
-        )
+        raise ValueError(f"split is a {type(split).__name__}; pass the result of split_sentences, or None.")
     if len(split.groups) != n:
         raise ValueError(f"split is of {len(split.groups)} sentences; the views have {n}.")
     return Sentences(arrays, split)
@@ -144,9 +140,7 @@ def check_estimator(estimator: Any, seed: int) -> Any:
     """A clone of the estimator, ``FLiPExtractor()`` when None, with ``seed`` unless it has a seed."""
     model = FLiPExtractor() if estimator is None else estimator
     if not hasattr(model, "fit") or not hasattr(model, "get_params"):
-        raise ValueError(
-            f"estimator is {model!r}; pass an estimator with fit, such as FLiPExtractor()."
-        )
+        raise ValueError(f"estimator is {model!r}; pass an estimator with fit, such as FLiPExtractor().")
     model = clone(model)
     if model.get_params(deep=False).get("random_state", 0) is None:
         model.set_params(random_state=seed)
@@ -195,9 +189,7 @@ def check_words(model: FLiPExtractor, words: Any) -> tuple[tuple[str, ...], np.n
     word_list = list(word_list)
     for word in word_list:
         if not isinstance(word, str):
-            raise ValueError(
-                f"words has {word!r}, which is not a str; pass words of model.vocabulary_."
-            )
+            raise ValueError(f"words has {word!r}, which is not a str; pass words of model.vocabulary_.")
     names = tuple(map(str, dict.fromkeys(word_list)))
     if not names:
         raise ValueError(f"words={words!r} is empty; pass at least one word of the vocabulary.")

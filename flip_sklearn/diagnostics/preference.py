@@ -80,9 +80,7 @@ class VocabularyPreference:
         return data_frame(labels | accuracy_columns(self.accuracy, self.difference))
 
     def __repr__(self) -> str:
-        return (
-            f"VocabularyPreference({matrix_text(self.languages, self.views, self.accuracy.value)})"
-        )
+        return f"VocabularyPreference({matrix_text(self.languages, self.views, self.accuracy.value)})"
 
 
 def vocabulary_preference(
@@ -146,9 +144,7 @@ def vocabulary_preference(
     sentences = inputs.check_sentences(views, split, settings.seed)
     counts = _check_vocabularies(vocabularies, sentences)
     model = inputs.check_estimator(estimator, settings.seed)
-    return compute_preference(
-        FittedModels(sentences), dict.fromkeys(counts, model), counts, settings
-    )
+    return compute_preference(FittedModels(sentences), dict.fromkeys(counts, model), counts, settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,9 +273,7 @@ def _compute_encoders(
     views, languages = sentences.names, tuple(counts)
     accuracies = _accuracy_per_row(models, estimators, counts, settings.verbose)
     baselines = [evaluation.baseline_accuracy(sentences, Y) for Y in counts.values()]
-    bootstrap = evaluation.resample(
-        np.column_stack(accuracies + baselines), sentences.test_groups, settings
-    )
+    bootstrap = evaluation.resample(np.column_stack(accuracies + baselines), sentences.test_groups, settings)
     column = np.arange(len(accuracies)).reshape(len(models), len(languages), len(views))
     reference = tuple(language if language in views else views[0] for language in languages)
     reference_view = [views.index(view) for view in reference]
@@ -291,9 +285,7 @@ def _compute_encoders(
             views=views,
             reference=reference,
             accuracy=bootstrap.means(columns),
-            difference=bootstrap.differences(
-                columns, np.broadcast_to(reference_columns, columns.shape)
-            ),
+            difference=bootstrap.differences(columns, np.broadcast_to(reference_columns, columns.shape)),
             baseline=bootstrap.means(len(accuracies) + np.arange(len(languages))),
             n_train=len(sentences.split.train),
             n_test=len(sentences.split.test),

@@ -207,9 +207,7 @@ def _one_row(model: FLiPExtractor, x: Any, name: str) -> np.ndarray:
         x = x.reshape(1, -1)
     rows = scoring.fitted_input(model, x)
     if len(rows) != 1:
-        raise ValueError(
-            f"{name} has {len(rows)} rows; pass one embedding, of shape (d,) or (1, d)."
-        )
+        raise ValueError(f"{name} has {len(rows)} rows; pass one embedding, of shape (d,) or (1, d).")
     row: np.ndarray = rows[0].astype(np.float64)
     if not row.any():
         raise ValueError(f"{name} is zero, so it has no cosine; pass an embedding other than zero.")
@@ -235,9 +233,9 @@ def _strengths(patterns: np.ndarray, target: np.ndarray, threshold: float) -> np
     if best <= 0:
         return strengths
     scaled = (target / best).astype(patterns.dtype)[None]
-    selected = nonnegative_lasso(
-        as_shared_tensor(patterns), as_shared_tensor(scaled), 2 * threshold
-    ).indices[0]
+    selected = nonnegative_lasso(as_shared_tensor(patterns), as_shared_tensor(scaled), 2 * threshold).indices[
+        0
+    ]
     columns = np.sort(selected[selected >= 0].numpy())
     if not len(columns):
         return strengths

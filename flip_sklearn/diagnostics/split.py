@@ -127,18 +127,14 @@ def merge_groups(groupings: list[Any], n: int) -> np.ndarray:
             continue
         labels = np.asarray(labels)
         if labels.shape != (n,):
-            raise ValueError(
-                f"groups has shape {labels.shape}; pass one group per sentence, ({n},)."
-            )
+            raise ValueError(f"groups has shape {labels.shape}; pass one group per sentence, ({n},).")
         # Link each row to the first row with its label.
         _, start, inverse = np.unique(labels, return_index=True, return_inverse=True)
         first_rows.append(start[inverse])
     if not first_rows:
         return np.arange(n)
     rows = np.tile(np.arange(n), len(first_rows))
-    links = sp.coo_array(
-        (np.ones(len(rows), dtype=bool), (rows, np.concatenate(first_rows))), (n, n)
-    )
+    links = sp.coo_array((np.ones(len(rows), dtype=bool), (rows, np.concatenate(first_rows))), (n, n))
     return np.asarray(connected_components(links, directed=False)[1])
 
 

@@ -91,9 +91,7 @@ class VectorCache:
                 else:
                     damaged += 1
         if damaged:
-            logger.warning(
-                "%d vectors in %s are damaged and are encoded again.", damaged, self.path
-            )
+            logger.warning("%d vectors in %s are damaged and are encoded again.", damaged, self.path)
 
     def put(self, keys: Sequence[bytes], vectors: np.ndarray) -> None:
         """Store the vectors of a batch, all of them or none."""
@@ -102,9 +100,7 @@ class VectorCache:
         with self._explain_errors():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
-                self._connection.executemany(
-                    "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows
-                )
+                self._connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
                 self._connection.execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:

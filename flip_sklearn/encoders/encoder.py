@@ -20,14 +20,7 @@ from flip_sklearn.encoders.batching import encode
 from flip_sklearn.encoders.gemini import MAX_BATCH_SIZE, Gemini
 from flip_sklearn.encoders.sentence_transformers import SentenceTransformers
 from flip_sklearn.encoders.sonar import SonarSpeech, SonarText
-from flip_sklearn.parameters import (
-    check_bool,
-    check_choice,
-    check_folder,
-    check_integer,
-    refusal,
-    short_repr,
-)
+from flip_sklearn.parameters import check_bool, check_choice, check_folder, check_integer, refusal, short_repr
 
 __all__ = ["SentenceEncoder"]
 
@@ -208,9 +201,7 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
         cache = None if self.cache_dir is None else Path(self.cache_dir).expanduser()
         if batch_size is None:
             batch_size = loaded.backend.batch_size
-        vectors = encode(
-            texts, loaded.backend, batch_size, cache, self.truncate_dim, bool(self.verbose)
-        )
+        vectors = encode(texts, loaded.backend, batch_size, cache, self.truncate_dim, bool(self.verbose))
         if self.truncate_dim is not None:
             vectors = np.ascontiguousarray(vectors[:, : self.truncate_dim])
         if self.normalize:
@@ -317,9 +308,7 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
             raise refusal("device", self.device, "'auto', or a device of torch such as 'cuda:0'")
         check_folder("cache_dir", self.cache_dir)
         # The value is not repeated, since it may be a key that was passed by mistake.
-        is_name = isinstance(self.api_key_env, str) and re.fullmatch(
-            "[A-Z_][A-Z0-9_]*", self.api_key_env
-        )
+        is_name = isinstance(self.api_key_env, str) and re.fullmatch("[A-Z_][A-Z0-9_]*", self.api_key_env)
         if not is_name:
             raise ValueError(
                 "api_key_env must be the name of an environment variable in capitals, such as "
@@ -357,11 +346,7 @@ def _find_backend(model: str) -> str:
         model_type = json.loads(config.read_text(encoding="utf8")).get("model_type")
         return "sonar" if model_type == "m2m_100" else "sentence-transformers"
     name = model.rsplit("/", 1)[-1].lower()
-    for prefix, backend in (
-        ("gemini", "gemini"),
-        ("sonar_speech", "sonar-speech"),
-        ("sonar", "sonar"),
-    ):
+    for prefix, backend in (("gemini", "gemini"), ("sonar_speech", "sonar-speech"), ("sonar", "sonar")):
         if name.startswith(prefix):
             return backend
     return "sentence-transformers"

@@ -44,12 +44,7 @@ class Gemini(EncoderBackend):
     batch_size = MAX_BATCH_SIZE
 
     def __init__(
-        self,
-        model: str,
-        revision: str | None,
-        dimensions: int,
-        task_type: str | None,
-        api_key_env: str,
+        self, model: str, revision: str | None, dimensions: int, task_type: str | None, api_key_env: str
     ) -> None:
         self.model = model
         self.revision = revision
@@ -77,15 +72,11 @@ class Gemini(EncoderBackend):
     @contextmanager
     def session(self) -> Iterator[Encode]:
         """Open a client for a series of batches; the key is not kept for longer."""
-        require(
-            "tenacity", "The gemini backend", _INSTALL
-        )  # first, because the client imports it too
+        require("tenacity", "The gemini backend", _INSTALL)  # first, because the client imports it too
         genai = require("google.genai", "The gemini backend", _INSTALL)
         key = self._key()
         with _without_key_warning():
-            client = genai.Client(
-                api_key=key.text, vertexai=False, http_options={"timeout": _TIMEOUT}
-            )
+            client = genai.Client(api_key=key.text, vertexai=False, http_options={"timeout": _TIMEOUT})
         try:
             yield functools.partial(self._request, client, key)
         finally:
@@ -111,9 +102,7 @@ class Gemini(EncoderBackend):
         types = require("google.genai.types", "The gemini backend", _INSTALL)
         # One content per text: for some models the client makes one content of a list of str.
         contents = [types.Content(parts=[types.Part(text=text)]) for text in texts]
-        config = types.EmbedContentConfig(
-            output_dimensionality=self.dimensions, task_type=self.task_type
-        )
+        config = types.EmbedContentConfig(output_dimensionality=self.dimensions, task_type=self.task_type)
         answer, failure = None, ""
         try:
             answer = _retrying(key)(

@@ -12,9 +12,7 @@ class SentenceTransformers(LocalModel):
 
     name = "sentence-transformers"
 
-    def __init__(
-        self, model: str, revision: str | None, device: str, prompt_name: str | None
-    ) -> None:
+    def __init__(self, model: str, revision: str | None, device: str, prompt_name: str | None) -> None:
         super().__init__(model, revision, device)
         self.prompt_name = prompt_name
 

@@ -36,9 +36,7 @@ class SonarText(LocalModel):
         # The port's tokenizer is a sentencepiece file, which transformers reads with the first two
         # packages. They are imported first, because transformers looks for them only once.
         for module in ("sentencepiece", "google.protobuf", "transformers"):
-            require(
-                module, "The sonar backend", "Install it with: pip install 'flip-sklearn[sonar]'"
-            )
+            require(module, "The sonar backend", "Install it with: pip install 'flip-sklearn[sonar]'")
         tokenizer = importlib.import_module("transformers").AutoTokenizer.from_pretrained(
             self.model,
             revision=self.revision,
@@ -87,9 +85,7 @@ class SonarText(LocalModel):
             split_special_tokens=True,  # "<s>" in a text is three characters, not a token
             return_tensors="pt",
         )
-        if not self._warned_about_length and any(
-            encoding.overflowing for encoding in batch.encodings
-        ):
+        if not self._warned_about_length and any(encoding.overflowing for encoding in batch.encodings):
             self._warned_about_length = True  # once per model, not once per batch
             logger.warning("SONAR: texts of more than %d tokens are truncated.", _MAX_TOKENS)
         with torch.inference_mode():

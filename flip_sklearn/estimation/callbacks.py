@@ -42,14 +42,10 @@ class PassCallbacks:
         if self._pass is None:
             return False
         return bool(
-            self._pass.call_on_fit_task_end(
-                **self._arguments, reconstruction_attributes=fitted_attributes
-            )
+            self._pass.call_on_fit_task_end(**self._arguments, reconstruction_attributes=fitted_attributes)
         )
 
     def done(self, fitted_attributes: Callable[[], dict[str, Any]]) -> None:
         """Report that the fit has ended."""
         if self._fit is not None:
-            self._fit.call_on_fit_task_end(
-                **self._arguments, reconstruction_attributes=fitted_attributes
-            )
+            self._fit.call_on_fit_task_end(**self._arguments, reconstruction_attributes=fitted_attributes)

@@ -25,13 +25,7 @@ from flip_sklearn.estimation.validation import (
     check_weights,
     resolve_rank,
 )
-from flip_sklearn.parameters import (
-    check_bool,
-    check_choice,
-    check_folder,
-    check_integer,
-    check_number,
-)
+from flip_sklearn.parameters import check_bool, check_choice, check_folder, check_integer, check_number
 
 # `early_stopping="auto"` holds rows out from this many rows with words on.
 EARLY_STOPPING_ROWS = 1000
@@ -88,13 +82,7 @@ class FitInputs:
 
 
 def prepare(
-    estimator: Any,
-    X: Any,
-    Y: Any,
-    sample_weight: Any = None,
-    groups: Any = None,
-    *,
-    streaming: bool = False,
+    estimator: Any, X: Any, Y: Any, sample_weight: Any = None, groups: Any = None, *, streaming: bool = False
 ) -> FitInputs:
     """Check the arguments of ``fit`` or, with ``streaming``, ``partial_fit``."""
     check_integer("top_k", estimator.top_k, 1)

@@ -59,12 +59,7 @@ def make_scorer(estimator: Any, use_bias: bool | None = None) -> Scorer:
 
 
 def top_words(
-    estimator: Any,
-    X: np.ndarray,
-    k: Any,
-    *,
-    use_bias: bool | None = None,
-    probabilities: bool = False,
+    estimator: Any, X: np.ndarray, k: Any, *, use_bias: bool | None = None, probabilities: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k best words of each row and their scores, best first; unseen words are never among them."""
     k = resolve_top_k(estimator, k)

@@ -33,10 +33,7 @@ def draw_validation_rows(data: FitData, fraction: float, seed: int) -> np.ndarra
 
 
 def make_datasets(
-    data: FitData,
-    trained_words: np.ndarray,
-    group: ProcessGroup,
-    validation_rows: np.ndarray | None = None,
+    data: FitData, trained_words: np.ndarray, group: ProcessGroup, validation_rows: np.ndarray | None = None
 ) -> tuple[CountDataset, CountDataset | None]:
     """Training and held-out rows; the columns of their counts are ``trained_words``.
 

@@ -26,9 +26,7 @@ from flip_sklearn.estimation.split import draw_validation_rows, make_datasets
 from flip_sklearn.parameters import warn_caller
 
 
-def fit(
-    estimator: Any, X: Any, Y: Any, sample_weight: Any = None, groups: Any = None
-) -> dict[str, Any]:
+def fit(estimator: Any, X: Any, Y: Any, sample_weight: Any = None, groups: Any = None) -> dict[str, Any]:
     """Run the solver and return the fitted attributes; the estimator itself is only read."""
     inputs = prepare(estimator, X, Y, sample_weight, groups)
     checkpoint = None
@@ -42,16 +40,9 @@ def fit(
         earlier = EarlierFit(_fitted_point(estimator, trained_words))
     validation_rows = None
     if inputs.options.stop_on is not None:
-        validation_rows = draw_validation_rows(
-            inputs.data, inputs.validation_fraction, inputs.options.seed
-        )
+        validation_rows = draw_validation_rows(inputs.data, inputs.validation_fraction, inputs.options.seed)
     solution, attributes = _train(
-        estimator,
-        inputs,
-        FitWords(trained_words, word_counts),
-        earlier,
-        validation_rows,
-        checkpoint,
+        estimator, inputs, FitWords(trained_words, word_counts), earlier, validation_rows, checkpoint
     )
     _warn_of_unfinished(solution, inputs.options.max_iter, has_checkpoint=checkpoint is not None)
     return attributes
@@ -107,9 +98,7 @@ def _train(
     def attributes(solution: Solution) -> dict[str, Any]:
         return fitted_attributes(inputs, solution, words, validation_rows)
 
-    callbacks = PassCallbacks(
-        estimator, data.X, data.counts, data.sample_weight, inputs.options.max_iter
-    )
+    callbacks = PassCallbacks(estimator, data.X, data.counts, data.sample_weight, inputs.options.max_iter)
     with progress_bar(inputs, len(train)) as bar:
 
         def after_pass(record: PassRecord, current_solution: Callable[[], Solution]) -> bool:
@@ -173,10 +162,7 @@ def _fitted_point(estimator: Any, trained_words: np.ndarray) -> InitialPoint:
 
 
 def fitted_attributes(
-    inputs: FitInputs,
-    solution: Solution,
-    words: FitWords,
-    validation_rows: np.ndarray | None,
+    inputs: FitInputs, solution: Solution, words: FitWords, validation_rows: np.ndarray | None
 ) -> dict[str, Any]:
     """Fitted attributes over the whole vocabulary."""
     n_words = len(inputs.data.vocabulary)

@@ -46,9 +46,7 @@ def check_embeddings(estimator: Any, X: Any, *, reset: bool) -> tuple[np.ndarray
             "are word counts, pass them as Y. (Sparse input is not supported.)"
         )
     if hasattr(X, "layout") and "strided" not in str(X.layout):
-        raise ValueError(
-            f"X is a sparse tensor ({X.layout}); embeddings are dense. Pass X.to_dense()."
-        )
+        raise ValueError(f"X is a sparse tensor ({X.layout}); embeddings are dense. Pass X.to_dense().")
     X = as_numpy(X)
     feature_info = copy.copy(estimator) if reset else estimator
     try:
@@ -85,9 +83,7 @@ def one_target(Y: Any, y: Any) -> Any:
     return y if Y is None else Y
 
 
-def check_counts(
-    Y: Any, n_rows: int, n_words: int | None = None
-) -> tuple[sp.csr_array, list[str] | None]:
+def check_counts(Y: Any, n_rows: int, n_words: int | None = None) -> tuple[sp.csr_array, list[str] | None]:
     """Y as canonical CSR float32 counts, and its column names if it has any.
 
     ``n_words`` is the number of columns that Y must have: the vocabulary of a fitted model.
@@ -107,9 +103,7 @@ def check_counts(
         try:
             array = np.asarray(Y)
         except ValueError as error:
-            raise ValueError(
-                "Y has rows of different lengths; pass word counts of shape (n, V)."
-            ) from error
+            raise ValueError("Y has rows of different lengths; pass word counts of shape (n, V).") from error
         if array.ndim == 1:
             array = array[:, None]
         if array.ndim != 2:
@@ -126,9 +120,7 @@ def check_counts(
                 ) from error
         counts = sp.csr_array(array)
     if counts.dtype.kind not in "buif":
-        raise ValueError(
-            f"Y holds values of type {counts.dtype}; pass word counts, which are real."
-        )
+        raise ValueError(f"Y holds values of type {counts.dtype}; pass word counts, which are real.")
     if counts.shape[0] != n_rows:
         raise ValueError(
             f"Found input variables with inconsistent numbers of samples: X has {n_rows} rows and Y "
@@ -174,9 +166,7 @@ def check_weights(sample_weight: Any, X: Any) -> np.ndarray:
     weights: np.ndarray = _check_sample_weight(sample_weight, X, dtype=np.float64)
     if (weights < 0).any():
         row = int(np.argmax(weights < 0))
-        raise ValueError(
-            f"sample_weight[{row}] = {weights[row]} is negative; weights must be >= 0."
-        )
+        raise ValueError(f"sample_weight[{row}] = {weights[row]} is negative; weights must be >= 0.")
     if not weights.any():
         raise ValueError("sample_weight is zero for every row; give at least one row weight > 0.")
     return weights
@@ -222,9 +212,7 @@ def check_vocabulary(vocabulary: Any, names: list[str] | None, n_words: int) -> 
         )
     if len(set(words)) != n_words:
         repeated = next(word for word, count in Counter(words).items() if count > 1)
-        raise ValueError(
-            f"{source} has {repeated!r} more than once; every column needs its own word."
-        )
+        raise ValueError(f"{source} has {repeated!r} more than once; every column needs its own word.")
     return np.array(words, dtype=object)
 
 

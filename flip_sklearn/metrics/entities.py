@@ -307,9 +307,7 @@ def _is_list_type(kind: type, is_ordered: bool) -> bool:
 
 
 def _not_a_string_error(rows: list[Any], argument: str, content: str) -> ValueError:
-    i, value = next(
-        (i, value) for i, row in enumerate(rows) for value in row if not isinstance(value, str)
-    )
+    i, value = next((i, value) for i, row in enumerate(rows) for value in row if not isinstance(value, str))
     return ValueError(
         f"row {i} of {argument} holds {_describe(value)}; each {content} is a string (for pairs of word "
         "and score, use return_scores=False)."
@@ -318,9 +316,7 @@ def _not_a_string_error(rows: list[Any], argument: str, content: str) -> ValueEr
 
 def _blank_name_error(names: list[Any]) -> ValueError:
     i, name = next((i, name) for i, row in enumerate(names) for name in row if not name.strip())
-    return ValueError(
-        f"row {i} of entities holds the name {name!r}, which has no words; leave it out."
-    )
+    return ValueError(f"row {i} of entities holds the name {name!r}, which has no words; leave it out.")
 
 
 def _describe(value: Any) -> str:

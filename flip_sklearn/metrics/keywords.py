@@ -87,9 +87,7 @@ def keyword_accuracy_scorer(estimator: Any, X: Any, Y: Any, sample_weight: Any =
     return float(RowMean.of(ranking.accuracy_per_row(words, top), sample_weight))
 
 
-def span_accuracy(
-    texts: Any, scores_or_topk: Any, vectorizer: Any, *, sample_weight: Any = None
-) -> RowMean:
+def span_accuracy(texts: Any, scores_or_topk: Any, vectorizer: Any, *, sample_weight: Any = None) -> RowMean:
     """Keyword accuracy with the words and spans that a vectorizer counts in the texts.
 
     With Y = vectorizer.transform(texts), S_n = {j : Y_nj > 0}, k_n = |S_n| and top_n the k_n best-scored
@@ -130,12 +128,8 @@ def span_accuracy(
     RowMean(0.5000 +- nan, n_rows=1, n_skipped=0)
     """
     if isinstance(texts, str):
-        raise ValueError(
-            f"texts is the string {texts[:40]!r}; pass a list of strings, one per row."
-        )
-    return keyword_accuracy(
-        vectorizer.transform(texts), scores_or_topk, sample_weight=sample_weight
-    )
+        raise ValueError(f"texts is the string {texts[:40]!r}; pass a list of strings, one per row.")
+    return keyword_accuracy(vectorizer.transform(texts), scores_or_topk, sample_weight=sample_weight)
 
 
 def hit_sets(Y: Any, scores_or_topk: Any) -> sp.csr_array:
@@ -229,12 +223,7 @@ class PrecisionRecall:
 
 
 def precision_recall(
-    Y: Any,
-    scores_or_topk: Any,
-    n: int = 10,
-    *,
-    n_reference: Any = None,
-    sample_weight: Any = None,
+    Y: Any, scores_or_topk: Any, n: int = 10, *, n_reference: Any = None, sample_weight: Any = None
 ) -> PrecisionRecall:
     """Precision, recall and F1 of the n best-scored words.
 
@@ -312,9 +301,7 @@ def _check_reference(n_reference: Any, n_words: np.ndarray) -> np.ndarray:
             f"row, {n_words.shape}."
         )
     # Comparisons with NaN are false.
-    is_allowed = (
-        (reference >= n_words) & (reference == np.round(reference)) & np.isfinite(reference)
-    )
+    is_allowed = (reference >= n_words) & (reference == np.round(reference)) & np.isfinite(reference)
     if not is_allowed.all():
         row = int(np.argmin(is_allowed))
         raise ValueError(

@@ -54,9 +54,7 @@ def counts_csr(Y: Any) -> sp.csr_array:
     else:
         array = np.asarray(Y)
         if array.ndim not in (1, 2) or array.dtype.kind not in "buif":
-            raise ValueError(
-                f"Y has {array.ndim} dimensions of type {array.dtype}; pass word counts (n, V)."
-            )
+            raise ValueError(f"Y has {array.ndim} dimensions of type {array.dtype}; pass word counts (n, V).")
         counts = sp.csr_array(array[:, None] if array.ndim == 1 else array)
     if (counts.data < 0).any():
         raise ValueError(f"Y holds the negative count {counts.data.min()}; counts are >= 0.")
@@ -94,8 +92,7 @@ def top_indices(scores_or_topk: Any, shape: tuple[int, int], n_top: int) -> np.n
         )
     if array.dtype.kind not in "buif":
         raise ValueError(
-            f"scores_or_topk holds values of type {array.dtype}; pass float scores or integer "
-            "word indices."
+            f"scores_or_topk holds values of type {array.dtype}; pass float scores or integer word indices."
         )
     if array.dtype.kind in "iu":
         return _check_indices(array, n_words, n_top)
@@ -194,9 +191,7 @@ def _check_indices(indices: np.ndarray, n_words: int, n_top: int) -> np.ndarray:
 
 def _rank_scores(scores: np.ndarray, n_words: int, n_top: int) -> np.ndarray:
     if scores.shape[1] != n_words:
-        raise ValueError(
-            f"scores have {scores.shape[1]} columns, Y has {n_words}; pass one score per word."
-        )
+        raise ValueError(f"scores have {scores.shape[1]} columns, Y has {n_words}; pass one score per word.")
     top = np.full((scores.shape[0], n_top), -1, dtype=np.int64)
     for rows in row_blocks(scores.shape[0], n_words):
         block = scores[rows[0] : rows[-1] + 1]
@@ -234,9 +229,7 @@ def _stable_top(scores: np.ndarray, n_top: int) -> np.ndarray:
 def _rank_sparse_scores(scores: Any, shape: tuple[int, int], n_top: int) -> np.ndarray:
     scores = sp.csr_array(scores)
     if scores.shape != shape:
-        raise ValueError(
-            f"sparse scores have shape {scores.shape}, Y has {shape}; they must agree."
-        )
+        raise ValueError(f"sparse scores have shape {scores.shape}, Y has {shape}; they must agree.")
     if not scores.has_canonical_format:
         scores = scores.copy()
         scores.sum_duplicates()

@@ -102,9 +102,7 @@ def check_weights(sample_weight: Any, n: int) -> np.ndarray:
         return np.ones(n)
     weights = np.asarray(sample_weight, dtype=float)
     if weights.shape != (n,):
-        raise ValueError(
-            f"sample_weight has shape {weights.shape}; pass one weight per row, ({n},)."
-        )
+        raise ValueError(f"sample_weight has shape {weights.shape}; pass one weight per row, ({n},).")
     if not np.isfinite(weights).all() or (weights < 0).any():
         raise ValueError("sample_weight must be finite and >= 0.")
     return weights

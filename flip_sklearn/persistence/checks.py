@@ -35,9 +35,7 @@ def check_metadata(metadata: Any) -> None:
         raise ValueError(f"its section {SECTION!r} lacks the digests of {', '.join(HASHED_FILES)}")
 
 
-def check_tensors(
-    stored: dict[str, tuple[str, tuple[int, ...]]],
-) -> tuple[dict[str, str], tuple[int, int]]:
+def check_tensors(stored: dict[str, tuple[str, tuple[int, ...]]]) -> tuple[dict[str, str], tuple[int, int]]:
     """Check formats and shapes of the tensors in model.safetensors.
 
     Returns the name in the file of each of E1, E2, b or E, b, and the sizes (V, d).
@@ -114,9 +112,7 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def read_extra_arrays(
-    path: Path, n_words: int, d: int, *, factorized: bool
-) -> dict[str, np.ndarray]:
+def read_extra_arrays(path: Path, n_words: int, d: int, *, factorized: bool) -> dict[str, np.ndarray]:
     """Read flip_sklearn.safetensors; shapes and formats are checked before anything is loaded."""
     expected: dict[str, tuple[int | None, ...]] = {
         "bias": (n_words,),
@@ -130,19 +126,15 @@ def read_extra_arrays(
     if "held_out" in stored:
         expected["held_out"] = (None,)  # of any length
     if set(stored) != set(expected):
-        raise ValueError(
-            f"it must hold {', '.join(sorted(expected))}, not {short_repr(sorted(stored))}"
-        )
+        raise ValueError(f"it must hold {', '.join(sorted(expected))}, not {short_repr(sorted(stored))}")
     for name, expected_shape in expected.items():
         tensor_format, shape = stored[name]
         formats = ("I64",) if name == "held_out" else ("F32", "F64")
         same_shape = len(shape) == len(expected_shape) and all(
-            expected_size in (None, size)
-            for size, expected_size in zip(shape, expected_shape, strict=True)
+            expected_size in (None, size) for size, expected_size in zip(shape, expected_shape, strict=True)
         )
         if tensor_format not in formats or not same_shape:
             raise ValueError(
-                f"{name} is {tensor_format} {shape}; it must be {' or '.join(formats)} "
-                f"{expected_shape}"
+                f"{name} is {tensor_format} {shape}; it must be {' or '.join(formats)} {expected_shape}"
             )
     return read_arrays(path, stored)

@@ -92,9 +92,7 @@ def _read_files(folder: Path) -> ModelFiles:
     extra_arrays: dict[str, np.ndarray] = {}
     if metadata is not None:
         with _errors_name(folder / EXTRA_FILE):
-            extra_arrays = read_extra_arrays(
-                folder / EXTRA_FILE, n_words, d, factorized="E1" in names
-            )
+            extra_arrays = read_extra_arrays(folder / EXTRA_FILE, n_words, d, factorized="E1" in names)
         names.pop("E", None)  # the product of two of the extra arrays
     with _errors_name(folder / MODEL_FILE):
         arrays = read_arrays(folder / MODEL_FILE, names.values())
@@ -190,10 +188,7 @@ def _refuse_file(folder: Path, name: str) -> None:
 def compute_digest(path: Path) -> dict[str, Any]:
     """Return size and SHA-256 of a file, as config.json holds them."""
     with open(path, "rb") as file:
-        return {
-            "bytes": path.stat().st_size,
-            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-        }
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 # ---------------------------------------------------------------------- writing

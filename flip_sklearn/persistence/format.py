@@ -37,9 +37,7 @@ def max_vocabulary_bytes(n_words: int) -> int:
 class ModelFiles:
     """The content of a stored model."""
 
-    tensors: dict[
-        str, np.ndarray
-    ]  # of model.safetensors; without E if its factors are extra arrays
+    tensors: dict[str, np.ndarray]  # of model.safetensors; without E if its factors are extra arrays
     words: list[str]  # in the order of the rows
     metadata: dict[str, Any] | None  # section of config.json; None for a model of other code
     extra_arrays: dict[str, np.ndarray]  # of flip_sklearn.safetensors

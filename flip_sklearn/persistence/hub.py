@@ -17,9 +17,7 @@ DOWNLOADED_FILES = (*MODEL_FILES, ENCODING_FILE)
 REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
-def locate(
-    folder_or_id: Any, subfolder: Any = None, revision: str | None = None, token: Any = None
-) -> Path:
+def locate(folder_or_id: Any, subfolder: Any = None, revision: str | None = None, token: Any = None) -> Path:
     """Return the local folder of a model, after a download into the client's cache if it is on the hub.
 
     Raises
@@ -112,9 +110,7 @@ def _download(repo_id: str, subpath: PurePosixPath, revision: str | None, token:
     # A subfolder may have characters of patterns, such as *, in its name.
     patterns = [glob.escape(str(subpath / name)) for name in DOWNLOADED_FILES]
     with _hub_errors(repo_id, "read"):
-        return Path(
-            hub.snapshot_download(repo_id, revision=revision, token=token, allow_patterns=patterns)
-        )
+        return Path(hub.snapshot_download(repo_id, revision=revision, token=token, allow_patterns=patterns))
 
 
 def upload(

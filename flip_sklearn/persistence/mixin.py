@@ -191,19 +191,13 @@ class PretrainedMixin:
         card = model_card(self, source, **info)
         with tempfile.TemporaryDirectory() as folder:
             write_model(self, Path(folder), card, info)
-            return upload(
-                Path(folder), repo_id, subpath, revision=revision, token=token, private=private
-            )
+            return upload(Path(folder), repo_id, subpath, revision=revision, token=token, private=private)
 
     def _merge_info(
         self, trained_on: str | None, encoder: str | None, license: str | None
     ) -> dict[str, str | None]:
         """Return the arguments, or the values of a loaded model where they are None."""
-        info: dict[str, str | None] = {
-            "encoder": encoder,
-            "trained_on": trained_on,
-            "license": license,
-        }
+        info: dict[str, str | None] = {"encoder": encoder, "trained_on": trained_on, "license": license}
         for name, loaded in getattr(self, "pretrained_info_", {}).items():
             if info[name] is None:
                 info[name] = loaded

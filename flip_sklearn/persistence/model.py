@@ -165,9 +165,7 @@ def read_model(cls: Any, folder: Path) -> Any:
     return model
 
 
-def _from_own_format(
-    cls: Any, files: ModelFiles, metadata: dict[str, Any]
-) -> tuple[Any, dict[str, Any]]:
+def _from_own_format(cls: Any, files: ModelFiles, metadata: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Return the estimator and its fitted attributes as they were stored."""
     words = files.words if metadata["vocabulary_given"] is True else None
     model = cls(vocabulary=words, **_read_settings(cls, metadata))

@@ -70,8 +70,7 @@ def read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write a safetensors file and wait until it is on the disk."""
     tensors = {
-        name: torch.from_numpy(np.require(array, requirements=["C", "W"]))
-        for name, array in arrays.items()
+        name: torch.from_numpy(np.require(array, requirements=["C", "W"])) for name, array in arrays.items()
     }
     try:
         save_file(tensors, path, metadata={"format": "pt"})

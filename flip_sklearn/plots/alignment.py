@@ -71,9 +71,7 @@ class AlignmentDisplay:
         shape = (len(self.rows), len(self.columns))
         if difference is None:
             difference = np.full(shape, np.nan)
-        self.accuracy, self.difference = style.check_shapes(
-            shape, accuracy=accuracy, difference=difference
-        )
+        self.accuracy, self.difference = style.check_shapes(shape, accuracy=accuracy, difference=difference)
         self.significant = style.check_flags(shape, significant=significant)
         self.row_label = row_label
         self.column_label = column_label
@@ -134,14 +132,7 @@ class AlignmentDisplay:
 
     @classmethod
     def from_estimator(
-        cls,
-        estimator: Any,
-        views: Any,
-        Y: Any,
-        *,
-        ax: Any = None,
-        name: str | None = None,
-        **options: Any,
+        cls, estimator: Any, views: Any, Y: Any, *, ax: Any = None, name: str | None = None, **options: Any
     ) -> AlignmentDisplay:
         """Train a model on each view, evaluate it on every view, and draw the result.
 
@@ -165,9 +156,7 @@ class AlignmentDisplay:
         AlignmentDisplay
             The display, drawn.
         """
-        return cls.from_result(
-            view_alignment(views, Y, estimator=estimator, **options), ax=ax, name=name
-        )
+        return cls.from_result(view_alignment(views, Y, estimator=estimator, **options), ax=ax, name=name)
 
     def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> AlignmentDisplay:
         """Draw the stored arrays.
@@ -230,9 +219,7 @@ class AlignmentDisplay:
         ax.set_yticks(range(n_rows), style.wrap_labels(self.rows, 30, lines=2), fontsize=9)
         label = self.column_label
         if np.isfinite(self.difference).any():
-            label += (
-                f"\nsecond line: difference to {self.note}, in points;\n* the interval excludes 0"
-            )
+            label += f"\nsecond line: difference to {self.note}, in points;\n* the interval excludes 0"
         ax.set_xlabel(style.escape_labels([label])[0], fontsize=9)
         ax.set_ylabel(self.row_label, fontsize=9)
 
@@ -258,10 +245,5 @@ class AlignmentDisplay:
     def _hatch(self, ax: Any, i: int, j: int) -> None:
         from matplotlib.patches import Rectangle
 
-        pattern: dict[str, Any] = {
-            "facecolor": "none",
-            "edgecolor": "#999999",
-            "hatch": "////",
-            "lw": 0,
-        }
+        pattern: dict[str, Any] = {"facecolor": "none", "edgecolor": "#999999", "hatch": "////", "lw": 0}
         ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, **pattern))

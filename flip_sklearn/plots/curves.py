@@ -213,9 +213,7 @@ class RankCurveDisplay:
         color = self.line_[-1].get_color()
         for i in [i for i, rank in enumerate(self.ranks) if rank is None]:
             self.lip_ += ax.plot([x], self.accuracy[i, j], **(line_style | {"linestyle": ""}))
-            whiskers = style.draw_whiskers(
-                ax, [x], self.low[i, [j]], self.high[i, [j]], color=color
-            )
+            whiskers = style.draw_whiskers(ax, [x], self.low[i, [j]], self.high[i, [j]], color=color)
             self.errorbar_.append(whiskers)
 
 
@@ -260,9 +258,7 @@ class EntityCurveDisplay:
     ['with the bias', 'without the bias']
     """
 
-    def __init__(
-        self, *, ks: Any, recall: Any, low: Any, high: Any, views: Any, ceiling: Any = None
-    ) -> None:
+    def __init__(self, *, ks: Any, recall: Any, low: Any, high: Any, views: Any, ceiling: Any = None) -> None:
         self.ks = np.asarray(ks)
         self.views = tuple(views)
         self.recall, self.low, self.high = style.check_shapes(
@@ -310,14 +306,7 @@ class EntityCurveDisplay:
 
     @classmethod
     def from_estimator(
-        cls,
-        estimator: Any,
-        X: Any,
-        entities: Any,
-        *,
-        ax: Any = None,
-        name: str | None = None,
-        **options: Any,
+        cls, estimator: Any, X: Any, entities: Any, *, ax: Any = None, name: str | None = None, **options: Any
     ) -> EntityCurveDisplay:
         """Compute the recall of names with a fitted model and draw the result.
 

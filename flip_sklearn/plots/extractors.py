@@ -50,21 +50,12 @@ class ExtractorDisplay:
     """
 
     def __init__(
-        self,
-        *,
-        extractors: Any,
-        accuracy: Any,
-        low: Any,
-        high: Any,
-        views: Any,
-        significant: Any = None,
+        self, *, extractors: Any, accuracy: Any, low: Any, high: Any, views: Any, significant: Any = None
     ) -> None:
         self.extractors = tuple(extractors)
         self.views = tuple(views)
         shape = (len(self.extractors), len(self.views))
-        self.accuracy, self.low, self.high = style.check_shapes(
-            shape, accuracy=accuracy, low=low, high=high
-        )
+        self.accuracy, self.low, self.high = style.check_shapes(shape, accuracy=accuracy, low=low, high=high)
         self.significant = style.check_flags(shape, significant=significant)
 
     @classmethod

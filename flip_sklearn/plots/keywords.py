@@ -49,13 +49,7 @@ class KeywordDisplay:
     """
 
     def __init__(
-        self,
-        words: Any,
-        scores: Any,
-        *,
-        present: Any = None,
-        text: str | None = None,
-        label: str = "score",
+        self, words: Any, scores: Any, *, present: Any = None, text: str | None = None, label: str = "score"
     ) -> None:
         self.words = tuple(words)
         shape = (len(self.words),)
@@ -178,13 +172,7 @@ class KeywordDisplay:
         if hasattr(estimator, "use_bias"):
             label = "score with the bias (nats)" if estimator.use_bias else LIFT
         return cls.from_result(
-            keywords[0],
-            words_present=words_present,
-            text=text,
-            label=label,
-            ax=ax,
-            name=name,
-            **kwargs,
+            keywords[0], words_present=words_present, text=text, label=label, ax=ax, name=name, **kwargs
         )
 
     def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> KeywordDisplay:
@@ -207,9 +195,7 @@ class KeywordDisplay:
         ax = style.get_axes(ax, (4.8, 1.2 + 0.27 * len(self.words)))
         present = np.ones(len(self.words), bool) if self.present is None else self.present
         self.bars_ = style.draw_bars(ax, self.scores, present, **kwargs)
-        ax.set_yticks(
-            range(len(self.words)), style.wrap_labels(self.words, 28, lines=1), fontsize=9
-        )
+        ax.set_yticks(range(len(self.words)), style.wrap_labels(self.words, 28, lines=1), fontsize=9)
         ax.set_ylim(len(self.words) - 0.4, -0.6)
         # The key is part of the axis label because a legend inside the axes would cover bars.
         key = "" if self.present is None else "\nfilled: in the sentence; hatched: not"

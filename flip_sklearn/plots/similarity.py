@@ -52,13 +52,7 @@ class SimilarityDisplay:
 
     @classmethod
     def from_result(
-        cls,
-        result: Any,
-        *,
-        top_k: int = 10,
-        ax: Any = None,
-        name: str | None = None,
-        **kwargs: Any,
+        cls, result: Any, *, top_k: int = 10, ax: Any = None, name: str | None = None, **kwargs: Any
     ) -> SimilarityDisplay:
         """Draw a result.
 
@@ -170,9 +164,7 @@ class SimilarityDisplay:
             ax.text(x + 0.015 * span, i, number, va="center", fontsize=8)
             for i, (x, number) in enumerate(zip(right_ends, numbers, strict=True))
         ]
-        ax.set_yticks(
-            range(n + 1), [*style.wrap_labels(self.labels, 28, lines=1), "cosine"], fontsize=9
-        )
+        ax.set_yticks(range(n + 1), [*style.wrap_labels(self.labels, 28, lines=1), "cosine"], fontsize=9)
         ax.set_ylim(n + 0.6, -0.6)
         ax.margins(x=0.12)
         ax.axvline(0, color="black", linewidth=0.8)

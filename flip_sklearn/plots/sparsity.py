@@ -59,14 +59,12 @@ class SparsityDisplay:
         accuracy_without_bias: Any,
         chosen: int | None = None,
     ) -> None:
-        self.sparsity, self.accuracy, self.standard_error, self.accuracy_without_bias = (
-            style.check_shapes(
-                (len(sparsity),),
-                sparsity=sparsity,
-                accuracy=accuracy,
-                standard_error=standard_error,
-                accuracy_without_bias=accuracy_without_bias,
-            )
+        self.sparsity, self.accuracy, self.standard_error, self.accuracy_without_bias = style.check_shapes(
+            (len(sparsity),),
+            sparsity=sparsity,
+            accuracy=accuracy,
+            standard_error=standard_error,
+            accuracy_without_bias=accuracy_without_bias,
         )
         self.chosen = chosen
 
@@ -177,9 +175,7 @@ class SparsityDisplay:
         self.chosen_ = None
         if self.chosen is not None:
             ring = {"markersize": 13, "markerfacecolor": "none", "markeredgecolor": "black"}
-            self.chosen_ = ax.plot(
-                x[self.chosen], self.accuracy[self.chosen], "o", clip_on=False, **ring
-            )[0]
+            self.chosen_ = ax.plot(x[self.chosen], self.accuracy[self.chosen], "o", clip_on=False, **ring)[0]
             handles.append(self.chosen_)
             names.append("the sparsest within one standard error")
         ax.set_xticks(list(ticks), list(ticks.values()), fontsize=9)

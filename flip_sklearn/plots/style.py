@@ -28,9 +28,7 @@ def check_shapes(shape: tuple[int, ...], **arrays: Any) -> list[np.ndarray]:
     for name, values in arrays.items():
         array = np.asarray(values, dtype=float)
         if array.shape != shape:
-            raise ValueError(
-                f"{name} has shape {array.shape}; the names along its axes require {shape}."
-            )
+            raise ValueError(f"{name} has shape {array.shape}; the names along its axes require {shape}.")
         converted.append(array)
     return converted
 
@@ -75,9 +73,7 @@ def finish_axes(ax: Any, title: Any) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def add_legend(
-    ax: Any, handles: Sequence[Any], labels: Iterable[Any], *, outside: bool = False
-) -> Any:
+def add_legend(ax: Any, handles: Sequence[Any], labels: Iterable[Any], *, outside: bool = False) -> Any:
     """Add a legend inside the axes, or to the right of them."""
     # Some versions of matplotlib leave out labels that start with an underscore.
     texts = [f" {text}" if text.startswith("_") else text for text in wrap_labels(labels, 38)]
@@ -221,9 +217,7 @@ def _without_glyph(characters: set[str]) -> set[str]:
         for member in rcParams.get(f"font.{family}", [family]):
             properties = font_manager.FontProperties(family=[member])
             try:
-                path = font_manager.findfont(
-                    properties, fallback_to_default=False, rebuild_if_missing=False
-                )
+                path = font_manager.findfont(properties, fallback_to_default=False, rebuild_if_missing=False)
             except ValueError:  # not installed
                 continue
             fonts.append(font_manager.get_font(path))

@@ -93,9 +93,7 @@ class RecoverabilityDisplay:
     ) -> None:
         self.bands = tuple(bands)
         b = len(self.bands)
-        self.recall, self.low, self.high = style.check_shapes(
-            (b,), recall=recall, low=low, high=high
-        )
+        self.recall, self.low, self.high = style.check_shapes((b,), recall=recall, low=low, high=high)
         self.significant = style.check_flags((b,), significant=significant)
         self.overall = float(overall)
         self.floor = None if floor is None else style.check_shapes((b,), floor=floor)[0]
@@ -166,14 +164,7 @@ class RecoverabilityDisplay:
 
     @classmethod
     def from_estimator(
-        cls,
-        estimator: Any,
-        X: Any,
-        Y: Any,
-        *,
-        ax: Any = None,
-        name: str | None = None,
-        **options: Any,
+        cls, estimator: Any, X: Any, Y: Any, *, ax: Any = None, name: str | None = None, **options: Any
     ) -> RecoverabilityDisplay:
         """Read test sentences with a fitted model, and draw the result.
 
@@ -199,9 +190,7 @@ class RecoverabilityDisplay:
         """
         return cls.from_result(word_recoverability(estimator, X, Y, **options), ax=ax, name=name)
 
-    def plot(
-        self, ax: Any = None, *, name: str | None = None, **kwargs: Any
-    ) -> RecoverabilityDisplay:
+    def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> RecoverabilityDisplay:
         """Draw the stored arrays.
 
         Parameters
@@ -242,9 +231,7 @@ class RecoverabilityDisplay:
         ]
         if self.floor is not None:
             self.floor_ = self._draw_diamonds(ax, self.floor, y)
-        self.overall_ = ax.axvline(
-            self.overall, color="black", linestyle="--", linewidth=1, zorder=0
-        )
+        self.overall_ = ax.axvline(self.overall, color="black", linestyle="--", linewidth=1, zorder=0)
         ax.set_yticks(y, style.wrap_labels(self.bands, 26, lines=2), fontsize=9)
         ax.set_ylim(len(y) - 0.45, -0.55)
         style.format_percent(ax.xaxis)

@@ -78,9 +78,7 @@ def draw_examples(model: Any, inputs: ReportInputs) -> tuple[Example, ...]:
     texts = inputs.texts[inputs.first_language]
     counts = inputs.counts[inputs.first_language][rows]
     n_words = np.diff(counts.indptr)
-    in_sentence = [
-        set(words) for words in np.split(inputs.vocabulary[counts.indices], counts.indptr[1:-1])
-    ]
+    in_sentence = [set(words) for words in np.split(inputs.vocabulary[counts.indices], counts.indptr[1:-1])]
     readings: list[list[Reading]] = [[] for _ in rows]
     for view, X in inputs.sentences.views.items():
         embeddings = scoring.fitted_input(model, X[rows])
@@ -112,9 +110,7 @@ def _draw_rows(inputs: ReportInputs) -> np.ndarray:
     order = order[np.sort(np.unique(groups[order], return_index=True)[1])]
     n_words = np.diff(inputs.counts[inputs.first_language].indptr)[order]
     n_characters = np.array([len(texts[i]) for i in order])
-    is_preferred = (
-        (n_words >= _MIN_WORDS) & (n_words <= _MAX_WORDS) & (n_characters <= _MAX_CHARACTERS)
-    )
+    is_preferred = (n_words >= _MIN_WORDS) & (n_words <= _MAX_WORDS) & (n_characters <= _MAX_CHARACTERS)
     preferred_first = np.argsort(~is_preferred, kind="stable")
     has_words = n_words[preferred_first] > 0
     rows: np.ndarray = order[preferred_first][has_words][: inputs.n_examples]

@@ -16,17 +16,7 @@ import numpy as np
 from flip_sklearn import diagnostics
 from flip_sklearn.diagnostics.bootstrap import Difference, Interval
 from flip_sklearn.report.results import Results
-from flip_sklearn.report.wording import (
-    change,
-    listed,
-    number,
-    percent,
-    points,
-    quoted,
-    share,
-    size,
-    spelled,
-)
+from flip_sklearn.report.wording import change, listed, number, percent, points, quoted, share, size, spelled
 
 # An accuracy less than this above the baseline is called weak.
 WEAK = 0.05
@@ -160,9 +150,7 @@ def preference_findings(result: diagnostics.VocabularyPreference) -> list[Findin
     return [Finding("preference", text) for text in texts]
 
 
-def _preference_differences(
-    result: diagnostics.VocabularyPreference, row: int, reference: int
-) -> list[str]:
+def _preference_differences(result: diagnostics.VocabularyPreference, row: int, reference: int) -> list[str]:
     """Significant gains, significant losses, and other differences to the reference view."""
     language = quoted(result.languages[row])
     more, less, not_significant = [], [], []
@@ -177,9 +165,7 @@ def _preference_differences(
         else:
             less.append(f"{size(result.difference, row, j)} less on {quoted(view)}")
     texts = [
-        f"Of the words of {language}, it finds {listed(amounts)}."
-        for amounts in (more, less)
-        if amounts
+        f"Of the words of {language}, it finds {listed(amounts)}." for amounts in (more, less) if amounts
     ]
     if not_significant:
         texts.append(
@@ -196,9 +182,7 @@ def recoverability_findings(
 
     If the view is at the baseline, the counts of words found say nothing about the view.
     """
-    overall = (
-        f"Tested on {quoted(view)}, {share(result.overall)} of all occurrences of words are found."
-    )
+    overall = f"Tested on {quoted(view)}, {share(result.overall)} of all occurrences of words are found."
     if is_at_baseline:
         overall += " The baseline finds as many, so this says nothing about single words."
         return [Finding("recoverability", overall)]
@@ -246,9 +230,7 @@ def _compare_bands(
     return less, more, not_significant, like_baseline
 
 
-def entity_findings(
-    result: diagnostics.EntityRecallCurve, *, at_baseline: Collection[str]
-) -> list[Finding]:
+def entity_findings(result: diagnostics.EntityRecallCurve, *, at_baseline: Collection[str]) -> list[Finding]:
     """Entity recall without the bias and its difference to that with the bias, by view.
 
     Views at the baseline are left out.

@@ -126,9 +126,7 @@ def check_inputs(arguments: ReportArguments) -> ReportInputs:
             vectorizer.transform(rows), sentences, f"the vocabulary of {language!r}"
         )
         words = list(vectorizer.get_feature_names_out())
-        estimators[language] = check_estimator(estimator, settings.seed).set_params(
-            vocabulary=words
-        )
+        estimators[language] = check_estimator(estimator, settings.seed).set_params(vocabulary=words)
     vocabulary = next(iter(vectorizers.values())).get_feature_names_out()
     return ReportInputs(
         arguments=arguments,
@@ -148,10 +146,7 @@ def check_inputs(arguments: ReportArguments) -> ReportInputs:
 
 
 def _split(
-    arguments: ReportArguments,
-    arrays: dict[str, np.ndarray],
-    texts: dict[str, list[str]],
-    seed: int,
+    arguments: ReportArguments, arrays: dict[str, np.ndarray], texts: dict[str, list[str]], seed: int
 ) -> Sentences:
     """Split the sentences; sentences with equal texts are in one group, whatever their embeddings."""
     text_groups = [normalized_texts(rows) for rows in texts.values()]
@@ -165,9 +160,7 @@ def check_extras() -> None:
     """Check, before any training, that the packages that only reports need are installed."""
     missing = [name for name in ("jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ImportError(
-            f"a report needs {' and '.join(missing)}: pip install 'flip-sklearn[report]'"
-        )
+        raise ImportError(f"a report needs {' and '.join(missing)}: pip install 'flip-sklearn[report]'")
 
 
 def check_out(out: Any) -> Path:
@@ -209,14 +202,10 @@ def _check_texts(texts: Any, n: int) -> dict[str, list[str]]:
 
 def _check_rows(name: str, rows: Any, n: int) -> list[str]:
     if isinstance(rows, (str, bytes)) or not isinstance(rows, Iterable):
-        raise ValueError(
-            f"{name} is {short_repr(rows)}; pass a list of {n} texts, one per sentence."
-        )
+        raise ValueError(f"{name} is {short_repr(rows)}; pass a list of {n} texts, one per sentence.")
     texts = list(rows)
     if len(texts) != n:
-        raise ValueError(
-            f"{name} has {len(texts)} rows, the views have {n}; they must be row-aligned."
-        )
+        raise ValueError(f"{name} has {len(texts)} rows, the views have {n}; they must be row-aligned.")
     for i, text in enumerate(texts):
         if not isinstance(text, str):
             raise ValueError(
@@ -229,14 +218,10 @@ def _check_view_texts(view_texts: Any, arrays: Mapping[str, Any], n: int) -> dic
     if view_texts is None:
         return {}
     if not isinstance(view_texts, Mapping):
-        raise ValueError(
-            f"view_texts is {short_repr(view_texts)}; pass a mapping of views to n texts."
-        )
+        raise ValueError(f"view_texts is {short_repr(view_texts)}; pass a mapping of views to n texts.")
     for view in view_texts:
         if view not in arrays:
-            raise ValueError(
-                f"view_texts has {view!r}; the views are {', '.join(map(repr, arrays))}."
-            )
+            raise ValueError(f"view_texts has {view!r}; the views are {', '.join(map(repr, arrays))}.")
     return {view: _check_rows(f"view_texts[{view!r}]", t, n) for view, t in view_texts.items()}
 
 

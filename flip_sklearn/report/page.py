@@ -32,8 +32,7 @@ def render(inputs: ReportInputs, results: Results, findings: Sequence[Finding]) 
     )
     sections = make_sections(results, findings)
     main_findings = {
-        section.title: [f.text for f in findings if f.about == section.id and f.main]
-        for section in sections
+        section.title: [f.text for f in findings if f.about == section.id and f.main] for section in sections
     }
     estimator = inputs.arguments.estimator
     page: str = template.render(
@@ -72,10 +71,7 @@ def _measured(inputs: ReportInputs, results: Results) -> Table:
     ]
     if split.n_dropped:
         rows.append(
-            (
-                "Sentences left out, since they share a group with a test sentence",
-                number(split.n_dropped),
-            )
+            ("Sentences left out, since they share a group with a test sentence", number(split.n_dropped))
         )
     n_skipped = results.extractors.n_skipped
     rows.append(("Test sentences without a word of the vocabulary, left out", number(n_skipped)))
@@ -96,9 +92,7 @@ def _measured(inputs: ReportInputs, results: Results) -> Table:
 
 def _n_compared(results: Results) -> int:
     """Number of differences on the page, without those of a reference to itself."""
-    total = sum(
-        len(result.bands) for result in results.recoverability.values() if len(result.bands) > 1
-    )
+    total = sum(len(result.bands) for result in results.recoverability.values() if len(result.bands) > 1)
     n_views = len(results.extractors.views)
     total += results.extractors.difference.value.size - n_views
     if results.alignment is not None:

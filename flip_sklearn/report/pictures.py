@@ -24,9 +24,7 @@ class Picture:
     caption: str
 
 
-def draw_picture(
-    display: Any, result: Any, *, alt: str, caption: str, size: tuple[float, float]
-) -> Picture:
+def draw_picture(display: Any, result: Any, *, alt: str, caption: str, size: tuple[float, float]) -> Picture:
     """Draw a result with a display class of `plots`; ``size`` is in inches."""
     import matplotlib
     from matplotlib.figure import Figure

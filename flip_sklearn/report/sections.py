@@ -165,16 +165,11 @@ def _recoverability(
         "test sentences, with the number of sentences in which they were found; they are ordered by the "
         "end of an interval, so that words with few sentences do not come first by chance.",
         findings,
-        tuple(
-            _recoverability_block(view, result, len(results) > 1)
-            for view, result in results.items()
-        ),
+        tuple(_recoverability_block(view, result, len(results) > 1) for view, result in results.items()),
     )
 
 
-def _recoverability_block(
-    view: str, result: diagnostics.WordRecoverability, has_title: bool
-) -> Block:
+def _recoverability_block(view: str, result: diagnostics.WordRecoverability, has_title: bool) -> Block:
     """Recall of bands of words in one view, and the words with the highest and the lowest recall."""
     columns = (
         "Times in training",
@@ -326,9 +321,7 @@ def _model_table(
     return Table(caption, columns, tuple(rows), n_heads=2)
 
 
-def _difference(
-    difference: Difference, index: tuple[int, ...], is_reference: bool
-) -> tuple[str, str]:
+def _difference(difference: Difference, index: tuple[int, ...], is_reference: bool) -> tuple[str, str]:
     """A difference with its interval, and whether it is significant."""
     if is_reference:
         return NO_VALUE, NO_VALUE

@@ -71,9 +71,7 @@ def keep_largest(weights: sp.csr_array, k: int) -> sp.csr_array:
     order, row, rank = ranked_entries(weights)
     entries = np.sort(order[rank < k])
     row_start = np.r_[0, np.cumsum(np.bincount(row[rank < k], minlength=weights.shape[0]))]
-    return sp.csr_array(
-        (weights.data[entries], weights.indices[entries], row_start), shape=weights.shape
-    )
+    return sp.csr_array((weights.data[entries], weights.indices[entries], row_start), shape=weights.shape)
 
 
 def ranked_entries(weights: sp.csr_array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -18,21 +18,8 @@ from flip_sklearn.backend.sparse_coding.lasso import SparseCoder
 from flip_sklearn.estimation import scoring
 from flip_sklearn.estimation.validation import check_counts, check_embeddings, one_target
 from flip_sklearn.metrics import keyword_accuracy
-from flip_sklearn.parameters import (
-    check_bool,
-    check_choice,
-    check_integer,
-    check_number,
-    warn_caller,
-)
-from flip_sklearn.splice.concepts import (
-    Block,
-    centred,
-    check_dictionary,
-    check_names,
-    keep_largest,
-    unit,
-)
+from flip_sklearn.parameters import check_bool, check_choice, check_integer, check_number, warn_caller
+from flip_sklearn.splice.concepts import Block, centred, check_dictionary, check_names, keep_largest, unit
 from flip_sklearn.splice.results import ConceptMeans, DecompositionQuality
 
 __all__ = ["SpLiCEExtractor"]
@@ -233,9 +220,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         top = self._top_words(X, k)
         return scoring.top_to_csr(top, np.ones_like(top), len(self.vocabulary_))
 
-    def extract_keywords(
-        self, X: Any, top_k: int | None = None, return_scores: bool = False
-    ) -> Any:
+    def extract_keywords(self, X: Any, top_k: int | None = None, return_scores: bool = False) -> Any:
         """Return the words of largest weight of each row; fewer than ``top_k`` if fewer have a weight.
 
         Parameters
@@ -310,9 +295,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
             gap[rows] = block.gap
         return DecompositionQuality(l0, cosine, gap)
 
-    def mean_concepts(
-        self, X: Any, groups: Any = None, *, top_k: int | None = None
-    ) -> ConceptMeans:
+    def mean_concepts(self, X: Any, groups: Any = None, *, top_k: int | None = None) -> ConceptMeans:
         """Compute the mean weights over a data set, or over each group of its rows.
 
         Parameters
@@ -336,9 +319,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
             check_consistent_length(X, groups)
             labels, group = np.unique(np.asarray(groups), return_inverse=True)
         n_rows = np.bincount(group, minlength=len(labels))
-        averaging = sp.csr_array(
-            (1 / n_rows[group], (group, np.arange(len(X)))), shape=(len(labels), len(X))
-        )
+        averaging = sp.csr_array((1 / n_rows[group], (group, np.arange(len(X)))), shape=(len(labels), len(X)))
         means = sp.csr_array(averaging @ self._weights(X).astype(np.float64))
         means.eliminate_zeros()
         means.sort_indices()
@@ -430,9 +411,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         compute = scoring.scoring_compute(self, precision)
         coder = SparseCoder(self.concepts_, compute.device, compute.dtype)
         largest_gap = 0.0
-        with tqdm(
-            total=len(X), unit="row", desc="SpLiCE", delay=2, disable=not self.verbose
-        ) as bar:
+        with tqdm(total=len(X), unit="row", desc="SpLiCE", delay=2, disable=not self.verbose) as bar:
             for start in range(0, len(X), CHUNK_ROWS):
                 targets = centred(unit(X[start : start + CHUNK_ROWS]), self.embedding_mean_)
                 indices, weights, gap = coder.decompose(targets, l1)
@@ -474,9 +453,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         names = list(names)
         unknown = [name for name in names if name not in column]
         if unknown:
-            raise ValueError(
-                f"{unknown[0]!r} is not a concept; use names from get_feature_names_out()."
-            )
+            raise ValueError(f"{unknown[0]!r} is not a concept; use names from get_feature_names_out().")
         return np.array([column[name] for name in names], dtype=np.int64)
 
     def __sklearn_tags__(self) -> Any:

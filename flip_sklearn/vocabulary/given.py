@@ -9,9 +9,7 @@ from flip_sklearn.parameters import refusal, warn_caller
 from flip_sklearn.vocabulary.tokenizer import Tokenizer
 
 
-def parse_vocabulary(
-    vocabulary: Any, tokenizer: Tokenizer
-) -> tuple[dict[str, int], list[tuple[str, ...]]]:
+def parse_vocabulary(vocabulary: Any, tokenizer: Tokenizer) -> tuple[dict[str, int], list[tuple[str, ...]]]:
     """Return the column of each concept, and the words of each concept in the order of columns.
 
     Concepts are tokenized as texts are. Warns of concepts of which the tokenizer drops letters.

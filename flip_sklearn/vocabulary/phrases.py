@@ -175,9 +175,7 @@ def _choose_pairs(
     return {pairs[i]: (int(pair_counts[i]), float(pmi[i])) for i in top}
 
 
-def _most_frequent(
-    counts: np.ndarray, limit: int | None, name_of: Callable[[int], str]
-) -> np.ndarray:
+def _most_frequent(counts: np.ndarray, limit: int | None, name_of: Callable[[int], str]) -> np.ndarray:
     """Return the indices of the ``limit`` largest counts; equal counts in the order of names."""
     if limit is None or counts.size <= limit:
         return np.arange(counts.size)

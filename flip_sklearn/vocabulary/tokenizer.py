@@ -30,9 +30,7 @@ MAX_CHUNK_ROWS, MAX_CHUNK_CHARACTERS = 4096, 2**21
 def split_latin(text: str) -> list[str]:
     r"""Return the matches of ``\b\w\w+\b``: runs of two or more letters, digits or "_"."""
     tokens = text.split()
-    if "".join(
-        tokens
-    ).isalnum():  # the usual case after stripping punctuation, faster than the pattern
+    if "".join(tokens).isalnum():  # the usual case after stripping punctuation, faster than the pattern
         return [token for token in tokens if len(token) > 1]
     return _LATIN.findall(text)
 
@@ -179,9 +177,7 @@ def _tokenize_chunk(texts: Sequence[str], tokenizer: Tokenizer) -> TokenBlock:
     return TokenBlock(list(token_ids), ids, row_ends, rows_without_letters)
 
 
-def tokenize(
-    chunks: Iterator[list[str]], tokenizer: Tokenizer, n_jobs: int
-) -> Iterator[TokenBlock]:
+def tokenize(chunks: Iterator[list[str]], tokenizer: Tokenizer, n_jobs: int) -> Iterator[TokenBlock]:
     """Tokenize chunks of texts in ``n_jobs`` processes; yield one block per chunk, in order."""
     first = list(itertools.islice(chunks, 2))
     chunks = itertools.chain(first, chunks)

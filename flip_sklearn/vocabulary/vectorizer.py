@@ -207,9 +207,7 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
             return self.fit(raw_documents).transform(raw_documents)
         words, blocks = self._learn(raw_documents)
         matcher_ids = self._matcher.word_ids(words)
-        return self._stack(
-            self._matcher.count(matcher_ids[ids], row_ends) for ids, row_ends in blocks
-        )
+        return self._stack(self._matcher.count(matcher_ids[ids], row_ends) for ids, row_ends in blocks)
 
     def transform(self, raw_documents: Iterable[str]) -> sp.csr_array:
         """Count the concepts in texts.
@@ -428,9 +426,7 @@ def _check_limit(name: str, value: Any) -> int | None:
 
 
 # Pickled analyzers hold this function and its keyword arguments by name.
-def _concepts(
-    text: str, *, matcher: PhraseMatcher, read: Tokenizer, names: np.ndarray
-) -> list[str]:
+def _concepts(text: str, *, matcher: PhraseMatcher, read: Tokenizer, names: np.ndarray) -> list[str]:
     if not isinstance(text, str):
         raise ValueError(f"text is {text!r} of type {type(text).__name__}; pass one text, a str.")
     tokens = read(text)

@@ -36,12 +36,7 @@ def objective(
 
 
 def smooth_gradients(
-    h: torch.Tensor,
-    counts: torch.Tensor,
-    w: torch.Tensor,
-    A: torch.Tensor,
-    b: torch.Tensor,
-    l2: float,
+    h: torch.Tensor, counts: torch.Tensor, w: torch.Tensor, A: torch.Tensor, b: torch.Tensor, l2: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Gradients of J without its L1 term with respect to A and b."""
     weighted = w[:, None] * counts
@@ -107,7 +102,5 @@ def kkt_residual(
     """
     grad_A, grad_b = smooth_gradients(h, counts, w, A, b, l2)
     bound = l1 / A.shape[0]
-    violation = torch.where(
-        A == 0, (grad_A.abs() - bound).clamp_min(0), (grad_A + bound * A.sign()).abs()
-    )
+    violation = torch.where(A == 0, (grad_A.abs() - bound).clamp_min(0), (grad_A + bound * A.sign()).abs())
     return float(torch.maximum(violation.max(), grad_b.abs().max()))

@@ -64,15 +64,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "two chunks": ({}, "chunks"),
 }
 FITTED = ("word_embeddings_", "projection_", "bias_", "embedding_mean_", "word_counts_")
-SPAWNS = (
-    "subprocess.Popen",
-    "os.fork",
-    "os.forkpty",
-    "os.posix_spawn",
-    "os.spawn",
-    "os.exec",
-    "os.system",
-)
+SPAWNS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.exec", "os.system")
 
 
 def model(**changed: Any) -> FLiPExtractor:
@@ -168,18 +160,13 @@ def different_hardware(rank: int) -> str:
         whitening = from_moments(moments, ridge)
         normal = np.random.default_rng(rank).normal(size=whitening.forward.shape)
         rotation = np.linalg.qr(normal)[0]
-        return Whitening(
-            whitening.mean, whitening.forward @ rotation, rotation.T @ whitening.inverse
-        )
+        return Whitening(whitening.mean, whitening.forward @ rotation, rotation.T @ whitening.inverse)
 
     def perturbed(*arguments: Any) -> tuple[float, float]:
         nll, accuracy = evaluate(*arguments)
         return nll * (1 + 0.1 * rank), accuracy + 0.01 * rank * np.random.default_rng().random()
 
-    with (
-        replaced(Whitening, "from_moments", staticmethod(rotated)),
-        replaced(solver, "evaluate", perturbed),
-    ):
+    with replaced(Whitening, "from_moments", staticmethod(rotated)), replaced(solver, "evaluate", perturbed):
         return bits(model().fit(TRUTH.X, TRUTH.Y))
 
 
@@ -413,9 +400,7 @@ def test_processes_without_a_group_get_a_warning(reports, monkeypatch) -> None:
         model(max_iter=1).fit(TRUTH.X, TRUTH.Y)
 
 
-def fit_in_group_of_three(
-    rank: int, store: Path, settings: dict[str, Any]
-) -> tuple[str, np.ndarray]:
+def fit_in_group_of_three(rank: int, store: Path, settings: dict[str, Any]) -> tuple[str, np.ndarray]:
     """Fit with batches of two rows, of which at least one process has none."""
     configure_process()
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=3)
@@ -476,9 +461,7 @@ def test_device_holds_the_rows_of_its_process(rank: int) -> None:
     take = np.random.default_rng(0).permutation(len(TRUTH.X))[:100]
     Y, compute = TRUTH.Y[take], resolve_compute("cpu", "float64")
     parts = (TRUTH.X, Y, np.ones(100))
-    plain, resident = (
-        CountDataset(*parts, rows=take, group=ProcessGroup(rank, 3)) for _ in range(2)
-    )
+    plain, resident = (CountDataset(*parts, rows=take, group=ProcessGroup(rank, 3)) for _ in range(2))
     cpu = torch.device("cpu")
     local_rows = np.arange(rank, 100, 3)
     x = resident._upload(local_rows, torch.float64, cpu)  # as on a GPU with enough memory

@@ -173,10 +173,7 @@ def test_warnings_are_printed_when_they_are_raised(
     # The text of a warning does not decide whether training was interrupted (code 130).
     assert code == int(fails)
     lines = err.splitlines()
-    assert lines[:2] == [
-        "flip-sklearn: warning: it was interrupted, or so it seems",
-        "after the warning",
-    ]
+    assert lines[:2] == ["flip-sklearn: warning: it was interrupted, or so it seems", "after the warning"]
     assert ("flip-sklearn: error: the fit failed" in lines) == fails
 
 
@@ -188,9 +185,7 @@ def test_closed_streams_and_full_disks_are_one_line(corpus: Corpus) -> None:
         (f"-t - -e {corpus.encoder} <&-", "standard input is closed"),
         (f"--embeddings {corpus.embeddings} > /dev/full", "No space left"),
     ):
-        done = subprocess.run(
-            ["bash", "-c", f"{command} {rest}"], capture_output=True, cwd=ROOT, timeout=300
-        )
+        done = subprocess.run(["bash", "-c", f"{command} {rest}"], capture_output=True, cwd=ROOT, timeout=300)
         assert done.returncode == 1
         assert message in done.stderr.decode()
         assert done.stderr.count(b"\n") == 1, done.stderr.decode()
@@ -263,10 +258,7 @@ def test_commands_load_torch() -> None:
 )
 def test_shell_completion(line: str, expected: set[str]) -> None:
     modules, out = loaded_modules(
-        [],
-        _FLIP_SKLEARN_COMPLETE="complete_bash",
-        COMP_WORDS=line,
-        COMP_CWORD=str(line.count(" ")),
+        [], _FLIP_SKLEARN_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=str(line.count(" "))
     )
     assert set(out.split()) == expected
     assert not HEAVY & modules
@@ -316,9 +308,7 @@ def test_documented_options_exist() -> None:
             *(command.help or "" for command in get_command(app).commands.values()),
         ]
     )
-    examples = re.findall(
-        r"flip-sklearn (fit|keywords|evaluate|report)\b((?:[^\n|`]|\\\n)*)", documents
-    )
+    examples = re.findall(r"flip-sklearn (fit|keywords|evaluate|report)\b((?:[^\n|`]|\\\n)*)", documents)
     assert len(examples) > 10
     for command, rest in examples:
         for option in re.findall(r"(?<=\s)(--?[a-zA-Z][\w-]*)", rest):

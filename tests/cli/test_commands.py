@@ -139,9 +139,7 @@ def test_failed_fit_writes_nothing(corpus: Corpus, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("")
     assert "is empty" in error_line(*run("fit", "-t", tmp_path / "empty.txt", "-o", tmp_path / "m"))
     (tmp_path / "blank.txt").write_text("\n  \n")
-    err = error_line(
-        *run("fit", "-t", tmp_path / "blank.txt", "-o", tmp_path / "m", "-e", corpus.encoder)
-    )
+    err = error_line(*run("fit", "-t", tmp_path / "blank.txt", "-o", tmp_path / "m", "-e", corpus.encoder))
     assert "only blank lines" in err
     assert "is a file" in error_line(*run("fit", "-t", corpus.text, "-o", corpus.text))
     assert not (tmp_path / "m").exists()
@@ -155,9 +153,7 @@ def test_ctrl_c_saves_the_best_pass(corpus: Corpus, tmp_path: Path) -> None:
     ) as process:
         assert process.stderr is not None
         seen = b""
-        while (
-            b"FLiP pass 2/" not in seen
-        ):  # training ends after two passes without progress, at the earliest
+        while b"FLiP pass 2/" not in seen:  # training ends after two passes without progress, at the earliest
             seen += process.stderr.read1()
             assert process.poll() is None, seen.decode()
         process.send_signal(signal.SIGINT)
@@ -188,19 +184,9 @@ def test_keywords_equal_the_library_call(corpus: Corpus) -> None:
 
 
 @pytest.mark.parametrize("block", [1, 3, 1024])
-def test_output_lines_match_input_lines(
-    corpus: Corpus, block: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_output_lines_match_input_lines(corpus: Corpus, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "LINES_PER_BLOCK", block)
-    lines = [
-        "\ufeffdog runs",
-        "",
-        "   ",
-        "cat sleeps\r",
-        "nothing known here",
-        "bird\u2028sings",
-        "red",
-    ]
+    lines = ["\ufeffdog runs", "", "   ", "cat sleeps\r", "nothing known here", "bird\u2028sings", "red"]
     code, out, err = run(
         *("keywords", "-m", corpus.model, "-t", "-", "-e", corpus.encoder, "-k", 2),
         stdin="\n".join(lines).encode(),
@@ -217,9 +203,7 @@ def test_output_lines_match_input_lines(
 
 def test_scores_follow_the_words(corpus: Corpus) -> None:
     _, plain, _ = run("keywords", "-m", corpus.model, "--embeddings", corpus.embeddings, "-k", 4)
-    _, scored, _ = run(
-        "keywords", "-m", corpus.model, "--embeddings", corpus.embeddings, "-k", 4, "--scores"
-    )
+    _, scored, _ = run("keywords", "-m", corpus.model, "--embeddings", corpus.embeddings, "-k", 4, "--scores")
     fields = [[cell.rpartition(" ") for cell in line.split("\t")] for line in scored.splitlines()]
     assert [[word for word, _, _ in row] for row in fields] == [
         line.split("\t") for line in plain.splitlines()
@@ -235,9 +219,7 @@ def test_words_with_tabs_are_one_field(corpus: Corpus) -> None:
 
 def test_closed_pipe_exits_with_141(corpus: Corpus) -> None:
     np.save(corpus.folder / "many.npy", np.tile(corpus.X, (200, 1)))
-    with start(
-        "keywords", "-m", corpus.model, "--embeddings", corpus.folder / "many.npy"
-    ) as process:
+    with start("keywords", "-m", corpus.model, "--embeddings", corpus.folder / "many.npy") as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline()
@@ -310,9 +292,7 @@ def test_evaluate_equals_the_library_call(corpus: Corpus, tmp_path: Path) -> Non
         assert rows["recall at 4", bias]["value"] == pytest.approx(accuracy.value)
         assert rows["names found whole at 4", bias]["value"] > 0.8
     assert 1 < rows["perplexity per word", True]["value"] < len(WORDS)
-    code, table, _ = run(
-        "evaluate", "-m", corpus.model, "-t", corpus.text, "-e", corpus.encoder, "-k", 4
-    )
+    code, table, _ = run("evaluate", "-m", corpus.model, "-t", corpus.text, "-e", corpus.encoder, "-k", 4)
     assert code == 0
     share = 100 * rows["keyword accuracy", True]["value"]
     assert re.search(rf"keyword accuracy +{share:.1f} % ± ", table)

@@ -42,9 +42,7 @@ def test_config_belongs_to_its_model(corpus: Corpus, tmp_path: Path) -> None:
         {"words": None},
     ],
 )
-def test_invalid_parameters_are_refused(
-    corpus: Corpus, tmp_path: Path, change: dict[str, Any]
-) -> None:
+def test_invalid_parameters_are_refused(corpus: Corpus, tmp_path: Path, change: dict[str, Any]) -> None:
     folder = tmp_path / "m"
     FLiPExtractor.from_pretrained(corpus.model).save_pretrained(folder)
     EncodingConfig({"model": "m"}, {}).write(folder)

@@ -25,9 +25,7 @@ def test_errors_name_the_file_and_line(corpus: Corpus, tmp_path: Path) -> None:
     assert "a folder" in answer("-t", tmp_path, *encoder)
     assert "--encoder" in answer("-t", corpus.text)
     FLiPExtractor.from_pretrained(corpus.model).save_pretrained(tmp_path / "m", encoder="LaBSE")
-    assert "its author notes: LaBSE" in error_line(
-        *run("keywords", "-m", tmp_path / "m", "-t", "-")
-    )
+    assert "its author notes: LaBSE" in error_line(*run("keywords", "-m", tmp_path / "m", "-t", "-"))
     wrong = answer("-t", "-", *encoder, stdin="gr\u00fcn\n".encode("latin-1"))
     assert "line 1 of standard input is not UTF-8" in wrong
     assert "0xfc" in wrong

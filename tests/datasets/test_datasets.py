@@ -300,8 +300,7 @@ def is_sentence(text: str) -> bool:
         and 4 <= len(words) <= 40
         and text == " ".join(words)
         and not re.search(r"[`\\{}<>=|*]|\.\.|::|//", text)
-        and sum(word.strip("\"'(),.;:!?").replace("-", "").isalpha() for word in words)
-        >= len(words) / 2
+        and sum(word.strip("\"'(),.;:!?").replace("-", "").isalpha() for word in words) >= len(words) / 2
     )
 
 
@@ -376,9 +375,7 @@ def test_modules_of_the_packages_are_not_loaded(cache: Path) -> None:
     assert {m.split(".")[0] for m in modules} & {"torch", "scipy", "joblib"} == set()
 
 
-def test_test_suites_and_folders_that_are_not_packages_are_skipped(
-    make_package: MakePackage,
-) -> None:
+def test_test_suites_and_folders_that_are_not_packages_are_skipped(make_package: MakePackage) -> None:
     doc = '"""The {} file is read here."""'
     files = ("tests/a", "test/b", "__pycache__/c", "site-packages/d", "test_e", "conftest", "f/g")
     name = make_package({f"{file}.py": doc.format(file.replace("/", "-")) for file in files})
@@ -396,10 +393,7 @@ def test_standard_library_excludes_site_packages_and_optional_parts() -> None:
     "broken", [b'"""Not closed.\n', b'"""a"""\nprint "x"\n', b'"""a\0b"""', b'"""\xff\xfe"""']
 )
 def test_broken_source_is_skipped(
-    make_package: MakePackage,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    broken: bytes,
+    make_package: MakePackage, tmp_path: Path, caplog: pytest.LogCaptureFixture, broken: bytes
 ) -> None:
     name = make_package({"good.py": '"""The good file is read all the same."""'})
     (tmp_path / "site" / name / "bad.py").write_bytes(broken)
@@ -466,9 +460,7 @@ def test_order_is_independent_of_the_hash_seed(make_package: MakePackage, tmp_pa
 
 def test_selection_without_random_state_is_spread_evenly(make_package: MakePackage) -> None:
     words = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-    name = make_package(
-        {"a.py": '"""' + "\n\n".join(f"This is number {w}." for w in words) + '"""'}
-    )
+    name = make_package({"a.py": '"""' + "\n\n".join(f"This is number {w}." for w in words) + '"""'})
     all_sentences = load_docstrings(packages=[name])
     assert len(all_sentences) == 10
     assert load_docstrings(packages=[name], max_sentences=5) == all_sentences[::2]
@@ -490,9 +482,7 @@ def test_random_state() -> None:
     assert sample != load_docstrings(packages=["joblib"], random_state=state, max_sentences=50)
 
 
-def test_bad_random_state_is_refused_before_sources_are_read(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_bad_random_state_is_refused_before_sources_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "_collect", lambda *args: pytest.fail("sources were read"))
     with pytest.raises(ValueError, match="cannot be used to seed"):
         load_docstrings(random_state="zero")  # type: ignore[arg-type]
@@ -515,9 +505,7 @@ def test_bad_max_sentences(value: object) -> None:
 
 @pytest.mark.parametrize("value", ["sklearn", (), ("scikit-learn",), ("sklearn.svm",), (3,)])
 def test_bad_packages(value: object) -> None:
-    with pytest.raises(
-        ValueError, match=r"packages=.*use a list of top-level names.*'sklearn',"
-    ) as e:
+    with pytest.raises(ValueError, match=r"packages=.*use a list of top-level names.*'sklearn',") as e:
         load_docstrings(packages=value)  # type: ignore[arg-type]
     assert repr(value) in str(e.value)
 
@@ -532,8 +520,7 @@ def test_missing_packages_are_warned_of_and_only_missing_packages_refused(
     assert record.levelname == "WARNING"
     assert "'flip_not_there'" in record.getMessage()
     with pytest.raises(
-        ValueError,
-        match=r"packages=.*flip_not_there.*have no sentences; use packages that are installed",
+        ValueError, match=r"packages=.*flip_not_there.*have no sentences; use packages that are installed"
     ):
         load_docstrings(packages=["flip_not_there", "sys"])
 
@@ -571,9 +558,7 @@ def test_second_call_reads_the_cache(
         load_docstrings(packages=[name], cache_dir=cache / "another")
 
 
-def test_edited_source_is_read_again(
-    make_package: MakePackage, tmp_path: Path, cache: Path
-) -> None:
+def test_edited_source_is_read_again(make_package: MakePackage, tmp_path: Path, cache: Path) -> None:
     name = make_package({"a.py": '"""This is the old text."""'})
     assert load_docstrings(packages=[name]) == ["This is the old text."]
     make_package({"a.py": '"""This is the new text."""'})  # as long as the old one ...
@@ -602,10 +587,7 @@ def flip_a_bit(data: bytes) -> bytes:
     ],
 )
 def test_damaged_cache_is_replaced(
-    make_package: MakePackage,
-    cache: Path,
-    caplog: pytest.LogCaptureFixture,
-    damage: Callable[[bytes], bytes],
+    make_package: MakePackage, cache: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[bytes], bytes]
 ) -> None:
     name = make_package(MANY)
     expected = load_docstrings(packages=[name])
@@ -664,9 +646,7 @@ def test_two_processes_write_the_same_cache_file(tmp_path: Path) -> None:
         datasets._write_cache(datasets.Path(%r), sentences)
     """
     writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", LOAD_MODULE + textwrap.dedent(write % (w, str(path)))]
-        )
+        subprocess.Popen([sys.executable, "-c", LOAD_MODULE + textwrap.dedent(write % (w, str(path)))])
         for w in "AB"
     ]
     seen: set[str] = set()

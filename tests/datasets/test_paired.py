@@ -74,9 +74,7 @@ def test_score_equal_to_the_threshold_is_not_above_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("view", ["text_embs", "speech_embs"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_row_that_is_not_finite_in_one_view_is_dropped(
-    tmp_path: Path, view: str, bad: float
-) -> None:
+def test_row_that_is_not_finite_in_one_view_is_dropped(tmp_path: Path, view: str, bad: float) -> None:
     folder = write(tmp_path)
     array = np.load(folder / f"train_{view}.npy")
     array[N - 2, 3] = bad
@@ -116,9 +114,7 @@ def test_punctuation_is_deleted_as_published(tmp_path: Path) -> None:
     ]
     # The published rule, written independently of the code.
     deleted = string.punctuation + "’“”‘\u200c\u200b\u2060—"
-    expected = [
-        re.sub(r"\s+", " ", "".join(c for c in line if c not in deleted)).strip() for line in lines
-    ]
+    expected = [re.sub(r"\s+", " ", "".join(c for c in line if c not in deleted)).strip() for line in lines]
     folder = write(tmp_path, n=6, lines=lines, sim_scores=np.ones(6))
     assert load_paired_embeddings(folder).texts == expected
     assert expected[0] == "Dont stop now"
@@ -175,21 +171,12 @@ def test_fit_with_weights_is_fit_on_the_selected_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (
-            {"speech_embs": np.zeros((N - 1, D))},
-            r"train_speech_embs.npy has shape \(11, 5\).*\(12, 5\)",
-        ),
+        ({"speech_embs": np.zeros((N - 1, D))}, r"train_speech_embs.npy has shape \(11, 5\).*\(12, 5\)"),
         ({"speech_embs": np.zeros((N, D + 1))}, r"train_speech_embs.npy has shape \(12, 6\)"),
         ({"text_embs": np.zeros(N)}, r"train_text_embs.npy has shape \(12,\).*expected.*\(n, d\)"),
         ({"text_embs": np.zeros((N, D), int)}, r"type int64; expected floats"),
-        (
-            {"text_embs": np.full((N, D), None)},
-            r"train_text_embs.npy cannot be read.*without Python",
-        ),
-        (
-            {"sim_scores": np.ones((N, 1))},
-            r"train_sim_scores.npy has shape \(12, 1\).*shape \(12,\)",
-        ),
+        ({"text_embs": np.full((N, D), None)}, r"train_text_embs.npy cannot be read.*without Python"),
+        ({"sim_scores": np.ones((N, 1))}, r"train_sim_scores.npy has shape \(12, 1\).*shape \(12,\)"),
         ({"sim_scores": np.ones(N + 1)}, r"train_sim_scores.npy has shape \(13,\)"),
         ({"sim_scores": np.full(N, -0.5)}, r"no pair.*0 have a score above.*highest is -0.5"),
         ({"lines": ["one"] * (N - 1)}, r"train_transcript.txt has 11 lines.*12 rows"),
@@ -246,7 +233,5 @@ def test_message_lists_missing_and_existing_files(tmp_path: Path) -> None:
     ],
 )
 def test_bad_arguments(tmp_path: Path, argument: str, value: Any) -> None:
-    with pytest.raises(
-        ValueError, match=rf"{argument}={re.escape(repr(value))} is not allowed; use"
-    ):
+    with pytest.raises(ValueError, match=rf"{argument}={re.escape(repr(value))} is not allowed; use"):
         load_paired_embeddings(write(tmp_path), **{argument: value})

@@ -151,9 +151,7 @@ def clone_fit(model: FLiPExtractor, X: Any, Y: Any, groups: Any) -> FLiPExtracto
 def test_invalid_groups_are_rejected(planted: Any) -> None:
     views, Y = planted
     model = FLiPExtractor(early_stopping=True)
-    with pytest.raises(
-        ValueError, match=r"groups has shape \(3,\); pass one group per row, \(900,\)"
-    ):
+    with pytest.raises(ValueError, match=r"groups has shape \(3,\); pass one group per row, \(900,\)"):
         model.fit(views["text"], Y, groups=[1, 2, 3])
     with pytest.raises(
         ValueError, match=r"all \d+ rows with words are of one group; use early_stopping=False"
@@ -271,9 +269,7 @@ def test_jaccard_of_hit_sets(planted: Any, aligned: ViewAlignment) -> None:
             found[trained_on, read_from] = rows
 
     def jaccard(one: list[set[int]], two: list[set[int]]) -> float:
-        return float(
-            np.mean([len(a & b) / len(a | b) for a, b in zip(one, two, strict=True) if a | b])
-        )
+        return float(np.mean([len(a & b) / len(a | b) for a, b in zip(one, two, strict=True) if a | b]))
 
     assert aligned.jaccard.value[0, 1] == pytest.approx(
         jaccard(found["text", "text"], found["text", "speech"])

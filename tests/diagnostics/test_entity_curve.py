@@ -174,11 +174,7 @@ def test_sentences_without_names_are_left_out(problem: Problem) -> None:
 
 def test_input_types(problem: Problem) -> None:
     curve = problem.curve()
-    for entities in (
-        pd.Series(problem.names),
-        iter(problem.names),
-        tuple(map(tuple, problem.names)),
-    ):
+    for entities in (pd.Series(problem.names), iter(problem.names), tuple(map(tuple, problem.names))):
         assert same(curve, problem.curve(entities=entities))
     columns = [f"x{i}" for i in range(16)]
     named = copy.copy(problem.flip)
@@ -232,10 +228,7 @@ def _without(X: np.ndarray) -> np.ndarray:
         (lambda p: {"entities": p.names[:-1]}, "entities has 399 rows, X has 400"),
         (lambda p: {"entities": [*p.names[:-1], [" "]]}, "row 399 .* name ' ', which has no words"),
         (lambda p: {"entities": [*p.names[:-1], [""]]}, "row 399 .* name '', which has no words"),
-        (
-            lambda p: {"entities": [*p.names[:-1], "Alice"]},
-            "row 399 of entities is the str 'Alice'",
-        ),
+        (lambda p: {"entities": [*p.names[:-1], "Alice"]}, "row 399 of entities is the str 'Alice'"),
         (lambda p: {"entities": [*p.names[:-1], [3]]}, "row 399 of entities holds the int 3"),
         (lambda p: {"entities": [[]] * 400}, "none of the 400 sentences has a name"),
         (lambda p: {"entities": None}, "entities is the NoneType None"),

@@ -20,20 +20,7 @@ from flip_sklearn.diagnostics import ErasedWords, erase_words
 from flip_sklearn.estimation import scoring
 from tests.helpers.planted import planted
 
-WORDS = [
-    "dog",
-    "dogs",
-    "cat",
-    "red",
-    "green",
-    "blue",
-    "man",
-    "woman",
-    "snow",
-    "beach",
-    "run",
-    "sit",
-]
+WORDS = ["dog", "dogs", "cat", "red", "green", "blue", "man", "woman", "snow", "beach", "run", "sit"]
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +54,7 @@ def directions(model: FLiPExtractor, words) -> np.ndarray:
     return A[columns] @ model.projection_
 
 
-problems = st.tuples(
-    st.integers(2, 8), st.integers(1, 12), st.integers(1, 6), st.integers(0, 10**6)
-)
+problems = st.tuples(st.integers(2, 8), st.integers(1, 12), st.integers(1, 6), st.integers(0, 10**6))
 
 
 @given(problems)
@@ -84,9 +69,7 @@ def test_result_is_the_projection_on_the_polar_cone(problem) -> None:
     unit = G / np.linalg.norm(G, axis=1, keepdims=True)
     assume((unit @ unit.T).min() > -1 + 1e-6)  # nearly opposite directions need huge weights
     left, step = erased.X - model.embedding_mean_, X - erased.X
-    scale = (
-        np.linalg.norm(G, axis=1).max() * np.linalg.norm(X - model.embedding_mean_, axis=1).max()
-    )
+    scale = np.linalg.norm(G, axis=1).max() * np.linalg.norm(X - model.embedding_mean_, axis=1).max()
     assert (left @ G.T).max() <= 1e-9 * scale
     np.testing.assert_allclose((step * left).sum(axis=1), 0, atol=1e-9 * (1 + scale))
     for row in step:
@@ -234,9 +217,7 @@ def test_input_types(model, data) -> None:
 
 
 def test_lip(data) -> None:
-    flip = FLiPExtractor(rank=None, vocabulary=WORDS, max_iter=10, random_state=0).fit(
-        data.X, data.Y
-    )
+    flip = FLiPExtractor(rank=None, vocabulary=WORDS, max_iter=10, random_state=0).fit(data.X, data.Y)
     erased = erase_words(flip, data.X, ["dog", "cat"])
     assert erased.score_before.max() > 0.1
     assert erased.score_after.max() < 1e-9
@@ -305,9 +286,7 @@ def test_to_frame_and_repr(model, data) -> None:
     moved = int((erased.distance > 0).sum())
     assert repr(erased).startswith(f"ErasedWords({moved} of 3 embeddings moved: dog in ")
     far = data.X[:1] * 0 + model.embedding_mean_ - 10 * directions(model, ["dog"])
-    assert (
-        repr(erase_words(model, far, "dog")) == "ErasedWords(0 of 1 embeddings moved: dog in none)"
-    )
+    assert repr(erase_words(model, far, "dog")) == "ErasedWords(0 of 1 embeddings moved: dog in none)"
 
 
 @pytest.mark.parametrize(

@@ -150,9 +150,7 @@ def test_lost_words_are_found(trained: tuple[FLiPExtractor, np.ndarray, np.ndarr
     assert len(result.lost(100)) == 20
 
 
-def test_no_difference_without_a_loss(
-    trained: tuple[FLiPExtractor, np.ndarray, np.ndarray],
-) -> None:
+def test_no_difference_without_a_loss(trained: tuple[FLiPExtractor, np.ndarray, np.ndarray]) -> None:
     flip, X, Y = trained
     by = ["even", "odd"] * 7 + [None] * 6  # only words that the embeddings keep
     result = word_recoverability(flip, X, Y, by=by, random_state=0)
@@ -232,9 +230,7 @@ def test_bootstrap_of_a_ratio_of_sums() -> None:
     drawn = np.random.RandomState(7).multinomial(6, np.full(6, 1 / 6), size=40)
     slow = []
     for times in drawn:
-        rows = [
-            i for g, m in enumerate(times) for _ in range(m) for i in np.flatnonzero(groups == g)
-        ]
+        rows = [i for g, m in enumerate(times) for _ in range(m) for i in np.flatnonzero(groups == g)]
         slow.append(parts[rows].sum(axis=0) / wholes[rows].sum(axis=0))
     np.testing.assert_allclose(bootstrap.samples, slow)
     np.testing.assert_allclose(bootstrap.mean, parts.sum(axis=0) / wholes.sum(axis=0))
@@ -291,13 +287,9 @@ def test_words_with_one_sentence_are_ranked_behind() -> None:
 def test_baseline_equals_a_model_of_frequencies() -> None:
     Y, scores = some_data()
     counts = np.random.default_rng(5).integers(1, 1000, size=12)
-    result = word_recoverability(
-        Scored(names(12), counts), scores, Y, n_bootstrap=50, random_state=0
-    )
+    result = word_recoverability(Scored(names(12), counts), scores, Y, n_bootstrap=50, random_state=0)
     frequencies = np.tile(counts.astype(float), (len(Y), 1))
-    expected = word_recoverability(
-        Scored(names(12), counts), frequencies, Y, n_bootstrap=50, random_state=0
-    )
+    expected = word_recoverability(Scored(names(12), counts), frequencies, Y, n_bootstrap=50, random_state=0)
     for baseline in (result.band_baseline, expected.band_baseline):
         assert baseline is not None
         for field in fields(Interval):
@@ -429,9 +421,7 @@ def test_too_many_bands_are_rejected() -> None:
         word_recoverability(Scored(names(n)), np.eye(n), np.eye(n), by=str)
 
 
-def test_invalid_embeddings_are_rejected(
-    trained: tuple[FLiPExtractor, np.ndarray, np.ndarray],
-) -> None:
+def test_invalid_embeddings_are_rejected(trained: tuple[FLiPExtractor, np.ndarray, np.ndarray]) -> None:
     flip, X, Y = trained
     broken = X.copy()
     broken[3, 0] = np.nan
@@ -490,6 +480,4 @@ def test_to_frame() -> None:
     ]
     assert bands["occurrences"].tolist() == pooled["test_count"].tolist()
     assert bands["recall"].tolist() == (pooled["test_hits"] / pooled["test_count"]).tolist()
-    assert re.fullmatch(
-        r"WordRecoverability\(a: 0\.\d{3}, b: 0\.\d{3}; overall 0\.\d{3}\)", repr(result)
-    )
+    assert re.fullmatch(r"WordRecoverability\(a: 0\.\d{3}, b: 0\.\d{3}; overall 0\.\d{3}\)", repr(result))

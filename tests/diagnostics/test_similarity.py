@@ -32,9 +32,7 @@ def orthogonal(n_words: int = 5, d: int = 5) -> FLiPExtractor:
     return model
 
 
-problems = st.tuples(
-    st.integers(2, 9), st.integers(1, 30), st.integers(1, 9), st.integers(0, 10**6)
-)
+problems = st.tuples(st.integers(2, 9), st.integers(1, 30), st.integers(1, 9), st.integers(0, 10**6))
 
 
 @given(problems, st.sampled_from([0.0, 0.05, 0.5]))
@@ -57,9 +55,7 @@ def test_parts_add_up_and_are_symmetric(problem, threshold) -> None:
     order, back = np.argsort(result.words), np.argsort(other.words)
     np.testing.assert_array_equal(result.words[order], other.words[back])
     np.testing.assert_array_equal(result.strength1[order], other.strength2[back])
-    np.testing.assert_allclose(
-        result.contribution[order], other.contribution[back], atol=1e-12 * size
-    )
+    np.testing.assert_allclose(result.contribution[order], other.contribution[back], atol=1e-12 * size)
     assert abs(result.residual - other.residual) < 1e-12 * size
     np.testing.assert_allclose(
         result.parts[np.ix_(order, order)], other.parts[np.ix_(back, back)].T, atol=1e-12 * size
@@ -112,9 +108,7 @@ def test_mean_and_residual_by_hand() -> None:
     model.word_embeddings_[3:] = 0
     x1, x2 = np.array([1.0, 0, 0, 1, 2]), np.array([1.0, 0, 0, -1, 2])
     result = explain_similarity(model, x1, x2)
-    np.testing.assert_allclose(
-        [result.common, result.residual, *result.contribution], [4 / 6, -1 / 6, 1 / 6]
-    )
+    np.testing.assert_allclose([result.common, result.residual, *result.contribution], [4 / 6, -1 / 6, 1 / 6])
     # The mean has no words, and neither has an embedding opposite to every word.
     for x in (model.embedding_mean_, model.embedding_mean_ - [1, 1, 1, 0, 0]):
         nothing = explain_similarity(model, x, x)
@@ -199,13 +193,7 @@ def test_input_types(trained) -> None:
     flip, basis = trained
     x1, x2 = basis[0] + basis[1], basis[1] + basis[2]
     expected = explain_similarity(flip, x1, x2)
-    for convert in (
-        lambda x: x[None],
-        torch.from_numpy,
-        list,
-        lambda x: pd.DataFrame(x[None]),
-        pd.Series,
-    ):
+    for convert in (lambda x: x[None], torch.from_numpy, list, lambda x: pd.DataFrame(x[None]), pd.Series):
         result = explain_similarity(flip, convert(x1), convert(x2))
         np.testing.assert_array_equal(result.words, expected.words)
         np.testing.assert_array_equal(result.contribution, expected.contribution)

@@ -41,9 +41,7 @@ def logged_vectors(texts: list[str], log: Path) -> np.ndarray:
 
 def encoder(folder: Path, **parameters: object) -> SentenceEncoder:
     options = {"cache_dir": folder / "cache", "revision": "1", "batch_size": BATCH, **parameters}
-    return SentenceEncoder(
-        **{"model": functools.partial(logged_vectors, log=folder / "log"), **options}
-    )
+    return SentenceEncoder(**{"model": functools.partial(logged_vectors, log=folder / "log"), **options})
 
 
 def calls(folder: Path) -> list[str]:
@@ -190,9 +188,7 @@ def test_killed_writer_leaves_no_lock(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("column", ["vector", "checksum", "key"])
-def test_changed_byte_is_detected(
-    tmp_path: Path, column: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_changed_byte_is_detected(tmp_path: Path, column: str, caplog: pytest.LogCaptureFixture) -> None:
     encoder(tmp_path).transform(TEXTS[:20])
     with sqlite3.connect(tmp_path / "cache" / "embeddings.sqlite3") as connection:
         row, value = connection.execute(f"SELECT rowid, {column} FROM vectors").fetchone()

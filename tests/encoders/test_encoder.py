@@ -85,9 +85,7 @@ def test_vectors_are_the_output_of_the_callable() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text(max_size=8), min_size=1, max_size=40), st.integers(1, 9), st.booleans())
-def test_order_and_batch_size_do_not_change_vectors(
-    texts: list[str], batch_size: int, sort: bool
-) -> None:
+def test_order_and_batch_size_do_not_change_vectors(texts: list[str], batch_size: int, sort: bool) -> None:
     encoder = SentenceEncoder(letters, batch_size=batch_size)
     encoder.transform(["load the backend"])
     _LOADED[encoder].backend.sort_by_length = sort
@@ -142,8 +140,7 @@ def test_callable_receives_str() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrap",
-    [np.ndarray.tolist, torch.tensor, lambda a: torch.tensor(a, dtype=torch.bfloat16), np.float16],
+    "wrap", [np.ndarray.tolist, torch.tensor, lambda a: torch.tensor(a, dtype=torch.bfloat16), np.float16]
 )
 def test_output_types(wrap: Any) -> None:
     X = SentenceEncoder(lambda texts: wrap(letters(texts))).transform(TEXTS)
@@ -179,10 +176,7 @@ def test_large_and_small_vectors_are_normalized(size: float) -> None:
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        (
-            lambda t: letters(t)[1:],
-            "callable backend returned 2 vectors for 3 texts in batch 0 of 3",
-        ),
+        (lambda t: letters(t)[1:], "callable backend returned 2 vectors for 3 texts in batch 0 of 3"),
         (lambda t: letters([*t, "x"]), "returned 4 vectors for 3 texts"),
         (lambda t: [], "returned 0 vectors for 3 texts"),
         (lambda t: None, "equally long vectors of numbers.*dtype object"),
@@ -199,9 +193,7 @@ def test_large_and_small_vectors_are_normalized(size: float) -> None:
         (lambda t: CountVectorizer().fit_transform(t), "sparse matrix"),
     ],
 )
-def test_invalid_vectors_are_refused_and_not_stored(
-    output: Any, message: str, tmp_path: Path
-) -> None:
+def test_invalid_vectors_are_refused_and_not_stored(output: Any, message: str, tmp_path: Path) -> None:
     encoder = SentenceEncoder(output, cache_dir=tmp_path, revision="1")
     with pytest.raises(EncodingError, match=message):
         encoder.transform(["a red", "bbb", "c red"])
@@ -305,9 +297,7 @@ def test_model_objects_are_refused() -> None:
 
     with pytest.raises(ValueError, match=r"Model object; .* model=model\.encode"):
         SentenceEncoder(Model()).fit()
-    np.testing.assert_array_equal(
-        SentenceEncoder(Model().encode).transform(["ab"]), letters(["ab"])
-    )
+    np.testing.assert_array_equal(SentenceEncoder(Model().encode).transform(["ab"]), letters(["ab"]))
 
 
 def test_error_does_not_contain_a_misplaced_key() -> None:

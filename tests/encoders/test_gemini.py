@@ -69,21 +69,14 @@ class Handler(BaseHTTPRequestHandler):
             return
         requests = body["requests"]
         if isinstance(action, dict):  # a rate limit that says how long
-            delay = {
-                "@type": "type.googleapis.com/google.rpc.RetryInfo",
-                "retryDelay": action["info"],
-            }
+            delay = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": action["info"]}
             error = {"code": 429, "message": "slower", "status": "RESOURCE_EXHAUSTED"}
-            return self.answer(
-                429, {"error": {**error, "details": [delay]}}, header=action["header"]
-            )
+            return self.answer(429, {"error": {**error, "details": [delay]}}, header=action["header"])
         if isinstance(action, int) or len(requests) > 100:
             code = action if isinstance(action, int) else 400
             message = f"at most 100 requests can be in one batch; you, {KEY}, sent {len(requests)}"
             status = {429: "RESOURCE_EXHAUSTED", 500: "INTERNAL"}.get(code, "INVALID_ARGUMENT")
-            return self.answer(
-                code, {"error": {"code": code, "message": message, "status": status}}
-            )
+            return self.answer(code, {"error": {"code": code, "message": message, "status": status}})
         if action == "no json":
             return self.answer(200, None, KEY.encode())
         if action == "nonsense":
@@ -185,9 +178,7 @@ def test_task_type_is_sent_and_part_of_the_cache_key(server: Server, tmp_path: P
 # --- Errors and retries ----------------------------------------------------------------------
 
 
-def test_rate_limits_and_server_errors_are_retried(
-    server: Server, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_rate_limits_and_server_errors_are_retried(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     server.plan = [429, 500, "answer", 503, "drop", 408, "answer"]
     X = make(batch_size=4).transform(TEXTS)
     np.testing.assert_allclose(X, unit(TEXTS), atol=1e-7)
@@ -251,9 +242,7 @@ def test_timeout_is_retried(server: Server, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(server.requests) == 2
 
 
-def test_error_names_the_variable_of_a_refused_key(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_error_names_the_variable_of_a_refused_key(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", KEY)
     server.plan = [403]
     with pytest.raises(EncodingError, match=r"403 .*environment variable MY_KEY"):
@@ -372,9 +361,7 @@ def test_key_is_stored_and_shown_nowhere(
     assert "text 3" not in seen[-1]  # the cache does not contain the texts
 
 
-def test_error_does_not_contain_an_invalid_key(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_error_does_not_contain_an_invalid_key(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in ("secret key", "secr\u00e9t", "secret\nother"):
         monkeypatch.setenv("GEMINI_API_KEY", wrong)
         with pytest.raises(ValueError, match="GEMINI_API_KEY contains characters") as caught:

@@ -54,10 +54,7 @@ def bert_reference(folder: Path, texts: list[str]) -> np.ndarray:
 
     tokenizer, model = AutoTokenizer.from_pretrained(folder), BertModel.from_pretrained(folder)
     with torch.inference_mode():
-        states = [
-            model.eval()(**tokenizer(text, return_tensors="pt"))["last_hidden_state"]
-            for text in texts
-        ]
+        states = [model.eval()(**tokenizer(text, return_tensors="pt"))["last_hidden_state"] for text in texts]
     return torch.stack([state[0].mean(0) for state in states]).numpy()
 
 
@@ -116,16 +113,11 @@ def test_code_of_a_model_is_not_executed(bert: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_home_folder_is_expanded(
-    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_home_folder_is_expanded(bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(bert, tmp_path / "model")
     monkeypatch.setenv("HOME", str(tmp_path))
     for backend in ("auto", "sentence-transformers"):
-        close(
-            SentenceEncoder("~/model", backend=backend).transform(TEXTS),
-            bert_reference(bert, TEXTS),
-        )
+        close(SentenceEncoder("~/model", backend=backend).transform(TEXTS), bert_reference(bert, TEXTS))
 
 
 def test_prompt_precedes_each_text(bert: Path) -> None:
@@ -163,9 +155,7 @@ def test_cache_distinguishes_weights_and_prompts(bert: Path, tmp_path: Path) -> 
     assert np.abs(bert_reference(folder, TEXTS) - first).max() > 0.001
 
 
-def test_loaded_weights_keep_their_version_when_the_folder_changes(
-    bert: Path, tmp_path: Path
-) -> None:
+def test_loaded_weights_keep_their_version_when_the_folder_changes(bert: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(bert, folder)
     old = bert_reference(folder, ["dog", "cat"])
@@ -213,9 +203,7 @@ def encode_from_hub(source: Path, store: Path, cache: Path) -> tuple[Any, ...]:
     shutil.copytree(source, repository / "snapshots" / one)
     shutil.copytree(source, repository / "snapshots" / two)
     config = json.loads((source / "config.json").read_text())
-    (repository / "snapshots" / two / "config.json").write_text(
-        json.dumps(config | {"hidden_act": "relu"})
-    )
+    (repository / "snapshots" / two / "config.json").write_text(json.dumps(config | {"hidden_act": "relu"}))
     (repository / "refs").mkdir()
     main = repository / "refs" / "main"
 
@@ -229,9 +217,7 @@ def encode_from_hub(source: Path, store: Path, cache: Path) -> tuple[Any, ...]:
 
 
 def test_cache_follows_a_branch_of_the_hub(bert: Path, tmp_path: Path) -> None:
-    first, second, third, light = in_process(
-        encode_from_hub, bert, tmp_path / "store", tmp_path / "cache"
-    )
+    first, second, third, light = in_process(encode_from_hub, bert, tmp_path / "store", tmp_path / "cache")
     close(first, bert_reference(bert, TEXTS))
     assert np.abs(first - second).max() > 1e-4
     np.testing.assert_array_equal(first, third)
@@ -255,9 +241,7 @@ def test_commit_is_found_in_the_folder_of_sentence_transformers(
     assert cached_commit(name, None) == "3" * 40
 
 
-def test_unknown_commit_is_an_error(
-    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unknown_commit_is_an_error(bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The name of a branch would mix the vectors of two models."""
     monkeypatch.setattr(LocalModel, "weights", lambda self: None)
     encoder = SentenceEncoder("team/nowhere", cache_dir=tmp_path)
@@ -376,9 +360,7 @@ def test_sonar_saved_by_transformers(sonar: Path, tmp_path: Path) -> None:
     close(X, sonar_reference(sonar, TEXTS, "fra_Latn"))
 
 
-def test_sonar_truncates_long_texts_with_a_warning(
-    sonar: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_sonar_truncates_long_texts_with_a_warning(sonar: Path, caplog: pytest.LogCaptureFixture) -> None:
     encoder = SentenceEncoder(sonar, batch_size=1)
     encoder.transform(["dog " * 255])
     assert "tokens" not in caplog.text  # 510, and the two around them
@@ -412,9 +394,7 @@ def test_tokenizer_without_language_is_an_error(sonar: Path, tmp_path: Path) -> 
     shutil.copytree(sonar, tmp_path / "other")
     AutoTokenizer.from_pretrained(sonar).save_pretrained(tmp_path / "other")
     path = tmp_path / "other" / "tokenizer_config.json"
-    changed = {
-        "tokenizer_class": "TokenizersBackend"
-    }  # the language of the saved file, whatever is asked
+    changed = {"tokenizer_class": "TokenizersBackend"}  # the language of the saved file, whatever is asked
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     with pytest.raises(ValueError, match="language first"):
         SentenceEncoder(tmp_path / "other", language="deu_Latn").transform(TEXTS)
@@ -429,9 +409,7 @@ class Pipeline:
 
     made: ClassVar[list[Pipeline]] = []
 
-    def __init__(
-        self, encoder: str, device: torch.device, fbank_dtype: torch.dtype = torch.float32
-    ) -> None:
+    def __init__(self, encoder: str, device: torch.device, fbank_dtype: torch.dtype = torch.float32) -> None:
         assert isinstance(device, torch.device)
         self.encoder = encoder
         self.made.append(self)

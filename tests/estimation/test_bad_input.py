@@ -510,9 +510,7 @@ def test_bad_targets_when_scoring() -> None:
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 @pytest.mark.parametrize("rank", [3, None])
 @pytest.mark.parametrize("use_bias", [True, False])
-def test_unseen_words_are_finite_and_never_extracted(
-    method: str, rank: int | None, use_bias: bool
-) -> None:
+def test_unseen_words_are_finite_and_never_extracted(method: str, rank: int | None, use_bias: bool) -> None:
     counts = Y.copy()
     counts[:, [1, 4]] = 0
     model = getattr(make_model(rank=rank, use_bias=use_bias, top_k=V), method)(X, counts)
@@ -620,9 +618,7 @@ def test_zero_weights_are_the_same_bits_as_dropping(early_stopping: Any, setting
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 @pytest.mark.parametrize("early_stopping", [False, True])
 @pytest.mark.parametrize("place", [0, 7, N - 1])
-def test_word_only_in_a_row_of_zero_weight_is_unseen(
-    method: str, early_stopping: bool, place: int
-) -> None:
+def test_word_only_in_a_row_of_zero_weight_is_unseen(method: str, early_stopping: bool, place: int) -> None:
     """As when that row is dropped: legal, finite and never extracted."""
     counts = np.insert(Y, 2, 0, axis=1)  # a new word, in the middle of the vocabulary
     counts[place, 2] = 3
@@ -650,9 +646,7 @@ def test_scale_of_the_weights_does_not_move_the_optimum(factor: float) -> None:
     expected = full_batch(**params).fit(X, Y, w)
     scaled = full_batch(**params).fit(X, Y, factor * w)
     np.testing.assert_allclose(scaled.word_counts_, factor * expected.word_counts_)
-    np.testing.assert_allclose(
-        scaled.history_["loss"][-1], expected.history_["loss"][-1], atol=2e-3
-    )
+    np.testing.assert_allclose(scaled.history_["loss"][-1], expected.history_["loss"][-1], atol=2e-3)
     theta, theta_scaled = expected.predict_proba(X), scaled.predict_proba(X)
     np.testing.assert_allclose(theta_scaled, theta, atol=0.03)
     # Negative control: without the weights it is another optimum.

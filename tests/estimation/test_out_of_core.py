@@ -68,9 +68,7 @@ def predicted(fit: Fit) -> float:
         return 4 * V * min(rows, max(device.MIN_BLOCK_ROWS, device.BLOCK_ELEMENTS["cpu"] // V))
 
     moments = max(256, chunk(4096, session.MOMENT_ELEMENTS // d)) * d * (fit.x_bytes + 16)
-    some = chunk(
-        start.GRADIENT_CHUNK_ROWS, start.CHUNK_ELEMENTS // d, start.CHUNK_COUNTS // fit.words
-    )
+    some = chunk(start.GRADIENT_CHUNK_ROWS, start.CHUNK_ELEMENTS // d, start.CHUNK_COUNTS // fit.words)
     words_of_some = some * fit.words
     gradient = 4 * 2 * V * d + some * d * (fit.x_bytes + 4) + words_of_some * 400
     gradient += 4 * min(V, words_of_some) * d
@@ -246,12 +244,8 @@ def test_moments_of_chunks_are_those_of_all_rows(solver_: str) -> None:
 
 EXAMPLES = {
     "50,000 captions": Fit(50_000, 12_000, 384, 384, 10, "sampled", early_stopping=True, x_bytes=2),
-    "a million sentences": Fit(
-        1_000_000, 100_000, 512, 1024, 15, "sampled", early_stopping=True, x_bytes=2
-    ),
-    "a hundred million": Fit(
-        100_000_000, 250_000, 512, 1024, 15, "sampled", early_stopping=True, x_bytes=2
-    ),
+    "a million sentences": Fit(1_000_000, 100_000, 512, 1024, 15, "sampled", early_stopping=True, x_bytes=2),
+    "a hundred million": Fit(100_000_000, 250_000, 512, 1024, 15, "sampled", early_stopping=True, x_bytes=2),
     "the same, in chunks of a million": Fit(
         1_000_000, 250_000, 512, 1024, 15, "sampled", x_bytes=2, rest={"warm_start": True}
     ),

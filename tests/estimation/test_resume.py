@@ -189,9 +189,7 @@ def die_writing(folder: Path, when: int, half: bool) -> None:
 
 @pytest.mark.parametrize("when", [1, 2, 20])
 @pytest.mark.parametrize("half", [True, False])
-def test_killed_while_writing_it_has_the_checkpoint_before(
-    tmp_path: Path, when: int, half: bool
-) -> None:
+def test_killed_while_writing_it_has_the_checkpoint_before(tmp_path: Path, when: int, half: bool) -> None:
     with Child(die_writing, tmp_path, when, half) as child, pytest.raises(EOFError):
         child.result()
     assert len(list(tmp_path.glob("*.part"))) == 1
@@ -357,9 +355,7 @@ def test_whatever_changes_the_numbers_has_a_file_of_its_own(tmp_path: Path) -> N
     warm.fit(X, Y)
     assert len(files(tmp_path)) == before + len(data) + 1
     # What changes no number is no other fit.
-    same = model(
-        tmp_path, **short, top_k=3, use_bias=False, vocabulary=[f"w{j}" for j in range(150)]
-    )
+    same = model(tmp_path, **short, top_k=3, use_bias=False, vocabulary=[f"w{j}" for j in range(150)])
     same.fit(np.asfortranarray(X), Y.toarray())
     assert len(files(tmp_path)) == before + len(data) + 1
 
@@ -373,9 +369,7 @@ def test_a_grid_search_shares_a_folder(passes: list[int], tmp_path: Path) -> Non
     plain = search(None)
     passes.clear()
     first = search(tmp_path)
-    assert (
-        len(passes) == 2 * 2 * 3 + plain.best_params_["max_iter"]
-    )  # each pass once, then the refit
+    assert len(passes) == 2 * 2 * 3 + plain.best_params_["max_iter"]  # each pass once, then the refit
     assert len(files(tmp_path)) == 2 * 2 + 1
     passes.clear()
     # Candidates with fewer passes than their file has are trained again, the others are read back.
@@ -415,11 +409,7 @@ class Elsewhere:
 
 
 def test_every_kind_of_path(passes: list[int], tmp_path: Path) -> None:
-    for folder in (
-        tmp_path / "a" / "b",
-        str(tmp_path / "a" / "b"),
-        Elsewhere(tmp_path / "a" / "b"),
-    ):
+    for folder in (tmp_path / "a" / "b", str(tmp_path / "a" / "b"), Elsewhere(tmp_path / "a" / "b")):
         model(folder).fit(X, Y)
         assert len(passes) == 5
         assert len(files(tmp_path / "a" / "b")) == 1
@@ -446,9 +436,7 @@ def test_a_relative_path_is_of_the_directory_in_which_fit_began(
 # --- Folders and disks that fail -------------------------------------------------------------
 
 
-def test_a_folder_that_cannot_be_written_to_is_said_at_once(
-    passes: list[int], tmp_path: Path
-) -> None:
+def test_a_folder_that_cannot_be_written_to_is_said_at_once(passes: list[int], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "closed").mkdir(mode=0o500)
     folders = [tmp_path / "file" / "c"]
@@ -456,9 +444,7 @@ def test_a_folder_that_cannot_be_written_to_is_said_at_once(
     folders += [tmp_path / "closed" / "c"] if os.geteuid() else []  # nothing is closed to root
     for folder in folders:
         fresh = model(folder)
-        with pytest.raises(
-            ValueError, match=f"checkpoint_dir='{folder}' .*name another one, or None"
-        ):
+        with pytest.raises(ValueError, match=f"checkpoint_dir='{folder}' .*name another one, or None"):
             fresh.fit(X, Y)
         assert not hasattr(fresh, "bias_")
     assert passes == []
@@ -528,9 +514,7 @@ def test_checkpoints_are_rare(tmp_path: Path) -> None:
     """Without the patch: the last state only, in a fit that is over in a second."""
     written = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            checkpoints, "save_file", lambda *a, **k: (written.append(1), save_file(*a, **k))
-        )
+        patch.setattr(checkpoints, "save_file", lambda *a, **k: (written.append(1), save_file(*a, **k)))
         model(tmp_path).fit(X, Y)
     assert len(written) == 1
     held = Checkpoint(tmp_path / "x.safetensors", seed=0, writes=False)  # all but one of a group
@@ -595,9 +579,7 @@ SPOILED: dict[str, Callable[[bytes], bytes]] = {
     "a tensor less": lambda content: without("A", content),
     "another shape": reshaped,
     "another version": lambda content: of_format(99, content),
-    "no numbers": lambda content: packed(
-        {}, {key: read(content)[1][key] for key in ("format", "seed")}
-    ),
+    "no numbers": lambda content: packed({}, {key: read(content)[1][key] for key in ("format", "seed")}),
 }
 
 
@@ -609,9 +591,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("kind", [*SPOILED, "pickle", "folder"])
-def test_what_cannot_be_read_is_an_error_with_its_name(
-    kind: str, finished: Path, tmp_path: Path
-) -> None:
+def test_what_cannot_be_read_is_an_error_with_its_name(kind: str, finished: Path, tmp_path: Path) -> None:
     path = tmp_path / finished.name
     if kind == "folder":
         path.mkdir()

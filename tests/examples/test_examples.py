@@ -84,9 +84,7 @@ def classified(
     return run("classify.py", "--texts", texts, "--encoder", encoder, "--out", out), out
 
 
-def test_classify_beats_the_largest_class_and_reloads(
-    classified: tuple[str, Path],
-) -> None:
+def test_classify_beats_the_largest_class_and_reloads(classified: tuple[str, Path]) -> None:
     output, out = classified
     accuracies = [float(value) for value in re.findall(r" ([\d.]+)% \+- [\d.]+%", output)]
     keywords, numbers, text, largest = accuracies
@@ -113,10 +111,7 @@ def test_printed_contributions_add_up_to_the_decision_value(classified: tuple[st
 
 @pytest.mark.parametrize("classes", [["zoo", "kitchen", "harbour"], ["zoo", "kitchen"]])
 def test_contributions_add_up_for_every_sentence_and_class(
-    classify: ModuleType,
-    classified: tuple[str, Path],
-    sentences: list[tuple[str, str]],
-    classes: list[str],
+    classify: ModuleType, classified: tuple[str, Path], sentences: list[tuple[str, str]], classes: list[str]
 ) -> None:
     pipeline = joblib.load(classified[1] / "classify.joblib")
     labels, texts = zip(*[pair for pair in sentences if pair[0] in classes], strict=True)
@@ -160,9 +155,7 @@ def test_search(encoder: Path, sentences: list[tuple[str, str]], tmp_path: Path)
     row = r"^\| (\d+) \| ([\d.]+) \| (\w+) \| ([\d.]+)% \+- [\d.]+% \| (\d+)% \| ([\d.]+) \|$"
     rows = re.findall(row, output, re.MULTILINE)
     assert len(rows) == 8
-    assert {row[:3] for row in rows} == {
-        *itertools.product(("2", "16"), ("0.01", "0.1"), ("True", "False"))
-    }
+    assert {row[:3] for row in rows} == {*itertools.product(("2", "16"), ("0.01", "0.1"), ("True", "False"))}
     shares = [float(row[3]) for row in rows]
     assert shares == sorted(shares, reverse=True)
     zeros = {row[:3]: int(row[4]) for row in rows}

@@ -16,9 +16,7 @@ from flip_sklearn.datasets import load_paired_embeddings
 from flip_sklearn.diagnostics import rank_analysis, split_sentences
 from tests.helpers.paths import ROOT
 
-WORDS = [
-    a + b for a in ("ba", "de", "ki", "lo", "mu", "ra") for b in ("ne", "so", "ti", "va", "zu")
-]
+WORDS = [a + b for a in ("ba", "de", "ki", "lo", "mu", "ra") for b in ("ne", "so", "ti", "va", "zu")]
 D = 16
 RECURRING = 7
 
@@ -100,9 +98,7 @@ def test_all_tables_are_printed_and_saved(finished: tuple[Path, Path, str]) -> N
     assert (out / "concepts.txt").read_text(encoding="utf-8").split() == sorted(WORDS)
 
 
-def test_figures_of_the_paper_are_in_the_rows_of_their_models(
-    finished: tuple[Path, Path, str],
-) -> None:
+def test_figures_of_the_paper_are_in_the_rows_of_their_models(finished: tuple[Path, Path, str]) -> None:
     rows_of = tables(finished[2])
     paper = {row[0]: (row[2], row[5]) for row in rows_of["1"] + rows_of["6"][:1] + rows_of["6"][2:]}
     assert paper["LiP"] == ("59.45", "57.27")
@@ -138,9 +134,7 @@ def test_figures_are_those_of_the_library(finished: tuple[Path, Path, str]) -> N
         np.testing.assert_allclose(numbers, expected, atol=0.3)
 
 
-def test_training_sentences_that_are_in_the_test_part_are_dropped(
-    finished: tuple[Path, Path, str],
-) -> None:
+def test_training_sentences_that_are_in_the_test_part_are_dropped(finished: tuple[Path, Path, str]) -> None:
     folder, _, stdout = finished
     printed = " ".join(stdout.split())
     train, test = (load_paired_embeddings(folder, part).texts for part in ("train", "test"))
@@ -151,9 +145,7 @@ def test_training_sentences_that_are_in_the_test_part_are_dropped(
     assert "3 pairs of train, 3 of test" in printed
 
 
-def test_without_a_test_part_dev_is_used_and_without_concepts_splice_is_left_out(
-    tmp_path: Path,
-) -> None:
+def test_without_a_test_part_dev_is_used_and_without_concepts_splice_is_left_out(tmp_path: Path) -> None:
     write(tmp_path / "data", parts={"train": 500, "dev": 60})
     data = ("--data", tmp_path / "data", "--rows", 300)
     process = run(*data, "--ranks", 8, "--out", tmp_path / "out", "--no-bias")
@@ -180,12 +172,8 @@ def test_a_folder_without_the_files_gives_a_one_line_error(tmp_path: Path) -> No
 def test_missing_concepts_give_a_one_line_error_before_training(
     finished: tuple[Path, Path, str], tmp_path: Path
 ) -> None:
-    np.savez(
-        tmp_path / "few.npz", names=np.array(WORDS[1:]), embeddings=np.ones((len(WORDS) - 1, D))
-    )
-    process = run(
-        "--data", finished[0], "--concepts", tmp_path / "few.npz", "--ranks", 4, "--out", tmp_path
-    )
+    np.savez(tmp_path / "few.npz", names=np.array(WORDS[1:]), embeddings=np.ones((len(WORDS) - 1, D)))
+    process = run("--data", finished[0], "--concepts", tmp_path / "few.npz", "--ranks", 4, "--out", tmp_path)
     assert process.returncode == 1
     assert process.stdout == ""
     assert f"lacks 1 of the {len(WORDS)} concepts, such as '{WORDS[0]}'" in process.stderr

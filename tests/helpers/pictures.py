@@ -152,9 +152,7 @@ DISPLAYS: dict[str, Callable[..., Any]] = {
     "extractors": lambda **kw: plots.ExtractorDisplay.from_result(extractors(), **kw),
     "words": lambda **kw: plots.RecoverabilityDisplay.from_result(recoverability(), **kw),
     "groups": lambda **kw: plots.RecoverabilityDisplay.from_result(recoverability(by="kind"), **kw),
-    "keywords": lambda **kw: plots.KeywordDisplay.from_result(
-        KEYWORDS, words_present={"dog"}, **kw
-    ),
+    "keywords": lambda **kw: plots.KeywordDisplay.from_result(KEYWORDS, words_present={"dog"}, **kw),
     "similarity": lambda **kw: plots.SimilarityDisplay.from_result(similarity(), **kw),
 }
 each_display = pytest.mark.parametrize("name", DISPLAYS)

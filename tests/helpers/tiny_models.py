@@ -22,9 +22,7 @@ def bag_of_words_model(
     tokens = ["[UNK]", *words]
     tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(tokens)}, unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = Lowercase(), Whitespace()
-    vectors = (
-        np.random.default_rng(seed).normal(size=(len(tokens), n_dimensions)).astype(np.float32)
-    )
+    vectors = np.random.default_rng(seed).normal(size=(len(tokens), n_dimensions)).astype(np.float32)
     model = SentenceTransformer(
         modules=[modules.StaticEmbedding(tokenizer, embedding_weights=vectors)], device="cpu"
     )

@@ -41,9 +41,7 @@ def slow_row(entities: list[str], keywords: list[str]) -> tuple[float, ...]:
     return strict, partial, precision, f1(strict), f1(partial)
 
 
-def check_result(
-    result: EntityRecall, entities: list[list[str]], keywords: list[list[str]]
-) -> None:
+def check_result(result: EntityRecall, entities: list[list[str]], keywords: list[list[str]]) -> None:
     rows = [slow_row(e, words[: result.k]) for e, words in zip(entities, keywords, strict=True)]
     for name, slow in zip(METRICS, zip(*rows, strict=True), strict=True):
         metric = getattr(result, name)
@@ -73,9 +71,7 @@ def random_rows(seed: int) -> tuple[list[list[str]], list[list[str]]]:
     n = rng.integers(1, 9)
     entities = [[random_name(rng) for _ in range(rng.integers(5))] for _ in range(n)]
     keywords = [rng.choice(WORDS, size=rng.integers(9)).tolist() for _ in range(n)]
-    for row in rng.integers(
-        n, size=2
-    ):  # keywords of several words, and names that are listed twice
+    for row in rng.integers(n, size=2):  # keywords of several words, and names that are listed twice
         keywords[row].insert(rng.integers(len(keywords[row]) + 1), random_name(rng))
         entities[row] += entities[row][:1]
     return entities, keywords
@@ -245,8 +241,7 @@ def test_containers(container: Any) -> None:
     entities, keywords = [["New York"], ["Alice", "Bob"]], [["york", "new"], ["bob", "x"]]
     expected = values(entity_recall(entities, keywords))
     assert (
-        values(entity_recall([container(r) for r in entities], [container(r) for r in keywords]))
-        == expected
+        values(entity_recall([container(r) for r in entities], [container(r) for r in keywords])) == expected
     )
     assert values(entity_recall(pd.Series(entities), tuple(keywords))) == expected
     assert values(entity_recall([set(row) for row in entities], np.array(keywords))) == expected
@@ -287,9 +282,7 @@ def test_errors(entities: Any, keywords: Any, k: Any, parts: list[str]) -> None:
 
 
 def test_more_errors() -> None:
-    with pytest.raises(
-        ValueError, match=r"sample_weight has shape \(1,\); pass one weight per row"
-    ):
+    with pytest.raises(ValueError, match=r"sample_weight has shape \(1,\); pass one weight per row"):
         entity_recall([["a"], ["b"]], [["a"], ["b"]], sample_weight=[1.0])
     with pytest.raises(ValueError, match="ks is 5; pass a list"):
         entity_curve([["a"]], [["a"]], 5)  # type: ignore[arg-type]

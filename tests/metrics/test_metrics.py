@@ -74,9 +74,7 @@ def problems(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int]:
 
 @settings(max_examples=300, deadline=None)
 @given(problem=problems(), dtype=st.sampled_from([np.float64, np.float32, np.float16]))
-def test_accuracy_equals_its_definition(
-    problem: tuple[np.ndarray, np.ndarray, int], dtype: type
-) -> None:
+def test_accuracy_equals_its_definition(problem: tuple[np.ndarray, np.ndarray, int], dtype: type) -> None:
     Y, scores, seed = problem
     with np.errstate(over="ignore"):
         scores = scores.astype(dtype)
@@ -94,11 +92,7 @@ def test_accuracy_equals_its_definition(
         np.testing.assert_array_equal(by_index.per_row, result.per_row)
     # Sparse scores that store every word, zeros included
     everything = sp.csr_array(
-        (
-            scores.ravel(),
-            np.tile(np.arange(Y.shape[1]), len(Y)),
-            np.arange(len(Y) + 1) * Y.shape[1],
-        ),
+        (scores.ravel(), np.tile(np.arange(Y.shape[1]), len(Y)), np.arange(len(Y) + 1) * Y.shape[1]),
         shape=Y.shape,
     )
     if dtype != np.float16:  # not supported by SciPy
@@ -190,13 +184,9 @@ def test_absent_sparse_scores_are_not_ranked() -> None:
     scores = sp.csr_array(np.array([[0.0, 0.9, 0.1, 0.0], [0.0, 0.2, 0.0, 0.0]]))
     np.testing.assert_allclose(keyword_accuracy(Y, scores).per_row, [0.5, 0.0])
     # stored negative scores and zeros are ranked
-    stored = sp.csr_array(
-        (np.array([-3.0, 0.0]), np.array([0, 2]), np.array([0, 2, 2])), shape=(2, 4)
-    )
+    stored = sp.csr_array((np.array([-3.0, 0.0]), np.array([0, 2]), np.array([0, 2, 2])), shape=(2, 4))
     np.testing.assert_allclose(keyword_accuracy(Y, stored).per_row, [0.5, 0.0])
-    doubled = sp.csr_array(
-        (np.array([1.0, 0.3, 0.3]), np.array([3, 0, 0]), np.array([0, 3])), shape=(1, 4)
-    )
+    doubled = sp.csr_array((np.array([1.0, 0.3, 0.3]), np.array([3, 0, 0]), np.array([0, 3])), shape=(1, 4))
     assert float(keyword_accuracy([[0, 0, 0, 1]], doubled)) == 1.0  # 1 is more than .3 + .3
 
 
@@ -261,10 +251,7 @@ def test_standard_error() -> None:
         assert weighted.value == pytest.approx(result.value)
     # Rows of zero weight are ignored.
     w = np.r_[np.ones(100), np.zeros(100)]
-    half, first = (
-        keyword_accuracy(Y, scores, sample_weight=w),
-        keyword_accuracy(Y[:100], scores[:100]),
-    )
+    half, first = (keyword_accuracy(Y, scores, sample_weight=w), keyword_accuracy(Y[:100], scores[:100]))
     assert half.value == pytest.approx(first.value)
     assert half.standard_error == pytest.approx(first.standard_error)
     # It agrees with the standard deviation over bootstrap samples.
@@ -429,9 +416,7 @@ def test_memory_stays_bounded() -> None:
     best = model.best(n, 6)
     words = np.random.default_rng(1).integers(n_words, size=(n, 6))
     words[:, :3] = best[:, :3]
-    Y = sp.csr_array(
-        (np.ones(6 * n), words.ravel(), np.arange(0, 6 * n + 1, 6)), shape=(n, n_words)
-    )
+    Y = sp.csr_array((np.ones(6 * n), words.ravel(), np.arange(0, 6 * n + 1, 6)), shape=(n, n_words))
     X = np.arange(n, dtype=float)[:, None]
     tracemalloc.start()
     try:
@@ -442,9 +427,6 @@ def test_memory_stays_bounded() -> None:
     assert peak < 600 * 2**20
     assert n * n_words * 4 > 2 * peak
     truth = [set(row) for row in words.tolist()]
-    hits = [
-        len(row & set(top[: len(row)])) / len(row)
-        for row, top in zip(truth, best.tolist(), strict=True)
-    ]
+    hits = [len(row & set(top[: len(row)])) / len(row) for row, top in zip(truth, best.tolist(), strict=True)]
     assert result == pytest.approx(np.mean(hits))
     assert 0.5 <= result < 0.51

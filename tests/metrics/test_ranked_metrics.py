@@ -64,9 +64,7 @@ def make_problem(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.rand
     """Counts and two sets of scores; few levels make ties, and some rows are empty."""
     rng = np.random.default_rng(seed)
     n, n_words = rng.integers(1, 9, size=2)
-    Y = rng.integers(1, 4, size=(n, n_words)) * (
-        rng.random((n, n_words)) < rng.choice([0.1, 0.5, 1])
-    )
+    Y = rng.integers(1, 4, size=(n, n_words)) * (rng.random((n, n_words)) < rng.choice([0.1, 0.5, 1]))
     levels = rng.choice([1, 3, 10**6])
     first, second = rng.integers(-levels, levels + 1, size=(2, n, n_words)).astype(float)
     return Y, first, second, rng
@@ -110,9 +108,7 @@ def test_hit_sets_and_jaccard_equal_their_definitions(seed: int) -> None:
         np.nan_to_num(keyword_accuracy(Y, first).per_row),
     )
     check_result(
-        hit_jaccard(Y, equivalent_inputs(first, rng)[form], second, sample_weight=weights),
-        jaccard,
-        weights,
+        hit_jaccard(Y, equivalent_inputs(first, rng)[form], second, sample_weight=weights), jaccard, weights
     )
     # The index is symmetric, and hit sets may be passed instead of scores.
     again = hit_jaccard(Y, hit_sets(Y, second), hits)
@@ -174,10 +170,7 @@ def test_precision_and_recall_equal_their_definitions(seed: int) -> None:
     n = int(rng.integers(1, 12))
     weights = rng.integers(0, 3, size=len(Y)).tolist()
     outside = rng.integers(0, 3, size=len(Y)).tolist()
-    for reference in (
-        None,
-        [len(words_of(r)) + o for r, o in zip(Y.tolist(), outside, strict=True)],
-    ):
+    for reference in (None, [len(words_of(r)) + o for r, o in zip(Y.tolist(), outside, strict=True)]):
         values: list[tuple[float, float, float]] = []
         for i, (truth, row) in enumerate(zip(Y.tolist(), scores.tolist(), strict=True)):
             words, top = words_of(truth), best(row, n)
@@ -192,9 +185,7 @@ def test_precision_and_recall_equal_their_definitions(seed: int) -> None:
         if given.dtype.kind == "i" and given.shape[1] < n:
             given = np.pad(given, ((0, 0), (0, n)), constant_values=-1)
         result = precision_recall(Y, given, n, n_reference=reference, sample_weight=weights)
-        for name, slow in zip(
-            ("precision", "recall", "f1"), zip(*values, strict=True), strict=True
-        ):
+        for name, slow in zip(("precision", "recall", "f1"), zip(*values, strict=True), strict=True):
             check_result(getattr(result, name), list(slow), weights)
 
 

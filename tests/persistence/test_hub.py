@@ -9,14 +9,7 @@ from flip_sklearn import FLiPExtractor
 from flip_sklearn.persistence.format import ENCODING_FILE
 from tests.helpers.hub_server import TOKEN, Hub
 from tests.helpers.processes import in_process
-from tests.helpers.stores import (
-    FILES,
-    FactLoLM,
-    fit,
-    fitted_state,
-    with_hub,
-    write_foreign,
-)
+from tests.helpers.stores import FILES, FactLoLM, fit, fitted_state, with_hub, write_foreign
 
 
 def test_push_to_hub_and_from_pretrained(tmp_path: Path, fitted: FLiPExtractor) -> None:
@@ -41,9 +34,7 @@ def test_push_to_hub_and_from_pretrained(tmp_path: Path, fitted: FLiPExtractor) 
         ]
         results = in_process(with_hub, hub.url, tmp_path / "home", calls)
         commits = hub.repositories["us/flip"]
-    url, first, _, in_subfolder, _, last, older, missing, revision, nothing, _, cached, offline = (
-        results
-    )
+    url, first, _, in_subfolder, _, last, older, missing, revision, nothing, _, cached, offline = results
     assert url == f"{hub.url}/us/flip/commit/{1:040x}"
     assert first == in_subfolder == older == fitted_state(fitted)
     assert last == cached == fitted_state(second)
@@ -63,10 +54,7 @@ def test_push_to_hub_and_from_pretrained(tmp_path: Path, fitted: FLiPExtractor) 
     assert 'FLiPExtractor.from_pretrained("us/flip")' in card
     assert "Captions." in card
     assert "an/encoder" in card
-    assert (
-        'from_pretrained("us/flip", subfolder="a[1]*/b")'
-        in commits[2]["a[1]*/b/README.md"].decode()
-    )
+    assert 'from_pretrained("us/flip", subfolder="a[1]*/b")' in commits[2]["a[1]*/b/README.md"].decode()
     assert "license: mit" in commits[2]["a[1]*/b/README.md"].decode()
 
 
@@ -79,9 +67,7 @@ def test_download_is_limited_to_model_files_and_token_is_not_stored(
         hub.repositories["us/private"] = [{**files, **other}]
         hub.private.add("us/private")
         source = {"folder_or_id": "us/private"}
-        hub.repositories["us/foreign"] = [
-            {name: files[name] for name in ("model.safetensors", "vocab.json")}
-        ]
+        hub.repositories["us/foreign"] = [{name: files[name] for name in ("model.safetensors", "vocab.json")}]
         calls = [
             ("pull", source),
             ("pull", {**source, "token": "wrong"}),

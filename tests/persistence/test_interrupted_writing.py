@@ -55,9 +55,7 @@ def test_kill_at_every_step_leaves_old_model_new_model_or_none(
     elif prepared is not None:
         write_foreign(prepared, FactLoLM(15, 8, 3))
     folder = tmp_path / "m"
-    old, *states = in_process(
-        states_after_kill_at_every_step, folder, pickle.dumps(fitted), prepared
-    )
+    old, *states = in_process(states_after_kill_at_every_step, folder, pickle.dumps(fitted), prepared)
     new = fitted_state(fitted)
     assert states[-1] == new != old
     names = []

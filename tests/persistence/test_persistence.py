@@ -141,9 +141,7 @@ def test_round_trip_is_exact(tmp_path: Path, case: str) -> None:
     again = FLiPExtractor.from_pretrained(str(tmp_path), subfolder="new/er")
     assert fitted_state(again) == fitted_state(model)
     assert parameters(again) == parameters(model)
-    assert again.extract_keywords(X, return_scores=True) == model.extract_keywords(
-        X, return_scores=True
-    )
+    assert again.extract_keywords(X, return_scores=True) == model.extract_keywords(X, return_scores=True)
     # The held-out rows are stored: the residual is computed over the same training rows.
     assert kkt_residual(again, X, Y) == kkt_residual(model, X, Y)
 
@@ -206,9 +204,7 @@ def test_round_trip_of_pretrained_info(tmp_path: Path) -> None:
         assert unknown == dict.fromkeys(info)
 
 
-def test_content_above_the_limits_of_reading_is_not_written(
-    tmp_path: Path, fitted: FLiPExtractor
-) -> None:
+def test_content_above_the_limits_of_reading_is_not_written(tmp_path: Path, fitted: FLiPExtractor) -> None:
     with pytest.raises(ValueError, match="shorter words"):
         fit(vocabulary=["x" * 20_000, *WORDS[1:]]).save_pretrained(tmp_path / "m")
     assert not (tmp_path / "m").exists()
@@ -221,9 +217,7 @@ def test_content_above_the_limits_of_reading_is_not_written(
 
 @pytest.mark.parametrize("rank", [3, 1, None])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_exported_bias_contains_the_term_of_a_large_mean(
-    tmp_path: Path, dtype: Any, rank: Any
-) -> None:
+def test_exported_bias_contains_the_term_of_a_large_mean(tmp_path: Path, dtype: Any, rank: Any) -> None:
     shifted = (X + 100).astype(dtype)
     model = FLiPExtractor(**{**SETTINGS, "rank": rank}).fit(shifted, Y)
     model.save_pretrained(tmp_path)
@@ -346,9 +340,7 @@ def test_model_card(tmp_path: Path, fitted: FLiPExtractor) -> None:
 
 
 @pytest.mark.parametrize("rank", [3, None])
-def test_front_matter_of_the_card_is_valid_and_its_code_runs(
-    tmp_path: Path, rank: int | None
-) -> None:
+def test_front_matter_of_the_card_is_valid_and_its_code_runs(tmp_path: Path, rank: int | None) -> None:
     model = fit(rank=rank, early_stopping=True)
     hostile = {"trained_on": "a\n---\nlicense: evil", "encoder": "an/encoder"}
     folder = model.save_pretrained(tmp_path / "m", **hostile)
@@ -425,9 +417,7 @@ def test_pipelines_of_texts_in_joblib_and_skops(library: str, tmp_path: Path) ->
     page = (ROOT / "docs" / "models.md").read_text("utf8")
     flip = fit(vocabulary=None)
     classifier = LogisticRegression().fit(flip.transform(X), np.arange(len(X)) % 2)
-    pipeline = Pipeline(
-        [("encode", SentenceEncoder(model="a/b")), ("flip", flip), ("classify", classifier)]
-    )
+    pipeline = Pipeline([("encode", SentenceEncoder(model="a/b")), ("flip", flip), ("classify", classifier)])
     texts = ["a red dog", "a green cat"]
     stored_objects = {"model": pipeline, "vectorizer": CountVectorizer().fit(texts)}
     again, untrusted = round_trip(stored_objects, library, tmp_path / "m")

@@ -24,14 +24,7 @@ from flip_sklearn import FLiPExtractor
 from flip_sklearn.persistence import hub
 from flip_sklearn.persistence.folder import compute_digest
 from flip_sklearn.persistence.format import HASHED_FILES
-from tests.helpers.stores import (
-    FILES,
-    WORDS,
-    FactLoLM,
-    X,
-    fit,
-    write_foreign,
-)
+from tests.helpers.stores import FILES, WORDS, FactLoLM, X, fit, write_foreign
 
 # --- Files in the published layout -----------------------------------------------------------
 
@@ -77,18 +70,13 @@ def replace_by_torch(folder: Path) -> None:
 
 THREE_WORDS = '"a": 0, "b": 1, "c": 2'
 BAD_PUBLISHED: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "random bytes": (
-        lambda f: (f / "model.safetensors").write_bytes(os.urandom(5000)),
-        "cannot be read",
-    ),
+    "random bytes": (lambda f: (f / "model.safetensors").write_bytes(os.urandom(5000)), "cannot be read"),
     "empty": (lambda f: (f / "model.safetensors").write_bytes(b""), "0 bytes"),
     "a pickle": (pickled, "cannot be read"),
     "torch.save": (replace_by_torch, "cannot be read"),
     "truncated": (lambda f: os.truncate(f / "model.safetensors", 200), "truncated"),
     "longer": (
-        lambda f: (f / "model.safetensors").write_bytes(
-            (f / "model.safetensors").read_bytes() + b"x"
-        ),
+        lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes() + b"x"),
         "cannot be read",
     ),
     "10 GB header": (header(b"{}", n_bytes=10 * 2**30), "a header of 10737418240 bytes"),
@@ -108,25 +96,13 @@ BAD_PUBLISHED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "nothing": (lambda f: save_file({}, f / "model.safetensors"), "it holds nothing"),
     "E and E1": (lambda f: rewrite(f, E=torch.ones(4, 3)), "must hold"),
     "both names": (lambda f: rewrite(f, **{"_orig_mod.b": torch.ones(4, 1)}), "holds b twice"),
-    "wide b": (
-        lambda f: rewrite(f, b=torch.ones(4, 2)),
-        r"b \(V, 1\), they are E1 \(4, 2\), .* b \(4, 2\)",
-    ),
+    "wide b": (lambda f: rewrite(f, b=torch.ones(4, 2)), r"b \(V, 1\), they are E1 \(4, 2\), .* b \(4, 2\)"),
     "b of a number": (lambda f: rewrite(f, b=torch.tensor(1.0)), "the shapes must be"),
     "flat short b": (lambda f: rewrite(f, b=torch.ones(3)), "the shapes must be"),
-    "no rows": (
-        lambda f: rewrite(f, E1=torch.ones(0, 2), b=torch.ones(0, 1)),
-        "the shapes must be",
-    ),
-    "half of a surrogate pair": (
-        vocabulary(f'{{{THREE_WORDS}, "\\ud800": 3}}'),
-        "half of a surrogate pair",
-    ),
+    "no rows": (lambda f: rewrite(f, E1=torch.ones(0, 2), b=torch.ones(0, 1)), "the shapes must be"),
+    "half of a surrogate pair": (vocabulary(f'{{{THREE_WORDS}, "\\ud800": 3}}'), "half of a surrogate pair"),
     "a row of 10^5 lists": (vocabulary(f'{{{THREE_WORDS}, "d": {"[" * 10**5}'), "cannot be read"),
-    "a large vocabulary": (
-        lambda f: os.truncate(f / "vocab.json", 2**25),
-        "longer than the 8096 bytes",
-    ),
+    "a large vocabulary": (lambda f: os.truncate(f / "vocab.json", 2**25), "longer than the 8096 bytes"),
     "overlapping tensors": (
         header(
             b'{"E":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},'
@@ -148,27 +124,16 @@ BAD_PUBLISHED: dict[str, tuple[Callable[[Path], Any], str]] = {
         "outside of",
     ),
     "a link out": (
-        lambda f: (
-            os.rename(f / "vocab.json", f.parent / "v") or (f / "vocab.json").symlink_to("../v")
-        ),
+        lambda f: os.rename(f / "vocab.json", f.parent / "v") or (f / "vocab.json").symlink_to("../v"),
         "outside of",
     ),
     "short b": (lambda f: rewrite(f, b=torch.ones(3, 1)), "the shapes must be"),
     "E2 of another rank": (lambda f: rewrite(f, E2=torch.ones(3, 3)), "the shapes must be"),
-    "rank 0": (
-        lambda f: rewrite(f, E1=torch.ones(4, 0), E2=torch.ones(0, 3)),
-        "the shapes must be",
-    ),
+    "rank 0": (lambda f: rewrite(f, E1=torch.ones(4, 0), E2=torch.ones(0, 3)), "the shapes must be"),
     "E1 of 3 dimensions": (lambda f: rewrite(f, E1=torch.ones(4, 2, 1)), "the shapes must be"),
     "integers": (lambda f: rewrite(f, E1=torch.ones(4, 2).long()), "E1 is I64"),
-    "NaN": (
-        lambda f: rewrite(f, E2=torch.full((2, 3), np.nan)),
-        "E2 holds numbers that are not finite",
-    ),
-    "infinity": (
-        lambda f: rewrite(f, b=torch.full((4, 1), np.inf)),
-        "b holds numbers that are not",
-    ),
+    "NaN": (lambda f: rewrite(f, E2=torch.full((2, 3), np.nan)), "E2 holds numbers that are not finite"),
+    "infinity": (lambda f: rewrite(f, b=torch.full((4, 1), np.inf)), "b holds numbers that are not"),
     "fewer words": (vocabulary(f"{{{THREE_WORDS}}}"), "3 words, the model has 4 rows"),
     "a word twice": (vocabulary(f'{{{THREE_WORDS}, "d": 3, "a": 0}}'), "'a' more than once"),
     "a row twice": (vocabulary(f'{{{THREE_WORDS}, "d": 2}}'), "'c' and 'd' both have row 2"),
@@ -185,16 +150,10 @@ BAD_PUBLISHED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "nested": (vocabulary("[" * 5000), "nested too deeply|cannot be read"),
     "long words": (vocabulary(f'{{"{"a" * 9000}": 0}}'), "longer than the 8096 bytes"),
     "a pipe": (as_pipe, "is not a file"),
-    "a folder": (
-        lambda f: ((f / "config.json").unlink(), (f / "config.json").mkdir()),
-        "is not a file",
-    ),
+    "a folder": (lambda f: ((f / "config.json").unlink(), (f / "config.json").mkdir()), "is not a file"),
     "config is a list": (lambda f: (f / "config.json").write_text("[]"), "not an object"),
     "config is long": (lambda f: (f / "config.json").write_text(" " * 2**23), "longer than"),
-    "config is nested": (
-        lambda f: (f / "config.json").write_text('{"a":' * 10**5),
-        "cannot be read",
-    ),
+    "config is nested": (lambda f: (f / "config.json").write_text('{"a":' * 10**5), "cannot be read"),
     "section is not an object": (
         lambda f: (f / "config.json").write_text('{"flip_sklearn": "0.1"}'),
         "has no format number",
@@ -220,9 +179,7 @@ def check_refused(folder: Path, message: str) -> None:
 
 
 @pytest.mark.parametrize("case", BAD_PUBLISHED)
-def test_bad_published_model_is_refused(
-    tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bad_published_model_is_refused(tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     change, message = BAD_PUBLISHED[case]
     folder = tmp_path / "m"
     write_foreign(folder, FactLoLM(4, 3, 2))
@@ -276,33 +233,15 @@ def swap_file(name: str) -> Callable[[Path], Any]:
 
 
 BAD_OWN: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "another model's vocabulary": (
-        swap_file("vocab.json"),
-        "vocab.json .* does not match its digest",
-    ),
-    "another model's tensors": (
-        swap_file("model.safetensors"),
-        "model.safetensors .* does not match",
-    ),
-    "another model's mean": (
-        swap_file("flip_sklearn.safetensors"),
-        "flip_sklearn.safetensors .* does not",
-    ),
-    "another model's config": (
-        swap_file("config.json"),
-        "does not match its digest in config.json",
-    ),
-    "b edited by hand": (
-        lambda f: rewrite(f, b=torch.ones(15, 1)),
-        "edited, or belongs to another model",
-    ),
+    "another model's vocabulary": (swap_file("vocab.json"), "vocab.json .* does not match its digest"),
+    "another model's tensors": (swap_file("model.safetensors"), "model.safetensors .* does not match"),
+    "another model's mean": (swap_file("flip_sklearn.safetensors"), "flip_sklearn.safetensors .* does not"),
+    "another model's config": (swap_file("config.json"), "does not match its digest in config.json"),
+    "b edited by hand": (lambda f: rewrite(f, b=torch.ones(15, 1)), "edited, or belongs to another model"),
     "truncated": (lambda f: os.truncate(f / "model.safetensors", 300), "truncated"),
     "no config": (lambda f: (f / "config.json").unlink(), "config.json is missing"),
     "no extra arrays": (lambda f: (f / "flip_sklearn.safetensors").unlink(), "is missing"),
-    "a later format": (
-        edit_metadata(format=2, version="1.2.0"),
-        r"format 2, .* 'flip-sklearn>=1\.2\.0'",
-    ),
+    "a later format": (edit_metadata(format=2, version="1.2.0"), r"format 2, .* 'flip-sklearn>=1\.2\.0'"),
     "a strange version": (edit_metadata(format=2, version="$(rm)"), "'flip-sklearn'"),
     "format 0": (edit_metadata(format=0), "has no format number"),
     "format true": (edit_metadata(format=True), "has no format number"),
@@ -314,10 +253,7 @@ BAD_OWN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "history is short": (edit_metadata(history={}), "KeyError"),
     "passes": (edit_metadata(n_iter=-1), "n_iter is -1"),
     "names": (edit_metadata(feature_names_in=["x"]), "must be a list of 8 names"),
-    "one name of 8 letters": (
-        edit_metadata(feature_names_in="abcdefgh"),
-        "must be a list of 8 names",
-    ),
+    "one name of 8 letters": (edit_metadata(feature_names_in="abcdefgh"), "must be a list of 8 names"),
     "an encoder": (edit_metadata(encoder=["x"]), "encoder is .* must be text"),
     "best pass": (edit_metadata(best_iter=9), "best_iter is 9; it must be at most"),
     "solver": (edit_metadata(solver=3), "solver is 3"),
@@ -325,26 +261,15 @@ BAD_OWN: dict[str, tuple[Callable[[Path], Any], str]] = {
         edit_extra_arrays(bias=torch.ones(14)),
         r"bias is F32 \(14,\); it must be F32 or F64 \(15,\)",
     ),
-    "formats of extra arrays": (
-        edit_extra_arrays(word_counts=torch.ones(15).long()),
-        "word_counts is I64",
-    ),
-    "NaN in extra arrays": (
-        edit_extra_arrays(embedding_mean=torch.full((8,), np.nan)),
-        "not finite",
-    ),
+    "formats of extra arrays": (edit_extra_arrays(word_counts=torch.ones(15).long()), "word_counts is I64"),
+    "NaN in extra arrays": (edit_extra_arrays(embedding_mean=torch.full((8,), np.nan)), "not finite"),
     "a missing extra array": (edit_extra_arrays(bias=None), "must hold bias, embedding_mean"),
-    "an unknown extra array": (
-        edit_extra_arrays(code=torch.ones(1)),
-        "must hold bias, embedding_mean",
-    ),
+    "an unknown extra array": (edit_extra_arrays(code=torch.ones(1)), "must hold bias, embedding_mean"),
 }
 
 
 @pytest.mark.parametrize("case", BAD_OWN)
-def test_bad_model_of_this_package_is_refused(
-    tmp_path: Path, case: str, fitted: FLiPExtractor
-) -> None:
+def test_bad_model_of_this_package_is_refused(tmp_path: Path, case: str, fitted: FLiPExtractor) -> None:
     change, message = BAD_OWN[case]
     fitted.save_pretrained(tmp_path)
     change(tmp_path)
@@ -354,9 +279,7 @@ def test_bad_model_of_this_package_is_refused(
 
 
 @pytest.mark.filterwarnings("ignore:the model was written by")
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_damage_is_detected(saved: Path, fitted: FLiPExtractor, data: st.DataObject) -> None:
     """One byte is changed, or a file truncated, at any position of any file."""
@@ -385,9 +308,7 @@ def test_any_damage_is_detected(saved: Path, fitted: FLiPExtractor, data: st.Dat
 def test_settings_can_be_edited_and_unknown_ones_are_ignored(saved: Path, tmp_path: Path) -> None:
     shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
     edit_metadata(settings={"rank": 3, "top_k": 2, "taste": "sweet"})(tmp_path)
-    with pytest.warns(
-        UserWarning, match=r"\['taste'\], which this version does not know"
-    ) as record:
+    with pytest.warns(UserWarning, match=r"\['taste'\], which this version does not know") as record:
         model = FLiPExtractor.from_pretrained(tmp_path)
     assert record[0].filename == __file__
     assert model.top_k == 2
@@ -425,9 +346,7 @@ def test_subfolder_must_be_inside(tmp_path: Path, saved: Path) -> None:
         FLiPExtractor.from_pretrained(root, subfolder="other")
 
 
-def test_links_to_files_must_be_inside_or_in_the_cache_of_the_hub(
-    tmp_path: Path, saved: Path
-) -> None:
+def test_links_to_files_must_be_inside_or_in_the_cache_of_the_hub(tmp_path: Path, saved: Path) -> None:
     """Two subfolders may share a file; the cache of the hub's client consists of links."""
     below = tmp_path / "models--us--flip" / "snapshots" / "0a" / "rank-3"
     shutil.copytree(saved, below)

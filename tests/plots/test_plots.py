@@ -178,13 +178,7 @@ def test_ten_lines_differ_without_color(draw: Any, result: Any) -> None:
 def test_lines_are_identifiable_in_grayscale() -> None:
     """Swapping the values of any two of five views changes the plot also in grayscale."""
     result, images = ranks([f"view {i}" for i in range(5)]), []
-    for order in (
-        [0, 1, 2, 3, 4],
-        [1, 0, 2, 3, 4],
-        [0, 2, 1, 3, 4],
-        [0, 1, 3, 2, 4],
-        [0, 1, 2, 4, 3],
-    ):
+    for order in ([0, 1, 2, 3, 4], [1, 0, 2, 3, 4], [0, 2, 1, 3, 4], [0, 1, 3, 2, 4], [0, 1, 2, 4, 3]):
         display = plots.RankCurveDisplay(
             ranks=result.ranks, views=result.views, accuracy=result.accuracy.value[:, order],
             low=result.accuracy.value[:, order], high=result.accuracy.value[:, order],

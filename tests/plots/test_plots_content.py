@@ -36,14 +36,10 @@ def test_alignment_cells_show_accuracy_and_difference() -> None:
     accuracy, differences = 100 * result.accuracy.value, 100 * result.difference.value
     assert display.text_[0, 0].get_text() == f"{accuracy[0, 0]:.1f}"  # the reference
     star = "*" if result.difference.significant[0, 1] else ""
-    expected = f"{accuracy[0, 1]:.1f}\n{differences[0, 1]:+.1f}{star}".replace(
-        "-", "\N{MINUS SIGN}"
-    )
+    expected = f"{accuracy[0, 1]:.1f}\n{differences[0, 1]:+.1f}{star}".replace("-", "\N{MINUS SIGN}")
     assert display.text_[0, 1].get_text() == expected
     assert display.ax_.get_ylabel() == "trained on"
-    assert display.ax_.get_xlabel().startswith(
-        "read from\nsecond line: difference to the model's own view"
-    )
+    assert display.ax_.get_xlabel().startswith("read from\nsecond line: difference to the model's own view")
     assert [t.get_text() for t in display.ax_.get_xticklabels()] == ["text", "speech"]
     assert display.image_.get_clim() == (0.0, np.ceil(10 * result.accuracy.value.max()) / 10)
 
@@ -118,13 +114,7 @@ def test_entities_with_the_bias_and_without() -> None:
         corners = display.fill_between_[number].get_paths()[0].vertices[:, 1]
         assert np.isclose(corners.max(), result.recall_strict.high[without, view].max())
     legend = [t.get_text() for t in display.ax_.get_legend().get_texts()]
-    assert legend == [
-        "text",
-        "speech",
-        "with the bias",
-        "without the bias",
-        "names in the vocabulary",
-    ]
+    assert legend == ["text", "speech", "with the bias", "without the bias", "names in the vocabulary"]
     assert display.ceiling_.get_ydata()[0] == 0.93
 
 

@@ -138,9 +138,7 @@ def test_text_of_a_difference_has_its_values(value: float, below: float, above: 
     gap = Difference(*(np.array(x) for x in (value, value - below, value + above, False)))
     text = wording.change(gap).replace("−", "-").replace("+", "")
     written = [float(x) for x in re.findall(r"-?[\d.]+", text)]
-    np.testing.assert_allclose(
-        written, np.array([value, value - below, value + above]) * 100, atol=0.0501
-    )
+    np.testing.assert_allclose(written, np.array([value, value - below, value + above]) * 100, atol=0.0501)
     assert "-0.0" not in text
     assert " (" in text
 
@@ -259,9 +257,7 @@ def test_preference_needs_a_significant_difference() -> None:
     assert "it does not show that words can be found" in only
 
 
-def ranks(
-    gap: Any, accuracy: float = 0.6, tried: tuple[int | None, ...] = (16, 64, None)
-) -> list[str]:
+def ranks(gap: Any, accuracy: float = 0.6, tried: tuple[int | None, ...] = (16, 64, None)) -> list[str]:
     gap = np.asarray(gap, dtype=float)[:, None]
     result = RankAnalysis(
         ranks=tried,
@@ -291,9 +287,7 @@ def test_lowest_sufficient_rank() -> None:
     assert gain == "Tested on “a”, rank 64 finds 5.0 points (4.0 to 6.0) more than LiP."
     # A rank without a loss is not sufficient if a higher one has a loss.
     assert ranks([0, -0.1, 0]) == ranks([-0.2, -0.1, 0])
-    assert ranks([0], tried=(None,)) == [
-        "Tested on “a”, LiP finds 60.0% (59.0% to 61.0%) of the words."
-    ]
+    assert ranks([0], tried=(None,)) == ["Tested on “a”, LiP finds 60.0% (59.0% to 61.0%) of the words."]
     assert "it does not show that words can be found" in ranks([0, 0, 0], accuracy=0.2)[0]
 
 
@@ -399,9 +393,7 @@ def test_words_by_count_in_training() -> None:
     findings = words([-0.2, 0.005, 0.1])
     assert [finding.main for finding in findings] == [False, True, False, False]
     overall, less, more, neither = texts_of(findings)
-    assert overall == (
-        "Tested on “a”, 50.0% (49.0% to 51.0%) of all occurrences of words are found."
-    )
+    assert overall == ("Tested on “a”, 50.0% (49.0% to 51.0%) of all occurrences of words are found.")
     assert less == (
         "Tested on “a”, words with these counts in training are found less often than all words: 1 to 9 "
         "times (20.0 points, 19.0 to 21.0)."
@@ -482,9 +474,7 @@ def test_each_model_is_fitted_once(diagnosis: Diagnosis, monkeypatch: pytest.Mon
     # The results are those of separate fits.
     np.testing.assert_array_equal(again.ranks.accuracy.value[1], again.extractors.accuracy.value[0])
     np.testing.assert_array_equal(again.ranks.accuracy.value[2], again.extractors.accuracy.value[1])
-    np.testing.assert_array_equal(
-        again.preference.accuracy.value[0], again.extractors.accuracy.value[0]
-    )
+    np.testing.assert_array_equal(again.preference.accuracy.value[0], again.extractors.accuracy.value[0])
 
 
 def test_results_equal_those_of_the_separate_diagnoses() -> None:
@@ -492,12 +482,7 @@ def test_results_equal_those_of_the_separate_diagnoses() -> None:
     options = {"n_bootstrap": 20, "random_state": 0, "verbose": 0}
     estimator = FLiPExtractor(max_iter=2)
     report = diagnose(
-        views,
-        texts,
-        vectorizer=CountVectorizer(),
-        ranks=[3, 12, None],
-        estimator=estimator,
-        **options,
+        views, texts, vectorizer=CountVectorizer(), ranks=[3, 12, None], estimator=estimator, **options
     )
     train_texts = [texts[i] for i in report.split.train]
     Y = CountVectorizer().fit(train_texts).transform(texts)
@@ -506,10 +491,7 @@ def test_results_equal_those_of_the_separate_diagnoses() -> None:
     expected = [
         (report.alignment, view_alignment(views, Y, estimator=estimator, **options)),
         (report.ranks, rank_analysis(views, Y, [3, 12, None], estimator=estimator, **options)),
-        (
-            report.extractors,
-            compare_extractors(views, Y, {"FLiP": estimator, "LiP": lip}, **options),
-        ),
+        (report.extractors, compare_extractors(views, Y, {"FLiP": estimator, "LiP": lip}, **options)),
     ]
     for result, separate in expected:
         assert result.to_frame().equals(separate.to_frame())
@@ -527,9 +509,7 @@ def test_examples_mark_right_words(diagnosis: Diagnosis) -> None:
         assert [reading.text is not None for reading in example.readings] == [True, False]
         for reading in example.readings:
             assert len(reading.words) == len(present)
-            assert all(
-                right == (word in present) for word, right in reading.words + reading.telling
-            )
+            assert all(right == (word in present) for word, right in reading.words + reading.telling)
             right = {word for word, right in reading.words if right}
             assert right | set(reading.missed) == present
             assert len(right) == reading.n_right == len(present) - len(reading.missed)
@@ -781,14 +761,10 @@ def test_same_seed_gives_the_same_bytes(diagnosis: Diagnosis) -> None:
     assert "random_state=1" in html.unescape(one)
 
 
-def test_long_lists_of_findings_are_cut(
-    diagnosis: Diagnosis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_long_lists_of_findings_are_cut(diagnosis: Diagnosis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flip_sklearn.report.page._N_TOP", 1)
     shown = " ".join(Page(small(n_examples=0).html).text)
-    main = [
-        finding for finding in diagnosis.findings if finding.about == "alignment" and finding.main
-    ]
+    main = [finding for finding in diagnosis.findings if finding.about == "alignment" and finding.main]
     assert f"{len(main) - 1} more below" in shown
     assert "more below" not in diagnosis.html
     assert all(shown.count(finding.text) == 1 for finding in main[1:])  # still in its section
@@ -894,9 +870,7 @@ def test_out_saves_the_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", ["os.fsync", "os.replace"])
-def test_failed_save_keeps_the_old_page(
-    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_save_keeps_the_old_page(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: Any) -> None:
         raise OSError("no space left")
 
@@ -913,9 +887,7 @@ def test_killed_save_keeps_the_old_page(tmp_path: Path, monkeypatch: pytest.Monk
     path = tmp_path / "report.html"
     path.write_text("the old page")
     monkeypatch.setattr("os.fsync", lambda file: os.kill(os.getpid(), signal.SIGKILL))
-    writer = multiprocessing.get_context("fork").Process(
-        target=write_atomic, args=(path, b"the new page")
-    )
+    writer = multiprocessing.get_context("fork").Process(target=write_atomic, args=(path, b"the new page"))
     writer.start()
     writer.join(60)
     assert writer.exitcode == -signal.SIGKILL

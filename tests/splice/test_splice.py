@@ -181,9 +181,7 @@ def test_methods_agree(fitted: SpLiCEExtractor) -> None:
     assert W.dtype == np.float64
     assert W.has_canonical_format
     dense = W.toarray()
-    expected = [
-        [WORDS[j] for j in np.argsort(-row, kind="stable")[:10] if row[j] > 0] for row in dense
-    ]
+    expected = [[WORDS[j] for j in np.argsort(-row, kind="stable")[:10] if row[j] > 0] for row in dense]
     assert fitted.extract_keywords(X) == expected
     scored = fitted.extract_keywords(X, top_k=3, return_scores=True)
     assert [[word for word, _ in row] for row in scored] == [row[:3] for row in expected]

@@ -33,12 +33,7 @@ from flip_sklearn import FLiPExtractor
 from flip_sklearn.vocabulary import ConceptVectorizer, phrases, tokenizer
 from tests.helpers.paths import ROOT
 
-EVERYTHING: dict[str, Any] = {
-    "min_count": 1,
-    "min_pmi": -100.0,
-    "max_unigrams": None,
-    "max_bigrams": None,
-}
+EVERYTHING: dict[str, Any] = {"min_count": 1, "min_pmi": -100.0, "max_unigrams": None, "max_bigrams": None}
 HINDI = "भारत की राजधानी नई दिल्ली है। नई दिल्ली बहुत बड़ी है।"
 TELUGU = "నేను తెలుగు మాట్లాడతాను, తెలుగు భాష మధురమైనది."
 BENGALI = "আমি বাংলায় গান গাই।"
@@ -124,15 +119,11 @@ def test_counting_agrees_with_loops_on_many_rows(seed: int) -> None:
     """Longer rows of fewer words, so that concepts overlap in chains."""
     rng = np.random.default_rng(seed)
     words = np.array(WORDS[: rng.integers(1, 5)])
-    concepts = {
-        tuple(rng.choice(words, size=rng.integers(1, 6))) for _ in range(rng.integers(1, 20))
-    }
+    concepts = {tuple(rng.choice(words, size=rng.integers(1, 6))) for _ in range(rng.integers(1, 20))}
     rows = [list(rng.choice(words, size=rng.integers(0, 40))) for _ in range(50)]
     vectorizer = ConceptVectorizer(vocabulary=[" ".join(concept) for concept in concepts])
     counts = vectorizer.transform([" ".join(row) for row in rows])
-    assert table(vectorizer, counts) == [
-        dict(Counter(match_greedily(row, concepts))) for row in rows
-    ]
+    assert table(vectorizer, counts) == [dict(Counter(match_greedily(row, concepts))) for row in rows]
 
 
 @settings(max_examples=250, deadline=None)
@@ -188,9 +179,7 @@ def test_learned_vocabulary_passed_to_another_vectorizer_counts_the_same() -> No
     for vocabulary in (learned.vocabulary_, learned.get_feature_names_out()):
         other = ConceptVectorizer(vocabulary=vocabulary)
         assert (other.transform(texts) != counts).nnz == 0
-        np.testing.assert_array_equal(
-            other.get_feature_names_out(), learned.get_feature_names_out()
-        )
+        np.testing.assert_array_equal(other.get_feature_names_out(), learned.get_feature_names_out())
 
 
 def sentences(n: int, seed: int = 0) -> list[str]:
@@ -254,14 +243,7 @@ def test_pmi_by_hand() -> None:
     texts = ["new york aa", "new york bb", "new york cc", "new york dd", "new xx yy", "new zz ww"]
     texts += ["pp qq rr", "qq rr pp", "rr pp qq", "pp rr qq"]
     vectorizer = ConceptVectorizer(min_count=4, min_pmi=2.0).fit(texts)
-    assert vectorizer.get_feature_names_out().tolist() == [
-        "new",
-        "new york",
-        "pp",
-        "qq",
-        "rr",
-        "york",
-    ]
+    assert vectorizer.get_feature_names_out().tolist() == ["new", "new york", "pp", "qq", "rr", "york"]
     assert vectorizer.counts_.tolist() == [6, 4, 4, 4, 4, 4]
     assert vectorizer.pmi_[1] == pytest.approx(math.log(7.5))
     assert np.isnan(np.delete(vectorizer.pmi_, 1)).all()
@@ -303,9 +285,7 @@ def test_ties_are_broken_by_name() -> None:
 
 texts_of_any_kind = st.lists(st.text(max_size=30), min_size=1, max_size=4)
 words_and_more = st.lists(
-    st.text(alphabet="abXY é ÉßΣıİ,.-_'\u2019—\u200b\u0301क्य\n\t\x1c5", max_size=30),
-    min_size=1,
-    max_size=4,
+    st.text(alphabet="abXY é ÉßΣıİ,.-_'\u2019—\u200b\u0301क्य\n\t\x1c5", max_size=30), min_size=1, max_size=4
 )
 
 
@@ -316,15 +296,9 @@ words_and_more = st.lists(
     lowercase=st.booleans(),
 )
 @pytest.mark.filterwarnings("ignore:.*texts lose all their letters")
-def test_words_equal_those_of_count_vectorizer(
-    texts: list[str], accents: str, lowercase: bool
-) -> None:
+def test_words_equal_those_of_count_vectorizer(texts: list[str], accents: str, lowercase: bool) -> None:
     ours = ConceptVectorizer(
-        bigrams=False,
-        strip_punctuation=False,
-        strip_accents=accents,
-        lowercase=lowercase,
-        **EVERYTHING,
+        bigrams=False, strip_punctuation=False, strip_accents=accents, lowercase=lowercase, **EVERYTHING
     )
     theirs = CountVectorizer(strip_accents=accents, lowercase=lowercase)
     same_counts(ours, theirs, texts, [" ".join(text.split()) for text in texts])
@@ -335,14 +309,7 @@ def test_words_equal_those_of_count_vectorizer(
 @pytest.mark.filterwarnings("ignore:.*texts lose all their letters")
 def test_words_equal_those_of_the_published_code(texts: list[str]) -> None:
     """Which deletes punctuation and uses CountVectorizer with lower case and ASCII accents."""
-    deleted = {
-        *string.punctuation,
-        *"\u2018\u2019\u201c\u201d[]",
-        "\u200c",
-        "\u200b",
-        "\u2060",
-        "—",
-    }
+    deleted = {*string.punctuation, *"\u2018\u2019\u201c\u201d[]", "\u200c", "\u200b", "\u2060", "—"}
     stripped = ["".join(c for c in text if c not in deleted) for text in texts]
     stripped = [re.sub(r"\s+", " ", text) for text in stripped]
     ours = ConceptVectorizer(bigrams=False, **EVERYTHING)
@@ -432,31 +399,20 @@ def test_callable_that_returns_a_generator_with_blanks() -> None:
     )
     counts = vectorizer.fit_transform(["北京 大学的 学生", "北京 大学"])
     assert "北京 大学" in vectorizer.vocabulary_
-    again = ConceptVectorizer(
-        vocabulary=vectorizer.vocabulary_, token_pattern=vectorizer.token_pattern
-    )
+    again = ConceptVectorizer(vocabulary=vectorizer.vocabulary_, token_pattern=vectorizer.token_pattern)
     assert (again.transform(["北京 大学的 学生", "北京 大学"]) != counts).nnz == 0
 
 
 def test_german_and_french() -> None:
     german, french = "Die Straße führt über Köln.", "L\u2019été à Noël, où es-tu ?"
     assert concepts_of(german) == ["die", "strae", "fuhrt", "uber", "koln"]  # as published
-    assert concepts_of(german, strip_accents="unicode") == [
-        "die",
-        "straße",
-        "fuhrt",
-        "uber",
-        "koln",
-    ]
+    assert concepts_of(german, strip_accents="unicode") == ["die", "straße", "fuhrt", "uber", "koln"]
     assert concepts_of(german, strip_accents=None) == ["die", "straße", "führt", "über", "köln"]
     assert concepts_of(french) == ["lete", "noel", "ou", "estu"]
     assert concepts_of(french, strip_accents=None) == ["lété", "noël", "où", "estu"]
 
 
-@given(
-    text=st.text(alphabet="aeiouñéÀçÖ ऩकिक़ड़", max_size=20),
-    pattern=st.sampled_from(["latin", "indic"]),
-)
+@given(text=st.text(alphabet="aeiouñéÀçÖ ऩकिक़ड़", max_size=20), pattern=st.sampled_from(["latin", "indic"]))
 def test_composed_and_decomposed_letters_are_equal(text: str, pattern: str) -> None:
     forms = [unicodedata.normalize(form, f"word {text}") for form in ("NFC", "NFD")]
     one, two = (concepts_of(form, token_pattern=pattern, strip_accents=None) for form in forms)
@@ -555,9 +511,7 @@ def test_row_number_in_a_later_block(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_chunks_have_a_bounded_number_of_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokenizer, "MAX_CHUNK_CHARACTERS", 10)
-    sizes = [
-        len(chunk) for chunk in tokenizer.split_into_chunks(["a" * 30, "a", "b", "c" * 9, "d"])
-    ]
+    sizes = [len(chunk) for chunk in tokenizer.split_into_chunks(["a" * 30, "a", "b", "c" * 9, "d"])]
     assert sizes == [1, 3, 1]
 
 
@@ -570,10 +524,7 @@ def test_chunks_have_a_bounded_number_of_characters(monkeypatch: pytest.MonkeyPa
         ({"min_count": 0}, "min_count=0 is not allowed; use an integer >= 1"),
         ({"min_count": 0.5}, "min_count=0.5"),
         ({"min_count": None}, r"min_count=None is not allowed; use an integer >= 1\."),
-        (
-            {"max_unigrams": 0},
-            "max_unigrams=0 is not allowed; use an integer >= 1 or None for no limit",
-        ),
+        ({"max_unigrams": 0}, "max_unigrams=0 is not allowed; use an integer >= 1 or None for no limit"),
         ({"max_bigrams": True}, "max_bigrams=True"),
         ({"min_pmi": math.nan}, "min_pmi=nan is not allowed; use a finite number, in nats"),
         ({"min_pmi": "high"}, "min_pmi='high'"),
@@ -582,20 +533,11 @@ def test_chunks_have_a_bounded_number_of_characters(monkeypatch: pytest.MonkeyPa
         ({"token_pattern": ""}, "token_pattern='' is not allowed"),
         ({"token_pattern": "(a"}, "not a regular expression"),
         ({"token_pattern": "(a)(b)"}, "2 capturing groups"),
-        (
-            {"token_pattern": r"[^,]+"},
-            "returned the word 'aa bb'; words are str without white space",
-        ),
+        ({"token_pattern": r"[^,]+"}, "returned the word 'aa bb'; words are str without white space"),
         ({"token_pattern": lambda text: [1]}, "returned the word 1"),
-        (
-            {"token_pattern": lambda text: text},
-            "returned 'aa bb' for the text 'aa bb'; it must return",
-        ),
+        ({"token_pattern": lambda text: text}, "returned 'aa bb' for the text 'aa bb'; it must return"),
         ({"token_pattern": lambda text: None}, "returned None"),
-        (
-            {"strip_accents": "utf8"},
-            "strip_accents='utf8' is not allowed; use one of 'auto', 'ascii'",
-        ),
+        ({"strip_accents": "utf8"}, "strip_accents='utf8' is not allowed; use one of 'auto', 'ascii'"),
         ({"strip_accents": True}, "strip_accents=True"),
         ({"n_jobs": 0}, "n_jobs=0 is not allowed"),
         ({"n_jobs": 1.5}, "n_jobs=1.5 is not allowed; use an integer"),
@@ -684,9 +626,7 @@ def test_n_jobs_none_follows_the_joblib_context(monkeypatch: pytest.MonkeyPatch)
     expected = ConceptVectorizer(min_count=2).fit_transform(texts)
     seen: list[int] = []
     parallel = tokenizer.Parallel
-    monkeypatch.setattr(
-        tokenizer, "Parallel", lambda n_jobs: seen.append(n_jobs) or parallel(n_jobs=n_jobs)
-    )
+    monkeypatch.setattr(tokenizer, "Parallel", lambda n_jobs: seen.append(n_jobs) or parallel(n_jobs=n_jobs))
     with joblib.parallel_config(backend="threading", n_jobs=2):
         counts = ConceptVectorizer(min_count=2).fit_transform(texts)
     assert seen == [2]
@@ -788,9 +728,7 @@ def test_vocabulary_of_flip_extractor() -> None:
 
 def test_examples_of_the_documentation() -> None:
     page = (ROOT / "docs/vocabulary.md").read_text(encoding="utf8")
-    examples = [
-        code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if ">>>" in code
-    ]
+    examples = [code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if ">>>" in code]
     assert examples
     names = {"ConceptVectorizer": ConceptVectorizer}
     for code in examples:

@@ -26,15 +26,7 @@ FORMAT = "flip-sklearn checkpoint 1"
 MIN_SECONDS, WRITING_TIME_FACTOR = 30.0, 20.0
 
 # Exceptions from reading a damaged or foreign file and from using its content.
-READ_ERRORS = (
-    SafetensorError,
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-)
+READ_ERRORS = (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError)
 
 T = TypeVar("T")
 State = tuple[dict[str, torch.Tensor], dict[str, Any]]  # tensors, and metadata for JSON

@@ -138,12 +138,7 @@ def _principal_directions(rows: torch.Tensor, rank: int) -> torch.Tensor:
 
 
 def warm_start(
-    start: InitialPoint,
-    counts: np.ndarray,
-    whitening: Whitening,
-    data: WhitenedDataset,
-    *,
-    factorized: bool,
+    start: InitialPoint, counts: np.ndarray, whitening: Whitening, data: WhitenedDataset, *, factorized: bool
 ) -> Parameters:
     """Convert an earlier fit to the whitened coordinates of the current rows.
 

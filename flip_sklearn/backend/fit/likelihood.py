@@ -117,12 +117,7 @@ def loss_and_gradients(
 
 
 def _loss_and_residual(
-    h: torch.Tensor,
-    layer: SoftmaxLayer,
-    targets: Targets,
-    first: int,
-    last: int,
-    work: Workspace,
+    h: torch.Tensor, layer: SoftmaxLayer, targets: Targets, first: int, last: int, work: Workspace
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """L of the rows first..last-1, and G_nj / (w_n T_n) = theta_nj - Y_nj / T_n."""
     block = targets.block(first, last)
@@ -142,9 +137,7 @@ def _loss_and_residual(
     return loss, theta
 
 
-def _write_scores(
-    h: torch.Tensor, layer: SoftmaxLayer, compute: Compute, out: torch.Tensor
-) -> None:
+def _write_scores(h: torch.Tensor, layer: SoftmaxLayer, compute: Compute, out: torch.Tensor) -> None:
     matmul(h, layer.A.T, compute, out=out).add_(layer.b)
 
 
@@ -169,9 +162,9 @@ def _loss(
     # other entries of theta underflow.
     logsumexp = scores.amax(dim=1) - theta.amax(dim=1).log()
     target_scores = scores.view(-1).index_select(0, index)
-    return (targets.total * logsumexp).sum(dtype=torch.float64) - (
-        targets.count * target_scores
-    ).sum(dtype=torch.float64)
+    return (targets.total * logsumexp).sum(dtype=torch.float64) - (targets.count * target_scores).sum(
+        dtype=torch.float64
+    )
 
 
 def loss_and_scores(

@@ -16,12 +16,7 @@ import torch
 from flip_sklearn.backend.device import Compute, to_device
 from flip_sklearn.backend.fit.data import CountDataset, WhitenedDataset
 from flip_sklearn.backend.fit.initialization import InitialPoint
-from flip_sklearn.backend.fit.likelihood import (
-    Gradients,
-    SoftmaxLayer,
-    Workspace,
-    loss_and_gradients,
-)
+from flip_sklearn.backend.fit.likelihood import Gradients, SoftmaxLayer, Workspace, loss_and_gradients
 from flip_sklearn.backend.fit.optimizer import Parameters
 
 CHUNK_ROWS = 512

@@ -72,9 +72,7 @@ class Optimizer:
     ``gather`` returns) and passes them to ``step``, which adds the penalties.
     """
 
-    def __init__(
-        self, parameters: Parameters, *, l1: float, l2: float, learning_rate: float
-    ) -> None:
+    def __init__(self, parameters: Parameters, *, l1: float, l2: float, learning_rate: float) -> None:
         A, B, b = self.A, self.B, self.b = parameters
         n_words, self._rank = A.shape
         self.l1, self.l2 = l1 / n_words, l2 / n_words

@@ -15,12 +15,7 @@ from flip_sklearn.backend.device import Compute
 from flip_sklearn.backend.fit.candidates import ClassSampler, SampledClasses
 from flip_sklearn.backend.fit.checkpoint import Checkpoint
 from flip_sklearn.backend.fit.data import CountDataset, Targets, WhitenedDataset
-from flip_sklearn.backend.fit.initialization import (
-    InitialPoint,
-    gradient_at_zero,
-    newton_start,
-    warm_start,
-)
+from flip_sklearn.backend.fit.initialization import InitialPoint, gradient_at_zero, newton_start, warm_start
 from flip_sklearn.backend.fit.likelihood import (
     Gradients,
     SoftmaxLayer,
@@ -31,12 +26,7 @@ from flip_sklearn.backend.fit.likelihood import (
 from flip_sklearn.backend.fit.optimizer import Parameters
 from flip_sklearn.backend.fit.penalty import l1_max
 from flip_sklearn.backend.fit.state import SolverOptions, TrainingState
-from flip_sklearn.backend.fit.whitening import (
-    Moments,
-    Whitening,
-    shared_moments,
-    streaming_moments,
-)
+from flip_sklearn.backend.fit.whitening import Moments, Whitening, shared_moments, streaming_moments
 
 # The moments read rows in chunks of this many elements, since each chunk is copied to float64.
 MOMENT_ELEMENTS, MOMENT_CHUNK_ROWS = 2**20, (256, 4096)
@@ -68,11 +58,7 @@ class Session:
     """
 
     def __init__(
-        self,
-        train: CountDataset,
-        options: SolverOptions,
-        compute: Compute,
-        earlier: EarlierFit | None = None,
+        self, train: CountDataset, options: SolverOptions, compute: Compute, earlier: EarlierFit | None = None
     ) -> None:
         self.options, self.compute = options, compute
         self.moments = self._compute_moments(train, earlier)
@@ -106,11 +92,7 @@ class Session:
             )
         else:
             start = warm_start(
-                earlier.point,
-                counts_so_far,
-                whitening,
-                self.data,
-                factorized=options.rank is not None,
+                earlier.point, counts_so_far, whitening, self.data, factorized=options.rank is not None
             )
         del gradient
         train.group.broadcast_(*start)
@@ -162,9 +144,7 @@ class Session:
         self.state.optimizer.set_strength_and_rate(l1=l1, learning_rate=rate)
 
     def run_pass(
-        self,
-        after_step: Callable[[int], None] | None = None,
-        checkpoint: Checkpoint | None = None,
+        self, after_step: Callable[[int], None] | None = None, checkpoint: Checkpoint | None = None
     ) -> tuple[float, Parameters]:
         """Make one more pass; return its mean loss per word and the averaged parameters after it.
 
@@ -185,9 +165,7 @@ class Session:
             )
         return nll, averaged
 
-    def _take_steps(
-        self, after_step: Callable[[int], None] | None, checkpoint: Checkpoint | None
-    ) -> float:
+    def _take_steps(self, after_step: Callable[[int], None] | None, checkpoint: Checkpoint | None) -> float:
         """Take the steps of a shuffled pass that are left; return the mean loss per word of the pass."""
         state, n = self.state, len(self.data.dataset)
         order = state.row_order(n)

@@ -117,10 +117,7 @@ def solve(
 
 
 def _make_pass(
-    session: Session,
-    held_out: WhitenedDataset | None,
-    hooks: PassHooks,
-    checkpoint: Checkpoint | None,
+    session: Session, held_out: WhitenedDataset | None, hooks: PassHooks, checkpoint: Checkpoint | None
 ) -> Parameters:
     """Make one pass, measure it and record it; return its averaged parameters."""
     state, group = session.state, session.data.group
@@ -195,9 +192,7 @@ def make_solution(session: Session, parameters: Parameters, pass_number: int) ->
     )
 
 
-def evaluate(
-    session: Session, held_out: WhitenedDataset, parameters: Parameters
-) -> tuple[float, float]:
+def evaluate(session: Session, held_out: WhitenedDataset, parameters: Parameters) -> tuple[float, float]:
     """Negative log-likelihood per word and keyword accuracy of held-out rows, both weighted."""
     dataset = held_out.dataset
     sums = torch.zeros(2, dtype=torch.float64, device=session.compute.device)

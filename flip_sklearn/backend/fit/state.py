@@ -50,12 +50,7 @@ class TrainingState:
     """Everything that changes during training: the content of a checkpoint."""
 
     def __init__(
-        self,
-        parameters: Parameters,
-        options: SolverOptions,
-        l1: float,
-        l2: float,
-        generator: torch.Generator,
+        self, parameters: Parameters, options: SolverOptions, l1: float, l2: float, generator: torch.Generator
     ) -> None:
         self.optimizer = Optimizer(parameters, l1=l1, l2=l2, learning_rate=options.learning_rate)
         self.generator = generator
@@ -78,9 +73,7 @@ class TrainingState:
             generator.set_state(self.order_state)
         return torch.randperm(n, generator=generator, device="cpu").numpy()
 
-    def record_pass(
-        self, record: PassRecord, parameters: Parameters, options: SolverOptions
-    ) -> None:
+    def record_pass(self, record: PassRecord, parameters: Parameters, options: SolverOptions) -> None:
         """Add a finished pass to the history, and keep its parameters if they are the best so far."""
         self.history.append(record)
         self.seconds = 0.0
@@ -102,11 +95,7 @@ class TrainingState:
     def to_checkpoint(self) -> State:
         """Tensors and numbers from which ``load`` continues to the same result."""
         tensors, numbers = self.optimizer.state()
-        tensors = {
-            **tensors,
-            "generator": self.generator.get_state(),
-            "order_seed": self.order_state,
-        }
+        tensors = {**tensors, "generator": self.generator.get_state(), "order_seed": self.order_state}
         if self.best is not None:
             names = zip(("kept_A", "kept_B", "kept_b"), self.best[0], strict=True)
             tensors |= {name: tensor for name, tensor in names if tensor is not None}

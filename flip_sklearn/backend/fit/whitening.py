@@ -77,9 +77,7 @@ def shared_moments(moments: Moments, group: ProcessGroup, device: torch.device) 
     total = Moments.empty(d)
     for part in group.gather(torch.from_numpy(flat).to(device)):
         values = part.cpu().numpy()
-        total = total.merge(
-            Moments(float(values[0]), values[1 : d + 1], values[d + 1 :].reshape(d, d))
-        )
+        total = total.merge(Moments(float(values[0]), values[1 : d + 1], values[d + 1 :].reshape(d, d)))
     return total
 
 

@@ -54,9 +54,7 @@ class Shortlist:
     multiply : ``multiply(a, b, out)`` of factors that are bfloat16 numbers, summed in float32 or better
     """
 
-    def __init__(
-        self, exact: DenseProduct, compute: Compute, multiply: Multiply | None = None
-    ) -> None:
+    def __init__(self, exact: DenseProduct, compute: Compute, multiply: Multiply | None = None) -> None:
         A = exact.A
         b = (A.new_zeros(len(A)) if exact.offset is None else exact.offset).clamp_min(LOWEST)
         self.exact, self.n_rescored = exact, 0
@@ -87,9 +85,7 @@ class Shortlist:
         """Return ``top_k`` of the float32 scores of the latent rows (m, r)."""
         bounds, maxima = self._bounds.scores(self._augment(h))
         largest_bounds, columns = largest(bounds, _shortlist_length(k) + 1, maxima)
-        columns = (
-            columns[:, :-1].sort(dim=1).values
-        )  # ascending, so that the stable sort breaks ties
+        columns = columns[:, :-1].sort(dim=1).values  # ascending, so that the stable sort breaks ties
         scores = self._exact_scores(h, columns)
         values, order = scores.sort(dim=1, descending=True, stable=True)
         values, columns = values[:, :k], columns.gather(1, order[:, :k])
@@ -107,9 +103,7 @@ class Shortlist:
         rank = h.shape[1]
         rounded = augmented[:, :rank].copy_(_round(h))
         augmented[:, rank : rank + 4] = 1
-        augmented[:, rank + 4] = _round_up(
-            _row_norms(h - rounded) + self._sum_error * _row_norms(h)
-        )
+        augmented[:, rank + 4] = _round_up(_row_norms(h - rounded) + self._sum_error * _row_norms(h))
         augmented[:, rank + 5] = _round_up(_row_norms(rounded))
         return augmented
 

@@ -79,17 +79,13 @@ class DenseProduct:
     multiply : ``multiply(a, b, out)``
     """
 
-    def __init__(
-        self, A: torch.Tensor, offset: torch.Tensor | None, multiply: Multiply = multiply
-    ) -> None:
+    def __init__(self, A: torch.Tensor, offset: torch.Tensor | None, multiply: Multiply = multiply) -> None:
         min_rows, max_rows = BLOCK_ROWS[A.device.type]
         self.A, self.offset, self.multiply = A, offset, multiply
         self.block_rows = max(min_rows, min(max_rows, BLOCK_ELEMENTS[A.device.type] // len(A)))
         self._buffers = _Buffers()
 
-    def scores(
-        self, h: torch.Tensor, *, maxima: bool = True
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def scores(self, h: torch.Tensor, *, maxima: bool = True) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the scores of about ``block_rows`` latent rows, and their ``block_maxima`` if asked for.
 
         The V columns are padded with -inf to a multiple of the block size.
@@ -135,9 +131,7 @@ class SparseProduct:
             )
         self._buffers = _Buffers()
 
-    def scores(
-        self, h: torch.Tensor, *, maxima: bool = True
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def scores(self, h: torch.Tensor, *, maxima: bool = True) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the scores of about ``block_rows`` latent rows, and their ``block_maxima`` if asked for."""
         (n_words, n_columns), m = self.A.shape, len(h)
         augmented = self._buffers.get("augmented", n_columns, m, h)

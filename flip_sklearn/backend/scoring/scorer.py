@@ -21,12 +21,7 @@ import torch
 from flip_sklearn.backend.device import Compute, bfloat16_is_fast, to_device
 from flip_sklearn.backend.ranking import groups_by_size, top_k, uses_blocks
 from flip_sklearn.backend.scoring.bfloat16 import Shortlist
-from flip_sklearn.backend.scoring.products import (
-    DenseProduct,
-    SparseProduct,
-    make_product,
-    ranking_problem,
-)
+from flip_sklearn.backend.scoring.products import DenseProduct, SparseProduct, make_product, ranking_problem
 from flip_sklearn.metrics.ranking import count_hits
 
 # Rows of X that are converted and projected at one time.
@@ -54,22 +49,13 @@ class Scorer:
     offset: np.ndarray  # (V,)
     mean: np.ndarray  # (d,)
     compute: Compute
-    unseen: (
-        np.ndarray
-    )  # (V,) bool, words that training did not see; they are never among the best words
+    unseen: np.ndarray  # (V,) bool, words that training did not see; they are never among the best words
     # The last prepared A of each kind, reused when a caller scores batch by batch.
     _all_words: DenseProduct | SparseProduct | None = field(default=None, init=False, repr=False)
-    _last_ranker: tuple[tuple[int, bool], _Ranker] | None = field(
-        default=None, init=False, repr=False
-    )
+    _last_ranker: tuple[tuple[int, bool], _Ranker] | None = field(default=None, init=False, repr=False)
 
     def top(
-        self,
-        X: np.ndarray,
-        k: int,
-        *,
-        probabilities: bool = False,
-        after_block: AfterRows | None = None,
+        self, X: np.ndarray, k: int, *, probabilities: bool = False, after_block: AfterRows | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the k best words per row, best first: indices (n, k) and their scores, or theta."""
         indices = np.empty((X.shape[0], k), dtype=np.int64)
@@ -95,9 +81,7 @@ class Scorer:
                 yield words.cpu().numpy(), values.cpu().numpy()
 
     @torch.inference_mode()
-    def hits(
-        self, X: np.ndarray, words: sp.csr_array, *, after_block: AfterRows | None = None
-    ) -> np.ndarray:
+    def hits(self, X: np.ndarray, words: sp.csr_array, *, after_block: AfterRows | None = None) -> np.ndarray:
         """Count, for each row, its words that are among its k best, k being the number of its words.
 
         Rows are ranked together with rows of about the same k, so that one long row does not make the
@@ -190,9 +174,7 @@ class _Ranker:
         self._n_words = self._product.A.shape[0]
         self.latents, self.block_rows = self._problem.latents, self._product.block_rows
 
-    def top(
-        self, h: torch.Tensor, k: int, probabilities: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def top(self, h: torch.Tensor, k: int, probabilities: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Return scores, or theta, and words, both (m, k), best first."""
         if self._shortlist is not None and self._shortlist.is_cheaper(k) and not probabilities:
             values, columns = self._shortlist.top(h, k)

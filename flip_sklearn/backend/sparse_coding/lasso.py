@@ -158,9 +158,7 @@ def nonnegative_lasso(
         tol = (TOLERANCE if l1 > 0 else PROJECTION_TOLERANCE)[targets.dtype]
     norms = torch.linalg.vector_norm(dictionary, dim=1, dtype=torch.float64)
     if l1 == 0:  # the cone does not depend on the norms of the words
-        dictionary = (dictionary / norms.clamp(min=torch.finfo(norms.dtype).tiny)[:, None]).to(
-            targets.dtype
-        )
+        dictionary = (dictionary / norms.clamp(min=torch.finfo(norms.dtype).tiny)[:, None]).to(targets.dtype)
     blocks = []
     for rows in torch.split(targets, ROWS[targets.device.type]):
         blocks.append(_BlockSolver(dictionary, norms, rows, l1, tol).solve(max_rounds))
@@ -191,9 +189,7 @@ def _check_arguments(dictionary: torch.Tensor, targets: torch.Tensor, l1: float)
             "as float64."
         )
     if dictionary.device != targets.device:
-        raise ValueError(
-            f"dictionary is on {dictionary.device}, targets on {targets.device}; move one."
-        )
+        raise ValueError(f"dictionary is on {dictionary.device}, targets on {targets.device}; move one.")
 
 
 def _pad(rows: torch.Tensor, width: int, fill: int) -> torch.Tensor:
@@ -255,12 +251,7 @@ class _BlockSolver:
     """
 
     def __init__(
-        self,
-        dictionary: torch.Tensor,
-        norms: torch.Tensor,
-        targets: torch.Tensor,
-        l1: float,
-        tol: float,
+        self, dictionary: torch.Tensor, norms: torch.Tensor, targets: torch.Tensor, l1: float, tol: float
     ) -> None:
         self._dictionary, self._targets, self._l1, self._tol = dictionary, targets, l1, tol
         self._word_norms = norms

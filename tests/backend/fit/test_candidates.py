@@ -21,19 +21,9 @@ from flip_sklearn import FLiPExtractor
 from flip_sklearn.backend import device
 from flip_sklearn.backend.device import resolve_compute
 from flip_sklearn.backend.fit import candidates
-from flip_sklearn.backend.fit.candidates import (
-    ALPHA,
-    ClassSampler,
-    SampledClasses,
-    _draw_probabilities,
-)
+from flip_sklearn.backend.fit.candidates import ALPHA, ClassSampler, SampledClasses, _draw_probabilities
 from flip_sklearn.backend.fit.data import CountDataset, Targets
-from flip_sklearn.backend.fit.likelihood import (
-    Gradients,
-    SoftmaxLayer,
-    Workspace,
-    loss_and_gradients,
-)
+from flip_sklearn.backend.fit.likelihood import Gradients, SoftmaxLayer, Workspace, loss_and_gradients
 
 CPU64 = resolve_compute("cpu", "float64")
 
@@ -267,9 +257,7 @@ def test_fit_with_every_word_drawn_equals_the_exact_fit(small, monkeypatch, sett
     """The rows come in the same order, so only the order of float additions differs."""
     # A generator of its own for the order of the rows, which the draws of classes would change.
     randperm, orders = torch.randperm, torch.Generator()
-    monkeypatch.setattr(
-        torch, "randperm", lambda n, **kwargs: randperm(n, **{**kwargs, "generator": orders})
-    )
+    monkeypatch.setattr(torch, "randperm", lambda n, **kwargs: randperm(n, **{**kwargs, "generator": orders}))
     monkeypatch.setattr(candidates, "DRAWN_WORDS", 10**6)
     fits = []
     for solver in ("exact", "sampled"):
@@ -350,10 +338,7 @@ def fingerprint(seed):
 def test_same_seed_gives_the_same_bits_in_two_processes(monkeypatch) -> None:
     monkeypatch.setattr(candidates, "DRAWN_WORDS", candidates.DRAWN_WORDS)  # restored afterwards
     child = subprocess.run(
-        [sys.executable, "-c", FIT + "print(fingerprint(0))"],
-        capture_output=True,
-        text=True,
-        check=True,
+        [sys.executable, "-c", FIT + "print(fingerprint(0))"], capture_output=True, text=True, check=True
     )
     namespace: dict[str, Any] = {}
     exec(FIT, namespace)

@@ -86,14 +86,10 @@ def test_gradient_at_zero_equals_autograd(data, monkeypatch, chunk: int) -> None
     l2=st.sampled_from([0.0, 0.5]),
     seed=st.integers(0, 10**6),
 )
-def test_newton_start_is_no_worse_than_zero_on_the_search_rows(
-    n, n_words, rank, l1, l2, seed
-) -> None:
+def test_newton_start_is_no_worse_than_zero_on_the_search_rows(n, n_words, rank, l1, l2, seed) -> None:
     """On noise, where the full step is too long; b keeps the mean score of a word at its frequency."""
     rng = np.random.default_rng(seed)
-    Y = sp.csr_array(
-        rng.poisson(0.4, size=(n, n_words)).astype(float) + (np.arange(n) == 0)[:, None]
-    )
+    Y = sp.csr_array(rng.poisson(0.4, size=(n, n_words)).astype(float) + (np.arange(n) == 0)[:, None])
     data, _ = whitened(rng.normal(size=(n, 5)), Y, np.ones(n))
     p = make_newton_start(data, rank=rank, l1=l1, l2=l2)
     counts = data.dataset.word_counts()
@@ -140,8 +136,7 @@ def test_initial_projection_has_the_leading_directions_of_the_shrunk_gradients(d
     counts = data.dataset.word_counts()
     share = torch.from_numpy(counts / counts.sum())
     shrunk = (
-        gradient_at_zero(data, counts)
-        * (share / (share + initialization.DAMPING / counts.sum()))[:, None]
+        gradient_at_zero(data, counts) * (share / (share + initialization.DAMPING / counts.sum()))[:, None]
     )
     B = make_newton_start(data).B
     torch.testing.assert_close(B @ B.T, torch.eye(3, dtype=torch.float64))

@@ -90,9 +90,7 @@ def test_residual_without_counts_is_not_the_gradient() -> None:
     A = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
     b, B = torch.zeros(5, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
     h = torch.from_numpy(rows.X) @ B.T
-    reference_loss(
-        h, A, b, torch.from_numpy(Y.toarray()), torch.from_numpy(rows.weights)
-    ).backward()
+    reference_loss(h, A, b, torch.from_numpy(Y.toarray()), torch.from_numpy(rows.weights)).backward()
     totals = torch.from_numpy(rows.row_weight)[:, None]
     with torch.no_grad():
         wrong = (totals * torch.softmax(b + h @ A.T, dim=1)).T @ h

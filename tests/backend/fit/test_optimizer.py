@@ -10,13 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flip_sklearn.backend.fit import optimizer
-from flip_sklearn.backend.fit.optimizer import (
-    AVERAGE_DECAY,
-    BETA2,
-    GatheredRows,
-    Optimizer,
-    Parameters,
-)
+from flip_sklearn.backend.fit.optimizer import AVERAGE_DECAY, BETA2, GatheredRows, Optimizer, Parameters
 from flip_sklearn.backend.fit.penalty import soft_threshold_
 
 F64 = torch.float64
@@ -102,9 +96,7 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], **tolera
     tile=st.sampled_from([1, 7, 2**18]),
     seed=st.integers(0, 10**6),
 )
-def test_lazy_steps_equal_steps_on_all_words(
-    n_words, rank, d, n_steps, flush_at, tile, seed
-) -> None:
+def test_lazy_steps_equal_steps_on_all_words(n_words, rank, d, n_steps, flush_at, tile, seed) -> None:
     """Without penalties: A, b, B~, averages and mean squares agree."""
     p = random_parameters(n_words, rank, d, seed)
     steps = random_steps(n_steps, p, seed=seed + 1)
@@ -114,10 +106,7 @@ def test_lazy_steps_equal_steps_on_all_words(
         lazy.flush_lazy_updates()  # as after a pass; later steps are not affected
         run_lazily(lazy, steps[flush_at:])
         assert_same(
-            flushed_state(lazy),
-            flushed_state(run_dense(make_optimizer(p), steps)),
-            rtol=1e-10,
-            atol=1e-10,
+            flushed_state(lazy), flushed_state(run_dense(make_optimizer(p), steps)), rtol=1e-10, atol=1e-10
         )
 
 
@@ -162,17 +151,10 @@ def test_size_of_tiles_does_not_matter(monkeypatch, rank: int) -> None:
 
 def test_penalty_is_the_same_for_words_in_every_step() -> None:
     p = random_parameters(8, 3, 4)
-    steps = [
-        Step(torch.arange(8), s.A + 0.1, s.b + 0.1, s.B) for s in random_steps(30, p, share=1.0)
-    ]
+    steps = [Step(torch.arange(8), s.A + 0.1, s.b + 0.1, s.B) for s in random_steps(30, p, share=1.0)]
     penalties = dict(l1=0.3, l2=0.4)
     lazy = flushed_state(run_lazily(make_optimizer(p, **penalties), steps))
-    assert_same(
-        lazy,
-        flushed_state(run_dense(make_optimizer(p, **penalties), steps)),
-        rtol=1e-10,
-        atol=1e-10,
-    )
+    assert_same(lazy, flushed_state(run_dense(make_optimizer(p, **penalties), steps)), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("penalties", [{"l1": 2.0}, {"l2": 2.0}, {"l1": 1.0, "l2": 1.0}], ids=str)
@@ -246,9 +228,7 @@ def test_units_of_the_objective_do_not_matter(run, factor: float) -> None:
     """The iterates are the same for c J, that is with gradients, l1 and l2 times c."""
     p = random_parameters(10, 3, 4)
     plain = flushed_state(run(make_optimizer(p, l1=0.3, l2=0.2), random_steps(40, p)))
-    scaled = run(
-        make_optimizer(p, l1=0.3 * factor, l2=0.2 * factor), random_steps(40, p, scale=factor)
-    )
+    scaled = run(make_optimizer(p, l1=0.3 * factor, l2=0.2 * factor), random_steps(40, p, scale=factor))
     for name in ("A", "b", "B", "average_A", "average_b", "average_B"):
         torch.testing.assert_close(flushed_state(scaled)[name], plain[name], rtol=1e-5, atol=1e-6)
     # Negative control: gradients times c, but not the penalties.

@@ -17,11 +17,7 @@ finite = st.floats(-1e3, 1e3, allow_nan=False)
 def test_soft_threshold_minimizes_its_objective(a: float, t: float) -> None:
     """argmin_x (x - a)^2 / 2 + t |x|: no other point is better, and zero is exact."""
     x = float(soft_threshold_(torch.tensor([a], dtype=torch.float64), t))
-    y = float(
-        soft_threshold_(
-            torch.tensor([a], dtype=torch.float64), torch.tensor([t], dtype=torch.float64)
-        )
-    )
+    y = float(soft_threshold_(torch.tensor([a], dtype=torch.float64), torch.tensor([t], dtype=torch.float64)))
     assert x == y
 
     def value(v):
@@ -44,9 +40,7 @@ def test_penalty_step_minimizes_its_objective_in_the_metric(a, d, l1, l2) -> Non
     def value(v):
         return (v - a) ** 2 / (2 * d) + l1 * np.abs(v) + 0.5 * l2 * v**2
 
-    others = np.concatenate(
-        [np.linspace(-abs(a) - 1, abs(a) + 1, 401), [0.0, a, u + 1e-6, u - 1e-6]]
-    )
+    others = np.concatenate([np.linspace(-abs(a) - 1, abs(a) + 1, 401), [0.0, a, u + 1e-6, u - 1e-6]])
     assert value(u) <= value(others).min() + 1e-9
     if abs(a) <= l1 * d:
         assert u == 0.0

@@ -74,9 +74,7 @@ def test_whitened_training_finds_the_unwhitened_optimum(small) -> None:
     """Convex LiP: L-BFGS on raw embeddings and the solver in whitened space reach the same theta."""
     Y = small.Y.toarray()
     expected = optimal_log_probabilities(small.X, Y, np.ones(len(Y)))
-    ours = (
-        converged_model(rank=None, max_iter=4000).fit(small.X, small.Y).predict_log_proba(small.X)
-    )
+    ours = converged_model(rank=None, max_iter=4000).fit(small.X, small.Y).predict_log_proba(small.X)
     np.testing.assert_allclose(np.exp(ours), np.exp(expected), atol=4e-3)
     early = converged_model(rank=None, max_iter=20).fit(small.X, small.Y).predict_proba(small.X)
     assert np.abs(early - np.exp(expected)).max() > 2e-2  # negative control
@@ -89,9 +87,7 @@ def test_two_solvers_agree_on_the_penalized_objective(small, l1: float, l2: floa
     A, b = proximal_gradient(h, Y, w, l1=l1, l2=l2)
     exact = float(objective(h, Y, w, A, b, l1, l2))
     flip = converged_model(rank=None, l1_strength=l1, l2_strength=l2).fit(small.X, small.Y)
-    ours = objective(
-        h, Y, w, torch.from_numpy(flip.word_embeddings_), torch.from_numpy(flip.bias_), l1, l2
-    )
+    ours = objective(h, Y, w, torch.from_numpy(flip.word_embeddings_), torch.from_numpy(flip.bias_), l1, l2)
     assert exact <= float(ours) + 1e-9
     assert float(ours) == pytest.approx(exact, abs=1e-4)
     assert flip.history_["loss"][-1] == pytest.approx(exact, abs=1e-3)
@@ -224,11 +220,7 @@ def test_parameters_of_the_best_pass_are_restored() -> None:
 
 
 @pytest.mark.parametrize(
-    ("by", "key", "sign"),
-    [
-        ("accuracy", "validation_accuracy", 1),
-        ("likelihood", "validation_nll", -1),
-    ],
+    ("by", "key", "sign"), [("accuracy", "validation_accuracy", 1), ("likelihood", "validation_nll", -1)]
 )
 def test_early_stopping_follows_its_criterion(by: str, key: str, sign: int) -> None:
     truth = planted(n=300, d=20, n_words=40, rank=5, length=4, seed=6)
@@ -255,9 +247,7 @@ def fingerprint(seed: int) -> str:
         "print(hashlib.sha256(b''.join(a.tobytes() for a in (f.word_embeddings_, f.projection_,"
         " f.bias_, f.decision_function(p.X)))).hexdigest())"
     )
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
 def test_same_seed_gives_the_same_bits_in_two_processes() -> None:
@@ -272,13 +262,7 @@ def test_no_tensor_is_created_on_the_default_device(small) -> None:
     This part of the CUDA support can be tested without a GPU.
     """
     settings = dict(
-        rank=3,
-        random_state=0,
-        device="cpu",
-        max_iter=3,
-        l2_strength=0.1,
-        early_stopping=True,
-        batch_size=50,
+        rank=3, random_state=0, device="cpu", max_iter=3, l2_strength=0.1, early_stopping=True, batch_size=50
     )
     plain = FLiPExtractor(**settings).fit(small.X, small.Y)
     with torch.device("meta"):

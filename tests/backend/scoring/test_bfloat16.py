@@ -47,9 +47,7 @@ def near_ties(n: int, n_words: int, rank: int, seed: int, spread: float) -> tupl
     masked=st.booleans(),
     seed=st.integers(0, 10**6),
 )
-def test_no_score_exceeds_its_bound(
-    rank: int, spread: float, scale: float, masked: bool, seed: int
-) -> None:
+def test_no_score_exceeds_its_bound(rank: int, spread: float, scale: float, masked: bool, seed: int) -> None:
     """The inequality of the module's docstring, for float64 and float32 scores of every word."""
     A, offset, h = near_ties(20, 150, rank, seed, spread)
     h = h * scale
@@ -76,9 +74,7 @@ def test_no_score_exceeds_its_bound(
     spread=st.sampled_from([0.0, 1e-5, 1e-3, 1e-1, 1.0]),
     seed=st.integers(0, 10**6),
 )
-def test_shortlists_give_the_words_of_float32(
-    n_words: int, k: int, spread: float, seed: int
-) -> None:
+def test_shortlists_give_the_words_of_float32(n_words: int, k: int, spread: float, seed: int) -> None:
     """Scores differ by less than bfloat16 resolves, and are equal only where they are in float32."""
     A, offset, h = near_ties(30, n_words, 16, seed, spread)
     shortlist = make_shortlist(A, offset)
@@ -132,12 +128,7 @@ def test_scorer_uses_shortlists_where_bfloat16_is_fast(
     offset, X = rng.normal(size=3000), rng.normal(size=(100, 8))
     unseen = np.arange(3000) % 9 == 0
     A[unseen] = 0
-    factors = (
-        as_stored(A),
-        B.astype(np.float32),
-        offset.astype(np.float32),
-        np.zeros(8, np.float32),
-    )
+    factors = (as_stored(A), B.astype(np.float32), offset.astype(np.float32), np.zeros(8, np.float32))
     exact = Scorer(*factors, SINGLE, unseen)
     expected = exact.top(X, 10)
     compute = Compute(torch.device("cpu"), torch.float32, torch.bfloat16)

@@ -28,12 +28,7 @@ DOUBLE, SINGLE = resolve_compute("cpu", "float64"), resolve_compute("cpu", "floa
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    n=st.integers(1, 40),
-    n_words=st.integers(1, 30),
-    block=st.integers(1, 50),
-    seed=st.integers(0, 99),
-)
+@given(n=st.integers(1, 40), n_words=st.integers(1, 30), block=st.integers(1, 50), seed=st.integers(0, 99))
 def test_scores_equal_their_definition(n: int, n_words: int, block: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     A, B = rng.normal(size=(n_words, 3)), rng.normal(size=(3, 4))
@@ -100,12 +95,7 @@ def test_results_do_not_depend_on_blocks_or_storage(
             m.setattr(products, "CSR_DENSITY", csr_density)
             for stored in (A.astype(dtype), sp.csr_array(A.astype(dtype))):
                 scorer = Scorer(
-                    stored,
-                    B.astype(dtype),
-                    offset.astype(dtype),
-                    mean.astype(np.float32),
-                    compute,
-                    unseen,
+                    stored, B.astype(dtype), offset.astype(dtype), mean.astype(np.float32), compute, unseen
                 )
                 indices, values = scorer.top(X, k)
                 np.testing.assert_array_equal(indices, expected)
@@ -127,9 +117,7 @@ def test_X_may_have_any_float_format_and_strides(dtype: type, as_stored: type) -
     A, B, offset, mean, X = integer_model(20, 70, 5, 4, 0.5, seed=1)
     expected = sorted_top(offset + (X - mean) @ B.T @ A.T, 3)
     unseen = np.zeros(70, dtype=bool)
-    scorer = Scorer(
-        as_stored(A.astype(np.float32)), B, offset, mean.astype(np.float32), SINGLE, unseen
-    )
+    scorer = Scorer(as_stored(A.astype(np.float32)), B, offset, mean.astype(np.float32), SINGLE, unseen)
     X = X.astype(dtype)
     for same in (X, np.asfortranarray(X), X[::-1].copy()[::-1], np.repeat(X, 2, axis=0)[::2]):
         np.testing.assert_array_equal(scorer.top(same, 3)[0], expected)
@@ -419,9 +407,7 @@ def private_memory() -> int:
 def test_extraction_from_a_memory_map_is_bounded(tmp_path: Path) -> None:
     """Besides the result, memory holds one chunk of rows and one block of scores, whatever n is."""
     n, d, n_words, rank = 400_000, 96, 200, 4
-    mapped = np.lib.format.open_memmap(
-        tmp_path / "X.npy", mode="w+", dtype=np.float16, shape=(n, d)
-    )
+    mapped = np.lib.format.open_memmap(tmp_path / "X.npy", mode="w+", dtype=np.float16, shape=(n, d))
     mapped[::1000] = 1
     rng = np.random.default_rng(0)
     model = FLiPExtractor(rank, max_iter=1).fit(rng.normal(size=(50, d)), np.eye(50, n_words) + 1)

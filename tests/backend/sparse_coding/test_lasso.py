@@ -88,14 +88,9 @@ def test_objective_equals_that_of_scikit_learn(
 
 @settings(max_examples=80, deadline=None)
 @given(
-    kind=st.sampled_from(KINDS),
-    n_words=st.integers(1, 60),
-    d=st.integers(1, 25),
-    seed=st.integers(0, 10**6),
+    kind=st.sampled_from(KINDS), n_words=st.integers(1, 60), d=st.integers(1, 25), seed=st.integers(0, 10**6)
 )
-def test_without_penalty_the_projection_equals_scipy_nnls(
-    kind: str, n_words: int, d: int, seed: int
-) -> None:
+def test_without_penalty_the_projection_equals_scipy_nnls(kind: str, n_words: int, d: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     D, X = dictionary(kind, n_words, d, rng), rng.normal(size=(4, d))
     result = solve(D, X, 0.0)
@@ -183,9 +178,7 @@ def test_planted_codes_are_recovered() -> None:
     weights = rng.uniform(1, 2, size=words.shape)
     result = solve(D, np.einsum("nk,nkd->nd", weights, D[words]), 0.02)
     np.testing.assert_array_equal(np.sort(result.indices, axis=1), np.sort(words, axis=1))
-    np.testing.assert_allclose(
-        dense(result, 2000)[np.arange(30)[:, None], words], weights, atol=0.05
-    )
+    np.testing.assert_allclose(dense(result, 2000)[np.arange(30)[:, None], words], weights, atol=0.05)
 
 
 def test_solution_is_equivariant_under_order_scale_and_rotation() -> None:
@@ -203,9 +196,7 @@ def test_solution_is_equivariant_under_order_scale_and_rotation() -> None:
     # Without a penalty the projection does not depend on the norms of the words.
     lengths = rng.uniform(0.1, 10, size=(200, 1))
     np.testing.assert_allclose(
-        dense(solve(D * lengths, X, 0.0), 200) @ (D * lengths),
-        dense(solve(D, X, 0.0), 200) @ D,
-        atol=1e-6,
+        dense(solve(D * lengths, X, 0.0), 200) @ (D * lengths), dense(solve(D, X, 0.0), 200) @ D, atol=1e-6
     )
 
 
@@ -291,8 +282,6 @@ def test_active_sets_equal_scipy_nnls(s: int, rank: int, seed: int) -> None:
         (torch.ones(3, 2), torch.ones(1, 2, device="meta"), 0.1, "meta"),
     ],
 )
-def test_invalid_arguments_are_refused(
-    D: torch.Tensor, X: torch.Tensor, l1: float, message: str
-) -> None:
+def test_invalid_arguments_are_refused(D: torch.Tensor, X: torch.Tensor, l1: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         nonnegative_lasso(D, X, l1)
