@@ -52,7 +52,7 @@ INDEPENDENT: dict[str, set[str]] = {
     "parameters": set(),
 }
 # The backend knows nothing of the package but these, and its parts know only what stands here.
-BACKEND_MAY_IMPORT = {"backend", "io", "metrics.ranking"}
+BACKEND_MAY_IMPORT = {"backend", "io", "parameters", "metrics.ranking"}
 SHARED_PARTS = {"device", "distributed", "ranking"}
 BACKEND_PARTS: dict[str, set[str]] = {
     "fit": SHARED_PARTS,

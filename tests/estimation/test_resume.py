@@ -458,7 +458,9 @@ def full_disk(folder: Path) -> tuple[dict[str, Any], list[str]]:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         after = fit(folder, {"max_iter": 2})[0]
-    return after, [str(w.message) for w in said if w.category is RuntimeWarning]
+    unwritten = [w for w in said if w.category is RuntimeWarning]
+    assert {w.filename for w in unwritten} == {__file__}  # the line that called fit
+    return after, [str(w.message) for w in unwritten]
 
 
 def test_a_full_disk_does_not_cost_the_fit(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from flip_sklearn.io import fsync_file, staging_directory, sweep_staging
+from flip_sklearn.parameters import warn_caller
 
 # Also part of every file name. Raise the number when the same settings would give another result.
 FORMAT = "flip-sklearn checkpoint 1"
@@ -120,11 +120,10 @@ class Checkpoint:
         try:
             self._write(*make_state())
         except (OSError, SafetensorError) as error:
-            warnings.warn(
+            warn_caller(
                 f"checkpoint {self.path} was not written ({error}); the fit continues, and if it is "
                 "interrupted, it resumes from the previous checkpoint, if there is one.",
                 RuntimeWarning,
-                stacklevel=2,
             )
         ended = time.monotonic()
         self._due = ended + max(MIN_SECONDS, WRITING_TIME_FACTOR * (ended - began))
