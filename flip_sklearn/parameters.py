@@ -14,7 +14,7 @@ import numpy as np
 
 SHORT_REPR_LENGTH = 60
 # Libraries that call methods of this package for a user: a warning is not about their code.
-CALLING_LIBRARIES = {"flip_sklearn", "sklearn", "joblib", "contextlib", "functools", "threading"}
+CALLING_LIBRARIES = {"flip_sklearn", "sklearn", "joblib", "contextlib", "functools", "threading", "torch"}
 
 
 def short_repr(value: Any, length: int = SHORT_REPR_LENGTH) -> str:
@@ -108,7 +108,7 @@ def check_folder(name: str, value: Any) -> Path | None:
 
 
 def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
-    """Issue a warning for the innermost line outside this package and scikit-learn.
+    """Issue a warning for the innermost line outside this package and the libraries that call it.
 
     A fixed ``stacklevel`` would depend on how many decorators, helpers and pipelines lie between.
     """
