@@ -66,27 +66,15 @@ other code reads: the scores of an embedding `s` are `{formula}`; `b` contains t
 """
 
 
-def model_card(
-    model: Any,
-    source: str,
-    *,
-    trained_on: str | None = None,
-    encoder: str | None = None,
-    license: str | None = None,
-) -> str:
-    """Return the card with the front matter of the hub; unknown facts are "unknown" or left out.
-
-    Raises
-    ------
-    ValueError
-        If an argument is not text, or ``license`` is not an identifier such as "mit".
-    """
-    for name, text in (("trained_on", trained_on), ("encoder", encoder), ("license", license)):
+def model_card(model: Any, source: str, info: dict[str, str | None]) -> str:
+    """Return the card with the front matter of the hub; unknown facts are "unknown" or left out."""
+    for name, text in info.items():
         if text is not None and not isinstance(text, str):
             raise refusal(name, text, "text, or None")
+    license, trained_on = info["license"], info["trained_on"]
     if license is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", license):
         raise refusal("license", license, "an identifier such as 'mit' or 'cc-by-4.0'")
-    facts = "\n".join(f"| {name} | {value} |" for name, value in _facts(model, encoder))
+    facts = "\n".join(f"| {name} | {value} |" for name, value in _facts(model, info["encoder"]))
     if trained_on is not None:
         facts += f"\n\nTrained on: {trained_on.strip()}"
     factorized = is_factorized(model)
@@ -100,18 +88,14 @@ def model_card(
     )
 
 
-def _cell(text: str) -> str:
-    """Return text as the cell of a Markdown table."""
-    return " ".join(text.split()).replace("|", "\\|")
-
-
 def _facts(model: Any, encoder: str | None) -> list[tuple[str, str]]:
+    """Return the rows of the table of facts."""
     A = model.word_embeddings_
     nonzeros = A.count_nonzero() if sp.issparse(A) else np.count_nonzero(A)
     zeros = 1 - nonzeros / (A.shape[0] * A.shape[1])
     rank = f"{model.rank_}" if is_factorized(model) else "none (LiP)"
     facts = [
-        ("encoder", _cell(encoder or "unknown")),
+        ("encoder", " ".join((encoder or "unknown").split()).replace("|", "\\|")),
         ("embedding dimensions", f"{model.n_features_in_:,}"),
         ("words", f"{len(model.vocabulary_):,}"),
         ("rank", f"{rank}; {zeros:.0%} of the word embeddings are zero"),

@@ -5,6 +5,7 @@ Each raises a ValueError that says what is wrong with a file, without its name.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -114,26 +115,22 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def read_extra_arrays(path: Path, n_words: int, d: int, *, factorized: bool) -> dict[str, np.ndarray]:
     """Read flip_sklearn.safetensors; shapes and formats are checked before anything is loaded."""
-    expected: dict[str, tuple[int | None, ...]] = {
+    stored = describe(path)
+    expected: dict[str, tuple[int, ...]] = {
         "bias": (n_words,),
         "embedding_mean": (d,),
         "word_counts": (n_words,),
     }
     if not factorized:
-        expected["word_embeddings"] = (n_words, d)
-        expected["projection"] = (d, d)
-    stored = describe(path)
+        expected |= {"word_embeddings": (n_words, d), "projection": (d, d)}
     if "held_out" in stored:
-        expected["held_out"] = (None,)  # of any length
+        expected["held_out"] = (math.prod(stored["held_out"][1]),)  # a vector of any length
     if set(stored) != set(expected):
         raise ValueError(f"it must hold {', '.join(sorted(expected))}, not {short_repr(sorted(stored))}")
     for name, expected_shape in expected.items():
         tensor_format, shape = stored[name]
         formats = ("I64",) if name == "held_out" else ("F32", "F64")
-        same_shape = len(shape) == len(expected_shape) and all(
-            expected_size in (None, size) for size, expected_size in zip(shape, expected_shape, strict=True)
-        )
-        if tensor_format not in formats or not same_shape:
+        if tensor_format not in formats or shape != expected_shape:
             raise ValueError(
                 f"{name} is {tensor_format} {shape}; it must be {' or '.join(formats)} {expected_shape}"
             )

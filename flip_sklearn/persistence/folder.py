@@ -52,13 +52,7 @@ READ_ATTEMPTS = 5  # while another process replaces the files
 
 
 def read_folder(folder: Path) -> ModelFiles:
-    """Read and check a stored model. Nothing is executed and nothing written.
-
-    Raises
-    ------
-    ValueError
-        If a file is missing or damaged, does not have its format, or belongs to another model.
-    """
+    """Read and check a stored model. Nothing is executed and nothing written."""
     if not folder.is_dir():
         problem = "is a file; pass its folder" if folder.exists() else "does not exist"
         raise ValueError(f"the model folder {str(folder)!r} {problem}.")
@@ -86,6 +80,9 @@ def _read_files(folder: Path) -> ModelFiles:
         _check_digests(folder, metadata["files"])
     with _errors_name(folder / MODEL_FILE):
         names, (n_words, d) = check_tensors(describe(folder / MODEL_FILE))
+        if metadata is not None:
+            names.pop("E", None)  # the product of two of the extra arrays
+        arrays = read_arrays(folder / MODEL_FILE, names.values())
     with _errors_name(folder / VOCABULARY_FILE):
         text = _read_bytes(folder / VOCABULARY_FILE, max_vocabulary_bytes(n_words))
         words = check_vocabulary(json.loads(text, object_pairs_hook=unique_keys), n_words)
@@ -93,9 +90,6 @@ def _read_files(folder: Path) -> ModelFiles:
     if metadata is not None:
         with _errors_name(folder / EXTRA_FILE):
             extra_arrays = read_extra_arrays(folder / EXTRA_FILE, n_words, d, factorized="E1" in names)
-        names.pop("E", None)  # the product of two of the extra arrays
-    with _errors_name(folder / MODEL_FILE):
-        arrays = read_arrays(folder / MODEL_FILE, names.values())
     tensors = {name: arrays[stored_name] for name, stored_name in names.items()}
     return ModelFiles(tensors, words, metadata, extra_arrays)
 
@@ -168,21 +162,13 @@ def _read_bytes(path: Path, max_bytes: int) -> bytes:
 def _check_digests(folder: Path, expected: dict[str, Any]) -> None:
     """Check that the files are those with which config.json was written."""
     _check_regular_file(folder / EXTRA_FILE)
-    for name in HASHED_FILES:  # sizes first: a truncated file is found without reading the others
-        digest = expected[name] if isinstance(expected[name], dict) else {}
-        if (folder / name).stat().st_size != digest.get("bytes"):
-            _refuse_file(folder, name)
     for name in HASHED_FILES:
         if compute_digest(folder / name) != expected[name]:
-            _refuse_file(folder, name)
-
-
-def _refuse_file(folder: Path, name: str) -> None:
-    raise ValueError(
-        f"{name} in {str(folder)!r} does not match its digest in {CONFIG_FILE}: it was truncated or edited, "
-        f"or belongs to another model. Download or save the model again; or delete {SECTION!r} from "
-        f"{CONFIG_FILE} to read E1, E2 and b alone, as other code does."
-    )
+            raise ValueError(
+                f"{name} in {str(folder)!r} does not match its digest in {CONFIG_FILE}: it was truncated or "
+                f"edited, or belongs to another model. Download or save the model again; or delete "
+                f"{SECTION!r} from {CONFIG_FILE} to read E1, E2 and b alone, as other code does."
+            )
 
 
 def compute_digest(path: Path) -> dict[str, Any]:
@@ -211,7 +197,15 @@ def write_folder(folder: Path, files: ModelFiles, card: str) -> None:
         digests = {name: compute_digest(staging / name) for name in HASHED_FILES}
         write_bytes(staging / CONFIG_FILE, _encode_config(files, digests))
         write_bytes(staging / CARD_FILE, card.encode())
-        _move_into_place(staging, folder)
+        (folder / CONFIG_FILE).unlink(missing_ok=True)
+        fsync_directory(folder)
+        for name in HASHED_FILES:
+            os.replace(staging / name, folder / name)
+        if not (folder / CARD_FILE).exists():
+            os.replace(staging / CARD_FILE, folder / CARD_FILE)
+        fsync_directory(folder)
+        os.replace(staging / CONFIG_FILE, folder / CONFIG_FILE)
+        fsync_directory(folder)
 
 
 def _encode_vocabulary(words: list[str]) -> bytes:
@@ -251,16 +245,3 @@ def _encode_config(files: ModelFiles, digests: dict[str, Any]) -> bytes:
             "a shorter trained_on, shorter names of the columns of X, or pickle the model."
         )
     return content
-
-
-def _move_into_place(staging: Path, folder: Path) -> None:
-    """Replace the files in the order that the module's docstring explains."""
-    (folder / CONFIG_FILE).unlink(missing_ok=True)
-    fsync_directory(folder)
-    for name in HASHED_FILES:
-        os.replace(staging / name, folder / name)
-    if not (folder / CARD_FILE).exists():
-        os.replace(staging / CARD_FILE, folder / CARD_FILE)
-    fsync_directory(folder)
-    os.replace(staging / CONFIG_FILE, folder / CONFIG_FILE)
-    fsync_directory(folder)

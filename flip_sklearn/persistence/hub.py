@@ -18,17 +18,7 @@ REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 def locate(folder_or_id: Any, subfolder: Any = None, revision: str | None = None, token: Any = None) -> Path:
-    """Return the local folder of a model, after a download into the client's cache if it is on the hub.
-
-    Raises
-    ------
-    ValueError
-        If there is no such folder or repository, or ``subfolder`` is outside of it.
-    OSError
-        If the hub cannot be reached.
-    ImportError
-        If the model is on the hub and huggingface_hub is not installed.
-    """
+    """Return the local folder of a model, after a download into the client's cache if it is on the hub."""
     subpath = check_subfolder(subfolder)
     if not isinstance(folder_or_id, (str, PathLike)) or not str(folder_or_id):
         raise ValueError(
@@ -95,13 +85,6 @@ def check_subfolder(subfolder: Any) -> PurePosixPath:
         allowed = "a path inside, such as 'mcv15/rank-512', without '..', or None"
         raise refusal("subfolder", subfolder, allowed)
     return subpath
-
-
-def check_repository(repo_id: Any) -> str:
-    """Return a repository id after checking that it has the form ``"owner/name"``."""
-    if not isinstance(repo_id, str) or not REPOSITORY_ID.fullmatch(repo_id):
-        raise refusal("repo_id", repo_id, "'owner/name'")
-    return repo_id
 
 
 def _download(repo_id: str, subpath: PurePosixPath, revision: str | None, token: Any) -> Path:

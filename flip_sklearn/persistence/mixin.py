@@ -12,10 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from flip_sklearn.parameters import check_folder, refusal
 from flip_sklearn.persistence.card import model_card
-from flip_sklearn.persistence.hub import check_repository, check_subfolder, locate, upload
+from flip_sklearn.persistence.hub import REPOSITORY_ID, check_subfolder, locate, upload
 from flip_sklearn.persistence.model import read_model, write_model
-
-__all__ = ["PretrainedMixin"]
 
 
 class PretrainedMixin:
@@ -85,9 +83,7 @@ class PretrainedMixin:
         path = check_folder("folder", folder)
         if path is None:
             raise refusal("folder", folder, "the path of a folder")
-        check_is_fitted(self)
-        info = self._merge_info(trained_on, encoder, license)
-        write_model(self, path, model_card(self, '"the/path/of/this/folder"', **info), info)
+        self._write(path, '"the/path/of/this/folder"', trained_on, encoder, license)
         return path
 
     @classmethod
@@ -133,8 +129,7 @@ class PretrainedMixin:
         ImportError
             If the model is on the hub and huggingface_hub is not installed.
         """
-        folder = locate(folder_or_id, subfolder, revision, token)
-        model: Self = read_model(cls, folder)
+        model: Self = read_model(cls, locate(folder_or_id, subfolder, revision, token))
         return model
 
     def push_to_hub(
@@ -181,24 +176,22 @@ class PretrainedMixin:
         ImportError
             If huggingface_hub is not installed.
         """
-        check_is_fitted(self)
-        check_repository(repo_id)
+        if not isinstance(repo_id, str) or not REPOSITORY_ID.fullmatch(repo_id):
+            raise refusal("repo_id", repo_id, "'owner/name'")
         subpath = check_subfolder(subfolder)
         source = f'"{repo_id}"'  # the arguments of from_pretrained in the model card
         if subpath.parts:
             source += f", subfolder={json.dumps(str(subpath), ensure_ascii=False)}"
-        info = self._merge_info(trained_on, encoder, license)
-        card = model_card(self, source, **info)
         with tempfile.TemporaryDirectory() as folder:
-            write_model(self, Path(folder), card, info)
+            self._write(Path(folder), source, trained_on, encoder, license)
             return upload(Path(folder), repo_id, subpath, revision=revision, token=token, private=private)
 
-    def _merge_info(
-        self, trained_on: str | None, encoder: str | None, license: str | None
-    ) -> dict[str, str | None]:
-        """Return the arguments, or the values of a loaded model where they are None."""
-        info: dict[str, str | None] = {"encoder": encoder, "trained_on": trained_on, "license": license}
-        for name, loaded in getattr(self, "pretrained_info_", {}).items():
-            if info[name] is None:
-                info[name] = loaded
-        return info
+    def _write(
+        self, folder: Path, source: str, trained_on: str | None, encoder: str | None, license: str | None
+    ) -> None:
+        """Write the model and its card, which names ``source`` as the arguments of from_pretrained."""
+        check_is_fitted(self)
+        info = {"encoder": encoder, "trained_on": trained_on, "license": license}
+        loaded = getattr(self, "pretrained_info_", {})
+        info |= {name: text for name, text in loaded.items() if info[name] is None}
+        write_model(self, folder, model_card(self, source, info), info)

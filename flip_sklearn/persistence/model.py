@@ -143,13 +143,7 @@ def _version(package: str) -> str:
 
 
 def read_model(cls: Any, folder: Path) -> Any:
-    """Return an estimator of class ``cls`` from a folder.
-
-    Raises
-    ------
-    ValueError
-        If a file is missing, damaged or not consistent with the others.
-    """
+    """Return an estimator of class ``cls`` from a folder."""
     files = read_folder(folder)
     if files.metadata is None:
         model, fitted = _from_published_layout(cls, files)

@@ -19,13 +19,7 @@ WIDENED = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 
 
 def describe(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return the format ("F32", ...) and shape of every tensor, from the header alone.
-
-    Raises
-    ------
-    ValueError
-        If the file is not in safetensors format, or its size differs from that in its header.
-    """
+    """Return the format ("F32", ...) and shape of every tensor, from the header alone."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         header_bytes = int.from_bytes(file.read(8), "little")
@@ -46,13 +40,7 @@ def describe(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 def read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Read tensors into memory of their own; float16 and bfloat16 become float32.
-
-    Raises
-    ------
-    ValueError
-        If the file cannot be read, or holds a number that is not finite.
-    """
+    """Read tensors, whose numbers must be finite, into memory; float16 and bfloat16 become float32."""
     arrays: dict[str, np.ndarray] = {}
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
