@@ -6,37 +6,29 @@ from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 from flip_sklearn.parameters import refusal, warn_caller
-from flip_sklearn.vocabulary.tokenizer import Tokenizer
+from flip_sklearn.vocabulary.tokenizer import Tokenizer, letters
 
 
 def parse_vocabulary(vocabulary: Any, tokenizer: Tokenizer) -> tuple[dict[str, int], list[tuple[str, ...]]]:
-    """Return the column of each concept, and the words of each concept in the order of columns.
-
-    Concepts are tokenized as texts are. Warns of concepts of which the tokenizer drops letters.
-
-    Raises
-    ------
-    ValueError
-        If it is not a mapping or an iterable of distinct strings, or two concepts have the same words.
-    """
+    """Return the column of each concept, and the words of each concept in the order of columns."""
     columns = _check_columns(vocabulary)
     names = sorted(columns, key=columns.__getitem__)
     concepts = [tuple(tokenizer(name)) for name in names]
     name_of: dict[tuple[str, ...], str] = {}
-    incomplete: list[tuple[str, str]] = []
+    incomplete: list[tuple[str, tuple[str, ...]]] = []  # concepts of which the tokenizer drops letters
     for name, concept in zip(names, concepts, strict=True):
         if concept and name_of.setdefault(concept, name) != name:
             raise ValueError(
                 f"vocabulary has {name_of[concept]!r} and {name!r}, which are the same words once cleaned; "
                 "keep one of them."
             )
-        if _letters("".join(concept)) != _letters(tokenizer.clean(name)):
-            incomplete.append((name, " ".join(concept)))
+        if letters("".join(concept)) != letters(tokenizer.clean(name)):
+            incomplete.append((name, concept))
     if incomplete:
-        name, words = incomplete[0]
+        name, concept = incomplete[0]
         warn_caller(
             f"{len(incomplete)} concepts of vocabulary lose letters when they are split into words; the "
-            f"first is {name!r}, which counts {words!r}. Change token_pattern, or leave them out."
+            f"first is {name!r}, which counts {' '.join(concept)!r}. Change token_pattern, or leave them out."
         )
     return columns, concepts
 
@@ -48,14 +40,12 @@ def _check_columns(vocabulary: Any) -> dict[str, int]:
         raise refusal("vocabulary", vocabulary, allowed)
     names = list(vocabulary)
     if not names:
-        raise ValueError("vocabulary is empty; pass at least one concept, all of them str.")
+        raise ValueError("vocabulary is empty; pass at least one concept.")
     for name in names:
         if not isinstance(name, str):
-            raise ValueError(
-                f"vocabulary holds {name!r}, which is not a str; pass at least one concept, all of them str."
-            )
+            raise ValueError(f"vocabulary holds {name!r}, which is not a str; pass only str.")
     if isinstance(vocabulary, Mapping):
-        if {*vocabulary.values()} != {*range(len(names))}:
+        if set(vocabulary.values()) != set(range(len(names))):
             raise ValueError(
                 f"vocabulary has {len(names)} concepts, whose columns must be 0 to {len(names) - 1}, each "
                 "once; pass a list to number them in its order."
@@ -68,7 +58,3 @@ def _check_columns(vocabulary: Any) -> dict[str, int]:
         if columns.setdefault(name, column) != column:
             raise ValueError(f"vocabulary has {name!r} twice; name each concept once.")
     return columns
-
-
-def _letters(text: str) -> str:
-    return "".join(filter(str.isalnum, text))

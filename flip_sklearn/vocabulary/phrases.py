@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
+Block = tuple[np.ndarray, np.ndarray]
 MAX_PENDING_PAIRS = 2**22
 
 
@@ -56,14 +57,8 @@ class PhraseMatcher:
             else:
                 edges.append(node * len(words) + word_id)
                 children.append(child)
-        return cls(
-            words,
-            first,
-            np.array(edges, dtype=np.int64),
-            np.array(children, dtype=np.int64),
-            np.array(column, dtype=np.int64),
-            len(concepts),
-        )
+        edge_array, child_array, column_array = (np.array(v, np.int64) for v in (edges, children, column))
+        return cls(words, first, edge_array, child_array, column_array, len(concepts))
 
     def word_ids(self, tokens: Sequence[str]) -> np.ndarray:
         """Return the id of each token, -1 for one that is in no concept."""
@@ -119,59 +114,37 @@ def _greedy_starts(length: np.ndarray) -> np.ndarray:
     return starts[:-1]
 
 
-@dataclass(frozen=True)
-class ConceptCriteria:
-    """Which words and pairs become concepts: parameters of ``ConceptVectorizer``."""
-
-    min_count: int
-    max_unigrams: int | None
-    bigrams: bool
-    min_pmi: float
-    max_bigrams: int | None
-
-
-def choose_concepts(
-    words: list[str],
-    counts: np.ndarray,
-    blocks: Iterable[tuple[np.ndarray, np.ndarray]],
-    criteria: ConceptCriteria,
-) -> tuple[list[tuple[str, ...]], np.ndarray, np.ndarray]:
-    """Choose the concepts of a corpus.
-
-    Token id i of the blocks is ``words[i]``, which occurs ``counts[i]`` times. Returns the words of each
-    concept, in the order of names, its count, and its PMI, NaN for one word.
-    """
-    frequent = np.flatnonzero(counts >= criteria.min_count)
-    top = _most_frequent(counts[frequent], criteria.max_unigrams, lambda i: words[frequent[i]])
-    chosen: dict[tuple[str, ...], tuple[int, float]] = {}
-    for i in frequent[top]:
-        chosen[(words[i],)] = (int(counts[i]), math.nan)
-    if criteria.bigrams:
-        chosen |= _choose_pairs(words, counts, blocks, criteria)
-    concepts = sorted(chosen, key=" ".join)
-    concept_counts = np.array([chosen[concept][0] for concept in concepts])
-    return concepts, concept_counts, np.array([chosen[concept][1] for concept in concepts])
-
-
-def _choose_pairs(
-    words: list[str],
-    counts: np.ndarray,
-    blocks: Iterable[tuple[np.ndarray, np.ndarray]],
-    criteria: ConceptCriteria,
+def choose_words(
+    words: list[str], counts: np.ndarray, min_count: int, limit: int | None
 ) -> dict[tuple[str, ...], tuple[int, float]]:
-    """Return the count and the PMI of each pair that becomes a concept."""
+    """Return the count, and NaN as PMI, of each word that becomes a concept."""
+    frequent = np.flatnonzero(counts >= min_count)
+    top = _most_frequent(counts[frequent], limit, lambda i: words[frequent[i]])
+    return {(words[i],): (int(counts[i]), math.nan) for i in frequent[top]}
+
+
+def choose_pairs(
+    words: list[str],
+    counts: np.ndarray,
+    blocks: Iterable[Block],
+    min_count: int,
+    min_pmi: float,
+    limit: int | None,
+) -> dict[tuple[str, ...], tuple[int, float]]:
+    """Return the count and the PMI of each pair of words that becomes a concept.
+
+    Token id i of the blocks is ``words[i]``, which occurs ``counts[i]`` times.
+    """
     # A pair is no more frequent than its words, so that only pairs of frequent words are counted.
-    keys, pair_counts, n_pairs = _count_pairs(blocks, counts >= criteria.min_count)
-    keys = keys[pair_counts >= criteria.min_count]
-    pair_counts = pair_counts[pair_counts >= criteria.min_count]
+    keys, pair_counts, n_pairs = _count_pairs(blocks, counts >= min_count)
+    is_frequent = pair_counts >= min_count
+    keys, pair_counts = keys[is_frequent], pair_counts[is_frequent]
     first, second = np.divmod(keys, counts.size)
     by_chance = counts[first].astype(np.float64) * counts[second] * n_pairs
     pmi = np.log(pair_counts * float(counts.sum()) ** 2 / by_chance)
-    associated = pmi >= criteria.min_pmi
-    first, second = first[associated], second[associated]
-    pair_counts, pmi = pair_counts[associated], pmi[associated]
-    pairs = [(words[i], words[j]) for i, j in zip(first, second, strict=True)]
-    top = _most_frequent(pair_counts, criteria.max_bigrams, lambda i: " ".join(pairs[i]))
+    associated = np.flatnonzero(pmi >= min_pmi)
+    pairs = {i: (words[first[i]], words[second[i]]) for i in associated}
+    top = associated[_most_frequent(pair_counts[associated], limit, lambda i: " ".join(pairs[associated[i]]))]
     return {pairs[i]: (int(pair_counts[i]), float(pmi[i])) for i in top}
 
 
@@ -185,9 +158,7 @@ def _most_frequent(counts: np.ndarray, limit: int | None, name_of: Callable[[int
     return np.concatenate([above, np.array(tied[: limit - above.size], dtype=above.dtype)])
 
 
-def _count_pairs(
-    blocks: Iterable[tuple[np.ndarray, np.ndarray]], counted: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, int]:
+def _count_pairs(blocks: Iterable[Block], counted: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """Count pairs of neighbors in a row, of which both words are ``counted`` (bool, by id).
 
     Returns the keys ``first * counted.size + second`` of the pairs, their counts, and the number of all

@@ -41,15 +41,10 @@ def _indic_pattern() -> str:
 
     ``\w`` does not match marks.
     """
-    ranges: list[list[str]] = []
-    for character in map(chr, range(sys.maxunicode + 1)):
-        if unicodedata.category(character)[0] != "M":
-            continue
-        if ranges and ord(ranges[-1][1]) + 1 == ord(character):
-            ranges[-1][1] = character
-        else:
-            ranges.append([character, character])
-    return rf"\w[\w\u200c\u200d{''.join(f'{first}-{last}' for first, last in ranges)}]*"
+    is_mark = [unicodedata.category(chr(code))[0] == "M" for code in range(sys.maxunicode + 1)]
+    ends = np.flatnonzero(np.diff(is_mark, prepend=False, append=False))
+    ranges = [f"{chr(first)}-{chr(end - 1)}" for first, end in ends.reshape(-1, 2)]
+    return rf"\w[\w\u200c\u200d{''.join(ranges)}]*"
 
 
 @dataclass(frozen=True)
@@ -101,8 +96,8 @@ def make_splitter(token_pattern: Any) -> Callable[[str], list[str]]:
         ) from error
     if pattern.groups > 1:
         raise ValueError(
-            f"token_pattern={token_pattern!r} has {pattern.groups} capturing groups; use at most one, "
-            "the word: (?:...) groups without capturing."
+            f"token_pattern={token_pattern!r} has {pattern.groups} capturing groups; use at most one, which "
+            "matches the word, and write the other groups as (?:...)."
         )
     return CheckedSplitter(pattern.findall)
 
@@ -133,11 +128,10 @@ class Tokenizer:
         """Return the tokens of a text."""
         return self.split(self.clean(text))
 
-    def loses_all_letters(self, text: str) -> bool:
-        """Whether a text has letters or digits, and stripping accents deletes all of them."""
-        if self.fold is None or text.isascii() or not any(map(str.isalnum, text)):
-            return False
-        return not any(map(str.isalnum, self.clean(text)))
+
+def letters(text: str) -> str:
+    """Return the letters and digits of a text."""
+    return "".join(filter(str.isalnum, text))
 
 
 class TokenIds(dict[str, int]):
@@ -159,7 +153,7 @@ class TokenBlock:
     tokens: list[str]  # distinct
     ids: np.ndarray
     row_ends: np.ndarray
-    rows_without_letters: list[int]  # that lose all their letters to the stripping of accents
+    rows_without_letters: list[int]  # rows whose letters are all deleted when accents are stripped
 
 
 def _tokenize_chunk(texts: Sequence[str], tokenizer: Tokenizer) -> TokenBlock:
@@ -168,7 +162,7 @@ def _tokenize_chunk(texts: Sequence[str], tokenizer: Tokenizer) -> TokenBlock:
     rows_without_letters = []
     for i, text in enumerate(texts):
         tokens = tokenizer(text)
-        if not tokens and tokenizer.loses_all_letters(text):
+        if not tokens and letters(text) and not letters(tokenizer.clean(text)):
             rows_without_letters.append(i)
         all_tokens += tokens
         row_ends[i] = len(all_tokens)
@@ -179,22 +173,15 @@ def _tokenize_chunk(texts: Sequence[str], tokenizer: Tokenizer) -> TokenBlock:
 
 def tokenize(chunks: Iterator[list[str]], tokenizer: Tokenizer, n_jobs: int) -> Iterator[TokenBlock]:
     """Tokenize chunks of texts in ``n_jobs`` processes; yield one block per chunk, in order."""
-    first = list(itertools.islice(chunks, 2))
-    chunks = itertools.chain(first, chunks)
-    if n_jobs == 1 or len(first) < 2:
-        for chunk in chunks:
-            yield _tokenize_chunk(chunk, tokenizer)
-        return
-    with Parallel(n_jobs=n_jobs) as pool:
-        # A few chunks at a time, so that memory stays bounded.
-        while window := list(itertools.islice(chunks, 4 * n_jobs)):
-            yield from pool(delayed(_tokenize_chunk)(chunk, tokenizer) for chunk in window)
+    # A few chunks at a time, so that memory stays bounded.
+    while window := list(itertools.islice(chunks, 4 * n_jobs)):
+        pool = Parallel(n_jobs=min(n_jobs, len(window)))  # starts no process for one chunk
+        yield from pool(delayed(_tokenize_chunk)(chunk, tokenizer) for chunk in window)
 
 
 def check_documents(raw_documents: Any) -> Iterable[Any]:
     """Return the texts, if they are a one-dimensional iterable and not a single text or a mapping."""
-    not_texts = isinstance(raw_documents, str | bytes | Mapping | Set)
-    if not_texts or not isinstance(raw_documents, Iterable):
+    if isinstance(raw_documents, str | bytes | Mapping | Set) or not isinstance(raw_documents, Iterable):
         raise ValueError(
             f"raw_documents is a {type(raw_documents).__name__}; pass a list of texts, one str per row."
         )

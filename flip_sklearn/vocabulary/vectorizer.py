@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 from joblib import effective_n_jobs
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from flip_sklearn.parameters import (
@@ -24,7 +24,7 @@ from flip_sklearn.parameters import (
     warn_caller,
 )
 from flip_sklearn.vocabulary.given import parse_vocabulary
-from flip_sklearn.vocabulary.phrases import ConceptCriteria, PhraseMatcher, choose_concepts
+from flip_sklearn.vocabulary.phrases import Block, PhraseMatcher, choose_pairs, choose_words
 from flip_sklearn.vocabulary.tokenizer import (
     ACCENT_STRIPPERS,
     TokenBlock,
@@ -39,7 +39,7 @@ from flip_sklearn.vocabulary.tokenizer import (
 
 # No set_output: counts are sparse, as those of CountVectorizer.
 class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
-    """Count words, and pairs of associated words as one unit.
+    """Count words, and pairs of associated words as single units.
 
     A concept is a word, or several consecutive words joined by a blank: ``"new york"``. Matching is greedy:
     from left to right, the longest concept that starts at a word is counted, and matching continues after
@@ -67,7 +67,7 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         Maximum number of words and of pairs, >= 1: the most frequent, equal counts in the order of names.
         None for no limit. A pair can be a concept when its words are not.
     token_pattern : {"latin", "indic", "whitespace"}, regular expression or callable, default="latin"
-        What a word is, in a cleaned text. ``"latin"``: two or more letters or digits, as in
+        Definition of a word in a cleaned text. ``"latin"``: two or more letters or digits, as in
         ``CountVectorizer``. ``"indic"``: a letter or digit and all letters, digits, vowel signs and
         other marks that follow: whole words in Devanagari, Telugu, Tamil, Bengali, Arabic, ...
         ``"whitespace"``: anything between white space. A callable takes a text and returns its words, for
@@ -105,7 +105,7 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
     counts of the texts of ``fit``. Two words are neighbors if they are adjacent after cleaning: punctuation
     and words that the pattern drops do not separate them.
 
-    Composed and decomposed spellings of a letter are the same (NFC). ``fit`` and ``fit_transform`` read
+    Composed and decomposed spellings of a letter are treated as equal (NFC). ``fit`` and ``fit_transform`` read
     any iterable once and keep 4 bytes per word of it; ``transform`` keeps only the counts.
 
     Examples
@@ -276,12 +276,8 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         NotFittedError
             If neither ``fit`` was called nor ``vocabulary`` passed.
         """
-        return functools.partial(
-            _concepts,
-            matcher=self._get_matcher(),
-            read=self._make_tokenizer(),
-            names=self.get_feature_names_out(),
-        )
+        names = self.get_feature_names_out()
+        return functools.partial(_concepts, matcher=self._matcher, read=self._make_tokenizer(), names=names)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return the concepts in the order of columns.
@@ -318,16 +314,15 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         check_bool("strip_punctuation", self.strip_punctuation)
         return Tokenizer(self.lowercase, self.strip_punctuation, ACCENT_STRIPPERS[accents], split)
 
-    def _check_criteria(self) -> ConceptCriteria:
+    def _check_criteria(self) -> None:
         if not (is_real(self.min_pmi) and math.isfinite(self.min_pmi)):
             raise refusal("min_pmi", self.min_pmi, "a finite number, in nats")
-        return ConceptCriteria(
-            min_count=check_integer("min_count", self.min_count, 1),
-            max_unigrams=_check_limit("max_unigrams", self.max_unigrams),
-            bigrams=check_bool("bigrams", self.bigrams),
-            min_pmi=self.min_pmi,
-            max_bigrams=_check_limit("max_bigrams", self.max_bigrams),
-        )
+        check_integer("min_count", self.min_count, 1)
+        check_bool("bigrams", self.bigrams)
+        for name in ("max_unigrams", "max_bigrams"):
+            limit = getattr(self, name)
+            if limit is not None:
+                check_integer(name, limit, 1, or_else="None for no limit")
 
     def _tokenize(self, raw_documents: Any) -> Iterator[TokenBlock]:
         """Yield the token ids of the texts, some thousand texts at a time, in order."""
@@ -337,12 +332,9 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         n_jobs = effective_n_jobs(self.n_jobs)
         n_rows = 0
         rows_without_letters: list[int] = []
+        total = len(documents) if isinstance(documents, Sized) else None
         with tqdm(
-            total=len(documents) if isinstance(documents, Sized) else None,
-            unit="text",
-            desc="ConceptVectorizer",
-            delay=2,
-            disable=not self.verbose,
+            total=total, unit="text", desc="ConceptVectorizer", delay=2, disable=not self.verbose
         ) as bar:
             for block in tokenize(split_into_chunks(documents), tokenizer, n_jobs):
                 rows_without_letters += [n_rows + i for i in block.rows_without_letters]
@@ -356,12 +348,9 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
                 "scripts with vowel signs also token_pattern='indic'."
             )
 
-    def _learn(self, raw_documents: Any) -> tuple[list[str], list[tuple[np.ndarray, np.ndarray]]]:
-        """Choose the concepts.
-
-        Returns the distinct words, and blocks of texts as ids of these words and the ends of rows.
-        """
-        criteria = self._check_criteria()
+    def _learn(self, raw_documents: Any) -> tuple[list[str], list[Block]]:
+        """Choose the concepts. Return the distinct words, and the texts as blocks of ids of these words."""
+        self._check_criteria()
         token_ids = TokenIds()
         counts = np.zeros(0, dtype=np.int64)
         blocks = []
@@ -384,7 +373,12 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
                 f"No word occurs min_count={self.min_count} times in {n_rows} texts; the most frequent, "
                 f"{words[counts.argmax()]!r}, occurs {counts.max()} times. Lower min_count."
             )
-        concepts, self.counts_, self.pmi_ = choose_concepts(words, counts, blocks, criteria)
+        chosen = choose_words(words, counts, self.min_count, self.max_unigrams)
+        if self.bigrams:
+            chosen |= choose_pairs(words, counts, blocks, self.min_count, self.min_pmi, self.max_bigrams)
+        concepts = sorted(chosen, key=" ".join)
+        self.counts_ = np.array([chosen[concept][0] for concept in concepts])
+        self.pmi_ = np.array([chosen[concept][1] for concept in concepts])
         self._matcher = PhraseMatcher.from_concepts(concepts)
         self.vocabulary_ = {" ".join(concept): j for j, concept in enumerate(concepts)}
         return words, blocks
@@ -397,12 +391,9 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         self.vocabulary_ = columns
 
     def _get_matcher(self) -> PhraseMatcher:
+        message = "This %(name)s instance is not fitted yet. Call 'fit', or pass a vocabulary."
+        check_is_fitted(self, msg=message)
         if not hasattr(self, "_matcher"):
-            if self.vocabulary is None:
-                raise NotFittedError(
-                    f"This {type(self).__name__} instance is not fitted yet. Call 'fit', or pass a "
-                    "vocabulary."
-                )
             self._use_given_vocabulary()
         return self._matcher
 
@@ -419,10 +410,6 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         tags.input_tags.two_d_array = False
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-
-def _check_limit(name: str, value: Any) -> int | None:
-    return None if value is None else check_integer(name, value, 1, or_else="None for no limit")
 
 
 # Pickled analyzers hold this function and its keyword arguments by name.
