@@ -105,8 +105,8 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
     counts of the texts of ``fit``. Two words are neighbors if they are adjacent after cleaning: punctuation
     and words that the pattern drops do not separate them.
 
-    Composed and decomposed spellings of a letter are treated as equal (NFC). ``fit`` and ``fit_transform`` read
-    any iterable once and keep 4 bytes per word of it; ``transform`` keeps only the counts.
+    Composed and decomposed spellings of a letter are treated as equal (NFC). ``fit`` and ``fit_transform``
+    read any iterable once and keep 4 bytes per word of it; ``transform`` keeps only the counts.
 
     Examples
     --------
@@ -333,9 +333,8 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         n_rows = 0
         rows_without_letters: list[int] = []
         total = len(documents) if isinstance(documents, Sized) else None
-        with tqdm(
-            total=total, unit="text", desc="ConceptVectorizer", delay=2, disable=not self.verbose
-        ) as bar:
+        hidden = not self.verbose
+        with tqdm(total=total, unit="text", desc="ConceptVectorizer", delay=2, disable=hidden) as bar:
             for block in tokenize(split_into_chunks(documents), tokenizer, n_jobs):
                 rows_without_letters += [n_rows + i for i in block.rows_without_letters]
                 n_rows += block.row_ends.size
