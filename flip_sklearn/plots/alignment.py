@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from flip_sklearn.diagnostics.alignment import ViewAlignment, view_alignment
 from flip_sklearn.diagnostics.preference import VocabularyPreference
 from flip_sklearn.plots import style
+from flip_sklearn.plots.display import Display
 
 
-class AlignmentDisplay:
+class AlignmentDisplay(Display):
     """Heat map of keyword accuracy of each model on each view.
 
     Each cell shows the accuracy in percent and, below it, the difference to the reference of the row in
     percentage points, with a star if the interval of the difference excludes 0. Darker cells have a higher
     accuracy; white is 0.
+
+    :meth:`from_result` draws a result of :func:`~flip_sklearn.diagnostics.view_alignment` or
+    :func:`~flip_sklearn.diagnostics.vocabulary_preference`. Further arguments of :meth:`plot` are those of
+    ``Axes.imshow``, such as ``cmap`` or ``vmax``.
 
     Parameters
     ----------
@@ -72,39 +77,13 @@ class AlignmentDisplay:
         if difference is None:
             difference = np.full(shape, np.nan)
         self.accuracy, self.difference = style.check_shapes(shape, accuracy=accuracy, difference=difference)
-        self.significant = style.check_flags(shape, significant=significant)
+        self.significant = style.check_flags("significant", significant, shape)
         self.row_label = row_label
         self.column_label = column_label
         self.note = note
 
     @classmethod
-    def from_result(
-        cls, result: Any, *, ax: Any = None, name: str | None = None, **kwargs: Any
-    ) -> AlignmentDisplay:
-        """Draw a result.
-
-        Parameters
-        ----------
-        result : ViewAlignment or VocabularyPreference
-            The result of :func:`~flip_sklearn.diagnostics.view_alignment` or
-            :func:`~flip_sklearn.diagnostics.vocabulary_preference`.
-        ax : matplotlib Axes, default=None
-            As in :meth:`plot`.
-        name : str, default=None
-            As in :meth:`plot`.
-        **kwargs : dict
-            As in :meth:`plot`.
-
-        Returns
-        -------
-        AlignmentDisplay
-            The display, drawn.
-
-        Raises
-        ------
-        ValueError
-            If the result is not a ViewAlignment or a VocabularyPreference.
-        """
+    def _from_result(cls, result: Any) -> Self:
         style.check_result(
             result, (ViewAlignment, VocabularyPreference), "view_alignment or vocabulary_preference"
         )
@@ -119,7 +98,7 @@ class AlignmentDisplay:
             elif references != rows:
                 note = "the cell of the row without a difference"
         is_reference = np.array([[view == name for view in result.views] for name in references])
-        display = cls(
+        return cls(
             result.accuracy.value,
             rows=rows,
             columns=result.views,
@@ -128,12 +107,11 @@ class AlignmentDisplay:
             row_label=row_label,
             note=note,
         )
-        return display.plot(ax, name=name, **kwargs)
 
     @classmethod
     def from_estimator(
         cls, estimator: Any, views: Any, Y: Any, *, ax: Any = None, name: str | None = None, **options: Any
-    ) -> AlignmentDisplay:
+    ) -> Self:
         """Train a model on each view, evaluate it on every view, and draw the result.
 
         Parameters
@@ -144,9 +122,7 @@ class AlignmentDisplay:
             Row-aligned views of the same sentences.
         Y : {array-like, sparse matrix} of shape (n, V)
             Word counts of the sentences.
-        ax : matplotlib Axes, default=None
-            As in :meth:`plot`.
-        name : str, default=None
+        ax, name : matplotlib Axes and str, default=None
             As in :meth:`plot`.
         **options : dict
             More arguments of :func:`~flip_sklearn.diagnostics.view_alignment`, such as ``random_state``.
@@ -158,39 +134,12 @@ class AlignmentDisplay:
         """
         return cls.from_result(view_alignment(views, Y, estimator=estimator, **options), ax=ax, name=name)
 
-    def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> AlignmentDisplay:
-        """Draw the stored arrays.
+    def _figure_size(self) -> tuple[float, float]:
+        return max(2.6 + 0.75 * len(self.columns), 4.8), max(1.6 + 0.5 * len(self.rows), 3.0)
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            The axes to draw on; those of a new figure if None.
-        name : str, default=None
-            Title.
-        **kwargs : dict
-            Arguments of ``Axes.imshow``, such as ``cmap`` or ``vmax``.
+    def _draw(self, ax: Any, kwargs: dict[str, Any]) -> None:
+        from matplotlib.patches import Rectangle
 
-        Returns
-        -------
-        AlignmentDisplay
-            The display itself.
-        """
-        n_rows, n_columns = self.accuracy.shape
-        ax = style.get_axes(ax, (max(2.6 + 0.75 * n_columns, 4.8), max(1.6 + 0.5 * n_rows, 3.0)))
-        self._draw_cells(ax, kwargs)
-        self._label_axes(ax)
-        style.finish_axes(ax, name)
-        ax.spines[:].set_visible(False)
-        ax.tick_params(length=0)
-        self.colorbar_ = ax.figure.colorbar(self.image_, ax=ax)
-        self.colorbar_.set_label("share of words found", fontsize=9)
-        self.colorbar_.outline.set_visible(False)
-        style.format_percent(self.colorbar_.ax.yaxis)
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
-
-    def _draw_cells(self, ax: Any, kwargs: dict[str, Any]) -> None:
-        """Draw the colors, texts and hatches of the cells."""
         finite = self.accuracy[np.isfinite(self.accuracy)]
         # The scale ends at the next multiple of ten percent, so that its dark end is used.
         v_max = np.ceil(10 * finite.max(initial=0.0)) / 10 or 1.0
@@ -199,11 +148,24 @@ class AlignmentDisplay:
         self.image_ = ax.imshow(np.ma.masked_invalid(self.accuracy), **settings)
         self.text_ = np.empty(self.accuracy.shape, dtype=object)
         font = {"ha": "center", "va": "center", "fontsize": 9 if len(self.columns) <= 6 else 7}
+        hatches: dict[str, Any] = {"facecolor": "none", "edgecolor": "#999999", "hatch": "////", "lw": 0}
         for i, j in np.ndindex(*self.accuracy.shape):
-            color = self._text_color(i, j)
-            self.text_[i, j] = ax.text(j, i, self._cell_text(i, j), color=color, **font)
             if np.isnan(self.accuracy[i, j]):
-                self._hatch(ax, i, j)
+                text, color = style.NO_VALUE, "black"
+                ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, **hatches))
+            else:
+                text, color = self._cell_text(i, j), self._text_color(i, j)
+            self.text_[i, j] = ax.text(j, i, text, color=color, **font)
+        self._label_axes(ax)
+
+    def _finish(self, ax: Any, title: str | None) -> None:
+        super()._finish(ax, title)
+        ax.spines[:].set_visible(False)
+        ax.tick_params(length=0)
+        self.colorbar_ = ax.figure.colorbar(self.image_, ax=ax)
+        self.colorbar_.set_label("share of words found", fontsize=9)
+        self.colorbar_.outline.set_visible(False)
+        style.format_percent(self.colorbar_.ax.yaxis)
 
     def _label_axes(self, ax: Any) -> None:
         """Label the ticks and the axes; long column names are rotated."""
@@ -224,9 +186,7 @@ class AlignmentDisplay:
         ax.set_ylabel(self.row_label, fontsize=9)
 
     def _cell_text(self, i: int, j: int) -> str:
-        """Return the text of a cell."""
-        if np.isnan(self.accuracy[i, j]):
-            return style.NO_VALUE
+        """Return the accuracy of a cell and its difference to the reference, if it has one."""
         text = f"{100 * self.accuracy[i, j]:.1f}"
         if np.isfinite(self.difference[i, j]):
             star = "*" if self.significant[i, j] else ""
@@ -235,15 +195,7 @@ class AlignmentDisplay:
 
     def _text_color(self, i: int, j: int) -> str:
         """Return black or white, whichever has more contrast with the cell (WCAG 2.1)."""
-        if np.isnan(self.accuracy[i, j]):
-            return "black"
         rgb = np.array(self.image_.cmap(self.image_.norm(self.accuracy[i, j]))[:3])
         linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
         luminance = linear @ [0.2126, 0.7152, 0.0722]
         return "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "black"
-
-    def _hatch(self, ax: Any, i: int, j: int) -> None:
-        from matplotlib.patches import Rectangle
-
-        pattern: dict[str, Any] = {"facecolor": "none", "edgecolor": "#999999", "hatch": "////", "lw": 0}
-        ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, **pattern))

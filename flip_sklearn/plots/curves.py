@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from flip_sklearn.diagnostics.comparison import RankAnalysis, rank_analysis
 from flip_sklearn.diagnostics.entities import EntityRecallCurve, entity_recall_curve
 from flip_sklearn.plots import style
+from flip_sklearn.plots.display import Display
 
 
-class RankCurveDisplay:
+class RankCurveDisplay(Display):
     """Keyword accuracy against rank, with one line per view.
 
     The rank axis is logarithmic with base 2. LiP, the model without factorization, has no rank and is drawn
     to the right of the last one. The dotted line is the accuracy of always predicting the most frequent
     words. Shaded bands and error bars are confidence intervals.
+
+    :meth:`from_result` draws a result of :func:`~flip_sklearn.diagnostics.rank_analysis`. Further arguments
+    of :meth:`plot` are those of ``Axes.plot`` for all lines, such as ``linewidth``.
 
     Parameters
     ----------
@@ -66,34 +70,9 @@ class RankCurveDisplay:
         self.floor = None if floor is None else float(floor)
 
     @classmethod
-    def from_result(
-        cls, result: Any, *, ax: Any = None, name: str | None = None, **kwargs: Any
-    ) -> RankCurveDisplay:
-        """Draw a result.
-
-        Parameters
-        ----------
-        result : RankAnalysis
-            The result of :func:`~flip_sklearn.diagnostics.rank_analysis`.
-        ax : matplotlib Axes, default=None
-            As in :meth:`plot`.
-        name : str, default=None
-            As in :meth:`plot`.
-        **kwargs : dict
-            As in :meth:`plot`.
-
-        Returns
-        -------
-        RankCurveDisplay
-            The display, drawn.
-
-        Raises
-        ------
-        ValueError
-            If the result is not a RankAnalysis.
-        """
+    def _from_result(cls, result: Any) -> Self:
         style.check_result(result, RankAnalysis, "rank_analysis")
-        display = cls(
+        return cls(
             ranks=result.ranks,
             accuracy=result.accuracy.value,
             low=result.accuracy.low,
@@ -101,7 +80,6 @@ class RankCurveDisplay:
             views=result.views,
             floor=result.baseline.value,
         )
-        return display.plot(ax, name=name, **kwargs)
 
     @classmethod
     def from_estimator(
@@ -114,7 +92,7 @@ class RankCurveDisplay:
         ax: Any = None,
         name: str | None = None,
         **options: Any,
-    ) -> RankCurveDisplay:
+    ) -> Self:
         """Train a model at every rank and draw the result.
 
         Parameters
@@ -127,9 +105,7 @@ class RankCurveDisplay:
             Word counts of the sentences.
         ranks : sequence of int or None, default=None
             As in :func:`~flip_sklearn.diagnostics.rank_analysis`.
-        ax : matplotlib Axes, default=None
-            As in :meth:`plot`.
-        name : str, default=None
+        ax, name : matplotlib Axes and str, default=None
             As in :meth:`plot`.
         **options : dict
             More arguments of :func:`~flip_sklearn.diagnostics.rank_analysis`, such as ``random_state``.
@@ -142,88 +118,59 @@ class RankCurveDisplay:
         result = rank_analysis(views, Y, ranks, estimator=estimator, **options)
         return cls.from_result(result, ax=ax, name=name)
 
-    def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> RankCurveDisplay:
-        """Draw the stored arrays.
+    def _legend_is_outside(self) -> bool:
+        return len(self.views) > 5
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            The axes to draw on; those of a new figure if None.
-        name : str, default=None
-            Title.
-        **kwargs : dict
-            Arguments of ``Axes.plot`` for all lines, such as ``linewidth``.
+    def _figure_size(self) -> tuple[float, float]:
+        return 8.4 if self._legend_is_outside() else 6.4, 4.0
 
-        Returns
-        -------
-        RankCurveDisplay
-            The display itself.
-        """
-        legend_outside = len(self.views) > 5
-        ax = style.get_axes(ax, (8.4 if legend_outside else 6.4, 4.0))
-        ranks = [rank for rank in self.ranks if rank is not None]
-        has_lip = len(ranks) < len(self.ranks)
-        n_views = len(self.views)
-        x = np.log2(ranks)
+    def _draw(self, ax: Any, kwargs: dict[str, Any]) -> None:
+        rows = [i for i, rank in enumerate(self.ranks) if rank is not None]
+        lip_rows = [i for i, rank in enumerate(self.ranks) if rank is None]
+        labels = [str(self.ranks[i]) for i in rows]
+        x = np.log2([self.ranks[i] for i in rows])
         # The points of LiP are side by side, because their intervals would cover each other.
-        spacing = 0.12
-        x_lip = x[-1] + 1.0 + spacing * (n_views - 1) / 2 if ranks else 0.0
-        self.line_: list[Any] = []
-        self.lip_: list[Any] = []
-        self.errorbar_: list[Any] = []
-        self.fill_between_: list[Any] = []
-        for j in range(n_views):
-            line_style = style.line_style(j) | kwargs
-            self._draw_line(ax, x, j, line_style)
-            if has_lip:
-                offset = spacing * (j - (n_views - 1) / 2)
-                self._draw_lip(ax, x_lip + offset, j, line_style)
-        labels = [str(rank) for rank in ranks]
-        if has_lip:
+        offsets = 0.12 * (np.arange(len(self.views)) - (len(self.views) - 1) / 2)
+        x_lip = x[-1] + 1.0 + offsets.max(initial=0.0) if rows else 0.0
+        self.line_, self.lip_, self.errorbar_, self.fill_between_ = [], [], [], []
+        for j, offset in enumerate(offsets):
+            settings = style.line_style(j) | kwargs
+            values, low, high = self.accuracy[:, j], self.low[:, j], self.high[:, j]
+            line, band = style.draw_line(ax, x, values[rows], low[rows], high[rows], **settings)
+            self.line_.append(line)
+            self.fill_between_.append(band)
+            settings["linestyle"] = ""
+            for i in lip_rows:
+                self.lip_ += ax.plot([x_lip + offset], values[i], **settings)
+                whiskers = style.draw_whiskers(
+                    ax, [x_lip + offset], low[[i]], high[[i]], color=line.get_color()
+                )
+                self.errorbar_.append(whiskers)
+        if lip_rows:
             labels.append("LiP")
             x = np.append(x, x_lip)
-            if ranks:
+            if rows:
                 ax.axvline(x[-2] + 0.5, color=style.LIGHT_GRAY, linewidth=0.8)
-        handles, names = list(self.line_), list(self.views)
-        self.floor_ = None
-        if self.floor is not None:
-            self.floor_ = ax.axhline(self.floor, color="black", linewidth=1, linestyle=":")
-            handles.append(self.floor_)
-            names.append("most frequent words")
+        self.floor_ = style.draw_reference(ax, self.floor)
         if len(x) == 1:
             ax.set_xlim(x[0] - 1, x[0] + 1)
         ax.set_xticks(*style.spaced_ticks(x, labels), fontsize=9)
         ax.set_xlabel("rank (number of latent dimensions)", fontsize=9)
         style.set_share_axis(ax, "share of a sentence's words found")
-        style.add_legend(ax, handles, names, outside=legend_outside)
-        style.finish_axes(ax, name)
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
-
-    def _draw_line(self, ax: Any, x: np.ndarray, j: int, line_style: dict[str, Any]) -> None:
-        """Draw the line and the band of view j."""
-        rows = [i for i, rank in enumerate(self.ranks) if rank is not None]
-        (line,) = ax.plot(x, self.accuracy[rows, j], **line_style)
-        self.line_.append(line)
-        low, high = self.low[rows, j], self.high[rows, j]
-        self.fill_between_.append(style.draw_band(ax, x, low, high, line.get_color()))
-
-    def _draw_lip(self, ax: Any, x: float, j: int, line_style: dict[str, Any]) -> None:
-        """Draw the marker and the error bar of LiP for view j."""
-        color = self.line_[-1].get_color()
-        for i in [i for i, rank in enumerate(self.ranks) if rank is None]:
-            self.lip_ += ax.plot([x], self.accuracy[i, j], **(line_style | {"linestyle": ""}))
-            whiskers = style.draw_whiskers(ax, [x], self.low[i, [j]], self.high[i, [j]], color=color)
-            self.errorbar_.append(whiskers)
+        handles, names = [*self.line_, self.floor_], [*self.views, "most frequent words"]
+        style.add_legend(ax, handles, names, outside=self._legend_is_outside())
 
 
-class EntityCurveDisplay:
+class EntityCurveDisplay(Display):
     """Recall of names against the number of extracted words, with and without the bias.
 
     A name is found if all its words are among the k best ones. Lines with the bias are solid with filled
     markers, lines without it are dashed with hollow markers. The k axis is logarithmic. Shaded bands are
     confidence intervals. The dotted line is the largest possible recall, because the vocabulary lacks some
     names.
+
+    :meth:`from_result` draws a result of :func:`~flip_sklearn.diagnostics.entity_recall_curve`. Further
+    arguments of :meth:`plot` are those of ``Axes.plot`` for all lines, such as ``linewidth``.
 
     Parameters
     ----------
@@ -267,34 +214,9 @@ class EntityCurveDisplay:
         self.ceiling = None if ceiling is None else float(ceiling)
 
     @classmethod
-    def from_result(
-        cls, result: Any, *, ax: Any = None, name: str | None = None, **kwargs: Any
-    ) -> EntityCurveDisplay:
-        """Draw a result.
-
-        Parameters
-        ----------
-        result : EntityRecallCurve
-            The result of :func:`~flip_sklearn.diagnostics.entity_recall_curve`.
-        ax : matplotlib Axes, default=None
-            As in :meth:`plot`.
-        name : str, default=None
-            As in :meth:`plot`.
-        **kwargs : dict
-            As in :meth:`plot`.
-
-        Returns
-        -------
-        EntityCurveDisplay
-            The display, drawn.
-
-        Raises
-        ------
-        ValueError
-            If the result is not an EntityRecallCurve.
-        """
+    def _from_result(cls, result: Any) -> Self:
         style.check_result(result, EntityRecallCurve, "entity_recall_curve")
-        display = cls(
+        return cls(
             ks=result.ks,
             recall=result.recall_strict.value,
             low=result.recall_strict.low,
@@ -302,12 +224,11 @@ class EntityCurveDisplay:
             views=result.views,
             ceiling=result.ceiling,
         )
-        return display.plot(ax, name=name, **kwargs)
 
     @classmethod
     def from_estimator(
         cls, estimator: Any, X: Any, entities: Any, *, ax: Any = None, name: str | None = None, **options: Any
-    ) -> EntityCurveDisplay:
+    ) -> Self:
         """Compute the recall of names with a fitted model and draw the result.
 
         Parameters
@@ -318,9 +239,7 @@ class EntityCurveDisplay:
             Embeddings of sentences that the model was not trained on, or views of them.
         entities : sequence of n lists of str
             The names in each sentence.
-        ax : matplotlib Axes, default=None
-            As in :meth:`plot`.
-        name : str, default=None
+        ax, name : matplotlib Axes and str, default=None
             As in :meth:`plot`.
         **options : dict
             More arguments of :func:`~flip_sklearn.diagnostics.entity_recall_curve`, such as ``ks``.
@@ -333,26 +252,13 @@ class EntityCurveDisplay:
         result = entity_recall_curve(estimator, X, entities, **options)
         return cls.from_result(result, ax=ax, name=name)
 
-    def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> EntityCurveDisplay:
-        """Draw the stored arrays.
+    def _legend_is_outside(self) -> bool:
+        return len(self.views) > 2
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            The axes to draw on; those of a new figure if None.
-        name : str, default=None
-            Title.
-        **kwargs : dict
-            Arguments of ``Axes.plot`` for all lines, such as ``linewidth``.
+    def _figure_size(self) -> tuple[float, float]:
+        return 8.4 if self._legend_is_outside() else 6.4, max(4.0, 0.32 * (len(self.views) + 3))
 
-        Returns
-        -------
-        EntityCurveDisplay
-            The display itself.
-        """
-        legend_outside = len(self.views) > 2
-        height = max(4.0, 0.32 * (len(self.views) + 3))
-        ax = style.get_axes(ax, (8.4 if legend_outside else 6.4, height))
+    def _draw(self, ax: Any, kwargs: dict[str, Any]) -> None:
         x = np.log10(self.ks)
         # With many values of k, a marker at each one would overlap the next.
         marker_spacing = {"markevery": 0.1} if len(x) > 15 else {}
@@ -362,24 +268,19 @@ class EntityCurveDisplay:
             without_bias = with_bias | {"linestyle": "--", "markerfacecolor": "white"}
             for i, line_style in enumerate((with_bias, without_bias)):
                 settings = line_style | marker_spacing | kwargs
-                (line,) = ax.plot(x, self.recall[i, j], **settings)
+                line, band = style.draw_line(
+                    ax, x, self.recall[i, j], self.low[i, j], self.high[i, j], **settings
+                )
                 self.line_.append(line)
-                low, high = self.low[i, j], self.high[i, j]
-                self.fill_between_.append(style.draw_band(ax, x, low, high, line.get_color()))
-        handles, names = self._legend_entries()
-        self.ceiling_ = None
-        if self.ceiling is not None:
-            self.ceiling_ = ax.axhline(self.ceiling, color="black", linewidth=1, linestyle=":")
-            handles.append(self.ceiling_)
-            names.append("names in the vocabulary")
+                self.fill_between_.append(band)
+        self.ceiling_ = style.draw_reference(ax, self.ceiling)
         ticks = self.ks if len(x) <= 15 else style.round_numbers(self.ks[0], self.ks[-1])
         ax.set_xticks(*style.spaced_ticks(np.log10(ticks), ticks), fontsize=9)
         ax.set_xlabel("number of extracted words k", fontsize=9)
         style.set_share_axis(ax, "share of names found (all words)")
-        style.add_legend(ax, handles, names, outside=legend_outside)
-        style.finish_axes(ax, name)
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
+        handles, names = self._legend_entries()
+        handles, names = [*handles, self.ceiling_], [*names, "names in the vocabulary"]
+        style.add_legend(ax, handles, names, outside=self._legend_is_outside())
 
     def _legend_entries(self) -> tuple[list[Any], list[str]]:
         """Return handles and labels: with several views, one per view and one per line style."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from flip_sklearn.diagnostics.comparison import ExtractorComparison
 from flip_sklearn.plots import style
+from flip_sklearn.plots.display import Display
 
 
-class ExtractorDisplay:
+class ExtractorDisplay(Display):
     """Keyword accuracy of several methods as bars with confidence intervals.
 
     A star marks a method whose difference to the first method has an interval that excludes 0. With several
     views, each method has one bar per view; the views differ in their hatches.
+
+    :meth:`from_result` draws a result of :func:`~flip_sklearn.diagnostics.compare_extractors`. Further
+    arguments of :meth:`plot` are those of ``Axes.barh`` for all bars, such as ``edgecolor``.
 
     Parameters
     ----------
@@ -56,37 +60,12 @@ class ExtractorDisplay:
         self.views = tuple(views)
         shape = (len(self.extractors), len(self.views))
         self.accuracy, self.low, self.high = style.check_shapes(shape, accuracy=accuracy, low=low, high=high)
-        self.significant = style.check_flags(shape, significant=significant)
+        self.significant = style.check_flags("significant", significant, shape)
 
     @classmethod
-    def from_result(
-        cls, result: Any, *, ax: Any = None, name: str | None = None, **kwargs: Any
-    ) -> ExtractorDisplay:
-        """Draw a result.
-
-        Parameters
-        ----------
-        result : ExtractorComparison
-            The result of :func:`~flip_sklearn.diagnostics.compare_extractors`.
-        ax : matplotlib Axes, default=None
-            As in :meth:`plot`.
-        name : str, default=None
-            As in :meth:`plot`.
-        **kwargs : dict
-            As in :meth:`plot`.
-
-        Returns
-        -------
-        ExtractorDisplay
-            The display, drawn.
-
-        Raises
-        ------
-        ValueError
-            If the result is not an ExtractorComparison.
-        """
+    def _from_result(cls, result: Any) -> Self:
         style.check_result(result, ExtractorComparison, "compare_extractors")
-        display = cls(
+        return cls(
             extractors=result.extractors,
             accuracy=result.accuracy.value,
             low=result.accuracy.low,
@@ -94,28 +73,13 @@ class ExtractorDisplay:
             views=result.views,
             significant=result.difference.significant,
         )
-        return display.plot(ax, name=name, **kwargs)
 
-    def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> ExtractorDisplay:
-        """Draw the stored arrays.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            The axes to draw on; those of a new figure if None.
-        name : str, default=None
-            Title.
-        **kwargs : dict
-            Arguments of ``Axes.barh`` for all bars, such as ``edgecolor``.
-
-        Returns
-        -------
-        ExtractorDisplay
-            The display itself.
-        """
+    def _figure_size(self) -> tuple[float, float]:
         n_extractors, n_views = self.accuracy.shape
-        width = 6.4 if n_views == 1 else 8.0
-        ax = style.get_axes(ax, (width, 1.2 + n_extractors * (0.2 + 0.25 * n_views)))
+        return 6.4 if n_views == 1 else 8.0, 1.2 + n_extractors * (0.2 + 0.25 * n_views)
+
+    def _draw(self, ax: Any, kwargs: dict[str, Any]) -> None:
+        n_extractors, n_views = self.accuracy.shape
         spacing = 0.8 / n_views
         self.bars_, self.errorbar_ = [], []
         self.text_ = np.empty((n_extractors, n_views), dtype=object)
@@ -123,23 +87,17 @@ class ExtractorDisplay:
             y = np.arange(n_extractors) + spacing * (j - (n_views - 1) / 2)
             bar_style = style.bar_style(j) | {"height": 0.92 * spacing} | kwargs
             self.bars_.append(ax.barh(y, self.accuracy[:, j], **bar_style))
-            self.errorbar_.append(
-                style.draw_whiskers(ax, y, self.low[:, j], self.high[:, j], horizontal=True)
-            )
+            whiskers = style.draw_whiskers(ax, y, self.low[:, j], self.high[:, j], horizontal=True)
+            self.errorbar_.append(whiskers)
             for i in range(n_extractors):
                 self.text_[i, j] = style.annotate_share(
                     ax, self.accuracy[i, j], self.high[i, j], y[i], self.significant[i, j]
                 )
-        ax.set_yticks(range(n_extractors), style.wrap_labels(self.extractors, 26), fontsize=9)
-        ax.set_ylim(n_extractors - 0.45, -0.55)
+        style.label_bars(ax, style.wrap_labels(self.extractors, 26), 0.55)
         style.format_percent(ax.xaxis)
         ax.set_xlim(0, 1)
-        label = "share of a sentence's words found"
-        if self.significant.any():
-            label += f"\n* the interval of the difference to {self.extractors[0]} excludes 0"
-        ax.set_xlabel(style.escape_labels([label])[0], fontsize=9)
+        note = style.star_note(self.significant, self.extractors[0])
+        label = style.escape_labels(["share of a sentence's words found" + note])[0]
+        ax.set_xlabel(label, fontsize=9)
         if n_views > 1:
             style.add_legend(ax, self.bars_, self.views, outside=True)
-        style.finish_axes(ax, name)
-        self.ax_, self.figure_ = ax, ax.figure
-        return self

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from flip_sklearn.plots import style
+from flip_sklearn.plots.display import Display
 
-LIFT = "lift over the average sentence (nats)"
 
-
-class KeywordDisplay:
+class KeywordDisplay(Display):
     """Bars of the keywords of one embedding, the best at the top.
 
     The bars of words that are in the sentence are filled, the others are hatched. If the words of the
-    sentence are not known, all bars are filled.
+    sentence are not known, all bars are filled. Further arguments of :meth:`plot` are those of
+    ``Axes.barh``, such as ``height``.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class KeywordDisplay:
     present : array-like of bool of shape (k,), default=None
         Whether each word is in the sentence.
     text : str, default=None
-        The sentence, shown as the title.
+        The sentence, shown as the title of plots without a ``name``.
     label : str, default="score"
         Label of the score axis, with the unit.
 
@@ -54,7 +54,7 @@ class KeywordDisplay:
         self.words = tuple(words)
         shape = (len(self.words),)
         (self.scores,) = style.check_shapes(shape, scores=scores)
-        self.present = None if present is None else style.check_flags(shape, present=present)
+        self.present = None if present is None else style.check_flags("present", present, shape)
         self.text = text
         self.label = label
 
@@ -69,7 +69,7 @@ class KeywordDisplay:
         ax: Any = None,
         name: str | None = None,
         **kwargs: Any,
-    ) -> KeywordDisplay:
+    ) -> Self:
         """Draw the keywords of one embedding.
 
         Parameters
@@ -82,9 +82,7 @@ class KeywordDisplay:
             The sentence, shown as the title.
         label : str, default="score"
             Label of the score axis, with the unit.
-        ax : matplotlib Axes, default=None
-            As in :meth:`plot`.
-        name : str, default=None
+        ax, name : matplotlib Axes and str, default=None
             As in :meth:`plot`.
         **kwargs : dict
             As in :meth:`plot`.
@@ -129,7 +127,7 @@ class KeywordDisplay:
         ax: Any = None,
         name: str | None = None,
         **kwargs: Any,
-    ) -> KeywordDisplay:
+    ) -> Self:
         """Extract the keywords of an embedding and draw them.
 
         Parameters
@@ -141,13 +139,9 @@ class KeywordDisplay:
             The embedding.
         top_k : int, default=None
             Number of words, >= 1; the ``top_k`` of the estimator if None.
-        words_present : collection of str, default=None
-            The words of the sentence, spelled as in the vocabulary.
-        text : str, default=None
-            The sentence, shown as the title.
-        ax : matplotlib Axes, default=None
-            As in :meth:`plot`.
-        name : str, default=None
+        words_present, text : collection of str and str, default=None
+            As in :meth:`from_result`.
+        ax, name : matplotlib Axes and str, default=None
             As in :meth:`plot`.
         **kwargs : dict
             As in :meth:`plot`.
@@ -170,39 +164,28 @@ class KeywordDisplay:
         )
         label = "score"
         if hasattr(estimator, "use_bias"):
-            label = "score with the bias (nats)" if estimator.use_bias else LIFT
+            label = (
+                "score with the bias (nats)"
+                if estimator.use_bias
+                else "lift over the average sentence (nats)"
+            )
         return cls.from_result(
             keywords[0], words_present=words_present, text=text, label=label, ax=ax, name=name, **kwargs
         )
 
-    def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> KeywordDisplay:
-        """Draw the stored arrays.
+    def _figure_size(self) -> tuple[float, float]:
+        return 4.8, 1.2 + 0.27 * len(self.words)
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            The axes to draw on; those of a new figure if None.
-        name : str, default=None
-            Title; the sentence if None.
-        **kwargs : dict
-            Arguments of ``Axes.barh``, such as ``height``.
-
-        Returns
-        -------
-        KeywordDisplay
-            The display itself.
-        """
-        ax = style.get_axes(ax, (4.8, 1.2 + 0.27 * len(self.words)))
-        present = np.ones(len(self.words), bool) if self.present is None else self.present
-        self.bars_ = style.draw_bars(ax, self.scores, present, **kwargs)
-        ax.set_yticks(range(len(self.words)), style.wrap_labels(self.words, 28, lines=1), fontsize=9)
-        ax.set_ylim(len(self.words) - 0.4, -0.6)
+    def _draw(self, ax: Any, kwargs: dict[str, Any]) -> None:
+        is_filled = True if self.present is None else self.present
+        self.bars_ = style.draw_bars(ax, self.scores, is_filled, **kwargs)
+        style.label_bars(ax, style.wrap_labels(self.words, 28, lines=1), 0.6)
         # The key is part of the axis label because a legend inside the axes would cover bars.
         key = "" if self.present is None else "\nfilled: in the sentence; hatched: not"
         ax.set_xlabel(style.escape_labels([self.label + key])[0], fontsize=9)
         ax.tick_params(axis="x", labelsize=9)
-        if name is None and self.text is not None:
-            name = f'"{self.text}"'
-        style.finish_axes(ax, name)
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
+
+    def _finish(self, ax: Any, title: str | None) -> None:
+        if title is None and self.text is not None:
+            title = f'"{self.text}"'
+        super()._finish(ax, title)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from flip_sklearn.diagnostics.similarity import SimilarityExplanation, explain_similarity
 from flip_sklearn.parameters import check_integer
 from flip_sklearn.plots import style
+from flip_sklearn.plots.display import Display
 
 
-class SimilarityDisplay:
+class SimilarityDisplay(Display):
     """Waterfall chart of the contributions to a cosine: each bar starts where the one above it ends.
 
     From the top, the bars are the part that all sentences share, the words with the largest contributions,
     all other words together, and the part that no word explains. The grey bar at the bottom is their sum,
-    the cosine. Bars of negative contributions are hatched.
+    the cosine. Bars of negative contributions are hatched. Further arguments of :meth:`plot` are those of
+    ``Axes.barh`` for the contributions, such as ``height``.
 
     Parameters
     ----------
@@ -53,7 +55,7 @@ class SimilarityDisplay:
     @classmethod
     def from_result(
         cls, result: Any, *, top_k: int = 10, ax: Any = None, name: str | None = None, **kwargs: Any
-    ) -> SimilarityDisplay:
+    ) -> Self:
         """Draw a result.
 
         Parameters
@@ -63,9 +65,7 @@ class SimilarityDisplay:
         top_k : int, default=10
             Number of words with their own bar, >= 0: those with the largest absolute contributions. All
             other words share one bar.
-        ax : matplotlib Axes, default=None
-            As in :meth:`plot`.
-        name : str, default=None
+        ax, name : matplotlib Axes and str, default=None
             As in :meth:`plot`.
         **kwargs : dict
             As in :meth:`plot`.
@@ -104,7 +104,7 @@ class SimilarityDisplay:
         ax: Any = None,
         name: str | None = None,
         **options: Any,
-    ) -> SimilarityDisplay:
+    ) -> Self:
         """Explain the cosine of two embeddings, and draw the result.
 
         Parameters
@@ -115,9 +115,7 @@ class SimilarityDisplay:
             The embeddings.
         top_k : int, default=10
             As in :meth:`from_result`.
-        ax : matplotlib Axes, default=None
-            As in :meth:`plot`.
-        name : str, default=None
+        ax, name : matplotlib Axes and str, default=None
             As in :meth:`plot`.
         **options : dict
             More arguments of :func:`~flip_sklearn.diagnostics.explain_similarity`.
@@ -130,25 +128,11 @@ class SimilarityDisplay:
         result = explain_similarity(estimator, x1, x2, **options)
         return cls.from_result(result, top_k=top_k, ax=ax, name=name)
 
-    def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> SimilarityDisplay:
-        """Draw the stored arrays.
+    def _figure_size(self) -> tuple[float, float]:
+        return 5.6, 1.2 + 0.27 * (len(self.parts) + 1)
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            The axes to draw on; those of a new figure if None.
-        name : str, default=None
-            Title.
-        **kwargs : dict
-            Arguments of ``Axes.barh`` for the contributions, such as ``height``.
-
-        Returns
-        -------
-        SimilarityDisplay
-            The display itself.
-        """
+    def _draw(self, ax: Any, kwargs: dict[str, Any]) -> None:
         n = len(self.parts)
-        ax = style.get_axes(ax, (5.6, 1.2 + 0.27 * (n + 1)))
         ends = np.cumsum(self.parts)
         starts = ends - self.parts
         total = float(ends[-1]) if n else 0.0
@@ -164,12 +148,8 @@ class SimilarityDisplay:
             ax.text(x + 0.015 * span, i, number, va="center", fontsize=8)
             for i, (x, number) in enumerate(zip(right_ends, numbers, strict=True))
         ]
-        ax.set_yticks(range(n + 1), [*style.wrap_labels(self.labels, 28, lines=1), "cosine"], fontsize=9)
-        ax.set_ylim(n + 0.6, -0.6)
+        style.label_bars(ax, [*style.wrap_labels(self.labels, 28, lines=1), "cosine"], 0.6)
         ax.margins(x=0.12)
         ax.axvline(0, color="black", linewidth=0.8)
         ax.set_xlabel("part of the cosine", fontsize=9)
         ax.tick_params(axis="x", labelsize=9)
-        style.finish_axes(ax, name)
-        self.ax_, self.figure_ = ax, ax.figure
-        return self

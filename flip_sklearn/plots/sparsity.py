@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from flip_sklearn.path import RegularizationPath, regularization_path
 from flip_sklearn.plots import style
+from flip_sklearn.plots.display import Display
 
 
-class SparsityDisplay:
+class SparsityDisplay(Display):
     """Keyword accuracy along a path of L1 strengths, against the share of zeros in A.
 
     The axis is logarithmic in the share of nonzero entries, so that 90, 99 and 99.9 % zeros are equally far
     apart, because accuracy falls where few nonzeros are left. Error bars are one standard error. The ring
     marks the sparsest model within one standard error of the best.
+
+    :meth:`from_result` draws a result of :func:`~flip_sklearn.regularization_path`. Further arguments of
+    :meth:`plot` are those of ``Axes.plot`` for both lines, such as ``linewidth``.
 
     Parameters
     ----------
@@ -69,42 +73,16 @@ class SparsityDisplay:
         self.chosen = chosen
 
     @classmethod
-    def from_result(
-        cls, result: Any, *, ax: Any = None, name: str | None = None, **kwargs: Any
-    ) -> SparsityDisplay:
-        """Draw a regularization path.
-
-        Parameters
-        ----------
-        result : RegularizationPath
-            The result of :func:`~flip_sklearn.regularization_path`.
-        ax : matplotlib Axes, default=None
-            As in :meth:`plot`.
-        name : str, default=None
-            As in :meth:`plot`.
-        **kwargs : dict
-            As in :meth:`plot`.
-
-        Returns
-        -------
-        SparsityDisplay
-            The display, drawn.
-
-        Raises
-        ------
-        ValueError
-            If the result is not a RegularizationPath.
-        """
+    def _from_result(cls, result: Any) -> Self:
         style.check_result(result, RegularizationPath, "regularization_path")
         best = result.best()
-        display = cls(
+        return cls(
             sparsity=result.sparsity,
             accuracy=result.accuracy,
             standard_error=result.standard_error,
             accuracy_without_bias=result.accuracy_without_bias,
             chosen=next(i for i, model in enumerate(result.models) if model is best),
         )
-        return display.plot(ax, name=name, **kwargs)
 
     @classmethod
     def from_estimator(
@@ -117,7 +95,7 @@ class SparsityDisplay:
         ax: Any = None,
         name: str | None = None,
         **options: Any,
-    ) -> SparsityDisplay:
+    ) -> Self:
         """Train a model at each L1 strength and draw the path.
 
         Parameters
@@ -130,9 +108,7 @@ class SparsityDisplay:
             Word counts.
         l1_strengths : int or array-like of shape (n_strengths,), default=10
             As in :func:`~flip_sklearn.regularization_path`.
-        ax : matplotlib Axes, default=None
-            As in :meth:`plot`.
-        name : str, default=None
+        ax, name : matplotlib Axes and str, default=None
             As in :meth:`plot`.
         **options : dict
             More arguments of :func:`~flip_sklearn.regularization_path`, such as ``validation``.
@@ -145,46 +121,27 @@ class SparsityDisplay:
         result = regularization_path(X, Y, l1_strengths, estimator=estimator, **options)
         return cls.from_result(result, ax=ax, name=name)
 
-    def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> SparsityDisplay:
-        """Draw the stored arrays.
+    def _figure_size(self) -> tuple[float, float]:
+        return 6.4, 4.0
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            The axes to draw on; those of a new figure if None.
-        name : str, default=None
-            Title.
-        **kwargs : dict
-            Arguments of ``Axes.plot`` for both lines, such as ``linewidth``.
-
-        Returns
-        -------
-        SparsityDisplay
-            The display itself.
-        """
-        ax = style.get_axes(ax, (6.4, 4.0))
+    def _draw(self, ax: Any, kwargs: dict[str, Any]) -> None:
         x, ticks = self._positions()
         error = np.nan_to_num(self.standard_error)
-        self.line_, names = [], ["with the bias", "without the bias"]
+        self.line_ = []
         for i, values in enumerate((self.accuracy, self.accuracy_without_bias)):
             self.line_ += ax.plot(x, values, **(style.line_style(i) | kwargs))
         self.errorbar_ = style.draw_whiskers(
             ax, x, self.accuracy - error, self.accuracy + error, color=self.line_[0].get_color()
         )
-        handles = list(self.line_)
         self.chosen_ = None
         if self.chosen is not None:
             ring = {"markersize": 13, "markerfacecolor": "none", "markeredgecolor": "black"}
             self.chosen_ = ax.plot(x[self.chosen], self.accuracy[self.chosen], "o", clip_on=False, **ring)[0]
-            handles.append(self.chosen_)
-            names.append("the sparsest within one standard error")
         ax.set_xticks(list(ticks), list(ticks.values()), fontsize=9)
         ax.set_xlabel("zeros in A, as a share of its entries", fontsize=9)
         style.set_share_axis(ax, "share of a sentence's words found")
-        style.add_legend(ax, handles, names)
-        style.finish_axes(ax, name)
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
+        names = ["with the bias", "without the bias", "the sparsest within one standard error"]
+        style.add_legend(ax, [*self.line_, self.chosen_], names)
 
     def _positions(self) -> tuple[np.ndarray, dict[float, str]]:
         """Return the position of each model, -log10 of the share of nonzeros, and the ticks."""

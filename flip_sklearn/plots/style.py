@@ -33,12 +33,11 @@ def check_shapes(shape: tuple[int, ...], **arrays: Any) -> list[np.ndarray]:
     return converted
 
 
-def check_flags(shape: tuple[int, ...], **flags: Any) -> np.ndarray:
-    """Convert one array of flags to bool and check its shape; None is all False."""
-    ((name, values),) = flags.items()
-    if values is None:
+def check_flags(name: str, flags: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Convert flags to bool and check their shape; None is all False."""
+    if flags is None:
         return np.zeros(shape, dtype=bool)
-    return check_shapes(shape, **{name: values})[0] > 0
+    return check_shapes(shape, **{name: flags})[0] > 0
 
 
 def check_result(result: Any, kinds: type | tuple[type, ...], source: str) -> None:
@@ -47,38 +46,14 @@ def check_result(result: Any, kinds: type | tuple[type, ...], source: str) -> No
         raise ValueError(f"result is a {type(result).__name__}; pass the result of {source}.")
 
 
-def get_axes(ax: Any, size: tuple[float, float]) -> Any:
-    """Return the given axes, or those of a new figure of this size in inches."""
-    if ax is not None:
-        if not hasattr(ax, "get_xlim"):
-            raise ValueError(
-                f"ax is a {type(ax).__name__}; pass one matplotlib Axes, such as axes[0] of several."
-            )
-        return ax
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'flip-sklearn[plots]'") from error
-    return plt.subplots(figsize=size, layout="constrained")[1]
-
-
-def finish_axes(ax: Any, title: Any) -> None:
-    """Draw the title and remove the frame at the top and at the right."""
-    if title is not None:
-        # Wide tick labels reduce the width of the axes when the layout is computed, after this call.
-        lines = [line for tick in ax.get_yticklabels() for line in tick.get_text().split("\n")]
-        label_points = 5 * max(map(len, lines), default=0) - 36
-        points = ax.get_window_extent().width / ax.figure.dpi * 72 - max(label_points, 0)
-        ax.set_title(wrap_labels([title], int(points / 5.5), lines=4)[0], fontsize=10, loc="left")
-    ax.spines[["top", "right"]].set_visible(False)
-
-
-def add_legend(ax: Any, handles: Sequence[Any], labels: Iterable[Any], *, outside: bool = False) -> Any:
-    """Add a legend inside the axes, or to the right of them."""
+def add_legend(ax: Any, handles: Sequence[Any], labels: Sequence[str], *, outside: bool = False) -> None:
+    """Add a legend inside the axes, or to the right of them, without the handles that are None."""
+    drawn = [i for i, handle in enumerate(handles) if handle is not None]
+    texts = wrap_labels([labels[i] for i in drawn], 38)
     # Some versions of matplotlib leave out labels that start with an underscore.
-    texts = [f" {text}" if text.startswith("_") else text for text in wrap_labels(labels, 38)]
+    texts = [f" {text}" if text.startswith("_") else text for text in texts]
     location = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if outside else {}
-    return ax.legend(handles, texts, frameon=False, fontsize=8, **location)
+    ax.legend([handles[i] for i in drawn], texts, frameon=False, fontsize=8, **location)
 
 
 def format_percent(axis: Any) -> None:
@@ -131,9 +106,9 @@ def bar_style(i: int) -> dict[str, Any]:
     return {"facecolor": color, "edgecolor": BLUE, "hatch": _HATCHES[i % len(_HATCHES)]}
 
 
-def draw_bars(ax: Any, lengths: np.ndarray, is_filled: np.ndarray, **kwargs: Any) -> Any:
+def draw_bars(ax: Any, lengths: np.ndarray, is_filled: Any = True, **kwargs: Any) -> Any:
     """Draw horizontal bars, the first at the top, each filled or hatched."""
-    styles = [bar_style(0 if filled else 1) for filled in is_filled]
+    styles = [bar_style(0 if filled else 1) for filled in np.broadcast_to(is_filled, len(lengths))]
     settings = {"color": [style["facecolor"] for style in styles], "edgecolor": BLUE} | kwargs
     container = ax.barh(np.arange(len(lengths)), lengths, **settings)
     for bar, style in zip(container, styles, strict=True):
@@ -141,9 +116,23 @@ def draw_bars(ax: Any, lengths: np.ndarray, is_filled: np.ndarray, **kwargs: Any
     return container
 
 
-def draw_band(ax: Any, x: Any, low: np.ndarray, high: np.ndarray, color: Any) -> Any:
-    """Draw intervals along a line as a shaded band."""
-    return ax.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+def label_bars(ax: Any, labels: Sequence[str], margin: float) -> None:
+    """Label the bars at 0, 1, ..., the first at the top; the margin is the distance to the axis ends."""
+    ax.set_yticks(range(len(labels)), labels, fontsize=9)
+    ax.set_ylim(len(labels) - 1 + margin, -margin)
+
+
+def draw_line(ax: Any, x: Any, y: Any, low: Any, high: Any, **kwargs: Any) -> tuple[Any, Any]:
+    """Draw a line, and its intervals as a shaded band; return both."""
+    (line,) = ax.plot(x, y, **kwargs)
+    return line, ax.fill_between(x, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
+
+
+def draw_reference(ax: Any, share: float | None) -> Any:
+    """Draw a dotted horizontal line, unless the share is None."""
+    if share is None:
+        return None
+    return ax.axhline(share, color="black", linewidth=1, linestyle=":")
 
 
 def draw_whiskers(
@@ -170,6 +159,11 @@ def annotate_share(ax: Any, share: float, high: float, y: float, has_star: bool)
         fontsize=8,
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
     )
+
+
+def star_note(significant: np.ndarray, reference: str) -> str:
+    """Return the explanation of the stars, as one more line of an axis label; empty without stars."""
+    return f"\n* the interval of the difference to {reference} excludes 0" if significant.any() else ""
 
 
 def format_number(value: float, form: str) -> str:

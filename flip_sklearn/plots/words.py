@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from flip_sklearn.diagnostics.words import WordRecoverability, word_recoverability
 from flip_sklearn.plots import style
+from flip_sklearn.plots.display import Display
 
 _N_LABELLED = 5  # words labelled above and below the dots
 _X_UNSEEN = -0.6  # position of words that do not occur in training, whose count has no logarithm
 
 
-class RecoverabilityDisplay:
+class RecoverabilityDisplay(Display):
     """Recall of words against their frequency in training, or of groups of words as bars.
 
     For frequency bins, each word is a dot, whose size grows with the number of test sentences that contain
@@ -21,6 +22,9 @@ class RecoverabilityDisplay:
     and some words with high and low recall are labelled. For other groups, each group is a bar. The dashed
     line is the pooled recall of all words, and a star marks groups whose difference to it has an interval
     that excludes 0. Diamonds are the recall of always predicting the most frequent words.
+
+    :meth:`from_result` draws a result of :func:`~flip_sklearn.diagnostics.word_recoverability`. Further
+    arguments of :meth:`plot` are those of ``Axes.plot`` for the bins, or of ``Axes.barh`` for bars.
 
     Parameters
     ----------
@@ -94,7 +98,7 @@ class RecoverabilityDisplay:
         self.bands = tuple(bands)
         b = len(self.bands)
         self.recall, self.low, self.high = style.check_shapes((b,), recall=recall, low=low, high=high)
-        self.significant = style.check_flags((b,), significant=significant)
+        self.significant = style.check_flags("significant", significant, (b,))
         self.overall = float(overall)
         self.floor = None if floor is None else style.check_shapes((b,), floor=floor)[0]
         self.counts = None if counts is None else style.check_shapes((b, 2), counts=counts)[0]
@@ -109,32 +113,7 @@ class RecoverabilityDisplay:
         self.lost = tuple(lost)
 
     @classmethod
-    def from_result(
-        cls, result: Any, *, ax: Any = None, name: str | None = None, **kwargs: Any
-    ) -> RecoverabilityDisplay:
-        """Draw a result.
-
-        Parameters
-        ----------
-        result : WordRecoverability
-            The result of :func:`~flip_sklearn.diagnostics.word_recoverability`.
-        ax : matplotlib Axes, default=None
-            As in :meth:`plot`.
-        name : str, default=None
-            As in :meth:`plot`.
-        **kwargs : dict
-            As in :meth:`plot`.
-
-        Returns
-        -------
-        RecoverabilityDisplay
-            The display, drawn.
-
-        Raises
-        ------
-        ValueError
-            If the result is not a WordRecoverability.
-        """
+    def _from_result(cls, result: Any) -> Self:
         style.check_result(result, WordRecoverability, "word_recoverability")
         counts, baseline = _count_ranges(result), result.band_baseline
         words: dict[str, Any] = {}
@@ -149,7 +128,7 @@ class RecoverabilityDisplay:
                 "kept": result.kept(_N_LABELLED),
                 "lost": result.lost(_N_LABELLED),
             }
-        display = cls(
+        return cls(
             bands=result.bands,
             recall=result.band_recall.value,
             low=result.band_recall.low,
@@ -160,25 +139,22 @@ class RecoverabilityDisplay:
             counts=counts,
             **words,
         )
-        return display.plot(ax, name=name, **kwargs)
 
     @classmethod
     def from_estimator(
         cls, estimator: Any, X: Any, Y: Any, *, ax: Any = None, name: str | None = None, **options: Any
-    ) -> RecoverabilityDisplay:
-        """Read test sentences with a fitted model, and draw the result.
+    ) -> Self:
+        """Compute the recall of each word with a fitted model, and draw the result.
 
         Parameters
         ----------
         estimator : estimator
-            Fitted.
+            A fitted estimator.
         X : array-like of shape (n, d)
             Embeddings that the model was not trained on.
         Y : {array-like, sparse matrix} of shape (n, V)
             Their word counts.
-        ax : matplotlib Axes, default=None
-            As in :meth:`plot`.
-        name : str, default=None
+        ax, name : matplotlib Axes and str, default=None
             As in :meth:`plot`.
         **options : dict
             More arguments of :func:`~flip_sklearn.diagnostics.word_recoverability`, such as ``by``.
@@ -190,40 +166,22 @@ class RecoverabilityDisplay:
         """
         return cls.from_result(word_recoverability(estimator, X, Y, **options), ax=ax, name=name)
 
-    def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> RecoverabilityDisplay:
-        """Draw the stored arrays.
+    def _figure_size(self) -> tuple[float, float]:
+        return 6.4, 4.6 if self.counts is not None else min(1.3 + 0.3 * len(self.bands), 12.0)
 
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            The axes to draw on; those of a new figure if None.
-        name : str, default=None
-            Title.
-        **kwargs : dict
-            Arguments for the bins: of ``Axes.plot``, or of ``Axes.barh`` if bars are drawn.
-
-        Returns
-        -------
-        RecoverabilityDisplay
-            The display itself.
-        """
+    def _draw(self, ax: Any, kwargs: dict[str, Any]) -> None:
         self.line_: list[Any] = []
         self.text_: list[Any] = []
         self.bars_ = self.scatter_ = self.floor_ = None
         if self.counts is None:
-            ax = style.get_axes(ax, (6.4, min(1.3 + 0.3 * len(self.bands), 12.0)))
             self._plot_groups(ax, kwargs)
         else:
-            ax = style.get_axes(ax, (6.4, 4.6))
             self._plot_frequency(ax, self.counts, kwargs)
-        style.finish_axes(ax, name)
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
 
     def _plot_groups(self, ax: Any, kwargs: dict[str, Any]) -> None:
         """Draw a bar for each group."""
         y = np.arange(len(self.bands))
-        self.bars_ = style.draw_bars(ax, self.recall, np.ones(len(y), bool), **kwargs)
+        self.bars_ = style.draw_bars(ax, self.recall, **kwargs)
         self.errorbar_ = style.draw_whiskers(ax, y, self.low, self.high, horizontal=True)
         self.text_ = [
             style.annotate_share(ax, self.recall[i], self.high[i], i, self.significant[i])
@@ -232,11 +190,10 @@ class RecoverabilityDisplay:
         if self.floor is not None:
             self.floor_ = self._draw_diamonds(ax, self.floor, y)
         self.overall_ = ax.axvline(self.overall, color="black", linestyle="--", linewidth=1, zorder=0)
-        ax.set_yticks(y, style.wrap_labels(self.bands, 26, lines=2), fontsize=9)
-        ax.set_ylim(len(y) - 0.45, -0.55)
+        style.label_bars(ax, style.wrap_labels(self.bands, 26, lines=2), 0.55)
         style.format_percent(ax.xaxis)
         ax.set_xlim(0, 1.05)
-        ax.set_xlabel(self._recall_label() + self._star_label(), fontsize=9)
+        ax.set_xlabel(self._recall_label() + style.star_note(self.significant, "all words"), fontsize=9)
 
     def _plot_frequency(self, ax: Any, counts: np.ndarray, kwargs: dict[str, Any]) -> None:
         """Draw a dot for each word and a line for each bin of training counts."""
@@ -271,7 +228,8 @@ class RecoverabilityDisplay:
         if (counts[:, 0] <= 0).any():
             ticks[_X_UNSEEN] = "0"
         ax.set_xticks(list(ticks), list(ticks.values()))
-        ax.set_xlabel("count in the training text" + self._star_label(), fontsize=9)
+        note = style.star_note(self.significant, "all words")
+        ax.set_xlabel("count in the training text" + note, fontsize=9)
         style.set_share_axis(ax, self._recall_label())
         ax.set_yticks(np.linspace(0, 1, 6))
         ax.set_ylim(-0.05, 1.05)
@@ -294,11 +252,6 @@ class RecoverabilityDisplay:
         if self.floor is None:
             return "share of occurrences found (dashed: all words)"
         return "share of occurrences found (dashed: all words;\ndiamonds: most frequent words)"
-
-    def _star_label(self) -> str:
-        if not self.significant.any():
-            return ""
-        return "\n* the interval of the difference to all words excludes 0"
 
     def _label_words(self, ax: Any) -> None:
         """Label some words in a row above the dots and in one below, each with a line to its dot."""
