@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.estimation.inputs import FitInputs, prepare
 from flip_sklearn.estimation.processes import join_processes
 from flip_sklearn.estimation.split import draw_validation_rows, make_datasets
-from flip_sklearn.estimation.training import FitWords, fitted_attributes
+from flip_sklearn.estimation.training import fitted_attributes
 from flip_sklearn.estimation.validation import check_counts, check_embeddings, check_weights
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.metrics import RowMean
@@ -98,14 +98,8 @@ class RegularizationPath:
         pandas.DataFrame
             One row per strength, strongest first, and one column per array.
         """
-        columns = {
-            "l1_strength": self.l1_strengths, "accuracy": self.accuracy,
-            "standard_error": self.standard_error,
-            "accuracy_without_bias": self.accuracy_without_bias, "nll": self.nll,
-            "sparsity": self.sparsity, "n_words_left": self.n_words_left,
-            "seconds": self.seconds, "kkt_residual": self.kkt_residual,
-        }  # fmt: skip
-        return data_frame(columns)
+        names = [field.name for field in fields(self) if field.name not in ("models", "held_out")]
+        return data_frame({name.replace("strengths", "strength"): getattr(self, name) for name in names})
 
     def __len__(self) -> int:
         return len(self.l1_strengths)
@@ -222,7 +216,7 @@ def regularization_path(
                 session, strengths, held_out, max_iter=max_iter, kkt=kkt, after_step=after_step
             ):
                 model = clone(estimator).set_params(l1_strength=point.l1)
-                attributes = fitted_attributes(inputs, solution, rows.words, rows.validation_rows)
+                attributes = fitted_attributes(inputs, solution, rows.word_counts, rows.validation_rows)
                 model.__dict__.update(attributes)
                 models.append(_in_smaller_format(model))
                 points.append(point)
@@ -389,11 +383,11 @@ def _spaced(n: int, eps: float, l1_max: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _PathRows:
-    """Rows to train on, rows to measure on, and the words that either has."""
+    """Rows to train on, rows to measure on, and the weighted count of every word in both (V,)."""
 
     train: CountDataset
     held_out: CountDataset
-    words: FitWords
+    word_counts: np.ndarray
     validation_rows: np.ndarray | None  # the held-out rows of X; None if ``validation`` was passed
 
 
@@ -408,10 +402,10 @@ def _split_rows(inputs: FitInputs, Y: Any, validation: Any) -> _PathRows:
         )
     fraction = inputs.validation_fraction
     validation_rows = draw_validation_rows(data, fraction, inputs.options.seed)
-    words = FitWords(np.flatnonzero(data.word_counts > 0), data.word_counts)
-    train, held_out = make_datasets(data, words.trained, group, validation_rows)
+    trained_words = np.flatnonzero(data.word_counts > 0)
+    train, held_out = make_datasets(data, trained_words, group, validation_rows)
     assert held_out is not None
-    return _PathRows(train, held_out, words, validation_rows)
+    return _PathRows(train, held_out, data.word_counts, validation_rows)
 
 
 def _separate_rows(inputs: FitInputs, Y: Any, validation: Any) -> _PathRows:
@@ -435,10 +429,10 @@ def _separate_rows(inputs: FitInputs, Y: Any, validation: Any) -> _PathRows:
         raise ValueError("the Y of validation has no counts; at least one row needs a word.")
     other = replace(data, X=X_other, counts=counts_other, weights=np.ones(len(X_other)))
     word_counts = data.word_counts + other.word_counts
-    words = FitWords(np.flatnonzero(word_counts > 0), word_counts)
-    train, _ = make_datasets(data, words.trained, group)
-    held_out, _ = make_datasets(other, words.trained, group)
-    return _PathRows(train, held_out, words, None)
+    trained_words = np.flatnonzero(word_counts > 0)
+    train, _ = make_datasets(data, trained_words, group)
+    held_out, _ = make_datasets(other, trained_words, group)
+    return _PathRows(train, held_out, word_counts, None)
 
 
 def _in_smaller_format(model: FLiPExtractor) -> FLiPExtractor:

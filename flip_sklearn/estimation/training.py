@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -34,16 +34,13 @@ def fit(estimator: Any, X: Any, Y: Any, sample_weight: Any = None, groups: Any =
         checkpoint, options = open_checkpoint(estimator, inputs)
         inputs = replace(inputs, options=options)
     word_counts = inputs.data.word_counts
-    trained_words = np.flatnonzero(word_counts > 0)
     earlier = None
     if estimator.warm_start and _same_shape(estimator, inputs):
-        earlier = EarlierFit(_fitted_point(estimator, trained_words))
+        earlier = EarlierFit(_fitted_point(estimator, np.flatnonzero(word_counts > 0)))
     validation_rows = None
     if inputs.options.stop_on is not None:
         validation_rows = draw_validation_rows(inputs.data, inputs.validation_fraction, inputs.options.seed)
-    solution, attributes = _train(
-        estimator, inputs, FitWords(trained_words, word_counts), earlier, validation_rows, checkpoint
-    )
+    solution, attributes = _train(estimator, inputs, word_counts, earlier, validation_rows, checkpoint)
     _warn_of_unfinished(solution, inputs.options.max_iter, has_checkpoint=checkpoint is not None)
     return attributes
 
@@ -51,52 +48,40 @@ def fit(estimator: Any, X: Any, Y: Any, sample_weight: Any = None, groups: Any =
 def partial_fit(estimator: Any, X: Any, Y: Any, sample_weight: Any = None) -> dict[str, Any]:
     """Make one pass over a chunk and return the fitted attributes; the estimator itself is only read."""
     inputs = prepare(estimator, X, Y, sample_weight, streaming=True)
-    word_counts = inputs.data.word_counts
-    if not hasattr(estimator, "bias_"):
-        words = FitWords(np.flatnonzero(word_counts > 0), word_counts)
-        solution, attributes = _train(estimator, inputs, words)
-        _warn_of_unfinished(solution, max_iter=None, has_checkpoint=False)
-        return attributes
-    past_counts = estimator.word_counts_
-    words = FitWords(np.flatnonzero(word_counts + past_counts > 0), word_counts + past_counts)
-    earlier = EarlierFit(
-        _fitted_point(estimator, words.trained),
-        moments=estimator._moments,
-        word_counts=past_counts[words.trained],
-    )
-    solution, attributes = _train(estimator, inputs, words, earlier)
+    word_counts, earlier = inputs.data.word_counts, None
+    is_first_chunk = not hasattr(estimator, "bias_")
+    if not is_first_chunk:
+        past_counts = estimator.word_counts_
+        word_counts = word_counts + past_counts
+        trained_words = np.flatnonzero(word_counts > 0)
+        point = _fitted_point(estimator, trained_words)
+        earlier = EarlierFit(point, estimator._moments, past_counts[trained_words])
+    solution, attributes = _train(estimator, inputs, word_counts, earlier)
     _warn_of_unfinished(solution, max_iter=None, has_checkpoint=False)
-    # The history of a stream has one entry per chunk.
-    attributes["n_iter_"] += estimator.n_iter_
-    attributes["best_iter_"] = attributes["n_iter_"]
-    attributes["history_"] = {
-        key: estimator.history_[key] + values for key, values in attributes["history_"].items()
-    }
+    if not is_first_chunk:  # the history of a stream has one entry per chunk
+        attributes["n_iter_"] += estimator.n_iter_
+        attributes["best_iter_"] = attributes["n_iter_"]
+        attributes["history_"] = {
+            key: estimator.history_[key] + values for key, values in attributes["history_"].items()
+        }
     return attributes
-
-
-@dataclass(frozen=True)
-class FitWords:
-    """Which words of the vocabulary are trained, and the weighted count of every word (V,)."""
-
-    trained: np.ndarray
-    counts: np.ndarray
 
 
 def _train(
     estimator: Any,
     inputs: FitInputs,
-    words: FitWords,
+    word_counts: np.ndarray,
     earlier: EarlierFit | None = None,
     validation_rows: np.ndarray | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[Solution, dict[str, Any]]:
     """Solve, reporting each pass to callbacks and to the progress bar."""
     data = inputs.data
-    train, validation = make_datasets(data, words.trained, inputs.group, validation_rows)
+    trained_words = np.flatnonzero(word_counts > 0)
+    train, validation = make_datasets(data, trained_words, inputs.group, validation_rows)
 
     def attributes(solution: Solution) -> dict[str, Any]:
-        return fitted_attributes(inputs, solution, words, validation_rows)
+        return fitted_attributes(inputs, solution, word_counts, validation_rows)
 
     callbacks = PassCallbacks(estimator, data.X, data.counts, data.sample_weight, inputs.options.max_iter)
     with progress_bar(inputs, len(train)) as bar:
@@ -162,16 +147,16 @@ def _fitted_point(estimator: Any, trained_words: np.ndarray) -> InitialPoint:
 
 
 def fitted_attributes(
-    inputs: FitInputs, solution: Solution, words: FitWords, validation_rows: np.ndarray | None
+    inputs: FitInputs, solution: Solution, word_counts: np.ndarray, validation_rows: np.ndarray | None
 ) -> dict[str, Any]:
-    """Fitted attributes over the whole vocabulary."""
-    n_words = len(inputs.data.vocabulary)
+    """Fitted attributes over the whole vocabulary; the words with counts are those of the solution."""
+    n_words, trained_words = len(word_counts), np.flatnonzero(word_counts > 0)
     A, b = solution.A, solution.b
-    if len(words.trained) < n_words:
+    if len(trained_words) < n_words:
         A = np.zeros((n_words, solution.A.shape[1]), dtype=solution.A.dtype)
-        A[words.trained] = solution.A
+        A[trained_words] = solution.A
         b = np.full(n_words, UNSEEN_SCORE, dtype=solution.b.dtype)
-        b[words.trained] = solution.b
+        b[trained_words] = solution.b
     history = {
         field.name: [float(getattr(record, field.name)) for record in solution.history]
         for field in fields(PassRecord)
@@ -182,7 +167,7 @@ def fitted_attributes(
         "bias_": b,
         "embedding_mean_": solution.mean,
         "vocabulary_": inputs.data.vocabulary,
-        "word_counts_": words.counts,
+        "word_counts_": word_counts,
         "rank_": solution.B.shape[0],
         "n_iter_": len(solution.history),
         "best_iter_": solution.best_pass,

@@ -94,31 +94,7 @@ def check_counts(Y: Any, n_rows: int, n_words: int | None = None) -> tuple[sp.cs
             "counts, for example from CountVectorizer."
         )
     names = [str(c) for c in Y.columns] if hasattr(Y, "columns") else None
-    if hasattr(Y, "sparse") and hasattr(Y.sparse, "to_coo"):
-        counts = sp.csr_array(Y.sparse.to_coo())
-    elif sp.issparse(Y):
-        counts = sp.csr_array(Y)
-    else:
-        Y = as_numpy(Y)
-        try:
-            array = np.asarray(Y)
-        except ValueError as error:
-            raise ValueError("Y has rows of different lengths; pass word counts of shape (n, V).") from error
-        if array.ndim == 1:
-            array = array[:, None]
-        if array.ndim != 2:
-            raise ValueError(
-                f"Y has {array.ndim} dimensions; pass word counts of shape (n, V), dense or sparse."
-            )
-        if array.dtype.kind not in "buifc":
-            try:
-                array = array.astype(np.float64)
-            except (TypeError, ValueError) as error:
-                raise ValueError(
-                    f"Y holds values of type {array.dtype}; pass word counts, for example "
-                    "CountVectorizer().fit_transform(texts)."
-                ) from error
-        counts = sp.csr_array(array)
+    counts = _to_csr(Y)
     if counts.dtype.kind not in "buif":
         raise ValueError(f"Y holds values of type {counts.dtype}; pass word counts, which are real.")
     if counts.shape[0] != n_rows:
@@ -149,6 +125,31 @@ def check_counts(Y: Any, n_rows: int, n_words: int | None = None) -> tuple[sp.cs
     counts.sum_duplicates()
     counts.eliminate_zeros()
     return counts, names
+
+
+def _to_csr(Y: Any) -> sp.csr_array:
+    """Y of any supported type as a csr_array; a 1-D array is one column."""
+    if hasattr(Y, "sparse") and hasattr(Y.sparse, "to_coo"):  # a DataFrame of sparse columns
+        return sp.csr_array(Y.sparse.to_coo())
+    if sp.issparse(Y):
+        return sp.csr_array(Y)
+    try:
+        array = np.asarray(as_numpy(Y))
+    except ValueError as error:
+        raise ValueError("Y has rows of different lengths; pass word counts of shape (n, V).") from error
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2:
+        raise ValueError(f"Y has {array.ndim} dimensions; pass word counts of shape (n, V), dense or sparse.")
+    if array.dtype.kind not in "buifc":
+        try:
+            array = array.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"Y holds values of type {array.dtype}; pass word counts, for example "
+                "CountVectorizer().fit_transform(texts)."
+            ) from error
+    return sp.csr_array(array)
 
 
 def _reject(counts: sp.csr_array, bad: np.ndarray, reason: str) -> None:
