@@ -11,10 +11,15 @@ import scipy.sparse as sp
 from tqdm.auto import tqdm
 
 from flip_sklearn.diagnostics import evaluation, inputs
-from flip_sklearn.diagnostics.bootstrap import Difference, Interval
+from flip_sklearn.diagnostics.bootstrap import (
+    Difference,
+    EvaluationSettings,
+    Interval,
+    PairedBootstrap,
+    check_settings,
+)
 from flip_sklearn.diagnostics.evaluation import FittedModels
 from flip_sklearn.diagnostics.frames import accuracy_columns, grid, matrix_text
-from flip_sklearn.diagnostics.inputs import EvaluationSettings
 from flip_sklearn.diagnostics.split import SentenceSplit
 from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.metrics.ranking import jaccard_per_row
@@ -147,10 +152,10 @@ def view_alignment(
     >>> bool(result.difference.value[0, 1] < -0.2), bool(result.difference.significant[0, 1])
     (True, True)
     """
-    settings = inputs.check_settings(n_bootstrap, confidence, random_state, verbose)
-    sentences = inputs.check_sentences(views, split, settings.seed, min_views=2)
+    settings = check_settings(n_bootstrap, confidence, random_state, verbose)
+    sentences = inputs.check_sentences(views, split, settings.random_state, min_views=2)
     counts = inputs.check_targets(Y, sentences)
-    model = inputs.check_estimator(estimator, settings.seed)
+    model = inputs.check_estimator(estimator, settings.random_state)
     return compute_alignment(FittedModels(sentences), model, counts, settings)
 
 
@@ -170,7 +175,7 @@ def compute_alignment(
     per_row = [evaluation.row_accuracy(hits[pair], truth) for pair in pairs]
     per_row += [jaccard_per_row(hits[i, i], hits[i, j]) for i, j in pairs]
     per_row += [jaccard_per_row(hits[j, j], hits[i, j]) for i, j in pairs]
-    bootstrap = evaluation.resample(np.column_stack([*per_row, baseline]), sentences.test_groups, settings)
+    bootstrap = PairedBootstrap(np.column_stack([*per_row, baseline]), sentences.test_groups, settings)
     v = len(names)
     column = np.arange(v * v).reshape(v, v)
     own_view = np.repeat(np.diag(column), v).reshape(v, v)

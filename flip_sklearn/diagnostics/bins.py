@@ -17,8 +17,15 @@ def bin_words(
     """The label of each word, None for a word that is left out, and all labels in order."""
     if isinstance(by, str):
         if check_choice("by", by, ("frequency", "length")) == "length":
-            return _bin_by_length(n_bins, words)
-        return _bin_by_frequency(n_bins, train_count)
+            lengths = np.array([len(word) for word in words])
+            return _bin_numbers(lengths, [1, *range(4, lengths.max() + 3, 2)][:n_bins])
+        if np.isnan(train_count).any():
+            raise ValueError(
+                "by='frequency' needs a model that knows how often it saw each word (word_counts_); use "
+                "by='length', or pass a label for each word."
+            )
+        n_digits = len(str(int(train_count.max())))
+        return _bin_numbers(train_count, [10**i for i in range(n_digits + 1)][:n_bins])
     labels = _given_labels(by, words)
     try:
         distinct = [label for label in dict.fromkeys(labels) if label is not None]
@@ -51,21 +58,6 @@ def _given_labels(by: Any, words: np.ndarray) -> list[Any]:
             "of Y, or a mapping of words to labels."
         )
     return [None if isinstance(label, float) and np.isnan(label) else label for label in labels]
-
-
-def _bin_by_frequency(n_bins: int, train_count: np.ndarray) -> tuple[list[Any], list[Any]]:
-    if np.isnan(train_count).any():
-        raise ValueError(
-            "by='frequency' needs a model that knows how often it saw each word (word_counts_); use "
-            "by='length', or pass a label for each word."
-        )
-    n_digits = len(str(int(train_count.max())))
-    return _bin_numbers(train_count, [10**i for i in range(n_digits + 1)][:n_bins])
-
-
-def _bin_by_length(n_bins: int, words: np.ndarray) -> tuple[list[Any], list[Any]]:
-    lengths = np.array([len(word) for word in words])
-    return _bin_numbers(lengths, [1, *range(4, lengths.max() + 3, 2)][:n_bins])
 
 
 def _bin_numbers(values: np.ndarray, starts: list[int]) -> tuple[list[Any], list[Any]]:

@@ -1,4 +1,4 @@
-"""Paired bootstrap: intervals of means over sentences, and of differences between them."""
+"""Paired bootstrap: confidence intervals of means over sentences, and of differences between means."""
 
 from __future__ import annotations
 
@@ -8,10 +8,29 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
-from flip_sklearn.parameters import check_integer, check_number
+from flip_sklearn.parameters import check_integer, check_number, is_integer
 
 # Resampling weights in memory at a time: 2**23 float64 are 64 MiB.
 _BLOCK_ELEMENTS = 2**23
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Keyword arguments that all diagnoses of sentences share; the random state is an integer seed."""
+
+    n_bootstrap: int
+    confidence: float
+    random_state: int
+    verbose: int = 0
+
+
+def check_settings(n_bootstrap: Any, confidence: Any, random_state: Any, verbose: int) -> EvaluationSettings:
+    """Check the settings; draw a seed unless ``random_state`` is one, so that it can be used repeatedly."""
+    n_bootstrap = check_integer("n_bootstrap", n_bootstrap, 10)
+    confidence = check_number("confidence", confidence, 0, 1, open_low=True, open_high=True)
+    if not is_integer(random_state):
+        random_state = check_random_state(random_state).randint(np.iinfo(np.int32).max)
+    return EvaluationSettings(n_bootstrap, confidence, int(random_state), verbose)
 
 
 @dataclass(frozen=True)
@@ -58,12 +77,8 @@ class PairedBootstrap:
         Values of each sentence, one for every column; nan where a sentence is left out.
     groups : ndarray of shape (n,)
         Group of each sentence.
-    n_bootstrap : int
-        Number of resamples, >= 10.
-    confidence : float
-        Share of resamples inside an interval, in (0, 1).
-    random_state : int, RandomState instance or None
-        Seed of the draws.
+    settings : EvaluationSettings
+        Number of resamples, level of the intervals and seed.
     denominators : ndarray of shape (n, c), default=None
         Denominator of each value, such as the number of the sentence's words. K_gc is then their sum, and
         means are ratios of sums; nan where the denominators of a resample are all zero.
@@ -77,13 +92,11 @@ class PairedBootstrap:
         self,
         per_row: np.ndarray,
         groups: np.ndarray,
-        n_bootstrap: int,
-        confidence: float,
-        random_state: Any,
+        settings: EvaluationSettings,
         denominators: np.ndarray | None = None,
     ) -> None:
-        n_bootstrap, self.confidence = check_resampling(n_bootstrap, confidence)
-        rng = check_random_state(random_state)
+        self.confidence = settings.confidence
+        rng = check_random_state(settings.random_state)
         group_index = np.unique(groups, return_inverse=True)[1]
         n_groups = int(group_index.max()) + 1
         sums = np.zeros((n_groups, per_row.shape[1]))
@@ -94,8 +107,8 @@ class PairedBootstrap:
         step = max(1, _BLOCK_ELEMENTS // n_groups)
         with np.errstate(invalid="ignore"):
             self.mean = sums.sum(axis=0) / counts.sum(axis=0)
-            for start in range(0, n_bootstrap, step):
-                size = min(step, n_bootstrap - start)
+            for start in range(0, settings.n_bootstrap, step):
+                size = min(step, settings.n_bootstrap - start)
                 draws = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=size)
                 blocks.append((draws @ sums) / (draws @ counts))
         self.samples = np.concatenate(blocks)
@@ -114,16 +127,9 @@ class PairedBootstrap:
         # A matrix product may round equal columns differently; such differences are not significant.
         rounding = 1e-12 * np.maximum(np.abs(self.mean[flat]), np.abs(self.mean[reference]))
         significant = (low > rounding) | (high < -rounding)
-        parts = (value, low, high, significant)
-        return Difference(*(part.reshape(minuend.shape) for part in parts))
+        return Difference(*(part.reshape(minuend.shape) for part in (value, low, high, significant)))
 
     def _percentiles(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         tail = (1 - self.confidence) / 2
         low, high = np.quantile(samples, [tail, 1 - tail], axis=0)
         return low, high
-
-
-def check_resampling(n_bootstrap: Any, confidence: Any) -> tuple[int, float]:
-    """Check a number of resamples, >= 10, and a confidence level in (0, 1)."""
-    n_bootstrap = check_integer("n_bootstrap", n_bootstrap, 10)
-    return n_bootstrap, check_number("confidence", confidence, 0, 1, open_low=True, open_high=True)

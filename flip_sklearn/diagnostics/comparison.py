@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import clone
-from tqdm.auto import tqdm
 
 from flip_sklearn.diagnostics import evaluation, inputs
-from flip_sklearn.diagnostics.bootstrap import Difference, Interval
+from flip_sklearn.diagnostics.bootstrap import (
+    Difference,
+    EvaluationSettings,
+    Interval,
+    PairedBootstrap,
+    check_settings,
+)
 from flip_sklearn.diagnostics.evaluation import FittedModels
 from flip_sklearn.diagnostics.frames import accuracy_columns, grid, matrix_text
-from flip_sklearn.diagnostics.inputs import EvaluationSettings
 from flip_sklearn.diagnostics.split import SentenceSplit
 from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.extractor import FLiPExtractor
@@ -141,11 +145,11 @@ def rank_analysis(
     >>> result.labels, bool(result.accuracy.value[0, 0] < result.accuracy.value[1, 0])
     (('rank 2', 'rank 16', 'LiP'), True)
     """
-    settings = inputs.check_settings(n_bootstrap, confidence, random_state, verbose)
-    sentences = inputs.check_sentences(views, split, settings.seed)
+    settings = check_settings(n_bootstrap, confidence, random_state, verbose)
+    sentences = inputs.check_sentences(views, split, settings.random_state)
     counts = inputs.check_targets(Y, sentences)
     resolved_ranks = inputs.check_ranks(ranks, sentences.n_dimensions)
-    model = inputs.check_estimator(estimator, settings.seed)
+    model = inputs.check_estimator(estimator, settings.random_state)
     if "rank" not in model.get_params(deep=False):
         raise ValueError(f"estimator is {estimator!r}, which has no rank; pass a FLiPExtractor.")
     return compute_ranks(FittedModels(sentences), model, resolved_ranks, counts, settings)
@@ -162,24 +166,19 @@ def compute_ranks(
     sentences = models.sentences
     d, n_words = sentences.n_dimensions, counts.shape[1]
     estimators = {str(rank): clone(estimator).set_params(rank=rank) for rank in ranks}
-    per_row = _accuracy_per_row(models, estimators, counts, "ranks", settings.verbose)
-    bootstrap = evaluation.resample(per_row, sentences.test_groups, settings)
-    column = np.arange(per_row.shape[1]).reshape(-1, len(sentences.names))
+    bootstrap, column, n_skipped = _bootstrap_accuracy(models, estimators, counts, "ranks", settings)
     of_rank, of_baseline = column[:-1], column[-1]
-    n_parameters = []
-    for rank in ranks:
-        n_factors = n_words * d if rank is None else rank * (n_words + d)
-        n_parameters.append(n_factors + n_words)
+    n_factors = [n_words * d if rank is None else rank * (n_words + d) for rank in ranks]
     return RankAnalysis(
         ranks=ranks,
         views=sentences.names,
         accuracy=bootstrap.means(of_rank),
         difference=bootstrap.differences(of_rank, np.broadcast_to(of_rank[-1], of_rank.shape)),
-        n_parameters=np.array(n_parameters),
+        n_parameters=np.array(n_factors) + n_words,
         baseline=bootstrap.means(of_baseline[0]),
         n_train=len(sentences.split.train),
         n_test=len(sentences.split.test),
-        n_skipped=int(np.isnan(per_row[:, 0]).sum()),
+        n_skipped=n_skipped,
         confidence=settings.confidence,
     )
 
@@ -282,11 +281,11 @@ def compare_extractors(
     >>> result.extractors
     ('FLiP', 'LiP', 'SpLiCE', 'most frequent words')
     """
-    settings = inputs.check_settings(n_bootstrap, confidence, random_state, verbose)
-    sentences = inputs.check_sentences(views, split, settings.seed)
+    settings = check_settings(n_bootstrap, confidence, random_state, verbose)
+    sentences = inputs.check_sentences(views, split, settings.random_state)
     counts = inputs.check_targets(Y, sentences)
     _check_dictionary(dictionary, extractors, (counts.shape[1], sentences.n_dimensions))
-    estimators = _check_extractors(extractors, dictionary, settings.seed)
+    estimators = _check_extractors(extractors, dictionary, settings.random_state)
     return compute_extractors(FittedModels(sentences), estimators, counts, settings)
 
 
@@ -295,9 +294,7 @@ def compute_extractors(
 ) -> ExtractorComparison:
     """Compute :func:`compare_extractors` from checked inputs."""
     sentences = models.sentences
-    per_row = _accuracy_per_row(models, estimators, counts, "extractors", settings.verbose)
-    bootstrap = evaluation.resample(per_row, sentences.test_groups, settings)
-    column = np.arange(per_row.shape[1]).reshape(-1, len(sentences.names))
+    bootstrap, column, n_skipped = _bootstrap_accuracy(models, estimators, counts, "extractors", settings)
     return ExtractorComparison(
         extractors=(*estimators, BASELINE),
         views=sentences.names,
@@ -305,25 +302,27 @@ def compute_extractors(
         difference=bootstrap.differences(column, np.broadcast_to(column[0], column.shape)),
         n_train=len(sentences.split.train),
         n_test=len(sentences.split.test),
-        n_skipped=int(np.isnan(per_row[:, 0]).sum()),
+        n_skipped=n_skipped,
         confidence=settings.confidence,
     )
 
 
-def _accuracy_per_row(
-    models: FittedModels, estimators: Mapping[str, Any], counts: sp.csr_array, description: str, verbose: int
-) -> np.ndarray:
-    """Accuracy of each test sentence (n, (m + 1) v): estimator by estimator, then the baseline."""
+def _bootstrap_accuracy(
+    models: FittedModels,
+    estimators: Mapping[str, Any],
+    counts: sp.csr_array,
+    description: str,
+    settings: EvaluationSettings,
+) -> tuple[PairedBootstrap, np.ndarray, int]:
+    """Bootstrap of accuracies, its columns as (estimators and the baseline, views), and n_skipped."""
     sentences = models.sentences
-    per_row = []
-    bar = tqdm(estimators, desc=description, unit="fit", delay=2, disable=not verbose)
-    for name in bar:
-        bar.set_postfix_str(name)
-        fitted = models.fit(estimators[name], sentences.names, counts)
-        for view in sentences.names:
-            per_row.append(evaluation.model_accuracy(fitted, sentences, view, counts))
+    fits = [(name, models, estimator, counts) for name, estimator in estimators.items()]
+    accuracies = evaluation.joint_accuracy(fits, description, settings.verbose)
     baseline = evaluation.baseline_accuracy(sentences, counts)
-    return np.column_stack(per_row + [baseline] * len(sentences.names))
+    per_row = np.column_stack(accuracies + [baseline] * len(sentences.names))
+    bootstrap = PairedBootstrap(per_row, sentences.test_groups, settings)
+    column = np.arange(per_row.shape[1]).reshape(-1, len(sentences.names))
+    return bootstrap, column, int(np.isnan(baseline).sum())
 
 
 def _check_dictionary(dictionary: Any, extractors: Any, shape: tuple[int, int]) -> None:

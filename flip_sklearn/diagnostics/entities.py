@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
-from flip_sklearn.diagnostics.bootstrap import Difference, Interval
-from flip_sklearn.diagnostics.evaluation import resample
-from flip_sklearn.diagnostics.frames import grid, interval_columns, matrix_text
-from flip_sklearn.diagnostics.inputs import check_settings, named_views
+from flip_sklearn.diagnostics.bootstrap import Difference, Interval, PairedBootstrap, check_settings
+from flip_sklearn.diagnostics.frames import difference_columns, grid, interval_columns, matrix_text
+from flip_sklearn.diagnostics.inputs import check_model
+from flip_sklearn.diagnostics.split import named_views
 from flip_sklearn.estimation import scoring
 from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.estimation.validation import check_embeddings
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.metrics import entity_curve
-from flip_sklearn.parameters import check_integer, short_repr
+from flip_sklearn.parameters import check_integer
 from flip_sklearn.views import check_views
 
 
@@ -73,17 +72,11 @@ class EntityRecallCurve:
             ``difference`` of the strict recall to that with bias, its interval, and ``significant``.
         """
         table = grid(bias=(True, False), view=self.views, k=self.ks)
-        table["bias"] = table["bias"].astype(bool)
         table |= interval_columns("recall_strict", self.recall_strict)
         table |= interval_columns("recall_partial", self.recall_partial, "recall_partial_")
         table |= interval_columns("precision", self.precision, "precision_")
-        for column, values in (
-            ("difference", self.difference.value),
-            ("difference_low", self.difference.low),
-            ("difference_high", self.difference.high),
-            ("significant", self.difference.significant),
-        ):
-            table[column] = np.stack([np.zeros_like(values), values]).ravel()
+        for name, without_bias in difference_columns(self.difference).items():
+            table[name] = np.concatenate([np.zeros_like(without_bias), without_bias])
         return data_frame(table)
 
     def __repr__(self) -> str:
@@ -171,11 +164,14 @@ def entity_recall_curve(
     sorted_ks = _check_ks(ks)
     views = _check_views(model, X)
     n = len(next(iter(views.values())))
-    all_names = _check_entities(entities, n)
+    all_names = check_entities(entities, n, "X has")
     rows = np.flatnonzero([len(row_names) > 0 for row_names in all_names])
+    if not len(rows):
+        raise ValueError(f"none of the {n} sentences has a name in entities; recall needs at least one name.")
     names = [all_names[i] for i in rows]
-    ceiling, n_unknown = _reachable_names(model, names)
-    k = min(sorted_ks[-1], len(_trained_words(model)))
+    trained_words = model.vocabulary_[model.word_counts_ > 0]
+    ceiling, n_unknown = _reachable_names(trained_words, names)
+    k = min(sorted_ks[-1], len(trained_words))
     curves = []
     total = 2 * len(views) * len(rows)
     with tqdm(total=total, desc="entities", unit="row", delay=2, disable=not verbose) as bar:
@@ -187,7 +183,7 @@ def entity_recall_curve(
                 curves.append(entity_curve(names, keywords, sorted_ks))
     metrics = ("recall_strict", "recall_partial", "precision")
     per_row = [getattr(point, metric).per_row for metric in metrics for curve in curves for point in curve]
-    bootstrap = resample(np.column_stack(per_row), np.arange(len(names)), settings)
+    bootstrap = PairedBootstrap(np.column_stack(per_row), np.arange(len(names)), settings)
     column = np.arange(len(per_row)).reshape(3, 2, len(views), len(sorted_ks))
     return EntityRecallCurve(
         ks=np.array(sorted_ks),
@@ -217,12 +213,7 @@ def _check_ks(ks: Any) -> list[int]:
 
 def _check_views(model: Any, X: Any) -> dict[str, np.ndarray]:
     """Check all views against the model before any of them is scored."""
-    if not isinstance(model, FLiPExtractor):
-        raise ValueError(
-            f"model is {short_repr(model)}; pass a fitted FLiPExtractor, which can be scored with and "
-            "without its bias (of a pipeline the last step, with X as the steps before return it)."
-        )
-    check_is_fitted(model)
+    check_model(model)
     views = named_views(X)
     check_views(views)
     arrays = {}
@@ -234,30 +225,23 @@ def _check_views(model: Any, X: Any) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _check_entities(entities: Any, n: int) -> list[Any]:
-    """One list of names per sentence, with at least one name in all."""
+def check_entities(entities: Any, n: int, embeddings_have: str) -> list[Any]:
+    """One list of names for each of the n sentences; ``embeddings_have`` begins the count in the error."""
     if isinstance(entities, Iterable) and not isinstance(entities, (str, bytes, Mapping)):
         entities = list(entities)
     n_rows = len(entities) if hasattr(entities, "__len__") else 0
     entity_curve(entities, [[]] * n_rows, [1])  # raises unless these are lists of names
     if n_rows != n:
         raise ValueError(
-            f"entities has {n_rows} rows, X has {n}; pass one list of names per sentence, [] for none."
+            f"entities has {n_rows} rows, {embeddings_have} {n}; pass one list of names per sentence, [] "
+            "for none."
         )
-    if not any(map(len, entities)):
-        raise ValueError(f"none of the {n} sentences has a name in entities; recall needs at least one name.")
     return list(entities)
 
 
-def _trained_words(model: FLiPExtractor) -> np.ndarray:
-    """The words of the vocabulary that are in the training text."""
-    words: np.ndarray = model.vocabulary_[model.word_counts_ > 0]
-    return words
-
-
-def _reachable_names(model: FLiPExtractor, names: list[list[str]]) -> tuple[float, int]:
+def _reachable_names(trained_words: np.ndarray, names: list[list[str]]) -> tuple[float, int]:
     """Strict recall with all words of the training text, and the number of names with other words."""
-    words = {word.casefold() for word in _trained_words(model)}
+    words = {word.casefold() for word in trained_words}
     reachable = [[name for name in row if words.issuperset(name.casefold().split())] for row in names]
     reachable_words = [" ".join(row).split() for row in reachable]
     recall = entity_curve(names, reachable_words, [None])[0].recall_strict

@@ -58,13 +58,12 @@ class ErasedWords:
             Columns ``row``, ``word``, ``score_before``, ``score_after``, ``rank_before``,
             ``rank_after``, and the ``distance`` and ``cosine`` of the embedding.
         """
-        n, m = self.score_before.shape
-        cells = {
-            name: getattr(self, name).ravel()
-            for name in ("score_before", "score_after", "rank_before", "rank_after")
-        }
-        rows = {"distance": np.repeat(self.distance, m), "cosine": np.repeat(self.cosine, m)}
-        return data_frame(grid(row=range(n), word=self.words) | cells | rows)
+        table = grid(row=range(len(self.X)), word=self.words)
+        for name in ("score_before", "score_after", "rank_before", "rank_after"):
+            table[name] = getattr(self, name).ravel()
+        for name in ("distance", "cosine"):
+            table[name] = np.repeat(getattr(self, name), len(self.words))
+        return data_frame(table)
 
     def __repr__(self) -> str:
         moved = int((self.distance > 0).sum())
@@ -74,15 +73,10 @@ class ErasedWords:
             if not has_word.any():
                 parts.append(f"{word} in none")
                 continue
-            lift_before = self.score_before[has_word, j].mean()
-            # Rounding may leave it a little above 0, and "+ 0.0" makes 0.0 of -0.0.
-            lift_after = min(self.score_after[has_word, j].mean(), 0.0) + 0.0
-            rank_before = np.median(self.rank_before[has_word, j])
-            rank_after = np.median(self.rank_after[has_word, j])
-            parts.append(
-                f"{word} in {has_word.sum()}, lift {lift_before:.2f} -> {lift_after:.2f}, "
-                f"rank {rank_before:.0f} -> {rank_after:.0f}"
-            )
+            before, after = (s[has_word, j].mean() for s in (self.score_before, self.score_after))
+            lifts = f"lift {before:.2f} -> {min(after, 0):.2f}"  # rounding may leave it slightly above 0
+            before, after = (np.median(r[has_word, j]) for r in (self.rank_before, self.rank_after))
+            parts.append(f"{word} in {has_word.sum()}, {lifts}, rank {before:.0f} -> {after:.0f}")
         return f"ErasedWords({moved} of {len(self.X)} embeddings moved: {'; '.join(parts)})"
 
 
@@ -152,7 +146,10 @@ def erase_words(model: FLiPExtractor, X: Any, words: Any) -> ErasedWords:
     X = scoring.fitted_input(model, X)
     names, columns = check_words(model, words)
     scorer = scoring.make_scorer(model)  # one for all ranks, which prepares A once
-    directions = _directions(model, columns)
+    A = model.word_embeddings_[columns]
+    if not isinstance(A, np.ndarray):
+        A = A.toarray()
+    directions = A.astype(np.float64) @ model.projection_.astype(np.float64)  # the g_j, (m, d)
     mean = model.embedding_mean_.astype(np.float64)
     n, m = len(X), len(names)
     erased = np.empty(X.shape, dtype=scoring.output_dtype(X))
@@ -182,15 +179,6 @@ def erase_words(model: FLiPExtractor, X: Any, words: Any) -> ErasedWords:
         distance=distance,
         cosine=cosine,
     )
-
-
-def _directions(model: FLiPExtractor, columns: np.ndarray) -> np.ndarray:
-    """The directions g_j = B^T a_j of words, (m, d) in float64."""
-    A = model.word_embeddings_[columns]
-    if not isinstance(A, np.ndarray):
-        A = A.toarray()
-    directions: np.ndarray = A.astype(np.float64) @ model.projection_.astype(np.float64)
-    return directions
 
 
 def _project_on_cone(directions: np.ndarray, centred: np.ndarray) -> np.ndarray:

@@ -10,12 +10,13 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.base import clone
 from sklearn.utils.validation import has_fit_parameter
+from tqdm.auto import tqdm
 
-from flip_sklearn.diagnostics.bootstrap import PairedBootstrap
-from flip_sklearn.diagnostics.inputs import EvaluationSettings, Sentences
+from flip_sklearn.diagnostics.inputs import Sentences
 from flip_sklearn.estimation.validation import resolve_rank
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.metrics import ranking
+from flip_sklearn.splice import SpLiCEExtractor
 from flip_sklearn.views import stack_views
 
 
@@ -42,13 +43,12 @@ class FittedModels:
         is_shared = views == self.sentences.names and any(
             self._are_equal(estimator, other) for other in self._shared
         )
-        if not is_shared:
-            return fit_on_views(estimator, self.sentences, views, counts)
         for other, other_counts, fitted in self._kept:
-            if other_counts is counts and self._are_equal(estimator, other):
+            if is_shared and other_counts is counts and self._are_equal(estimator, other):
                 return fitted
-        fitted = fit_on_views(estimator, self.sentences, views, counts)
-        self._kept.append((estimator, counts, fitted))
+        fitted = _fit_on_views(estimator, self.sentences, views, counts)
+        if is_shared:
+            self._kept.append((estimator, counts, fitted))
         return fitted
 
     def _are_equal(self, first: Any, second: Any) -> bool:
@@ -70,7 +70,7 @@ def _is_equal(first: Any, second: Any) -> bool:
     return type(first) is type(second) and comparable and bool(first == second)
 
 
-def fit_on_views(estimator: Any, sentences: Sentences, views: tuple[str, ...], counts: sp.csr_array) -> Any:
+def _fit_on_views(estimator: Any, sentences: Sentences, views: tuple[str, ...], counts: sp.csr_array) -> Any:
     """Fit a clone of the estimator to the training sentences of one view, or of several, stacked."""
     train_counts = sp.csr_array(counts[sentences.split.train])
     if len(views) == 1:
@@ -84,26 +84,20 @@ def fit_on_views(estimator: Any, sentences: Sentences, views: tuple[str, ...], c
     return clone(estimator).fit(stacked.X, stacked.Y, **accepted)
 
 
-def best_words(model: Any, X: np.ndarray, k: int, n_words: int) -> np.ndarray:
-    """Columns of the k best words of each row, best first, int64 (n, k); -1 where there are fewer."""
-    if hasattr(model, "_top_words"):
-        top = model._top_words(X, k)
-    else:
-        blocks = [
-            ranking.top_indices(scores, (len(rows), n_words), k)
-            for rows, scores in ranking.score_blocks(model, X, n_words)
-        ]
-        top = np.concatenate(blocks)
-    if top.shape[1] < k:
-        padding = np.full((len(top), k - top.shape[1]), -1, dtype=np.int64)
-        top = np.concatenate([top, padding], axis=1)
-    return np.asarray(top)
-
-
 def find_words(model: Any, X: np.ndarray, truth: sp.csr_array) -> sp.csr_array:
     """The words of each row that are among its k_n best words, as a bool csr_array (n, V)."""
     widest = int(np.diff(truth.indptr).max(initial=0))
-    return ranking.hits(truth, best_words(model, X, widest, truth.shape[1]))
+    if isinstance(model, FLiPExtractor):
+        top = model._top_words(X, widest)
+    elif isinstance(model, SpLiCEExtractor):  # words of weight zero are not extracted
+        top = ranking.top_indices(sp.csr_array(model.transform(X)), truth.shape, widest)
+    else:
+        blocks = [
+            ranking.top_indices(scores, (len(rows), truth.shape[1]), widest)
+            for rows, scores in ranking.score_blocks(model, X, truth.shape[1])
+        ]
+        top = np.concatenate(blocks)
+    return ranking.hits(truth, top)
 
 
 def find_most_frequent(counts: sp.csr_array, truth: sp.csr_array) -> sp.csr_array:
@@ -119,25 +113,26 @@ def row_accuracy(hits: sp.csr_array, truth: sp.csr_array) -> np.ndarray:
     return np.where(k > 0, np.diff(hits.indptr) / np.maximum(k, 1), np.nan)
 
 
-def model_accuracy(model: Any, sentences: Sentences, view: str, counts: sp.csr_array) -> np.ndarray:
-    """Keyword accuracy of a model on each test sentence of a view."""
-    truth = counts[sentences.split.test]
-    return row_accuracy(find_words(model, sentences.test(view), truth), truth)
+def joint_accuracy(
+    fits: Sequence[tuple[str, FittedModels, Any, sp.csr_array]], description: str, verbose: int
+) -> list[np.ndarray]:
+    """Keyword accuracy of each test sentence, fit by fit and view by view.
+
+    Each fit is a name for the progress bar, models, an estimator that is trained on all views, and counts.
+    """
+    per_row = []
+    bar = tqdm(fits, desc=description, unit="fit", delay=2, disable=not verbose)
+    for name, models, estimator, counts in bar:
+        bar.set_postfix_str(name)
+        sentences = models.sentences
+        fitted = models.fit(estimator, sentences.names, counts)
+        truth = counts[sentences.split.test]
+        for view in sentences.names:
+            per_row.append(row_accuracy(find_words(fitted, sentences.test(view), truth), truth))
+    return per_row
 
 
 def baseline_accuracy(sentences: Sentences, counts: sp.csr_array) -> np.ndarray:
     """Keyword accuracy of the baseline on each test sentence."""
     truth = counts[sentences.split.test]
     return row_accuracy(find_most_frequent(counts[sentences.split.train], truth), truth)
-
-
-def resample(
-    per_row: np.ndarray,
-    groups: np.ndarray,
-    settings: EvaluationSettings,
-    denominators: np.ndarray | None = None,
-) -> PairedBootstrap:
-    """Bootstrap of the columns of ``per_row`` with the number of resamples, level and seed of settings."""
-    return PairedBootstrap(
-        per_row, groups, settings.n_bootstrap, settings.confidence, settings.seed, denominators
-    )

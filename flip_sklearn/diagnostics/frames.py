@@ -9,11 +9,8 @@ import numpy as np
 
 def grid(**axes: Any) -> dict[str, np.ndarray]:
     """Columns that label every cell of an array in C order, one column for each axis."""
-    labels = [_as_column(axis) for axis in axes.values()]
-    positions = np.meshgrid(*[np.arange(len(axis)) for axis in labels], indexing="ij")
-    return {
-        name: axis[position.ravel()] for name, axis, position in zip(axes, labels, positions, strict=True)
-    }
+    columns = np.meshgrid(*map(_as_column, axes.values()), indexing="ij")
+    return {name: column.ravel() for name, column in zip(axes, columns, strict=True)}
 
 
 def _as_column(labels: Any) -> np.ndarray:
@@ -21,9 +18,7 @@ def _as_column(labels: Any) -> np.ndarray:
     labels = list(labels)
     if labels and all(isinstance(label, (int, float, np.number)) for label in labels):
         return np.array(labels)
-    column = np.empty(len(labels), dtype=object)
-    column[:] = labels
-    return column
+    return np.fromiter(labels, dtype=object, count=len(labels))
 
 
 def interval_columns(name: str, interval: Any, prefix: str = "") -> dict[str, np.ndarray]:
@@ -49,7 +44,7 @@ def accuracy_columns(accuracy: Any, difference: Any) -> dict[str, np.ndarray]:
 
 
 def matrix_text(rows: Any, columns: Any, values: np.ndarray) -> str:
-    """A matrix in one line: "row: column value, column value; next row ..."."""
+    """A matrix as text in one line: "row: column value, column value; next row: ..."."""
     lines = []
     for row, row_values in zip(rows, values, strict=True):
         cells = [f"{name} {value:.3f}" for name, value in zip(columns, row_values, strict=True)]

@@ -1,4 +1,4 @@
-"""Checks of what the diagnoses are given: views, counts, estimators, fitted models and words."""
+"""Checks of the arguments of the diagnoses: views, counts, estimators, fitted models and words."""
 
 from __future__ import annotations
 
@@ -10,35 +10,13 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import clone
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from flip_sklearn.diagnostics.bootstrap import check_resampling
-from flip_sklearn.diagnostics.split import SentenceSplit, split_sentences
+from flip_sklearn.diagnostics.split import SentenceSplit, named_views, split_sentences
 from flip_sklearn.estimation.validation import check_counts, resolve_rank
 from flip_sklearn.extractor import FLiPExtractor
-from flip_sklearn.parameters import is_integer, short_repr
+from flip_sklearn.parameters import short_repr
 from flip_sklearn.views import check_views
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """Number of resamples, level of the intervals, seed, and whether to show progress bars."""
-
-    n_bootstrap: int
-    confidence: float
-    seed: int
-    verbose: int
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The settings as keyword arguments of a public function."""
-        return {
-            "n_bootstrap": self.n_bootstrap,
-            "confidence": self.confidence,
-            "random_state": self.seed,
-            "verbose": self.verbose,
-        }
 
 
 @dataclass(frozen=True)
@@ -75,24 +53,6 @@ class Sentences:
         return rows
 
 
-def as_seed(random_state: Any) -> int:
-    """An integer seed for ``random_state``, so that it can be used more than once."""
-    if is_integer(random_state):
-        return int(random_state)
-    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
-
-
-def check_settings(n_bootstrap: Any, confidence: Any, random_state: Any, verbose: int) -> EvaluationSettings:
-    """Check the settings that all diagnoses of sentences share."""
-    n_bootstrap, confidence = check_resampling(n_bootstrap, confidence)
-    return EvaluationSettings(n_bootstrap, confidence, as_seed(random_state), verbose)
-
-
-def named_views(views: Any) -> Mapping[str, Any]:
-    """Views as a mapping; a single array is the view "embeddings"."""
-    return views if isinstance(views, Mapping) else {"embeddings": views}
-
-
 def check_sentences(views: Any, split: Any, seed: int, min_views: int = 1) -> Sentences:
     """Check views and the split of their sentences; ``split=None`` draws a new split."""
     arrays = check_views(named_views(views))
@@ -123,12 +83,11 @@ def check_targets(Y: Any, sentences: Sentences, name: str = "Y") -> sp.csr_array
     if Y is None:
         raise ValueError(f"{name} is None; pass the (n, V) counts of the sentences' words.")
     n = len(sentences.split.groups)
-    n_rows = Y.shape[0] if hasattr(Y, "shape") and len(Y.shape) else len(Y)
-    if n_rows != n:
-        raise ValueError(f"{name} has {n_rows} rows, the views have {n}; they must be row-aligned.")
-    counts, _ = check_counts(Y, n)
+    if _num_samples(Y) != n:
+        raise ValueError(f"{name} has {_num_samples(Y)} rows, the views have {n}; they must be row-aligned.")
+    counts = check_counts(Y, n)[0]
     for part, rows in (("training", sentences.split.train), ("test", sentences.split.test)):
-        if counts.shape[1] == 0 or counts[rows].nnz == 0:
+        if counts[rows].nnz == 0:
             raise ValueError(
                 f"{name} has no word in any of the {len(rows)} {part} sentences ({counts.shape[1]} "
                 "columns); count words with a vocabulary of this language."
@@ -161,13 +120,12 @@ def check_ranks(ranks: Any, d: int) -> tuple[int | None, ...]:
     return (*ascending, None) if None in resolved else tuple(ascending)
 
 
-def check_mapping(name: str, value: Any, content: str) -> Mapping[str, Any]:
+def check_mapping(name: str, value: Any, content: str) -> None:
     """Check that an argument is a mapping with at least one entry."""
-    if not isinstance(value, Mapping) or not value:
-        text = repr(value)
-        shown = text if len(text) <= 40 else f"a {type(value).__name__}"
-        raise ValueError(f"{name} is {shown}; pass a mapping of {content}.")
-    return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name} is a {type(value).__name__}; pass a mapping of {content}.")
+    if not value:
+        raise ValueError(f"{name} is empty; pass a mapping of {content}.")
 
 
 def check_model(model: Any) -> FLiPExtractor:
@@ -175,7 +133,7 @@ def check_model(model: Any) -> FLiPExtractor:
     if not isinstance(model, FLiPExtractor):
         raise ValueError(
             f"model is a {type(model).__name__}; pass a fitted FLiPExtractor (of a Pipeline its last "
-            "step, with embeddings as that step sees them)."
+            "step, with embeddings as the steps before it return them)."
         )
     check_is_fitted(model)
     return model
@@ -196,8 +154,11 @@ def check_words(model: FLiPExtractor, words: Any) -> tuple[tuple[str, ...], np.n
     columns = {word: column for column, word in enumerate(model.vocabulary_)}
     for word in names:
         if word not in columns:
+            similar = ", ".join(map(repr, difflib.get_close_matches(word.lower(), columns, n=5)))
             raise ValueError(
-                f"words has {word!r}, which the model does not know; {_similar_words(word, columns)}"
+                f"words has {word!r}, which the model does not know; "
+                f"{f'similar words: {similar}' if similar else 'no word is similar'}. Pass words of "
+                "model.vocabulary_."
             )
         if model.word_counts_[columns[word]] <= 0:
             raise ValueError(
@@ -217,9 +178,3 @@ def check_vocabulary(model: Any) -> tuple[np.ndarray, np.ndarray]:
     words = np.array(model.vocabulary_, dtype=object)
     counts = getattr(model, "word_counts_", np.full(len(words), np.nan))
     return words, np.array(counts, dtype=float)
-
-
-def _similar_words(word: str, vocabulary: Iterable[str]) -> str:
-    similar = difflib.get_close_matches(word.lower(), vocabulary, n=5)
-    found = f"similar words: {', '.join(map(repr, similar))}" if similar else "no word is similar"
-    return f"{found}. Pass words of model.vocabulary_."

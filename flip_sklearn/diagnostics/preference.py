@@ -8,13 +8,18 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from tqdm.auto import tqdm
 
 from flip_sklearn.diagnostics import evaluation, inputs
-from flip_sklearn.diagnostics.bootstrap import Difference, Interval
+from flip_sklearn.diagnostics.bootstrap import (
+    Difference,
+    EvaluationSettings,
+    Interval,
+    PairedBootstrap,
+    check_settings,
+)
 from flip_sklearn.diagnostics.evaluation import FittedModels
 from flip_sklearn.diagnostics.frames import accuracy_columns, grid, matrix_text
-from flip_sklearn.diagnostics.inputs import EvaluationSettings, Sentences
+from flip_sklearn.diagnostics.inputs import Sentences
 from flip_sklearn.diagnostics.split import SentenceSplit, split_sentences
 from flip_sklearn.estimation.frames import data_frame
 
@@ -140,10 +145,10 @@ def vocabulary_preference(
     >>> result.preferred
     ('en', 'en')
     """
-    settings = inputs.check_settings(n_bootstrap, confidence, random_state, verbose)
-    sentences = inputs.check_sentences(views, split, settings.seed)
+    settings = check_settings(n_bootstrap, confidence, random_state, verbose)
+    sentences = inputs.check_sentences(views, split, settings.random_state)
     counts = _check_vocabularies(vocabularies, sentences)
-    model = inputs.check_estimator(estimator, settings.seed)
+    model = inputs.check_estimator(estimator, settings.random_state)
     return compute_preference(FittedModels(sentences), dict.fromkeys(counts, model), counts, settings)
 
 
@@ -244,11 +249,11 @@ def compare_encoders(
     >>> bool(result.difference.value[1, 0, 0] < 0), bool(result.difference.significant[1, 0, 0])
     (True, True)
     """
-    settings = inputs.check_settings(n_bootstrap, confidence, random_state, verbose)
-    sentences_of = _check_encoders(encoders, split, settings.seed)
+    settings = check_settings(n_bootstrap, confidence, random_state, verbose)
+    sentences_of = _check_encoders(encoders, split, settings.random_state)
     first = next(iter(sentences_of.values()))
     counts = _check_vocabularies(vocabularies, first)
-    estimators = dict.fromkeys(counts, inputs.check_estimator(estimator, settings.seed))
+    estimators = dict.fromkeys(counts, inputs.check_estimator(estimator, settings.random_state))
     models = {encoder: FittedModels(sentences) for encoder, sentences in sentences_of.items()}
     return _compute_encoders(models, estimators, counts, settings)
 
@@ -271,9 +276,14 @@ def _compute_encoders(
 ) -> EncoderComparison:
     sentences = next(iter(models.values())).sentences
     views, languages = sentences.names, tuple(counts)
-    accuracies = _accuracy_per_row(models, estimators, counts, settings.verbose)
+    fits = [
+        (language, encoder_models, estimators[language], Y)
+        for encoder_models in models.values()
+        for language, Y in counts.items()
+    ]
+    accuracies = evaluation.joint_accuracy(fits, "vocabularies", settings.verbose)
     baselines = [evaluation.baseline_accuracy(sentences, Y) for Y in counts.values()]
-    bootstrap = evaluation.resample(np.column_stack(accuracies + baselines), sentences.test_groups, settings)
+    bootstrap = PairedBootstrap(np.column_stack(accuracies + baselines), sentences.test_groups, settings)
     column = np.arange(len(accuracies)).reshape(len(models), len(languages), len(views))
     reference = tuple(language if language in views else views[0] for language in languages)
     reference_view = [views.index(view) for view in reference]
@@ -301,26 +311,6 @@ def _compute_encoders(
         preferences=preferences,
         confidence=settings.confidence,
     )
-
-
-def _accuracy_per_row(
-    models: Mapping[str, FittedModels],
-    estimators: Mapping[str, Any],
-    counts: Mapping[str, sp.csr_array],
-    verbose: int,
-) -> list[np.ndarray]:
-    """Accuracy of each test sentence for every encoder, language and view, in this order."""
-    per_row = []
-    total = len(models) * len(counts)
-    with tqdm(total=total, desc="vocabularies", unit="fit", delay=2, disable=not verbose) as bar:
-        for encoder_models in models.values():
-            sentences = encoder_models.sentences
-            for language, Y in counts.items():
-                fitted = encoder_models.fit(estimators[language], sentences.names, Y)
-                for view in sentences.names:
-                    per_row.append(evaluation.model_accuracy(fitted, sentences, view, Y))
-                bar.update()
-    return per_row
 
 
 def _check_encoders(encoders: Any, split: SentenceSplit | None, seed: int) -> dict[str, Sentences]:

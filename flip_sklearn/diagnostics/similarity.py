@@ -15,7 +15,7 @@ from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.parameters import check_integer, check_number
 
-# Words in the repr.
+# Maximum number of words in the repr.
 _N_REPR = 5
 
 
@@ -173,7 +173,7 @@ def explain_similarity(
     """
     model = check_model(model)
     threshold = check_number("threshold", threshold, 0, 1, open_high=True)
-    x = [_one_row(model, value, name) for value, name in ((x1, "x1"), (x2, "x2"))]
+    x = [_one_row(model, x1, "x1"), _one_row(model, x2, "x2")]
     mean = model.embedding_mean_.astype(np.float64)
     patterns, axes = _patterns(model)
     c = [row - mean for row in x]
@@ -232,16 +232,16 @@ def _strengths(patterns: np.ndarray, target: np.ndarray, threshold: float) -> np
     best = float((patterns @ target.astype(patterns.dtype)).max(initial=0))
     if best <= 0:
         return strengths
-    scaled = (target / best).astype(patterns.dtype)[None]
-    selected = nonnegative_lasso(as_shared_tensor(patterns), as_shared_tensor(scaled), 2 * threshold).indices[
-        0
-    ]
-    columns = np.sort(selected[selected >= 0].numpy())
-    if not len(columns):
-        return strengths
-    refit = nonnegative_lasso(
-        as_shared_tensor(patterns[columns].astype(np.float64)), as_shared_tensor(target[None]), 0.0
-    )
-    is_used = refit.indices[0] >= 0
-    strengths[columns[refit.indices[0][is_used].numpy()]] = refit.weights[0][is_used].numpy()
+    scaled = (target / best).astype(patterns.dtype)
+    columns = np.sort(_lasso(patterns, scaled, 2 * threshold)[0])
+    if len(columns):
+        used, weights = _lasso(patterns[columns].astype(np.float64), target, 0.0)
+        strengths[columns[used]] = weights
     return strengths
+
+
+def _lasso(patterns: np.ndarray, target: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of the patterns with a positive coefficient in one target, and the coefficients."""
+    result = nonnegative_lasso(as_shared_tensor(patterns), as_shared_tensor(target[None]), penalty)
+    indices, weights = result.indices[0].numpy(), result.weights[0].numpy()
+    return indices[indices >= 0], weights[indices >= 0]

@@ -101,7 +101,7 @@ def split_sentences(
     >>> split.train.tolist(), split.test.tolist(), split.n_dropped
     ([0, 1, 3, 4, 5, 6, 8], [7, 9], 1)
     """
-    arrays = check_views(views if isinstance(views, Mapping) else {"embeddings": views})
+    arrays = check_views(named_views(views))
     n = len(next(iter(arrays.values())))
     group = merge_groups([groups, *map(_equal_rows, arrays.values())], n)
     if test is not None:
@@ -114,6 +114,11 @@ def split_sentences(
     order = check_random_state(random_state).permutation(n_groups)
     in_test = np.isin(group, order[: round(test_size * n_groups)])
     return SentenceSplit(np.flatnonzero(~in_test), np.flatnonzero(in_test), group)
+
+
+def named_views(views: Any) -> Mapping[str, Any]:
+    """Views as a mapping; a single array is the view "embeddings"."""
+    return views if isinstance(views, Mapping) else {"embeddings": views}
 
 
 def merge_groups(groupings: list[Any], n: int) -> np.ndarray:

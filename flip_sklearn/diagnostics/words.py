@@ -13,10 +13,10 @@ from scipy.special import ndtri
 from sklearn.utils.validation import _num_samples
 
 from flip_sklearn.diagnostics.bins import bin_words
-from flip_sklearn.diagnostics.bootstrap import Difference, Interval
-from flip_sklearn.diagnostics.evaluation import find_most_frequent, find_words, resample
+from flip_sklearn.diagnostics.bootstrap import Difference, Interval, PairedBootstrap, check_settings
+from flip_sklearn.diagnostics.evaluation import find_most_frequent, find_words
 from flip_sklearn.diagnostics.frames import difference_columns, interval_columns
-from flip_sklearn.diagnostics.inputs import check_settings, check_vocabulary
+from flip_sklearn.diagnostics.inputs import check_vocabulary
 from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.estimation.validation import check_counts
 from flip_sklearn.extractor import FLiPExtractor
@@ -150,13 +150,8 @@ class WordRecoverability:
             Columns ``word``, ``band``, ``train_count``, ``test_count``, ``test_hits`` and ``recall`` with
             its interval ``low`` and ``high``.
         """
-        table = {
-            "word": self.words,
-            "band": self.band,
-            "train_count": self.train_count,
-            "test_count": self.test_count,
-            "test_hits": self.test_hits,
-        }
+        names = ("band", "train_count", "test_count", "test_hits")
+        table = {"word": self.words} | {name: getattr(self, name) for name in names}
         return data_frame(table | interval_columns("recall", self.word_interval()))
 
     def bands_to_frame(self) -> Any:
@@ -168,16 +163,13 @@ class WordRecoverability:
             Columns ``band``, ``words``, ``occurrences``, the recall and the difference with their
             intervals, ``significant`` and ``baseline``.
         """
-        baseline = np.full(len(self.bands), np.nan)
-        if self.band_baseline is not None:
-            baseline = self.band_baseline.value
         table = {
             "band": np.fromiter(self.bands, dtype=object, count=len(self.bands)),
             "words": self.band_words,
             "occurrences": self.band_occurrences,
             **interval_columns("recall", self.band_recall),
             **difference_columns(self.band_difference),
-            "baseline": baseline,
+            "baseline": np.nan if self.band_baseline is None else self.band_baseline.value,
         }
         return data_frame(table)
 
@@ -286,15 +278,14 @@ def word_recoverability(
     index = {label: i for i, label in enumerate(bins)}
     bin_of = np.array([index.get(label, -1) for label in labels])
     n_hits, n_words = _count_by_bin(hits, bin_of), _count_by_bin(truth, bin_of)
-    is_used = n_words[:, -1] > 0
+    rows = np.flatnonzero(n_words[:, -1])
     occurrences = n_words[:, :-1].sum(axis=0).astype(np.int64)
     has_baseline = not np.isnan(train_count).any()
     if has_baseline:
         baseline_hits = find_most_frequent(sp.csr_array(train_count[None]), truth)
         n_hits = np.column_stack([n_hits, _count_by_bin(baseline_hits, bin_of)])
         n_words = np.column_stack([n_words, n_words])
-    rows = np.flatnonzero(is_used)
-    bootstrap = resample(n_hits[rows], np.arange(len(rows)), settings, denominators=n_words[rows])
+    bootstrap = PairedBootstrap(n_hits[rows], np.arange(len(rows)), settings, n_words[rows])
     column, all_words = np.arange(len(bins)), np.array(len(bins))
     in_bin = (bin_of >= 0) & (test_count > 0)
     return WordRecoverability(
@@ -311,7 +302,7 @@ def word_recoverability(
         band_occurrences=occurrences,
         overall=bootstrap.means(all_words),
         n_sentences=truth.shape[0],
-        n_skipped=int(np.count_nonzero(~is_used)),
+        n_skipped=truth.shape[0] - len(rows),
         confidence=settings.confidence,
         band_baseline=bootstrap.means(column + len(bins) + 1) if has_baseline else None,
     )

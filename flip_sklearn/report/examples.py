@@ -106,7 +106,7 @@ def _draw_rows(inputs: ReportInputs) -> np.ndarray:
     """Rows of test sentences in random order, one per group, sentences of the preferred length first."""
     test, groups = inputs.sentences.split.test, inputs.sentences.split.groups
     texts = inputs.texts[inputs.first_language]
-    order = np.random.default_rng(inputs.settings.seed).permutation(test)
+    order = np.random.default_rng(inputs.settings.random_state).permutation(test)
     order = order[np.sort(np.unique(groups[order], return_index=True)[1])]
     n_words = np.diff(inputs.counts[inputs.first_language].indptr)[order]
     n_characters = np.array([len(texts[i]) for i in order])

@@ -14,19 +14,17 @@ import scipy.sparse as sp
 from sklearn.base import clone
 
 from flip_sklearn.diagnostics import split_sentences
+from flip_sklearn.diagnostics.bootstrap import EvaluationSettings, check_settings
+from flip_sklearn.diagnostics.entities import check_entities
 from flip_sklearn.diagnostics.inputs import (
-    EvaluationSettings,
     Sentences,
     check_estimator,
     check_ranks,
     check_sentences,
-    check_settings,
     check_targets,
-    named_views,
 )
-from flip_sklearn.diagnostics.split import merge_groups
+from flip_sklearn.diagnostics.split import merge_groups, named_views
 from flip_sklearn.extractor import FLiPExtractor
-from flip_sklearn.metrics import entity_curve
 from flip_sklearn.parameters import check_integer, short_repr
 from flip_sklearn.views import check_views
 from flip_sklearn.vocabulary.defaults import default_vectorizer, normalized_texts
@@ -110,9 +108,11 @@ def check_inputs(arguments: ReportArguments) -> ReportInputs:
     n, d = next(iter(arrays.values())).shape
     texts = _check_texts(arguments.texts, n)
     view_texts = _check_view_texts(arguments.view_texts, arrays, n)
-    entities = _check_entities(arguments.entities, n)
+    entities = arguments.entities
+    if entities is not None:
+        entities = check_entities(entities, n, "the views have")
     ranks = None if arguments.ranks is False else check_ranks(arguments.ranks, d)
-    sentences = _split(arguments, arrays, texts, settings.seed)
+    sentences = _split(arguments, arrays, texts, settings.random_state)
     if entities is not None and not any(len(entities[i]) for i in sentences.split.test):
         raise ValueError(
             f"entities has no name in any of the {len(sentences.split.test)} test sentences; pass more "
@@ -126,7 +126,7 @@ def check_inputs(arguments: ReportArguments) -> ReportInputs:
             vectorizer.transform(rows), sentences, f"the vocabulary of {language!r}"
         )
         words = list(vectorizer.get_feature_names_out())
-        estimators[language] = check_estimator(estimator, settings.seed).set_params(vocabulary=words)
+        estimators[language] = check_estimator(estimator, settings.random_state).set_params(vocabulary=words)
     vocabulary = next(iter(vectorizers.values())).get_feature_names_out()
     return ReportInputs(
         arguments=arguments,
@@ -223,18 +223,6 @@ def _check_view_texts(view_texts: Any, arrays: Mapping[str, Any], n: int) -> dic
         if view not in arrays:
             raise ValueError(f"view_texts has {view!r}; the views are {', '.join(map(repr, arrays))}.")
     return {view: _check_rows(f"view_texts[{view!r}]", t, n) for view, t in view_texts.items()}
-
-
-def _check_entities(entities: Any, n: int) -> list[Any] | None:
-    if entities is None:
-        return None
-    rows = list(entities) if isinstance(entities, Iterable) else entities
-    if isinstance(rows, list) and len(rows) != n:
-        raise ValueError(
-            f"entities has {len(rows)} rows, the views have {n}; pass one list of names per sentence."
-        )
-    entity_curve(entities if isinstance(entities, (str, Mapping)) else rows, [[]] * n, [1])
-    return list(rows)
 
 
 def _fit_vectorizer(vectorizer: Any, texts: list[str], train: np.ndarray) -> Any:

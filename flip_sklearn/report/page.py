@@ -123,7 +123,7 @@ def _call(inputs: ReportInputs) -> str:
     for argument in fields(inputs.arguments)[2:]:
         name, passed = argument.name, getattr(inputs.arguments, argument.name)
         if name == "random_state":
-            printed.append(f"random_state={inputs.settings.seed}")
+            printed.append(f"random_state={inputs.settings.random_state}")
         elif name == "verbose" or passed is None:
             continue
         elif name not in values:

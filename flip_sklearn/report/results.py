@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sklearn.base import clone
@@ -47,18 +47,18 @@ def compute_results(inputs: ReportInputs) -> Results:
     if inputs.is_multilingual:
         preference = compute_preference(models, inputs.estimators, inputs.counts, settings)
     recoverability = {
-        view: diagnostics.word_recoverability(joint, X, test_counts, **settings.options)
+        view: diagnostics.word_recoverability(joint, X, test_counts, **asdict(settings))
         for view, X in test_views.items()
     }
     if inputs.entities is not None:
         names = [inputs.entities[i] for i in sentences.split.test]
-        entities = diagnostics.entity_recall_curve(joint, test_views, names, **settings.options)
+        entities = diagnostics.entity_recall_curve(joint, test_views, names, **asdict(settings))
     if inputs.ranks is not None:
         ranks = compute_ranks(models, flip, inputs.ranks, counts, settings)
     extractors: dict[str, Any] = {"FLiP": flip, "LiP": lip}
     if inputs.dictionary is not None:
         splice = SpLiCEExtractor(inputs.dictionary)
-        extractors["SpLiCE"] = check_estimator(splice, settings.seed)
+        extractors["SpLiCE"] = check_estimator(splice, settings.random_state)
     return Results(
         alignment=alignment,
         preference=preference,

@@ -26,7 +26,7 @@ from flip_sklearn.diagnostics import (
     view_alignment,
     vocabulary_preference,
 )
-from flip_sklearn.diagnostics.bootstrap import PairedBootstrap
+from flip_sklearn.diagnostics.bootstrap import EvaluationSettings, PairedBootstrap
 from flip_sklearn.diagnostics.evaluation import FittedModels
 from flip_sklearn.diagnostics.inputs import check_ranks, check_sentences
 from flip_sklearn.diagnostics.preference import _check_encoders
@@ -167,7 +167,7 @@ def test_means_leave_out_nan() -> None:
     rng = np.random.default_rng(0)
     values = rng.random((50, 3))
     values[rng.random(values.shape) < 0.3] = np.nan
-    bootstrap = PairedBootstrap(values, np.arange(50), 200, 0.9, 0)
+    bootstrap = PairedBootstrap(values, np.arange(50), EvaluationSettings(200, 0.9, 0))
     interval = bootstrap.means(np.arange(3))
     np.testing.assert_allclose(interval.value, np.nanmean(values, axis=0))
     assert (interval.low < interval.value).all()
@@ -181,7 +181,9 @@ def test_interval_coverage() -> None:
     for trial in range(200):
         values = np.repeat(rng.random(60), 3)[:, None]
         for name, groups in (("grouped", np.arange(180) // 3), ("single", np.arange(180))):
-            interval = PairedBootstrap(values, groups, 200, 0.9, trial).means(np.arange(1))
+            interval = PairedBootstrap(values, groups, EvaluationSettings(200, 0.9, trial)).means(
+                np.arange(1)
+            )
             covered[name] += bool(interval.low[0] <= 0.5 <= interval.high[0])
     assert 0.83 <= covered["grouped"] / 200 <= 0.96
     # Negative control: if all sentences are taken for independent, intervals are too short.
@@ -190,7 +192,7 @@ def test_interval_coverage() -> None:
 
 def test_intervals_agree_with_the_normal_approximation() -> None:
     values = np.random.default_rng(0).random((2000, 2))
-    interval = PairedBootstrap(values, np.arange(2000), 2000, 0.95, 0).means(np.arange(2))
+    interval = PairedBootstrap(values, np.arange(2000), EvaluationSettings(2000, 0.95, 0)).means(np.arange(2))
     error = values.std(axis=0, ddof=1) / np.sqrt(2000)
     np.testing.assert_allclose(interval.high - interval.low, 2 * 1.96 * error, rtol=0.1)
 
@@ -200,7 +202,7 @@ def test_differences_are_paired() -> None:
     rng = np.random.default_rng(0)
     first = rng.random(300)
     values = np.column_stack([first, first - 0.01, rng.random(300), first])
-    bootstrap = PairedBootstrap(values, np.arange(300), 300, 0.95, 0)
+    bootstrap = PairedBootstrap(values, np.arange(300), EvaluationSettings(300, 0.95, 0))
     found = bootstrap.differences(np.array([0, 0, 0]), np.array([1, 2, 3]))
     assert found.significant.tolist() == [True, False, False]
     assert found.high[0] - found.low[0] < 1e-12
@@ -213,9 +215,9 @@ def test_differences_are_paired() -> None:
 
 def test_bootstrap_does_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).random((40, 2))
-    whole = PairedBootstrap(values, np.arange(40), 50, 0.9, 0)
+    whole = PairedBootstrap(values, np.arange(40), EvaluationSettings(50, 0.9, 0))
     monkeypatch.setattr("flip_sklearn.diagnostics.bootstrap._BLOCK_ELEMENTS", 100)
-    blocks = PairedBootstrap(values, np.arange(40), 50, 0.9, 0)
+    blocks = PairedBootstrap(values, np.arange(40), EvaluationSettings(50, 0.9, 0))
     np.testing.assert_allclose(blocks.samples, whole.samples, rtol=1e-14)
 
 
@@ -562,19 +564,19 @@ BAD = [
     (view_alignment, (GOOD, COUNTS), {"estimator": "FLiP"}, "estimator is 'FLiP'; pass an"),
     (view_alignment, (GOOD, COUNTS), {"split": GroupShuffleSplit()}, "split is a GroupShuffleSplit"),
     (view_alignment, (GOOD, COUNTS), {"split": split_sentences(GOOD["text"][:9])}, "of 9 sentences"),
-    (vocabulary_preference, (GOOD, {}), {}, "vocabularies is {}; pass a mapping"),
+    (vocabulary_preference, (GOOD, {}), {}, "vocabularies is empty; pass a mapping"),
     (vocabulary_preference, (GOOD, COUNTS), {}, "vocabularies is a csr_array; pass a mapping"),
     (vocabulary_preference, (GOOD, {"de": None}), {}, "the vocabulary of 'de' is None"),
     (vocabulary_preference, (GOOD, {"en": COUNTS, "de": EMPTY}), {}, "vocabulary of 'de' has no word"),
     (vocabulary_preference, (GOOD, {"de": COUNTS[:, :0]}), {}, "(?i)0 columns|no columns|columns"),
     (vocabulary_preference, (SHORT, {"de": COUNTS}), {}, "view 'speech' has shape"),
-    (compare_encoders, ({}, {"en": COUNTS}), {}, "encoders is {}; pass a mapping"),
+    (compare_encoders, ({}, {"en": COUNTS}), {}, "encoders is empty; pass a mapping"),
     (compare_encoders, ({"a": GOOD, "b": {"text": GOOD["text"]}}, {"en": COUNTS}), {}, "encoder 'b'"),
     (rank_analysis, (GOOD, COUNTS, [0]), {}, "rank=0 is not allowed"),
     (rank_analysis, (GOOD, COUNTS, [13]), {}, "rank=13 is not allowed"),
     (rank_analysis, (GOOD, COUNTS, []), {}, r"ranks=\[\] is not allowed"),
     (rank_analysis, (GOOD, COUNTS), {"estimator": DummyClassifier()}, "has no rank"),
-    (compare_extractors, (GOOD, COUNTS, {}), {}, "extractors is {}"),
+    (compare_extractors, (GOOD, COUNTS, {}), {}, "extractors is empty"),
     (compare_extractors, (GOOD, COUNTS), {"dictionary": np.ones((3, D))}, "dictionary has shape"),
     (compare_extractors, (GOOD, COUNTS, {"most frequent words": FLiPExtractor()}), {}, "is reserved"),
 ]  # fmt: skip

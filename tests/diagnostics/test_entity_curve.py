@@ -241,7 +241,7 @@ def _without(X: np.ndarray) -> np.ndarray:
         (lambda p: {"n_bootstrap": 1}, "n_bootstrap=1"),
         (lambda p: {"confidence": 0}, "confidence=0"),
         (lambda p: {"model": FLiPExtractor()}, "not fitted"),
-        (lambda p: {"model": None}, "model is None; pass a fitted FLiPExtractor"),
+        (lambda p: {"model": None}, "model is a NoneType; pass a fitted FLiPExtractor"),
         (lambda p: {"X": p.X[:, :3]}, "view 'embeddings': .*features"),
         (lambda p: {"X": {"a": p.X, "b": p.X[:9]}}, "view 'b' has shape"),
         (lambda p: {"X": {"a": p.X, "b": _without(p.X)}}, r"view 'b': .*NaN: X\[5, 2\]"),

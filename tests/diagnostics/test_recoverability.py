@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 from flip_sklearn import FLiPExtractor, keyword_accuracy
 from flip_sklearn.diagnostics import WordRecoverability, word_recoverability
 from flip_sklearn.diagnostics import words as module
-from flip_sklearn.diagnostics.bootstrap import Interval, PairedBootstrap
+from flip_sklearn.diagnostics.bootstrap import EvaluationSettings, Interval, PairedBootstrap
 
 
 class Scored:
@@ -226,7 +226,7 @@ def test_bootstrap_of_a_ratio_of_sums() -> None:
     rng = np.random.default_rng(0)
     parts, wholes = rng.integers(0, 3, size=(9, 2)), rng.integers(3, 6, size=(9, 2))
     groups = np.array([0, 0, 1, 2, 2, 2, 3, 4, 5])
-    bootstrap = PairedBootstrap(parts, groups, 40, 0.9, 7, denominators=wholes)
+    bootstrap = PairedBootstrap(parts, groups, EvaluationSettings(40, 0.9, 7), denominators=wholes)
     drawn = np.random.RandomState(7).multinomial(6, np.full(6, 1 / 6), size=40)
     slow = []
     for times in drawn:
@@ -235,8 +235,8 @@ def test_bootstrap_of_a_ratio_of_sums() -> None:
     np.testing.assert_allclose(bootstrap.samples, slow)
     np.testing.assert_allclose(bootstrap.mean, parts.sum(axis=0) / wholes.sum(axis=0))
     # With denominators of one, it is a mean.
-    plain = PairedBootstrap(parts, groups, 40, 0.9, 7)
-    ones = PairedBootstrap(parts, groups, 40, 0.9, 7, denominators=np.ones_like(parts))
+    plain = PairedBootstrap(parts, groups, EvaluationSettings(40, 0.9, 7))
+    ones = PairedBootstrap(parts, groups, EvaluationSettings(40, 0.9, 7), denominators=np.ones_like(parts))
     np.testing.assert_array_equal(plain.samples, ones.samples)
 
 
