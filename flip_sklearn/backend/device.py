@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -33,6 +34,11 @@ class Compute:
     device: torch.device
     dtype: torch.dtype
     product_dtype: torch.dtype
+
+    @property
+    def numpy_dtype(self) -> type[np.floating]:
+        """``dtype`` as a NumPy type."""
+        return np.float64 if self.dtype == torch.float64 else np.float32
 
 
 def resolve_device(device: str) -> torch.device:
@@ -153,6 +159,17 @@ def rows_per_block(n_words: int, max_rows: int, device: torch.device) -> int:
     """Return the number of rows of one block of scores, which bounds memory independently of n."""
     rows = BLOCK_ELEMENTS[device.type] // max(1, n_words)
     return max(1, min(max_rows, max(MIN_BLOCK_ROWS, rows)))
+
+
+def slices(n: int, size: int) -> Iterator[slice]:
+    """Yield consecutive slices of at most ``size`` of n items."""
+    for first in range(0, n, size):
+        yield slice(first, min(first + size, n))
+
+
+def even_slices(n: int, max_size: int) -> Iterator[slice]:
+    """Yield slices of nearly equal size: a small last slice would waste a product."""
+    return slices(n, max(1, math.ceil(n / max(1, math.ceil(n / max_size)))))
 
 
 def fits_on_device(n_bytes: int, device: torch.device) -> bool:

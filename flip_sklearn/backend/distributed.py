@@ -55,8 +55,8 @@ class ProcessGroup:
         dist.all_gather(parts, tensor)
         return parts
 
-    def agrees(self, value: int, device: torch.device) -> bool:
-        """Whether all processes have the same integer; the result is the same on each."""
+    def agrees(self, value: int | list[int], device: torch.device) -> bool:
+        """Whether all processes have the same integers; the result is the same on each."""
         tensor = torch.tensor(value, dtype=torch.int64, device=device)
         return all(torch.equal(tensor, other) for other in self.gather(tensor))
 

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from flip_sklearn.backend.device import Compute, as_shared_tensor, fits_on_device
+from flip_sklearn.backend.device import Compute, as_shared_tensor, fits_on_device, slices
 from flip_sklearn.backend.distributed import ProcessGroup
 
 UPLOAD_ROWS = 65_536
@@ -75,7 +75,7 @@ class CountDataset:
         self.rows = rows
         self.group = ProcessGroup() if group is None else group
         self.indptr = np.asarray(counts.indptr, dtype=np.int64)
-        self.indices, self.values = counts.indices, counts.data
+        self.counts, self.indices, self.values = counts, counts.indices, counts.data
         self.n_words = counts.shape[1]
         n_tokens = self._tokens_per_row()
         # Rows without words carry no information about A, B and b.
@@ -106,14 +106,13 @@ class CountDataset:
 
     def word_counts(self) -> np.ndarray:
         """Weighted count of every word, float64 (V,)."""
-        return _count_words(self.indptr, self.indices, self.values, self.weights, self.n_words)
+        return count_words(self.counts, self.weights)
 
     def document_frequency(self) -> np.ndarray:
         """Number of rows that have each word, (V,)."""
         frequency = np.zeros(self.n_words, dtype=np.int64)
-        for first in range(0, len(self.indices), ENTRIES_AT_ONCE):
-            words = self.indices[first : first + ENTRIES_AT_ONCE]
-            frequency += np.bincount(words, minlength=self.n_words)
+        for entries in slices(len(self.indices), ENTRIES_AT_ONCE):
+            frequency += np.bincount(self.indices[entries], minlength=self.n_words)
         return frequency
 
     def _rows_of_X(self, rows: np.ndarray) -> np.ndarray:
@@ -139,10 +138,8 @@ class CountDataset:
     def _upload(self, rows: np.ndarray, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         """Rows of X on the device, moved in chunks, so that the host needs no second copy."""
         x = torch.empty(len(rows), self.d, dtype=dtype, device=device)
-        for first in range(0, len(rows), UPLOAD_ROWS):
-            chunk = rows[first : first + UPLOAD_ROWS]
-            on_host = as_shared_tensor(self.X[self._rows_of_X(chunk)])
-            x[first : first + len(chunk)] = on_host.to(device)
+        for chunk in slices(len(rows), UPLOAD_ROWS):
+            x[chunk] = as_shared_tensor(self.X[self._rows_of_X(rows[chunk])]).to(device)
         return x
 
     def _embeddings(self, rows: np.ndarray, device: torch.device) -> torch.Tensor:
@@ -183,26 +180,26 @@ class CountDataset:
     def chunks(self, size: int, compute: Compute) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """(x, weights) of this process's rows in order, for the streaming moments."""
         weights = self._on(compute.device)[3]
-        for first in range(0, len(self), size):
-            rows = self.group.local_rows(np.arange(first, min(first + size, len(self))))
+        for rows in self.local_blocks(size):
             x = self._embeddings(rows, compute.device)
             yield x, _select(weights, rows, compute.device)
+
+    def local_blocks(self, size: int) -> Iterator[np.ndarray]:
+        """This process's rows, from blocks of ``size`` rows of all processes."""
+        for block in slices(len(self), size):
+            rows = self.group.local_rows(np.arange(block.start, block.stop))
+            if len(rows):
+                yield rows
 
 
 def count_words(counts: sp.csr_array, weights: np.ndarray) -> np.ndarray:
     """Weighted count of every word, float64 (V,)."""
-    return _count_words(counts.indptr, counts.indices, counts.data, weights, counts.shape[1])
-
-
-def _count_words(
-    indptr: np.ndarray, indices: np.ndarray, values: np.ndarray, weights: np.ndarray, n_words: int
-) -> np.ndarray:
-    total = np.zeros(n_words)
-    for rows in _row_slices(indptr):
-        start = indptr[rows.start : rows.stop + 1]
+    total = np.zeros(counts.shape[1])
+    for rows in _row_slices(counts.indptr):
+        start = counts.indptr[rows.start : rows.stop + 1]
         entries = slice(int(start[0]), int(start[-1]))
-        weighted = np.repeat(weights[rows], np.diff(start)) * values[entries]
-        total += np.bincount(indices[entries], weights=weighted, minlength=n_words)
+        weighted = np.repeat(weights[rows], np.diff(start)) * counts.data[entries]
+        total += np.bincount(counts.indices[entries], weights=weighted, minlength=len(total))
     return total
 
 
@@ -244,18 +241,11 @@ class WhitenedDataset:
 
     def centred_blocks(self, size: int) -> Iterator[tuple[torch.Tensor, Targets]]:
         """This process's rows in order, not yet whitened: (x - mu, targets)."""
-        for rows in self._row_blocks(size):
+        for rows in self.dataset.local_blocks(size):
             x, targets = self.dataset.batch(rows, self.compute)
             yield x.sub_(self.mean), targets
 
     def blocks(self, size: int) -> Iterator[tuple[np.ndarray, torch.Tensor, Targets]]:
         """This process's rows in order: (row numbers, x~, targets)."""
-        for rows in self._row_blocks(size):
+        for rows in self.dataset.local_blocks(size):
             yield rows, *self.batch(rows)
-
-    def _row_blocks(self, size: int) -> Iterator[np.ndarray]:
-        """This process's rows, from blocks of ``size`` rows of all processes."""
-        for first in range(0, len(self), size):
-            rows = self.group.local_rows(np.arange(first, min(first + size, len(self))))
-            if len(rows):
-                yield rows

@@ -14,12 +14,11 @@ The scores, dL/dA and dL/dh cost one matrix product of 2 m V r operations each: 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 
-from flip_sklearn.backend.device import Compute, matmul, product_precision, rows_per_block
+from flip_sklearn.backend.device import Compute, even_slices, matmul, product_precision, rows_per_block
 from flip_sklearn.backend.fit.data import Targets
 
 
@@ -89,7 +88,7 @@ def loss_and_gradients(
     add : bool
         Whether to add to ``gradients.A`` and ``gradients.b`` instead of overwriting them.
     """
-    m, n_classes = len(h), len(layer.A)
+    m = len(h)
     loss = torch.zeros((), dtype=torch.float64, device=h.device)
     if m == 0:
         if not add:
@@ -99,33 +98,31 @@ def loss_and_gradients(
     # The factor w_n T_n of row n of G is applied to h and to dL/dh instead, which are smaller than G.
     weight = targets.total * scale
     weighted_h = h * weight[:, None]
-    # Blocks of nearly equal size: a small last block would use the processor badly.
-    block_rows = math.ceil(m / math.ceil(m / work.block_rows(n_classes, m)))
     with product_precision(work.compute):
-        for first in range(0, m, block_rows):
-            last = min(first + block_rows, m)
-            block_loss, G = _loss_and_residual(h, layer, targets, first, last, work)
+        for rows in even_slices(m, work.block_rows(len(layer.A), m)):
+            block_loss, G = _loss_and_residual(h, layer, targets, rows, work)
             loss += block_loss
-            accumulate = add or first > 0
-            gradients.b.addmv_(G.T, weight[first:last], beta=1.0 if accumulate else 0.0)
-            matmul(G.T, weighted_h[first:last], work.compute, out=gradients.A, add=accumulate)
+            accumulate = add or rows.start > 0
+            gradients.b.addmv_(G.T, weight[rows], beta=1.0 if accumulate else 0.0)
+            matmul(G.T, weighted_h[rows], work.compute, out=gradients.A, add=accumulate)
             if gradients.h is not None:
-                matmul(G, layer.A, work.compute, out=gradients.h[first:last])
+                matmul(G, layer.A, work.compute, out=gradients.h[rows])
     if gradients.h is not None:
         gradients.h.mul_(weight[:, None])
     return loss
 
 
 def _loss_and_residual(
-    h: torch.Tensor, layer: SoftmaxLayer, targets: Targets, first: int, last: int, work: Workspace
+    h: torch.Tensor, layer: SoftmaxLayer, targets: Targets, rows: slice, work: Workspace
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """L of the rows first..last-1, and G_nj / (w_n T_n) = theta_nj - Y_nj / T_n."""
-    block = targets.block(first, last)
-    scores, theta = work.pair(last - first, len(layer.A))
-    _write_scores(h[first:last], layer, work.compute, out=scores)
-    index = _flat_index(block, len(layer.A))
+    """L of some rows, and G_nj / (w_n T_n) = theta_nj - Y_nj / T_n."""
+    block = targets.block(rows.start, rows.stop)
+    n_classes = len(layer.A)
+    scores, theta = work.pair(len(block.total), n_classes)
+    matmul(h[rows], layer.A.T, work.compute, out=scores).add_(layer.b)
+    index = block.row * n_classes + block.col  # of the targets in the flattened scores
     if layer.target_offset is not None:
-        entries = slice(int(targets.start[first]), int(targets.start[last]))
+        entries = slice(int(targets.start[rows.start]), int(targets.start[rows.stop]))
         flat = scores.view(-1)
         flat[index] = flat.index_select(0, index) + layer.target_offset[entries]
     torch.softmax(scores, dim=1, out=theta)
@@ -137,15 +134,6 @@ def _loss_and_residual(
     return loss, theta
 
 
-def _write_scores(h: torch.Tensor, layer: SoftmaxLayer, compute: Compute, out: torch.Tensor) -> None:
-    matmul(h, layer.A.T, compute, out=out).add_(layer.b)
-
-
-def _flat_index(targets: Targets, n_columns: int) -> torch.Tensor:
-    """Positions of the targets in a flattened (m, n_columns) matrix."""
-    return targets.row * n_columns + targets.col
-
-
 def _loss(
     scores: torch.Tensor,
     theta: torch.Tensor,
@@ -154,17 +142,15 @@ def _loss(
     index: torch.Tensor,
 ) -> torch.Tensor:
     """L of one block, from theta at the targets, or from the scores if theta underflows there."""
-    if scores.device.type == "cpu" and (
-        len(target_theta) == 0 or float(target_theta.min()) > torch.finfo(target_theta.dtype).tiny
-    ):
+    tiny = torch.finfo(theta.dtype).tiny
+    if theta.device.type == "cpu" and bool((target_theta > tiny).all()):
         return -(targets.count.double() @ target_theta.log().double())
     # The largest theta of a row is at least 1/V, so logsumexp from it and its score is exact, also where
     # other entries of theta underflow.
     logsumexp = scores.amax(dim=1) - theta.amax(dim=1).log()
     target_scores = scores.view(-1).index_select(0, index)
-    return (targets.total * logsumexp).sum(dtype=torch.float64) - (targets.count * target_scores).sum(
-        dtype=torch.float64
-    )
+    of_totals = (targets.total * logsumexp).sum(dtype=torch.float64)
+    return of_totals - (targets.count * target_scores).sum(dtype=torch.float64)
 
 
 def loss_and_scores(
@@ -173,8 +159,8 @@ def loss_and_scores(
     """Compute L of at most one block of rows, and their scores (a view of the workspace)."""
     scores, theta = work.pair(len(h), len(layer.A))
     with product_precision(work.compute):
-        _write_scores(h, layer, work.compute, out=scores)
+        matmul(h, layer.A.T, work.compute, out=scores).add_(layer.b)
     torch.softmax(scores, dim=1, out=theta)
-    index = _flat_index(targets, len(layer.A))
+    index = targets.row * len(layer.A) + targets.col
     target_theta = theta.view(-1).index_select(0, index)
     return float(_loss(scores, theta, target_theta, targets, index)), scores

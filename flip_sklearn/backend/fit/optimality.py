@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from flip_sklearn.backend.device import Compute, to_device
+from flip_sklearn.backend.device import Compute, slices, to_device
 from flip_sklearn.backend.fit.data import CountDataset, WhitenedDataset
 from flip_sklearn.backend.fit.initialization import InitialPoint
 from flip_sklearn.backend.fit.likelihood import Gradients, SoftmaxLayer, Workspace, loss_and_gradients
@@ -54,9 +54,8 @@ def kkt_residual(
     grad_A, grad_b = smooth_gradients(data, parameters, l2, work)
     bound = l1 / n_words
     largest = grad_b.abs().amax()
-    tile_rows = max(1, CHECK_ELEMENTS // max(1, A.shape[1]))
-    for first in range(0, n_words, tile_rows):
-        a, g = A[first : first + tile_rows], grad_A[first : first + tile_rows]
+    for tile in slices(n_words, max(1, CHECK_ELEMENTS // max(1, A.shape[1]))):
+        a, g = A[tile], grad_A[tile]
         violation = (g + bound * a.sign()).abs_()
         violation = torch.where(a == 0, violation.sub(bound).clamp_min_(0), violation)
         largest = torch.maximum(largest, violation.amax())

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 from torch.optim.adam import adam
 
+from flip_sklearn.backend.device import slices
 from flip_sklearn.backend.fit.penalty import penalty_step_
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-10
@@ -52,17 +53,6 @@ class GatheredRows:
     words: torch.Tensor  # (S,) int64
     A: torch.Tensor  # (S, r)
     b: torch.Tensor  # (S,)
-
-
-@dataclass(frozen=True)
-class StepState:
-    """The numbers that the updates of A, b and B~ in one step have in common."""
-
-    step: int  # t, counted from 1
-    warm_up: float  # factor of the learning rate, rises to 1
-    decay: float  # of the averages
-    bias_correction: float  # 1 - beta2^t
-    log_decay_before: float  # sum of log(decay) over the earlier steps
 
 
 class Optimizer:
@@ -133,8 +123,7 @@ class Optimizer:
         """
         if len(self._gather_buffer) < len(words):
             self._gather_buffer = self.A.new_empty(len(words) * 5 // 4, self._rank)
-        A = self._gather_buffer[: len(words)]
-        torch.index_select(self.A, 0, words, out=A)
+        A = torch.index_select(self.A, 0, words, out=self._gather_buffer[: len(words)])
         return GatheredRows(words, A, self.b.index_select(0, words))
 
     @torch.no_grad()
@@ -146,94 +135,87 @@ class Optimizer:
         rows: GatheredRows | None = None,
     ) -> None:
         """Take one step on all words, or on the words of ``rows``, which are overwritten."""
-        now = self._next_step()
-        if rows is None:
-            self._step_all_words(grad_A, grad_b, now)
-        else:
-            self._step_gathered_words(rows, grad_A, grad_b, now)
-        if grad_B is not None:
-            self._step_projection(grad_B, now)
-
-    def _next_step(self) -> StepState:
         self.steps += 1
         n_averaged = self.steps - self._average_start
         decay = min(AVERAGE_DECAY, (1 + n_averaged) / (10 + n_averaged))
-        log_decay_before = self._log_decay
+        warm_up = min(1.0, self.steps / WARM_UP_STEPS)
+        words = slice(None) if rows is None else rows.words
+        if rows is None:
+            self._step_all_words(grad_A, grad_b, warm_up, decay)
+        else:
+            self._step_gathered_words(rows, grad_A, grad_b, warm_up, decay)
+        if grad_B is not None:
+            self._step_projection(grad_B, warm_up, decay)
         self._log_decay += math.log(decay)
-        return StepState(
-            step=self.steps,
-            warm_up=min(1.0, self.steps / WARM_UP_STEPS),
-            decay=decay,
-            bias_correction=1.0 - BETA2**self.steps,
-            log_decay_before=log_decay_before,
-        )
+        self._state["touched"][words] = self.steps
+        self._state["averaged"][words] = self._log_decay
 
-    def _step_all_words(self, grad_A: torch.Tensor, grad_b: torch.Tensor, now: StepState) -> None:
+    def _step_all_words(
+        self, grad_A: torch.Tensor, grad_b: torch.Tensor, warm_up: float, decay: float
+    ) -> None:
         state = self._state
         for tile in self._tiles(len(grad_A)):
             a, average, square = self.A[tile], state["average_A"][tile], state["square_A"][tile]
             square.lerp_(self._mean_square(grad_A[tile]), 1 - BETA2)
-            metric = self._metric(square, now.warm_up, now.bias_correction)
+            metric = self._metric(square, warm_up)
             a.addcmul_(grad_A[tile], metric, value=-1)
             self._penalty_step(a, metric)
-            average.lerp_(a, 1 - now.decay)
-        self._step_bias(self.b, state["average_b"], state["square_b"], grad_b, now)
-        state["touched"].fill_(now.step)
-        state["averaged"].fill_(self._log_decay)
+            average.lerp_(a, 1 - decay)
+        self._step_bias(self.b, state["average_b"], state["square_b"], grad_b, warm_up, decay)
 
     def _step_gathered_words(
-        self, rows: GatheredRows, grad_A: torch.Tensor, grad_b: torch.Tensor, now: StepState
+        self, rows: GatheredRows, grad_A: torch.Tensor, grad_b: torch.Tensor, warm_up: float, decay: float
     ) -> None:
         """Apply to each word what it missed since it was touched last, then the step."""
         state, b = self._state, rows.b
-        missed = now.step - state["touched"].index_select(0, rows.words) - 1
+        missed = self.steps - state["touched"].index_select(0, rows.words) - 1
         for tile in self._tiles(len(grad_A)):
             words, a, lag = rows.words[tile], rows.A[tile], missed[tile].to(grad_A.dtype)
             square = state["square_A"].index_select(0, words)
             square.mul_(BETA2 ** (lag + 1)).add_(self._mean_square(grad_A[tile]), alpha=1 - BETA2)
-            average = self._average_buffer[: len(words)]
-            torch.index_select(state["average_A"], 0, words, out=average)
-            average.lerp_(a, self._catch_up_weight(words, now.log_decay_before)[:, None])
-            metric = self._metric(square, now.warm_up, now.bias_correction)
+            buffer = self._average_buffer[: len(words)]
+            average = torch.index_select(state["average_A"], 0, words, out=buffer)
+            average.lerp_(a, self._catch_up_weight(words)[:, None])
+            metric = self._metric(square, warm_up)
             a.addcmul_(grad_A[tile], metric, value=-1)
             self._penalty_step(a, metric * (lag[:, None] + 1))
-            average.lerp_(a, 1 - now.decay)
+            average.lerp_(a, 1 - decay)
             self.A.index_copy_(0, words, a)
             state["square_A"].index_copy_(0, words, square)
             state["average_A"].index_copy_(0, words, average)
         average = state["average_b"].index_select(0, rows.words)
-        average.lerp_(b, self._catch_up_weight(rows.words, now.log_decay_before))
+        average.lerp_(b, self._catch_up_weight(rows.words))
         square = state["square_b"].index_select(0, rows.words)
         square.mul_(BETA2 ** missed.to(square.dtype))
-        self._step_bias(b, average, square, grad_b, now)
+        self._step_bias(b, average, square, grad_b, warm_up, decay)
         for name, values in (("b", b), ("average_b", average), ("square_b", square)):
             state[name].index_copy_(0, rows.words, values)
-        state["touched"].index_fill_(0, rows.words, now.step)
-        state["averaged"].index_fill_(0, rows.words, self._log_decay)
 
     def _tiles(self, n_rows: int) -> Iterator[slice]:
-        for first in range(0, n_rows, self._tile_rows):
-            yield slice(first, min(first + self._tile_rows, n_rows))
+        return slices(n_rows, self._tile_rows)
 
     def _mean_square(self, gradient: torch.Tensor) -> torch.Tensor:
         """|g_j|^2 / r of each row."""
         norms: torch.Tensor = torch.linalg.vector_norm(gradient, dim=1)
         return norms.square_().div_(self._rank)
 
-    def _metric(self, square: torch.Tensor, warm_up: float, bias_correction: float) -> torch.Tensor:
+    def _unbiased_root(self, square: torch.Tensor) -> torch.Tensor:
+        """sqrt(v / (1 - beta2^t)) + eps."""
+        return square.div(1.0 - BETA2 ** max(1, self.steps)).sqrt_().add_(EPS)
+
+    def _metric(self, square: torch.Tensor, warm_up: float) -> torch.Tensor:
         """Step sizes s_j (rows, 1) of rows of A, from their v_j.
 
         A word that has had no gradient yet has no scale, so its step size is 0. With rate / eps, the penalty
         would erase the row that an earlier fit or the closed form has given it.
         """
-        scale = square.div(bias_correction).sqrt_().add_(EPS)
-        metric = (self._rate * warm_up / math.sqrt(self._rank)) / scale
+        metric = (self._rate * warm_up / math.sqrt(self._rank)) / self._unbiased_root(square)
         return metric.masked_fill_(square == 0, 0.0)[:, None]
 
-    def _catch_up_weight(self, words: torch.Tensor | slice, log_decay: float) -> torch.Tensor:
-        """Weight of the current value in its average, for steps missed up to ``log_decay``."""
+    def _catch_up_weight(self, words: torch.Tensor | slice) -> torch.Tensor:
+        """Weight of the current value in its average, for the steps that the words missed."""
         averaged = self._state["averaged"][words]
-        return (1 - (log_decay - averaged).exp()).to(self.A.dtype)
+        return (1 - (self._log_decay - averaged).exp()).to(self.A.dtype)
 
     def _penalty_step(self, a: torch.Tensor, metric: torch.Tensor) -> None:
         """Take the proximal step of the penalty on one tile of rows of A, in place."""
@@ -245,15 +227,15 @@ class Optimizer:
         average: torch.Tensor,
         square: torch.Tensor,
         gradient: torch.Tensor,
-        now: StepState,
+        warm_up: float,
+        decay: float,
     ) -> None:
         """Step on entries of b, in place, with one step size for each."""
         square.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
-        rate = self._rate * BIAS_RATE * now.warm_up
-        b.addcdiv_(gradient, square.div(now.bias_correction).sqrt_().add_(EPS), value=-rate)
-        average.lerp_(b, 1 - now.decay)
+        b.addcdiv_(gradient, self._unbiased_root(square), value=-(self._rate * BIAS_RATE * warm_up))
+        average.lerp_(b, 1 - decay)
 
-    def _step_projection(self, gradient: torch.Tensor, now: StepState) -> None:
+    def _step_projection(self, gradient: torch.Tensor, warm_up: float, decay: float) -> None:
         """Step on B~ by Adam (Kingma and Ba 2015) along the unit spheres of its rows.
 
         It calls the function ``adam``: constructing ``torch.optim.Adam`` imports torch's compiler, which
@@ -274,28 +256,26 @@ class Optimizer:
             amsgrad=False,
             beta1=BETA1,
             beta2=BETA2,
-            lr=self._rate * B_RATE * now.warm_up / math.sqrt(B.shape[0]),
+            lr=self._rate * B_RATE * warm_up / math.sqrt(B.shape[0]),
             weight_decay=0.0,
             eps=EPS,
             maximize=False,
         )
         normalize_rows_(B)
-        state["average_B"].lerp_(B, 1 - now.decay)
+        state["average_B"].lerp_(B, 1 - decay)
 
     @torch.no_grad()
     def flush_lazy_updates(self) -> None:
         """Apply to every word what it missed since it was touched last."""
         state = self._state
-        bias_correction = 1.0 - BETA2 ** max(1, self.steps)
         for tile in self._tiles(len(self.A)):
             a, missed = self.A[tile], (self.steps - state["touched"][tile]).to(self.A.dtype)
-            weight = self._catch_up_weight(tile, self._log_decay)
+            weight = self._catch_up_weight(tile)
             state["average_A"][tile].lerp_(a, weight[:, None])
             state["average_b"][tile].lerp_(self.b[tile], weight)
             for name in ("square_A", "square_b"):
                 state[name][tile].mul_(BETA2**missed)
-            metric = self._metric(state["square_A"][tile], 1.0, bias_correction)
-            self._penalty_step(a, metric.mul_(missed[:, None]))
+            self._penalty_step(a, self._metric(state["square_A"][tile], 1.0).mul_(missed[:, None]))
         state["touched"].fill_(self.steps)
         state["averaged"].fill_(self._log_decay)
 

@@ -12,7 +12,6 @@ the noise. docs/regularization.md has the measurements.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -25,9 +24,8 @@ from flip_sklearn.backend.fit.data import WhitenedDataset
 from flip_sklearn.backend.fit.initialization import log_frequencies
 from flip_sklearn.backend.fit.optimality import kkt_residual
 from flip_sklearn.backend.fit.optimizer import Parameters
-from flip_sklearn.backend.fit.session import Session
-from flip_sklearn.backend.fit.solver import Solution, make_solution, share_of_zeros
-from flip_sklearn.backend.fit.state import PassRecord
+from flip_sklearn.backend.fit.session import Session, share_of_zeros
+from flip_sklearn.backend.fit.solver import Solution, make_solution
 from flip_sklearn.backend.ranking import keyword_accuracy_per_row
 
 # Three in five passes are made at twice the rate.
@@ -82,23 +80,25 @@ def solve_path(
             parameters = _train_at(session, l1, max_iter, after_step)
         seconds = time.perf_counter() - began
         scores = measure(session, held_out, parameters)
-        _add_to_history(session, held_out, scores)
-        solution = make_solution(session, parameters, len(session.state.history))
+        history = session.state.history
+        if history:  # only the last pass of a strength is measured
+            weights = held_out.dataset.weights
+            accuracy = float(weights @ scores.accuracy) / float(weights.sum())
+            history[-1] = replace(history[-1], validation_nll=scores.nll, validation_accuracy=accuracy)
+        solution = make_solution(session, parameters, len(history))
         if kkt:
             l2, work = session.options.l2, session.work
             residual = kkt_residual(session.data, parameters, l1=l1, l2=l2, work=work)
             solution = replace(solution, kkt_residual=residual)
         row_norms = torch.linalg.vector_norm(parameters.A, dim=1)
-        yield (
-            solution,
-            PathPoint(
-                l1=l1,
-                held_out=scores,
-                sparsity=share_of_zeros(parameters.A),
-                n_words_left=int(torch.count_nonzero(row_norms)),
-                seconds=seconds,
-            ),
+        point = PathPoint(
+            l1=l1,
+            held_out=scores,
+            sparsity=share_of_zeros(parameters.A),
+            n_words_left=int(torch.count_nonzero(row_norms)),
+            seconds=seconds,
         )
+        yield solution, point
 
 
 def _train_at(
@@ -108,29 +108,12 @@ def _train_at(
     n_fast = max_iter * FAST_SHARE[0] // FAST_SHARE[1]
     parameters = session.parameters
     for rate_factor, n_passes in ((FAST_RATE, n_fast), (1.0, max_iter - n_fast)):
-        session.set_strength(l1, rate_factor)
+        rate = rate_factor * session.options.learning_rate
+        session.state.optimizer.set_strength_and_rate(l1=l1, learning_rate=rate)
         for _ in range(n_passes):
-            began = time.perf_counter()
-            nll, parameters = session.run_pass(after_step)
-            session.state.history.append(
-                PassRecord(
-                    loss=nll + session.state.optimizer.penalty(parameters.A),
-                    validation_nll=math.nan,
-                    validation_accuracy=math.nan,
-                    sparsity=share_of_zeros(parameters.A),
-                    seconds=time.perf_counter() - began,
-                )
-            )
+            record, parameters = session.run_pass(after_step)
+            session.state.history.append(record)
     return parameters
-
-
-def _add_to_history(session: Session, held_out: WhitenedDataset, scores: HeldOutScores) -> None:
-    """Held-out scores belong to the last pass of a strength; the passes before are not measured."""
-    history = session.state.history
-    if history:
-        weights = held_out.dataset.weights
-        accuracy = float(weights @ scores.accuracy) / float(weights.sum())
-        history[-1] = replace(history[-1], validation_nll=scores.nll, validation_accuracy=accuracy)
 
 
 def zero_start(session: Session) -> Parameters:

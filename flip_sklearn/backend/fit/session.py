@@ -6,13 +6,12 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 
 from flip_sklearn.backend.device import Compute
-from flip_sklearn.backend.fit.candidates import ClassSampler, SampledClasses
+from flip_sklearn.backend.fit.candidates import ClassSampler
 from flip_sklearn.backend.fit.checkpoint import Checkpoint
 from flip_sklearn.backend.fit.data import CountDataset, Targets, WhitenedDataset
 from flip_sklearn.backend.fit.initialization import InitialPoint, gradient_at_zero, newton_start, warm_start
@@ -25,7 +24,7 @@ from flip_sklearn.backend.fit.likelihood import (
 )
 from flip_sklearn.backend.fit.optimizer import Parameters
 from flip_sklearn.backend.fit.penalty import l1_max
-from flip_sklearn.backend.fit.state import SolverOptions, TrainingState
+from flip_sklearn.backend.fit.state import PassRecord, SolverOptions, TrainingState
 from flip_sklearn.backend.fit.whitening import Moments, Whitening, shared_moments, streaming_moments
 
 # The moments read rows in chunks of this many elements, since each chunk is copied to float64.
@@ -74,21 +73,21 @@ class Session:
         counts_so_far = self.word_counts
         if earlier is not None and earlier.word_counts is not None:
             counts_so_far = counts_so_far + earlier.word_counts
-        self.sampler = self._make_sampler(train)
-        # The optimizer's strengths are per mean over the vocabulary, the prior's is per word of text.
+        self.sampler: ClassSampler | None = None
+        if options.solver != "exact":
+            frequency = train.document_frequency()
+            sampler = ClassSampler(self.word_counts, frequency, len(train), options.batch_size)
+            if options.solver == "sampled" or sampler.is_cheaper():
+                self.sampler = sampler
+        # The optimizer divides strengths by V; options.l2 is to be divided by the number W of tokens.
         self.l2 = options.l2 * train.n_words / float(counts_so_far.sum())
         gradient = self.gradient_at_zero()
-        # pen(A) is a mean over the vocabulary: V times the strength that one entry feels.
+        # V times the strength of one entry, because the penalty is a mean over the vocabulary.
         self.l1_max = train.n_words * l1_max(gradient, options.rank is not None)
         if earlier is None:
+            penalties = {"l1": options.l1, "l2": self.l2}
             start = newton_start(
-                self.data,
-                gradient,
-                counts_so_far,
-                rank=options.rank,
-                l1=options.l1,
-                l2=self.l2,
-                work=self.work,
+                self.data, gradient, counts_so_far, rank=options.rank, work=self.work, **penalties
             )
         else:
             start = warm_start(
@@ -107,16 +106,6 @@ class Session:
         if earlier is None or earlier.moments is None:
             return moments
         return earlier.moments.merge(moments)
-
-    def _make_sampler(self, train: CountDataset) -> ClassSampler | None:
-        """The sampler of the sampled solver; None for the exact one."""
-        if self.options.solver == "exact":
-            return None
-        sampler = ClassSampler(
-            self.word_counts, train.document_frequency(), len(train), self.options.batch_size
-        )
-        use_it = self.options.solver == "sampled" or sampler.is_cheaper()
-        return sampler if use_it else None
 
     @property
     def solver(self) -> str:
@@ -138,15 +127,10 @@ class Session:
         generator = self.state.generator
         self.state = TrainingState(start, self.options, l1, self.l2, generator)
 
-    def set_strength(self, l1: float, rate_factor: float) -> None:
-        """Continue with another L1 strength and learning rate, and average the iterates anew."""
-        rate = rate_factor * self.options.learning_rate
-        self.state.optimizer.set_strength_and_rate(l1=l1, learning_rate=rate)
-
     def run_pass(
         self, after_step: Callable[[int], None] | None = None, checkpoint: Checkpoint | None = None
-    ) -> tuple[float, Parameters]:
-        """Make one more pass; return its mean loss per word and the averaged parameters after it.
+    ) -> tuple[PassRecord, Parameters]:
+        """Make one more pass; return its record, without held-out rows, and the averaged parameters.
 
         Raises
         ------
@@ -154,35 +138,41 @@ class Session:
             If the loss or a parameter is not finite.
         """
         nll = self._take_steps(after_step, checkpoint)
-        averaged = self.state.optimizer.averaged()
+        state = self.state
+        averaged = state.optimizer.averaged()
         # The norm is nan if one entry is; a mask of A's size is not needed.
         largest = [float(torch.linalg.vector_norm(p, math.inf)) for p in averaged if p is not None]
         if not all(map(math.isfinite, [*largest, nll])):
             raise FloatingPointError(
                 f"the training loss or a parameter became nan or infinite in pass "
-                f"{len(self.state.history) + 1}; lower learning_rate (now "
-                f"{self.options.learning_rate}), or use precision='float32' or 'float64'."
+                f"{len(state.history) + 1}; lower learning_rate (now {self.options.learning_rate}), "
+                "or use precision='float32' or 'float64'."
             )
-        return nll, averaged
+        record = PassRecord(
+            loss=nll + state.optimizer.penalty(averaged.A),
+            validation_nll=math.nan,
+            validation_accuracy=math.nan,
+            sparsity=share_of_zeros(averaged.A),
+            seconds=time.perf_counter() - state.began,
+        )
+        return record, averaged
 
     def _take_steps(self, after_step: Callable[[int], None] | None, checkpoint: Checkpoint | None) -> float:
         """Take the steps of a shuffled pass that are left; return the mean loss per word of the pass."""
         state, n = self.state, len(self.data.dataset)
-        order = state.row_order(n)
-        loss = torch.tensor(state.loss, dtype=torch.float64, device=self.compute.device)
-        began = time.perf_counter()
+        order = state.begin_pass(n)
         while state.rows_done < n:
             batch = order[state.rows_done : state.rows_done + self.options.batch_size]
-            loss += self._take_step(batch)
+            state.loss += self._take_step(batch)
             state.rows_done += len(batch)
             if after_step is not None:
                 after_step(state.rows_done)
             if checkpoint is not None and state.rows_done < n:
-                checkpoint.save_if_due(partial(state.checkpoint_within_pass, loss, began))
+                checkpoint.save_if_due(state.to_checkpoint)
         state.optimizer.flush_lazy_updates()
         self._grad_A = None
-        state.rows_done, state.loss = 0, 0.0
-        return float(float(loss) / self.word_counts.sum())
+        state.rows_done = 0
+        return float(state.loss) / float(self.word_counts.sum())
 
     def _take_step(self, batch: np.ndarray) -> torch.Tensor:
         """Take one step on a batch of rows; return its loss."""
@@ -191,20 +181,19 @@ class Session:
         h = latent if optimizer.B is None else latent @ optimizer.B.T
         layer, rows = SoftmaxLayer(optimizer.A, optimizer.b), None
         if self.sampler is not None:
-            sampled = self._sample(batch, targets)
+            # Every process of a group draws the same classes, so it needs the words of the whole batch.
+            on_host = group.is_single_process and self.compute.device.type == "cpu"
+            batch_words = targets.col if on_host else self.data.dataset.words(batch)
+            sampled = self.sampler.draw(len(batch), batch_words, targets, self.state.generator)
             targets = sampled.targets
             rows = optimizer.gather(sampled.words)
-            b = rows.b - sampled.log_inclusion
-            layer = SoftmaxLayer(rows.A, b, sampled.target_log_inclusion)
+            layer = SoftmaxLayer(rows.A, rows.b - sampled.log_inclusion, sampled.target_log_inclusion)
         # n / m / W times the sum over a batch has the gradient of J as its mean over batches.
         scale = len(self.data.dataset) / len(batch) / self.word_counts.sum()
-        gradients = Gradients(
-            A=self._gradient_rows(len(layer.A)),
-            b=torch.empty_like(layer.b),
-            h=None if optimizer.B is None else torch.empty_like(h),
-        )
+        grad_h = None if optimizer.B is None else torch.empty_like(h)
+        gradients = Gradients(self._gradient_rows(len(layer.A)), torch.empty_like(layer.b), grad_h)
         loss = loss_and_gradients(h, layer, targets, self.work, gradients, scale=scale)
-        grad_B = None if gradients.h is None else torch.mm(gradients.h.T, latent)
+        grad_B = None if grad_h is None else torch.mm(grad_h.T, latent)
         group.sum_(gradients.A, gradients.b, grad_B, loss)
         optimizer.step(gradients.A, gradients.b, grad_B, rows)
         return loss
@@ -215,13 +204,6 @@ class Session:
         if self._grad_A is None or len(self._grad_A) < n:
             self._grad_A = A.new_empty(min(len(A), n * 5 // 4), A.shape[1])
         return self._grad_A[:n]
-
-    def _sample(self, batch: np.ndarray, targets: Targets) -> SampledClasses:
-        """The sampled classes of a batch; every process of a group draws the same."""
-        assert self.sampler is not None
-        on_host = self.data.group.is_single_process and self.compute.device.type == "cpu"
-        batch_words = targets.col if on_host else self.data.dataset.words(batch)
-        return self.sampler.draw(len(batch), batch_words, targets, self.state.generator)
 
     def whiten(self, rows: CountDataset) -> WhitenedDataset:
         """Other rows in the whitened coordinates of the session."""
@@ -240,3 +222,8 @@ class Session:
             h = latent if B is None else latent @ B.T
             loss, scores = loss_and_scores(h, layer, targets, self.work)
             yield rows, loss, scores, targets
+
+
+def share_of_zeros(A: torch.Tensor) -> float:
+    """Share of exact zeros in A."""
+    return 1.0 - int(torch.count_nonzero(A)) / max(1, A.numel())

@@ -90,7 +90,11 @@ def solve(
     held_out = None if validation is None else session.whiten(validation)
     if checkpoint is not None and not _resume(session, checkpoint):
         checkpoint = None
-    _check_same_progress(session)
+    if not train.group.agrees([len(state.history), state.rows_done], compute.device):
+        raise ValueError(
+            "the processes of the group read different checkpoints; checkpoint_dir must be one folder "
+            "that all of them see."
+        )
     try:
         while len(state.history) < options.max_iter and not state.stopped:
             hooks.before_pass()
@@ -121,18 +125,11 @@ def _make_pass(
 ) -> Parameters:
     """Make one pass, measure it and record it; return its averaged parameters."""
     state, group = session.state, session.data.group
-    began, earlier_seconds = time.perf_counter(), state.seconds
-    nll, parameters = session.run_pass(hooks.after_step, checkpoint)
-    validation_nll, validation_accuracy = math.nan, math.nan
+    record, parameters = session.run_pass(hooks.after_step, checkpoint)
     if held_out is not None:
-        validation_nll, validation_accuracy = evaluate(session, held_out, parameters)
-    record = PassRecord(
-        loss=nll + state.optimizer.penalty(parameters.A),
-        validation_nll=validation_nll,
-        validation_accuracy=validation_accuracy,
-        sparsity=share_of_zeros(parameters.A),
-        seconds=earlier_seconds + time.perf_counter() - began,
-    )
+        nll, accuracy = evaluate(session, held_out, parameters)
+        seconds = time.perf_counter() - state.began
+        record = replace(record, validation_nll=nll, validation_accuracy=accuracy, seconds=seconds)
     # All processes of a group decide what to keep and when to stop from the same numbers.
     record = PassRecord(*group.broadcast_floats(astuple(record), session.compute.device))
     state.record_pass(record, parameters, session.options)
@@ -153,17 +150,6 @@ def _resume(session: Session, checkpoint: Checkpoint) -> bool:
             return False
         session.state.load(*saved)
     return True
-
-
-def _check_same_progress(session: Session) -> None:
-    """Refuse a group whose processes have read different checkpoints."""
-    state, group = session.state, session.data.group
-    progress_id = torch.tensor([len(state.history), state.rows_done], device=session.compute.device)
-    if any(not torch.equal(progress_id, other) for other in group.gather(progress_id)):
-        raise ValueError(
-            "the processes of the group read different checkpoints; checkpoint_dir must be one folder "
-            "that all of them see."
-        )
 
 
 def _final_kkt_residual(session: Session) -> float:
@@ -203,8 +189,3 @@ def evaluate(session: Session, held_out: WhitenedDataset, parameters: Parameters
     held_out.group.sum_(sums)
     loss, accuracy = sums.tolist()
     return loss / float(dataset.row_weight.sum()), accuracy / float(dataset.weights.sum())
-
-
-def share_of_zeros(A: torch.Tensor) -> float:
-    """Share of exact zeros in A."""
-    return 1.0 - int(torch.count_nonzero(A)) / max(1, A.numel())

@@ -59,14 +59,17 @@ class TrainingState:
         self.best_score, self.lowest_nll = -math.inf, math.inf
         self.passes_without_progress = 0
         self.stopped = False
-        # Within a pass: rows done, loss so far, seconds before a resume, generator state at its start.
-        self.rows_done, self.loss, self.seconds = 0, 0.0, 0.0
+        # Within a pass: rows done, loss so far, time when it began, generator state at its start.
+        self.rows_done, self.began = 0, time.perf_counter()
+        self.loss = torch.zeros((), dtype=torch.float64, device=parameters.A.device)
         self.order_state = generator.get_state()
 
-    def row_order(self, n: int) -> np.ndarray:
-        """The order of the rows in this pass: a new one, or that of the pass that is resumed."""
+    def begin_pass(self, n: int) -> np.ndarray:
+        """Begin or resume a pass over n rows; return their order."""
         generator = self.generator
         if self.rows_done == 0:
+            self.began = time.perf_counter()
+            self.loss.zero_()
             self.order_state = generator.get_state()
         else:
             generator = torch.Generator(device="cpu")
@@ -76,7 +79,6 @@ class TrainingState:
     def record_pass(self, record: PassRecord, parameters: Parameters, options: SolverOptions) -> None:
         """Add a finished pass to the history, and keep its parameters if they are the best so far."""
         self.history.append(record)
-        self.seconds = 0.0
         score = {
             None: -record.loss,
             "accuracy": record.validation_accuracy,
@@ -108,16 +110,10 @@ class TrainingState:
             "without_progress": self.passes_without_progress,
             "stopped": self.stopped,
             "position": self.rows_done,
-            "loss": self.loss,
-            "seconds": self.seconds,
+            "loss": float(self.loss),
+            "seconds": time.perf_counter() - self.began,
         }
         return tensors, metadata
-
-    def checkpoint_within_pass(self, loss: torch.Tensor, began: float) -> State:
-        """``to_checkpoint`` with the loss and the seconds of the steps since the pass began."""
-        tensors, metadata = self.to_checkpoint()
-        seconds = self.seconds + time.perf_counter() - began
-        return tensors, {**metadata, "loss": float(loss), "seconds": seconds}
 
     def load(self, tensors: dict[str, torch.Tensor], metadata: dict[str, Any]) -> None:
         """Continue from ``to_checkpoint`` of the same fit; tensors are copied."""
@@ -138,4 +134,5 @@ class TrainingState:
         self.passes_without_progress = metadata["without_progress"]
         self.stopped = metadata["stopped"]
         self.rows_done = metadata["position"]
-        self.loss, self.seconds = metadata["loss"], metadata["seconds"]
+        self.loss.fill_(metadata["loss"])
+        self.began = time.perf_counter() - metadata["seconds"]
