@@ -82,7 +82,7 @@ class KeywordMapper:
         self.column = column
         self.output = output
         self.return_scores = check_bool("return_scores", return_scores)
-        if column == output or (self.return_scores and column == self._scores_output()):
+        if column == output or (self.return_scores and column == f"{output}_scores"):
             raise ValueError(
                 f"output={output!r} would overwrite the vectors in column {column!r}; choose another name."
             )
@@ -116,21 +116,25 @@ class KeywordMapper:
             If the column is missing, or its vectors differ in length, are not those of the model's
             encoder or hold NaN.
         """
-        if isinstance(batch, (np.ndarray, *_loaded_types("torch", "Tensor"))):
-            vectors, present = _stack(batch, "the batch")
-            words, scores = self._extract(vectors, "the batch")
+        is_array = isinstance(batch, (np.ndarray, *_loaded_types("torch", "Tensor")))
+        source = "the batch" if is_array else f"column {self.column!r}"
+        vectors, present = _stack(batch if is_array else self._select_column(batch), source)
+        words, scores = self._extract(vectors, source)
+        if is_array:
             keywords = scoring.with_scores(words, scores) if self.return_scores else words
             return _object_array(keywords, present)
-        source = f"column {self.column!r}"
-        vectors, present = _stack(self._select_column(batch), source)
-        words, scores = self._extract(vectors, source)
         columns = {self.output: _object_array(words, present)}
         if self.return_scores:
-            columns[self._scores_output()] = _object_array(scores, present)
+            columns[f"{self.output}_scores"] = _object_array(scores, present)
         if isinstance(batch, Mapping):
             return {**batch, **columns}
         if isinstance(batch, _loaded_types("pandas", "DataFrame")):
-            return _add_pandas_columns(batch, columns)
+            import pandas
+
+            # Series of dtype object: pandas gives arrays of text another dtype.
+            return batch.assign(
+                **{name: pandas.Series(cells, batch.index, object) for name, cells in columns.items()}
+            )
         return _add_arrow_columns(batch, columns)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -144,12 +148,19 @@ class KeywordMapper:
             f"output={self.output!r}, top_k={self._model.top_k}, use_bias={self._model.use_bias})"
         )
 
-    def _scores_output(self) -> str:
-        return f"{self.output}_scores"
-
     def _select_column(self, batch: Any) -> Any:
         """Return the column of vectors of a dict or table."""
-        names = _column_names(batch)
+        if isinstance(batch, Mapping):
+            names = list(batch)
+        elif isinstance(batch, _loaded_types("pandas", "DataFrame")):
+            names = list(batch.columns)
+        elif isinstance(batch, _loaded_types("pyarrow", "Table", "RecordBatch")):
+            names = list(batch.schema.names)
+        else:
+            raise ValueError(
+                f"a batch of type {type(batch).__name__} is not supported; pass an array (n, d), a dict of "
+                "arrays, a pandas DataFrame or a pyarrow Table."
+            )
         n_columns = names.count(self.column)
         if n_columns != 1:
             raise ValueError(
@@ -195,31 +206,12 @@ def _loaded_types(library: str, *names: str) -> tuple[Any, ...]:
     return () if module is None else tuple(getattr(module, name) for name in names)
 
 
-def _column_names(batch: Any) -> list[Any]:
-    """Return the names of the columns of a dict or table."""
-    if isinstance(batch, Mapping):
-        return list(batch)
-    if isinstance(batch, _loaded_types("pandas", "DataFrame")):
-        return list(batch.columns)
-    if isinstance(batch, _loaded_types("pyarrow", "Table", "RecordBatch")):
-        return list(batch.schema.names)
-    raise ValueError(
-        f"a batch of type {type(batch).__name__} is not supported; pass an array (n, d), a dict of "
-        "arrays, a pandas DataFrame or a pyarrow Table."
-    )
-
-
-# ---------------------------------------------------------------------- reading vectors
-
-
 def _stack(values: Any, source: str) -> tuple[Any, np.ndarray | None]:
     """Return the vectors (m, d), and which of the n rows have one: a mask (n,), or None for all."""
-    if isinstance(values, _loaded_types("torch", "Tensor")):
+    is_tensor = isinstance(values, _loaded_types("torch", "Tensor"))
+    if is_tensor or (isinstance(values, np.ndarray) and values.dtype != object and values.ndim > 1):
         return values, None
-    if isinstance(values, np.ndarray) and values.dtype != object and values.ndim > 1:
-        return values, None
-    is_series = isinstance(values, _loaded_types("pandas", "Series"))
-    if is_series and hasattr(values.dtype, "pyarrow_dtype"):
+    if isinstance(values, _loaded_types("pandas", "Series")) and hasattr(values.dtype, "pyarrow_dtype"):
         import pyarrow
 
         values = pyarrow.array(values)
@@ -258,8 +250,7 @@ def _is_missing(row: Any) -> bool:
     if isinstance(row, float):
         return math.isnan(row)
     pandas = sys.modules.get("pandas")
-    is_na = pandas is not None and row is pandas.NA
-    return row is None or is_na or type(row) is object
+    return row is None or type(row) is object or (pandas is not None and row is pandas.NA)
 
 
 def _stack_arrow(column: Any, source: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -299,9 +290,6 @@ def _check_equal_lengths(lengths: np.ndarray, rows: np.ndarray, source: str) -> 
         )
 
 
-# ---------------------------------------------------------------------- adding columns
-
-
 def _object_array(rows: list[Any], present: np.ndarray | None) -> np.ndarray:
     """Return an array of one Python object per row, None where ``present`` is false."""
     if present is None:
@@ -311,21 +299,13 @@ def _object_array(rows: list[Any], present: np.ndarray | None) -> np.ndarray:
     return result
 
 
-def _add_pandas_columns(frame: Any, columns: dict[str, np.ndarray]) -> Any:
-    """Return a shallow copy of a DataFrame with more columns, of dtype object even if it is empty."""
-    import pandas
-
-    series = {name: pandas.Series(cells, index=frame.index, dtype=object) for name, cells in columns.items()}
-    return frame.assign(**series)
-
-
 def _add_arrow_columns(table: Any, columns: dict[str, np.ndarray]) -> Any:
     """Return a pyarrow Table or RecordBatch with list columns added: words, and perhaps their scores."""
     import pyarrow
 
     item_types = (pyarrow.string(), pyarrow.float32())
-    for i, (name, cells) in enumerate(columns.items()):
-        array = pyarrow.array(cells, type=pyarrow.list_(item_types[i]))
+    for (name, cells), item_type in zip(columns.items(), item_types, strict=False):
+        array = pyarrow.array(cells, type=pyarrow.list_(item_type))
         position = table.schema.get_field_index(name)
         if position < 0:
             table = table.append_column(name, array)

@@ -69,9 +69,8 @@ def centred(directions: np.ndarray, mean: np.ndarray) -> np.ndarray:
 def keep_largest(weights: sp.csr_array, k: int) -> sp.csr_array:
     """Return the k largest entries of each row; of equal entries those in the lower columns."""
     order, row, rank = ranked_entries(weights)
-    entries = np.sort(order[rank < k])
-    row_start = np.r_[0, np.cumsum(np.bincount(row[rank < k], minlength=weights.shape[0]))]
-    return sp.csr_array((weights.data[entries], weights.indices[entries], row_start), shape=weights.shape)
+    entries, row = order[rank < k], row[rank < k]
+    return sp.csr_array((weights.data[entries], (row, weights.indices[entries])), shape=weights.shape)
 
 
 def ranked_entries(weights: sp.csr_array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

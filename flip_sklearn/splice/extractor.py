@@ -22,8 +22,6 @@ from flip_sklearn.parameters import check_bool, check_choice, check_integer, che
 from flip_sklearn.splice.concepts import Block, centred, check_dictionary, check_names, keep_largest, unit
 from flip_sklearn.splice.results import ConceptMeans, DecompositionQuality
 
-__all__ = ["SpLiCEExtractor"]
-
 CHUNK_ROWS = 4096
 # Duality gap, where |v|^2 = 1, above which a solution is reported as not converged.
 MAX_GAP = 1e-5
@@ -126,8 +124,6 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         self.sparse_output = sparse_output
         self.verbose = verbose
 
-    # ------------------------------------------------------------------ fitting
-
     def fit(self, X: Any, Y: Any = None, *, y: Any = None) -> SpLiCEExtractor:
         """Learn the mean embedding and prepare the concepts.
 
@@ -152,7 +148,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         """
         Y = one_target(Y, y)
         self._check_parameters()
-        X, carrier = check_embeddings(self, X, reset=True)
+        X, feature_info = check_embeddings(self, X, reset=True)
         dictionary = check_dictionary(self.dictionary, X.shape[1])
         vocabulary = check_names(self.vocabulary, Y, len(dictionary))
         device = resolve_device(self.device)
@@ -163,12 +159,12 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         for start in range(0, len(X), CHUNK_ROWS):
             rows = unit(X[start : start + CHUNK_ROWS])
             total += rows.sum(axis=0)
-            n_directions += int(rows.any(axis=1).sum())
+            n_directions += int(np.count_nonzero(rows.any(axis=1)))
         # The estimator is changed only now that nothing can fail. Names of an earlier fit are removed.
         self.__dict__.pop("feature_names_in_", None)
-        for name in ("n_features_in_", "feature_names_in_"):
-            if hasattr(carrier, name):
-                setattr(self, name, getattr(carrier, name))
+        self.n_features_in_ = X.shape[1]
+        if hasattr(feature_info, "feature_names_in_"):
+            self.feature_names_in_ = feature_info.feature_names_in_
         self.embedding_mean_ = total / max(n_directions, 1)
         self.concept_mean_ = concept_mean
         self.concepts_ = concepts.astype(scoring.output_dtype(dictionary), copy=False)
@@ -181,8 +177,6 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         check_choice("precision", self.precision, ("auto", "float32", "float64"))
         check_bool("sparse_output", self.sparse_output)
         return check_number("l1_strength", self.l1_strength, 0)
-
-    # ------------------------------------------------------------------ decomposing
 
     def transform(self, X: Any) -> Any:
         """Compute the weights w of the decomposition of each row.
@@ -217,8 +211,11 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
             1 for each extracted word; its weight is above zero.
         """
         k = check_integer("top_k", self.top_k, 1)
-        top = self._top_words(X, k)
-        return scoring.top_to_csr(top, np.ones_like(top), len(self.vocabulary_))
+        parts = []
+        for block in self._decompose(scoring.fitted_input(self, X)):
+            top = block.indices[:, :k]
+            parts.append(scoring.top_to_csr(top, np.ones(top.shape, np.int64), len(self.vocabulary_)))
+        return sp.csr_array(sp.vstack(parts, format="csr"))
 
     def extract_keywords(self, X: Any, top_k: int | None = None, return_scores: bool = False) -> Any:
         """Return the words of largest weight of each row; fewer than ``top_k`` if fewer have a weight.
@@ -265,12 +262,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
             See :func:`flip_sklearn.metrics.keyword_accuracy`. Words of weight zero are not extracted.
         """
         X = scoring.fitted_input(self, X)
-        counts, _ = check_counts(one_target(Y, y), len(X))
-        if counts.shape[1] != len(self.vocabulary_):
-            raise ValueError(
-                f"Y has {counts.shape[1]} columns, the dictionary {len(self.vocabulary_)} concepts; "
-                "count with the concepts as vocabulary."
-            )
+        counts, _ = check_counts(one_target(Y, y), len(X), len(self.vocabulary_))
         return float(keyword_accuracy(counts, self._weights(X), sample_weight=sample_weight))
 
     def decomposition_quality(self, X: Any) -> DecompositionQuality:
@@ -327,8 +319,6 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
             means = keep_largest(means, k)
         return ConceptMeans(labels, n_rows, means, self.vocabulary_)
 
-    # ------------------------------------------------------------------ recomposing
-
     def inverse_transform(self, W: Any) -> np.ndarray:
         """Compute embeddings from weights: unit(unit(C^T w) + m), as in the published code.
 
@@ -380,7 +370,15 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
             If a name is not in the vocabulary.
         """
         X = scoring.fitted_input(self, X)
-        columns = self._columns(remove)
+        names = [remove] if isinstance(remove, str) else remove
+        if not isinstance(names, Iterable):
+            raise ValueError(f"remove={names!r} is not allowed; use a list of concept names.")
+        column = {name: j for j, name in enumerate(self.vocabulary_)}
+        columns = []
+        for name in names:
+            if name not in column:
+                raise ValueError(f"{name!r} is not a concept; use names from get_feature_names_out().")
+            columns.append(column[name])
         weights = self._weights(X)
         weights.data[np.isin(weights.indices, columns)] = 0
         return self.inverse_transform(weights)
@@ -399,8 +397,6 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         names: np.ndarray = self.vocabulary_.copy()
         return names
-
-    # ------------------------------------------------------------------ helpers
 
     def _decompose(self, X: np.ndarray) -> Iterator[Block]:
         """Yield the decompositions of blocks of rows."""
@@ -433,28 +429,6 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         """Compute the weights (n, V) of rows that have been checked."""
         parts = [self._to_csr(block) for block in self._decompose(X)]
         return sp.csr_array(sp.vstack(parts, format="csr"), dtype=scoring.output_dtype(X))
-
-    def _top_words(self, X: Any, k: int) -> np.ndarray:
-        """Return the indices (n, k) of the words of largest weight, best first, padded with -1."""
-        X = scoring.fitted_input(self, X)
-        top = np.full((len(X), k), -1, dtype=np.int64)
-        for block in self._decompose(X):
-            width = min(k, block.indices.shape[1])
-            top[block.rows, :width] = block.indices[:, :width]
-        return top
-
-    def _columns(self, names: Any) -> np.ndarray:
-        """Return the columns of named concepts."""
-        if isinstance(names, str):
-            names = [names]
-        if not isinstance(names, Iterable):
-            raise ValueError(f"remove={names!r} is not allowed; use a list of concept names.")
-        column = {name: j for j, name in enumerate(self.vocabulary_)}
-        names = list(names)
-        unknown = [name for name in names if name not in column]
-        if unknown:
-            raise ValueError(f"{unknown[0]!r} is not a concept; use names from get_feature_names_out().")
-        return np.array([column[name] for name in names], dtype=np.int64)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from typing import Any
 
@@ -192,10 +193,12 @@ def test_methods_agree(fitted: SpLiCEExtractor) -> None:
     assert predicted.dtype == np.int64
     predicted_words = [{WORDS[j] for j in row.nonzero()[0]} for row in predicted.toarray()]
     assert predicted_words == [set(row) for row in expected]
-    top = fitted._top_words(X, 60)
-    assert top.shape == (len(X), 60)
-    assert [[WORDS[j] for j in row[:10] if j >= 0] for row in top] == expected
-    np.testing.assert_array_equal((top >= 0).sum(axis=1), np.diff(W.indptr))
+    all_words = fitted.extract_keywords(X, top_k=60)  # more than there are concepts
+    assert [row[:10] for row in all_words] == expected
+    assert [len(row) for row in all_words] == np.diff(W.indptr).tolist()
+    all_predicted = copy.copy(fitted).set_params(top_k=60).predict(X)
+    assert all_predicted.has_canonical_format
+    np.testing.assert_array_equal(all_predicted.toarray(), dense > 0)
 
 
 def test_score_is_keyword_accuracy(fitted: SpLiCEExtractor) -> None:
