@@ -88,14 +88,15 @@ class AlignmentDisplay(Display):
             result, (ViewAlignment, VocabularyPreference), "view_alignment or vocabulary_preference"
         )
         if isinstance(result, ViewAlignment):
-            rows, row_label, note = result.views, "trained on", "the model's own view"
-            references = result.views
+            rows, row_label, references = result.views, "trained on", result.views
+            note = "the model's own view"
         else:
-            rows, row_label, note = result.languages, "words of", "the language's own view"
-            references = result.reference
-            if len(set(references)) == 1 and references != rows:
+            rows, row_label, references = result.languages, "words of", result.reference
+            if references == rows:
+                note = "the language's own view"
+            elif len(set(references)) == 1:
                 note = f'"{references[0]}"'
-            elif references != rows:
+            else:
                 note = "the cell of the row without a difference"
         is_reference = np.array([[view == name for view in result.views] for name in references])
         return cls(
@@ -117,7 +118,7 @@ class AlignmentDisplay(Display):
         Parameters
         ----------
         estimator : estimator
-            The estimator to fit, as in :func:`~flip_sklearn.diagnostics.view_alignment`; it is not changed.
+            The estimator to fit, as in :func:`~flip_sklearn.diagnostics.view_alignment`; it is not modified.
         views : mapping of str to array-like of shape (n, d)
             Row-aligned views of the same sentences.
         Y : {array-like, sparse matrix} of shape (n, V)

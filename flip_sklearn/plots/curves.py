@@ -98,7 +98,7 @@ class RankCurveDisplay(Display):
         Parameters
         ----------
         estimator : FLiPExtractor
-            Supplies all settings but ``rank``; it is not changed.
+            Provides all parameters except ``rank``; it is not modified.
         views : mapping of str to array-like of shape (n, d), or one such array
             Row-aligned views of the same sentences.
         Y : {array-like, sparse matrix} of shape (n, V)

@@ -162,13 +162,12 @@ class KeywordDisplay(Display):
         keywords = estimator.extract_keywords(
             np.asarray(x)[None] if len(shape) == 1 else x, top_k=top_k, return_scores=True
         )
-        label = "score"
-        if hasattr(estimator, "use_bias"):
-            label = (
-                "score with the bias (nats)"
-                if estimator.use_bias
-                else "lift over the average sentence (nats)"
-            )
+        if not hasattr(estimator, "use_bias"):
+            label = "score"
+        elif estimator.use_bias:
+            label = "score with the bias (nats)"
+        else:
+            label = "lift over the average sentence (nats)"
         return cls.from_result(
             keywords[0], words_present=words_present, text=text, label=label, ax=ax, name=name, **kwargs
         )

@@ -14,9 +14,9 @@ from flip_sklearn.plots.display import Display
 class SparsityDisplay(Display):
     """Keyword accuracy along a path of L1 strengths, against the share of zeros in A.
 
-    The axis is logarithmic in the share of nonzero entries, so that 90, 99 and 99.9 % zeros are equally far
-    apart, because accuracy falls where few nonzeros are left. Error bars are one standard error. The ring
-    marks the sparsest model within one standard error of the best.
+    The axis is logarithmic in the share of nonzero entries: 90, 99 and 99.9 % zeros are equally far apart,
+    because accuracy falls where few entries are nonzero. Error bars are one standard error. The ring marks
+    the sparsest model within one standard error of the best.
 
     :meth:`from_result` draws a result of :func:`~flip_sklearn.regularization_path`. Further arguments of
     :meth:`plot` are those of ``Axes.plot`` for both lines, such as ``linewidth``.
@@ -101,7 +101,7 @@ class SparsityDisplay(Display):
         Parameters
         ----------
         estimator : FLiPExtractor
-            Supplies all settings but ``l1_strength``; it is not changed.
+            Provides all parameters except ``l1_strength``; it is not modified.
         X : array-like of shape (n, d)
             Embeddings.
         Y : {array-like, sparse matrix} of shape (n, V)

@@ -1,4 +1,4 @@
-"""Drawing code shared by the displays: axes, line and bar styles, labels, intervals."""
+"""Code shared by the displays: checks, line and bar styles, labels, intervals."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_shapes(shape: tuple[int, ...], **arrays: Any) -> list[np.ndarray]:
     for name, values in arrays.items():
         array = np.asarray(values, dtype=float)
         if array.shape != shape:
-            raise ValueError(f"{name} has shape {array.shape}; the names along its axes require {shape}.")
+            raise ValueError(f"{name} has shape {array.shape}; the given names require {shape}.")
         converted.append(array)
     return converted
 
@@ -63,7 +63,7 @@ def format_percent(axis: Any) -> None:
 
 
 def set_share_axis(ax: Any, label: str) -> None:
-    """Make the vertical axis one of shares in percent, from 0, with grid lines."""
+    """Format the vertical axis in percent, starting at 0, with grid lines."""
     format_percent(ax.yaxis)
     ax.set_ylim(bottom=0)
     ax.set_ylabel(label, fontsize=9)
@@ -72,7 +72,7 @@ def set_share_axis(ax: Any, label: str) -> None:
 
 
 def round_numbers(low: float, high: float) -> np.ndarray:
-    """Return those of 1, 2, 5, 10, 20, 50, ... that lie in the range."""
+    """Return the numbers among 1, 2, 5, 10, 20, 50, ... from low to high."""
     powers = 10.0 ** np.arange(int(np.log10(high)) + 1)
     numbers = np.outer(powers, [1, 2, 5]).ravel().astype(int)
     return numbers[(numbers >= low) & (numbers <= high)]
@@ -80,13 +80,14 @@ def round_numbers(low: float, high: float) -> np.ndarray:
 
 def spaced_ticks(positions: np.ndarray, labels: Iterable[Any]) -> tuple[list[float], list[str]]:
     """Drop ticks whose labels would overlap the previous one."""
-    texts, width = [str(label) for label in labels], float(np.ptp(positions)) or 1.0
-    kept: list[int] = []
+    texts = [str(label) for label in labels]
+    width = float(np.ptp(positions)) or 1.0
+    selected: list[int] = []
     for i, position in enumerate(positions):
         min_gap = 0.016 * (len(texts[i]) + 1)
-        if not kept or abs(position - positions[kept[-1]]) / width > min_gap:
-            kept.append(i)
-    return [float(positions[i]) for i in kept], [texts[i] for i in kept]
+        if not selected or abs(position - positions[selected[-1]]) / width > min_gap:
+            selected.append(i)
+    return [float(positions[i]) for i in selected], [texts[i] for i in selected]
 
 
 def line_style(i: int) -> dict[str, Any]:
@@ -117,7 +118,7 @@ def draw_bars(ax: Any, lengths: np.ndarray, is_filled: Any = True, **kwargs: Any
 
 
 def label_bars(ax: Any, labels: Sequence[str], margin: float) -> None:
-    """Label the bars at 0, 1, ..., the first at the top; the margin is the distance to the axis ends."""
+    """Label bars at 0, 1, ..., the first at the top; the margin is the distance to the ends of the axis."""
     ax.set_yticks(range(len(labels)), labels, fontsize=9)
     ax.set_ylim(len(labels) - 1 + margin, -margin)
 
@@ -174,7 +175,7 @@ def format_number(value: float, form: str) -> str:
 def escape_labels(labels: Iterable[Any]) -> list[str]:
     """Escape dollar signs, and replace characters that the font lacks by boxes.
 
-    matplotlib would warn of each missing character at every drawing; this gives one warning.
+    The replacement gives one warning; matplotlib would warn of each character at every drawing.
     """
     texts = [str(label) for label in labels]
     non_latin = {c for text in texts for c in text if ord(c) > 0x24F and not c.isspace()}

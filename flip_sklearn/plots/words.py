@@ -255,7 +255,7 @@ class RecoverabilityDisplay(Display):
 
     def _label_words(self, ax: Any) -> None:
         """Label some words in a row above the dots and in one below, each with a line to its dot."""
-        row_of_word = {word: i for i, word in reversed(list(enumerate(self.words)))}
+        row_of_word = {word: i for i, word in enumerate(self.words)}
         left, right = ax.get_xlim()
         width_in_points = ax.get_window_extent().width / ax.figure.dpi * 72
         letter_width = (right - left) / width_in_points * 8 * 0.65  # at a font size of 8 points
@@ -281,7 +281,7 @@ class RecoverabilityDisplay(Display):
 
 
 def _without_overlap(x: np.ndarray, widths: list[float], right: float) -> np.ndarray:
-    """Shift labels centered at ascending x so that they do not overlap nor exceed the right end."""
+    """Return centers of labels near ascending x that neither overlap nor exceed the right end."""
     centers, half = np.array(x, dtype=float), np.array(widths) / 2
     for i in range(1, len(centers)):
         centers[i] = max(centers[i], centers[i - 1] + half[i - 1] + half[i])

@@ -1,4 +1,4 @@
-"""Results made by hand, one of each kind, and helpers to inspect plots of them."""
+"""A small result of each kind with made-up values, and helpers to inspect plots."""
 
 from __future__ import annotations
 
@@ -40,10 +40,9 @@ def difference(value: Any, width: float = 0.05) -> Difference:
 
 def alignment(views: Any = ("text", "speech"), seed: int = 0) -> ViewAlignment:
     accuracy = np.random.default_rng(seed).uniform(0.2, 0.8, size=(len(views), len(views)))
-    own = np.diag(accuracy)[:, None]
     return ViewAlignment(
-        tuple(views), interval(accuracy), difference(accuracy - own), interval(accuracy),
-        interval(accuracy), interval(0.2), 900, 100, 0, 0.95,
+        tuple(views), interval(accuracy), difference(accuracy - np.diag(accuracy)[:, None]),
+        interval(accuracy), interval(accuracy), interval(0.2), 900, 100, 0, 0.95,
     )  # fmt: skip
 
 
@@ -99,7 +98,7 @@ def extractors(views: Any = ("text", "speech")) -> ExtractorComparison:
 def recoverability(
     n_words: int = 300, by: str = "frequency", with_baseline: bool = True
 ) -> WordRecoverability:
-    """Recall that increases with frequency, in frequency bins or two groups."""
+    """Return a result with recall that increases with frequency, in frequency bins or two groups."""
     rng = np.random.default_rng(0)
     train = np.concatenate([[0, 0], rng.integers(1, 1000, size=n_words - 2)]).astype(float)
     test = np.maximum(rng.poisson(train / 20), 1)
@@ -132,7 +131,7 @@ def recoverability(
 
 
 def similarity() -> SimilarityExplanation:
-    """Contributions: common 0.3, words 0.5, -0.1 and twelve of 0.01, residual 0.05."""
+    """Return a result with common 0.3, residual 0.05, and words of 0.5, -0.1 and twelve times 0.01."""
     contribution = np.array([0.5, -0.1, *[0.01] * 12])
     m = len(contribution)
     return SimilarityExplanation(
@@ -159,12 +158,12 @@ each_display = pytest.mark.parametrize("name", DISPLAYS)
 
 
 def new_axes(width: float = 6.4, height: float = 4.8) -> Any:
-    """Axes of a figure that is not registered with pyplot."""
+    """Return axes of a figure that is not registered with pyplot."""
     return FigureCanvasAgg(Figure((width, height))).figure.subplots()
 
 
 def pixels(figure: Any, dpi: int = 50) -> np.ndarray:
-    """The figure in grayscale, (height, width), from 0 to 1."""
+    """Return the figure in grayscale, (height, width), from 0 to 1."""
     from matplotlib.image import imread
 
     file = io.BytesIO()
@@ -175,13 +174,13 @@ def pixels(figure: Any, dpi: int = 50) -> np.ndarray:
 
 
 def texts(figure: Any) -> list[str]:
-    """All texts of a figure."""
+    """Return all texts of a figure that are not empty."""
     figure.draw_without_rendering()
     return [t.get_text() for t in figure.findobj(matplotlib.text.Text) if t.get_text().strip()]
 
 
 def nothing_is_cut_off(figure: Any) -> bool:
-    """Whether everything drawn lies inside the figure, to a hundredth of an inch."""
+    """Return whether everything drawn lies inside the figure, to a hundredth of an inch."""
     figure.draw_without_rendering()
     inside = figure.get_tightbbox(figure.canvas.get_renderer())
     width, height = figure.get_size_inches()
@@ -189,5 +188,5 @@ def nothing_is_cut_off(figure: Any) -> bool:
 
 
 def ends(errorbar: Any, axis: int = 1) -> np.ndarray:
-    """The ends of error bars (n, 2) along an axis."""
+    """Return the ends of n error bars along an axis, of shape (n, 2)."""
     return np.array([segment[:, axis] for segment in errorbar.lines[2][0].get_segments()])

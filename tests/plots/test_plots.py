@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-import warnings
 from typing import Any
 
 import matplotlib
@@ -135,19 +134,15 @@ def test_results_of_nan_are_drawn() -> None:
         ),
         plots.ExtractorDisplay(extractors="ab", accuracy=nan, low=nan, high=nan, views=["a"]),
         plots.SparsityDisplay(
-            sparsity=[1.0, 1.0], accuracy=nan[:, 0], standard_error=nan[:, 0],
-            accuracy_without_bias=nan[:, 0],
+            sparsity=[1.0, 1.0], accuracy=nan[:, 0], standard_error=nan[:, 0], accuracy_without_bias=nan[:, 0]
         ),
+        plots.RecoverabilityDisplay(bands="ab", recall=nan[:, 0], low=nan[:, 0], high=nan[:, 0], overall=0.5),
         plots.RecoverabilityDisplay(
-            bands="ab", recall=nan[:, 0], low=nan[:, 0], high=nan[:, 0], overall=0.5,
-        ),
-        plots.RecoverabilityDisplay(
-            bands="ab", recall=nan[:, 0], low=nan[:, 0], high=nan[:, 0], overall=0.5,
-            counts=[[0, 0], [1, 9]],
+            bands="ab", recall=nan[:, 0], low=nan[:, 0], high=nan[:, 0], overall=0.5, counts=[[0, 0], [1, 9]]
         ),
         plots.KeywordDisplay([], []),
         plots.SimilarityDisplay([], []),
-    ):  # fmt: skip
+    ):
         pixels(display.plot(new_axes()).figure_)
 
 
@@ -180,9 +175,12 @@ def test_lines_are_identifiable_in_grayscale() -> None:
     result, images = ranks([f"view {i}" for i in range(5)]), []
     for order in ([0, 1, 2, 3, 4], [1, 0, 2, 3, 4], [0, 2, 1, 3, 4], [0, 1, 3, 2, 4], [0, 1, 2, 4, 3]):
         display = plots.RankCurveDisplay(
-            ranks=result.ranks, views=result.views, accuracy=result.accuracy.value[:, order],
-            low=result.accuracy.value[:, order], high=result.accuracy.value[:, order],
-        )  # fmt: skip
+            ranks=result.ranks,
+            views=result.views,
+            accuracy=result.accuracy.value[:, order],
+            low=result.accuracy.value[:, order],
+            high=result.accuracy.value[:, order],
+        )
         images.append(pixels(display.plot(new_axes()).figure_))
     first, *others = images
     for other in others:
@@ -221,12 +219,19 @@ def test_words_in_the_sentence_differ_from_others_in_grayscale() -> None:
 SPECIAL = ["a$b$c", "$x_1$", "snake_case", "_under", "50%", "back\\slash", "{curly}", "<&>", ""]
 
 
-@pytest.mark.parametrize("result", [alignment, ranks, entities, extractors])
-def test_special_characters_are_drawn_literally(result: Any) -> None:
-    display = {
-        alignment: plots.AlignmentDisplay, ranks: plots.RankCurveDisplay,
-        entities: plots.EntityCurveDisplay, extractors: plots.ExtractorDisplay,
-    }[result]  # fmt: skip
+each_display_with_views = pytest.mark.parametrize(
+    ("display", "result"),
+    [
+        (plots.AlignmentDisplay, alignment),
+        (plots.RankCurveDisplay, ranks),
+        (plots.EntityCurveDisplay, entities),
+        (plots.ExtractorDisplay, extractors),
+    ],
+)
+
+
+@each_display_with_views
+def test_special_characters_are_drawn_literally(display: Any, result: Any) -> None:
     figure = display.from_result(result(SPECIAL), ax=new_axes(), name="$ name _ $").figure_
     written = texts(figure)
     assert not any(is_math_text(text) for text in written)
@@ -264,18 +269,12 @@ def test_matplotlib_warns_of_missing_glyphs() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 10])
-@pytest.mark.parametrize("result", [alignment, ranks, entities, extractors])
-def test_long_names_stay_in_the_figure(result: Any, n: int) -> None:
+@each_display_with_views
+def test_long_names_stay_in_the_figure(display: Any, result: Any, n: int) -> None:
     import matplotlib.pyplot as plt
 
-    display = {
-        alignment: plots.AlignmentDisplay, ranks: plots.RankCurveDisplay,
-        entities: plots.EntityCurveDisplay, extractors: plots.ExtractorDisplay,
-    }[result]  # fmt: skip
     views = [f"sentence-transformers/paraphrase-multilingual-{i} of text" for i in range(n)]
-    with warnings.catch_warnings():
-        # matplotlib warns if labels leave no space for the axes.
-        warnings.simplefilter("error")
-        figure = display.from_result(result(views)).figure_
-        assert nothing_is_cut_off(figure)
+    # Warnings are errors: matplotlib warns if labels leave no space for the axes.
+    figure = display.from_result(result(views)).figure_
+    assert nothing_is_cut_off(figure)
     plt.close(figure)

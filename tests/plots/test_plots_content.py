@@ -261,8 +261,13 @@ def test_other_words_share_one_bar_and_the_sum_is_the_cosine() -> None:
     result = similarity()
     display = plots.SimilarityDisplay.from_result(result, top_k=3, ax=new_axes())
     assert display.labels == (
-        "what all sentences share", "dog", "cat", "word0", "11 other words", "not explained by words",
-    )  # fmt: skip
+        "what all sentences share",
+        "dog",
+        "cat",
+        "word0",
+        "11 other words",
+        "not explained by words",
+    )
     assert np.isclose(display.total_[0].get_width(), result.cosine)
     assert display.text_[-1].get_text() == "0.87"
     every = plots.SimilarityDisplay.from_result(result, top_k=14, ax=new_axes())
