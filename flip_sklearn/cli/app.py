@@ -15,30 +15,26 @@ usage errors load neither torch nor scikit-learn.
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from flip_sklearn.cli.messages import is_user_error, show_warning, write_message
 from flip_sklearn.cli.options import (
     Cache,
     Device,
     Encoder,
     EncoderOptionPairs,
     Entities,
-    FitOptions,
-    InputFiles,
     Json,
     Model,
-    ModelSource,
     Quiet,
-    ReportOptions,
     Revision,
     Seed,
     Subfolder,
@@ -47,11 +43,16 @@ from flip_sklearn.cli.options import (
     parse_encoder_options,
     parse_named_files,
     parse_rank,
-    silence_progress,
 )
-from flip_sklearn.cli.output import format_keywords, format_metrics, format_summary, write
-
-__all__ = ["main"]
+from flip_sklearn.cli.output import (
+    format_keywords,
+    format_metrics,
+    format_summary,
+    is_user_error,
+    show_warning,
+    write,
+    write_message,
+)
 
 _DEBUG: ContextVar[bool] = ContextVar("debug", default=False)
 
@@ -108,11 +109,7 @@ def _fit(
     ] = 6500,
     min_count: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Minimum number of occurrences of a word; the default is 2 to 20, depending on the "
-            "size of the corpus.",
-        ),
+        typer.Option(min=1, help="Minimum count of a word; the default, 2 to 20, grows with the corpus."),
     ] = None,
     pairs: Annotated[
         bool, typer.Option("--pairs", help='Also learn pairs such as "new york" as one concept.')
@@ -126,10 +123,7 @@ def _fit(
         ),
     ] = None,
     test_share: Annotated[
-        float,
-        typer.Option(
-            min=0, max=0.9, help="Share of the sentences that is held out for evaluation; 0 for none."
-        ),
+        float, typer.Option(min=0, max=0.9, help="Share of sentences held out for evaluation; 0 for none.")
     ] = 0.1,
     seed: Seed = 0,
     device: Device = "auto",
@@ -151,27 +145,28 @@ def _fit(
     check_standard_input(text, embeddings)
     if words not in (None, "latin", "indic", "whitespace"):
         raise typer.BadParameter(f"--words {words!r} is not known; use latin, indic or whitespace.")
-    encoder_options = parse_encoder_options(
-        encoder, encoder_option, cache, embeddings is not None, device, quiet
-    )
-    options = FitOptions(
-        rank=parse_rank(rank),
-        l1_strength=l1_strength,
-        max_iter=max_iter,
-        max_words=max_words,
-        min_count=min_count,
-        pairs=pairs,
-        token_pattern=words,
-        test_share=test_share,
-        seed=seed,
-        device=device,
-        verbose=not quiet,
-    )
-    silence_progress(quiet)
+    encoder_params = parse_encoder_options(encoder, encoder_option, cache, device, quiet, embeddings)
+    flip_params = {
+        "rank": parse_rank(rank),
+        "l1_strength": l1_strength,
+        "max_iter": max_iter,
+        "random_state": seed,
+        "device": device,
+        "verbose": int(not quiet),
+    }
+    vectorizer_params = {
+        "max_words": max_words,
+        "min_count": min_count,
+        "bigrams": pairs,
+        "token_pattern": words,
+        "verbose": not quiet,
+    }
     from flip_sklearn.cli import commands
 
     commands.check_output_folder(out, force)
-    summary, interrupted = commands.fit(InputFiles(text, embeddings), out, encoder_options, options)
+    summary, interrupted = commands.fit(
+        text, embeddings, out, encoder_params, flip_params, vectorizer_params, test_share
+    )
     write(format_summary(summary, as_json))
     if interrupted:
         write_message(f"interrupted; the best pass so far is saved in {out}")
@@ -218,20 +213,12 @@ def _keywords(
     """
     if (text is None) == (embeddings is None):
         raise typer.BadParameter("pass either --text or --embeddings.")
-    encoder_options = parse_encoder_options(  # quiet, since the command has a progress bar of its own
-        encoder, encoder_option, cache, embeddings is not None, device, quiet=True
-    )
-    silence_progress(quiet)
+    # The encoder is quiet, since the command has a progress bar of its own.
+    encoder_params = parse_encoder_options(encoder, encoder_option, cache, device, True, embeddings)
     from flip_sklearn.cli import commands
 
-    blocks = commands.keywords(
-        ModelSource(model, subfolder, revision, device),
-        InputFiles(text, embeddings),
-        encoder_options,
-        top_k=top_k,
-        use_bias=bias,
-        verbose=not quiet,
-    )
+    flip, _, text_encoder = commands.open_model(model, subfolder, revision, encoder_params, device=device)
+    blocks = commands.keywords(flip, text_encoder, text, embeddings, top_k, bias, not quiet)
     first_line = 1
     for rows in blocks:
         write(format_keywords(rows, first_line, scores, as_json))
@@ -271,19 +258,13 @@ def _evaluate(
     flip-sklearn evaluate -m model -t test.txt --embeddings test.npy --entities names.jsonl --json
     """
     check_standard_input(text, embeddings, entities)
-    encoder_options = parse_encoder_options(
-        encoder, encoder_option, cache, embeddings is not None, device, quiet
-    )
-    silence_progress(quiet)
+    encoder_params = parse_encoder_options(encoder, encoder_option, cache, device, quiet, embeddings)
     from flip_sklearn.cli import commands
 
-    metrics = commands.evaluate(
-        ModelSource(model, subfolder, revision, device),
-        InputFiles(text, embeddings, entities),
-        encoder_options,
-        top_k=top_k,
-        verbose=not quiet,
+    flip, vectorizer, text_encoder = commands.open_model(
+        model, subfolder, revision, encoder_params, device=device, use_bias=True, verbose=int(not quiet)
     )
+    metrics = commands.evaluate(flip, vectorizer, text_encoder, text, embeddings, entities, top_k)
     write(format_metrics(metrics, as_json))
 
 
@@ -330,23 +311,18 @@ def _report(
     texts = parse_named_files(text, "--text")
     views = parse_named_files(embeddings or [], "--embeddings")
     check_standard_input(*texts.values(), *views.values(), entities)
-    encoder_options = parse_encoder_options(encoder, encoder_option, cache, bool(views), device, quiet)
-    options = ReportOptions(entities, title, ranks, seed, verbose=not quiet)
-    silence_progress(quiet)
+    encoder_params = parse_encoder_options(encoder, encoder_option, cache, device, quiet, embeddings)
+    diagnose_params = {
+        "title": title,
+        "ranks": None if ranks else False,
+        "random_state": seed,
+        "verbose": int(not quiet),
+    }
     from flip_sklearn.cli import commands
 
-    for finding in commands.report(texts, views, out, encoder_options, options):
+    for finding in commands.report(texts, views, out, encoder_params, entities, diagnose_params):
         write(f"{finding}\n")
     write_message(f"saved {out}")
-
-
-# ---------------------------------------------------------------------- entry point
-
-
-def _use_utf8(stream: Any) -> None:
-    """Make a stream accept words of any language, whatever the locale is."""
-    if hasattr(stream, "reconfigure"):
-        stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -362,14 +338,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     SystemExit
         Always, with the exit code.
     """
-    run: Callable[..., Any] = app
     _DEBUG.set(False)
-    _use_utf8(sys.stdout)
-    _use_utf8(sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # accept words of any language, whatever the locale is
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     with warnings.catch_warnings():
         warnings.showwarning = show_warning
         try:
-            run(args=None if argv is None else list(argv), prog_name="flip-sklearn")
+            app(args=argv, prog_name="flip-sklearn")
         except KeyboardInterrupt:
             write_message("interrupted")
             sys.exit(130)
@@ -378,7 +354,3 @@ def main(argv: Sequence[str] | None = None) -> None:
                 traceback.print_exc()
             write_message(f"error: {' '.join(str(error).split()) or type(error).__name__}")
             sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,8 @@ from tqdm import tqdm
 from flip_sklearn import metrics
 from flip_sklearn.bulk import KeywordMapper
 from flip_sklearn.cli import files
-from flip_sklearn.cli.encoding import EncodingConfig, describe_model
-from flip_sklearn.cli.options import EncoderOptions, FitOptions, InputFiles, ModelSource, ReportOptions
-from flip_sklearn.cli.output import Figures, FitSummary, Metric
+from flip_sklearn.cli.encoding import EncodingConfig
+from flip_sklearn.cli.output import PERPLEXITY, Figures
 from flip_sklearn.encoders import SentenceEncoder
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.persistence.hub import locate
@@ -26,10 +25,6 @@ from flip_sklearn.vocabulary import ConceptVectorizer
 from flip_sklearn.vocabulary.defaults import default_vectorizer, normalized_texts
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
-LINES_PER_BLOCK = 1024  # lines that are read, encoded and written at a time
-
-
-# ---------------------------------------------------------------------- inputs of all commands
 
 
 @dataclass(frozen=True)
@@ -52,63 +47,49 @@ class Sentences:
         return encoder.transform(self.texts)
 
 
-def read_sentences(inputs: InputFiles) -> Sentences:
+def read_sentences(text: str, embeddings: str | None) -> Sentences:
     """Read texts, and open their embeddings."""
-    assert inputs.text is not None
-    lines = files.read_all_lines(inputs.text)
-    if inputs.embeddings is not None:
-        X = files.open_embeddings(inputs.embeddings)
-        _check_n_rows(X, lines, inputs.embeddings)
+    lines = files.read_all_lines(text)
+    if embeddings is not None:
+        X = _open_embeddings(embeddings, len(lines))
         return Sentences(lines, np.arange(len(lines)), len(lines), X)
     indices = np.array([i for i, line in enumerate(lines) if line.strip()], dtype=np.intp)
     if not len(indices):
-        raise ValueError(f"{inputs.text!r} has only blank lines; it needs one sentence per line.")
+        raise ValueError(f"{text!r} has only blank lines; it needs one sentence per line.")
     return Sentences([lines[i] for i in indices], indices, len(lines), None)
 
 
-def _check_n_rows(X: np.ndarray, texts: Sequence[str], path: str) -> None:
-    if len(X) != len(texts):
+def _open_embeddings(path: str, n_lines: int) -> np.ndarray:
+    X = files.open_embeddings(path)
+    if len(X) != n_lines:
         raise ValueError(
-            f"{path!r} has {len(X)} embeddings, and there are {len(texts)} lines of text; row i must "
+            f"{path!r} has {len(X)} embeddings, and there are {n_lines} lines of text; row i must "
             "belong to line i."
         )
+    return X
 
 
-def make_encoder(
-    options: EncoderOptions | None, settings: dict[str, Any] | None = None
-) -> SentenceEncoder | None:
-    """Return an encoder with checked parameters, or None if embeddings are read from a file.
-
-    ``settings`` are the parameters for an encoder of a stored model; the default encoder when None.
-    """
-    if options is None:
-        return None
-    if settings is None:
-        settings = {"model": options.model or DEFAULT_ENCODER}
-    encoder = SentenceEncoder(
-        **{**settings, **options.settings},
-        device=options.device,
-        cache_dir=options.cache_dir,
-        verbose=int(options.verbose),
-    )
-    return encoder.fit()
+def make_encoder(params: dict[str, Any] | None) -> SentenceEncoder | None:
+    """Return an encoder with checked parameters, or None if embeddings are read from a file."""
+    return None if params is None else SentenceEncoder(**{"model": DEFAULT_ENCODER, **params}).fit()
 
 
 def open_model(
-    source: ModelSource, options: EncoderOptions | None
-) -> tuple[FLiPExtractor, EncodingConfig, SentenceEncoder | None]:
-    """Return a stored model, its text settings, and the encoder for its texts."""
-    folder = locate(source.folder_or_id, source.subfolder, source.revision)
+    folder_or_id: str,
+    subfolder: str | None,
+    revision: str | None,
+    encoder_params: dict[str, Any] | None,
+    **flip_params: Any,
+) -> tuple[FLiPExtractor, ConceptVectorizer, SentenceEncoder | None]:
+    """Return a stored model with changed parameters, and the vectorizer and the encoder of its texts."""
+    folder = locate(folder_or_id, subfolder, revision)
     config = EncodingConfig.read(folder)
-    flip = FLiPExtractor.from_pretrained(folder).set_params(device=source.device)
-    settings = None
-    if options is not None:
-        note = getattr(flip, "pretrained_info_", {}).get("encoder")
-        settings = config.encoder_settings(options.model, note)
-    return flip, config, make_encoder(options, settings)
-
-
-# ---------------------------------------------------------------------- fit
+    flip = FLiPExtractor.from_pretrained(folder).set_params(**flip_params)
+    if encoder_params is not None:
+        stored = config.encoder_settings(encoder_params.get("model"), flip.pretrained_info_["encoder"])
+        encoder_params = {**stored, **encoder_params}
+    vectorizer = ConceptVectorizer(vocabulary=flip.vocabulary_.tolist(), **config.words)
+    return flip, vectorizer, make_encoder(encoder_params)
 
 
 def check_output_folder(out: Path, force: bool) -> None:
@@ -125,60 +106,49 @@ def check_output_folder(out: Path, force: bool) -> None:
 
 
 def fit(
-    inputs: InputFiles, out: Path, encoder_options: EncoderOptions | None, options: FitOptions
-) -> tuple[FitSummary, bool]:
-    """Train on a text file and save the model; return the summary and whether fit was interrupted."""
-    encoder = make_encoder(encoder_options)
-    sentences = read_sentences(inputs)
+    text: str,
+    embeddings: str | None,
+    out: Path,
+    encoder_params: dict[str, Any] | None,
+    flip_params: dict[str, Any],
+    vectorizer_params: dict[str, Any],
+    test_share: float,
+) -> tuple[dict[str, Any], bool]:
+    """Train on a text file and save the model; return the summary and whether fit was interrupted.
+
+    ``flip_params`` are parameters of FLiPExtractor, ``vectorizer_params`` those of default_vectorizer.
+    """
+    encoder = make_encoder(encoder_params)
+    sentences = read_sentences(text, embeddings)
     texts = sentences.texts
     labels = np.unique(normalized_texts(texts), return_inverse=True)[1]
-    test = draw_test_rows(labels, options.test_share, options.seed)
+    test = draw_test_rows(labels, test_share, flip_params["random_state"])
     train = np.setdiff1d(np.arange(len(texts)), test, assume_unique=True)
     # The vocabulary is learned first: a corpus without words fails before minutes of encoding.
-    vectorizer = _fit_vectorizer(texts, train, options)
+    vectorizer = default_vectorizer(texts, len(train), **vectorizer_params)
+    vectorizer.fit([texts[i] for i in train])
     Y = vectorizer.transform(texts)
     X = sentences.embed(encoder)
     # Held-out rows have weight 0 instead of being left out, so that a memory-mapped X is not copied.
     weight = np.zeros(len(texts))
     weight[train] = 1
-    flip = FLiPExtractor(
-        rank=options.rank,
-        l1_strength=options.l1_strength,
-        max_iter=options.max_iter,
-        vocabulary=vectorizer.get_feature_names_out().tolist(),
-        random_state=options.seed,
-        device=options.device,
-        verbose=int(options.verbose),
-    )
+    flip = FLiPExtractor(vocabulary=vectorizer.get_feature_names_out().tolist(), **flip_params)
     flip.fit(X, Y, sample_weight=weight, groups=labels)
-    note = None if encoder is None else describe_model(encoder)
-    flip.save_pretrained(out, trained_on=f"{len(train):,} sentences.", encoder=note)
-    EncodingConfig.from_fit(encoder, vectorizer).write(out)
-    summary = FitSummary(
-        out=str(out),
-        words=len(flip.vocabulary_),
-        rank=int(flip.rank_),
-        dimensions=int(flip.n_features_in_),
-        sentences_trained_on=len(train),
-        sentences_held_out=len(test),
-        blank_lines=sentences.n_lines - len(texts),
-        passes=flip.n_iter_,
-        keyword_accuracy=_accuracies(flip, X[test], Y[test], Y[train]) if len(test) else None,
-    )
+    config = EncodingConfig.from_fit(encoder, vectorizer)
+    flip.save_pretrained(out, trained_on=f"{len(train):,} sentences.", encoder=config.encoder_name)
+    config.write(out)
+    summary = {
+        "out": str(out),
+        "words": len(flip.vocabulary_),
+        "rank": int(flip.rank_),
+        "dimensions": int(flip.n_features_in_),
+        "sentences_trained_on": len(train),
+        "sentences_held_out": len(test),
+        "blank_lines": sentences.n_lines - len(texts),
+        "passes": flip.n_iter_,
+        "keyword_accuracy": _accuracies(flip, X[test], Y[test], Y[train]) if len(test) else None,
+    }
     return summary, flip.interrupted_
-
-
-def _fit_vectorizer(texts: Sequence[str], train: np.ndarray, options: FitOptions) -> ConceptVectorizer:
-    vectorizer = default_vectorizer(
-        texts,
-        len(train),
-        bigrams=options.pairs,
-        min_count=options.min_count,
-        max_words=options.max_words,
-        token_pattern=options.token_pattern,
-        verbose=options.verbose,
-    )
-    return vectorizer.fit([texts[i] for i in train])
 
 
 def draw_test_rows(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -227,43 +197,37 @@ def _figures(mean: metrics.RowMean) -> Figures:
     return Figures(value, error, mean.n_rows, mean.n_skipped)
 
 
-# ---------------------------------------------------------------------- keywords
-
-
 def keywords(
-    source: ModelSource,
-    inputs: InputFiles,
-    encoder_options: EncoderOptions | None,
-    *,
+    flip: FLiPExtractor,
+    encoder: SentenceEncoder | None,
+    text: str | None,
+    embeddings: str | None,
     top_k: int,
     use_bias: bool,
     verbose: bool,
 ) -> Iterator[list[list[tuple[str, float]]]]:
     """Yield (word, score) pairs of each row, block by block; an empty list for a blank line."""
-    flip, _, encoder = open_model(source, encoder_options)
     mapper = KeywordMapper(flip, top_k=top_k, use_bias=use_bias, return_scores=True)
-    if inputs.embeddings is not None:
-        total, unit = files.count_embeddings(inputs.embeddings), "row"
-    else:
-        total, unit = None, "line"
+    total = None if embeddings is None else files.count_embeddings(embeddings)
+    unit = "line" if embeddings is None else "row"
     with tqdm(total=total, unit=unit, desc="keywords", delay=2, disable=not verbose) as bar:
-        for block in _keyword_blocks(mapper, inputs, encoder):
+        for block in _keyword_blocks(mapper, encoder, text, embeddings):
             yield block
             bar.update(len(block))
 
 
 def _keyword_blocks(
-    mapper: KeywordMapper, inputs: InputFiles, encoder: SentenceEncoder | None
+    mapper: KeywordMapper, encoder: SentenceEncoder | None, text: str | None, embeddings: str | None
 ) -> Iterator[list[list[tuple[str, float]]]]:
     n_rows = 0
-    if inputs.embeddings is not None:
-        for X in files.read_embedding_blocks(inputs.embeddings):
+    if embeddings is not None:
+        for X in files.read_embedding_blocks(embeddings):
             yield _extract(mapper, X, n_rows)
             n_rows += len(X)
         return
-    assert inputs.text is not None
+    assert text is not None
     assert encoder is not None
-    for lines in files.read_line_blocks(inputs.text, LINES_PER_BLOCK):
+    for lines in files.read_line_blocks(text):
         pairs: list[list[tuple[str, float]]] = [[] for _ in lines]
         rows = [i for i, line in enumerate(lines) if line.strip()]
         if rows:
@@ -285,43 +249,37 @@ def _extract(mapper: KeywordMapper, X: np.ndarray, start: int) -> list[list[tupl
     return list(mapper(X))
 
 
-# ---------------------------------------------------------------------- evaluate
-
-
 def evaluate(
-    source: ModelSource,
-    inputs: InputFiles,
-    encoder_options: EncoderOptions | None,
-    *,
+    flip: FLiPExtractor,
+    vectorizer: ConceptVectorizer,
+    encoder: SentenceEncoder | None,
+    text: str,
+    embeddings: str | None,
+    entities: str | None,
     top_k: int,
-    verbose: bool,
-) -> list[Metric]:
-    """Return each metric with and without bias over the sentences of a file."""
-    flip, config, encoder = open_model(source, encoder_options)
-    flip.set_params(use_bias=True, verbose=int(verbose))
-    sentences = read_sentences(inputs)
+) -> dict[tuple[str, bool], Figures]:
+    """Return metrics over the sentences of a file by name and use of the bias."""
+    sentences = read_sentences(text, embeddings)
     names = None
-    if inputs.entities is not None:
-        all_names = files.read_names(inputs.entities, sentences.n_lines)
+    if entities is not None:
+        all_names = files.read_names(entities, sentences.n_lines)
         names = [all_names[i] for i in sentences.line_indices]
     X = sentences.embed(encoder)
-    vectorizer = ConceptVectorizer(vocabulary=flip.vocabulary_.tolist(), **config.words)
     Y = vectorizer.transform(sentences.texts)
     if Y.nnz == 0:
         raise ValueError(
             f"none of the {sentences.n_lines} lines contains a word of the model; the text must be in the "
             "model's language, with one sentence per line."
         )
-    results = []
+    results = {}
     for use_bias in (True, False):
         top = _top_words(flip, X, max(top_k, _max_words_per_row(Y)), use_bias)
         for name, mean in _ranking_metrics(flip, Y, top, top_k, names).items():
-            results.append(Metric(name, use_bias, _figures(mean)))
+            results[name, use_bias] = _figures(mean)
     nll = -metrics.log_likelihood_scorer(flip, X, Y)
-    perplexity = float(np.exp(nll)) if nll < 700 else None
     n_rows = int(np.count_nonzero(np.diff(Y.indptr)))
-    figures = Figures(perplexity, None, n_rows, Y.shape[0] - n_rows)
-    results.append(Metric("perplexity per word", True, figures, is_share=False))
+    perplexity = float(np.exp(nll)) if nll < 700 else None
+    results[PERPLEXITY, True] = Figures(perplexity, None, n_rows, Y.shape[0] - n_rows)
     return results
 
 
@@ -344,22 +302,20 @@ def _ranking_metrics(
     return means
 
 
-# ---------------------------------------------------------------------- report
-
-
 def report(
     text_files: dict[str, str],
     embedding_files: dict[str, str],
     out: Path,
-    encoder_options: EncoderOptions | None,
-    options: ReportOptions,
+    encoder_params: dict[str, Any] | None,
+    entities: str | None,
+    diagnose_params: dict[str, Any],
 ) -> list[str]:
     """Write the page and return its main findings."""
     from flip_sklearn.report import diagnose
     from flip_sklearn.report.inputs import check_out
 
     check_out(out)
-    encoder = make_encoder(encoder_options)
+    encoder = make_encoder(encoder_params)
     texts = {name: files.read_all_lines(path) for name, path in text_files.items()}
     first = next(iter(texts.values()))
     for name, lines in texts.items():
@@ -368,24 +324,17 @@ def report(
                 f"the text {name!r} has {len(lines)} lines, and the first one {len(first)}; line i must be "
                 "the same sentence in all of them."
             )
-    names = None
-    if options.entities is not None:
-        names = files.read_names(options.entities, len(first))
+    names = None if entities is None else files.read_names(entities, len(first))
     if encoder is not None:
         views = {name: encoder.transform(lines) for name, lines in texts.items()}
     else:
-        views = {name: files.open_embeddings(path) for name, path in embedding_files.items()}
-        for name, path in embedding_files.items():
-            _check_n_rows(views[name], first, path)
+        views = {name: _open_embeddings(path, len(first)) for name, path in embedding_files.items()}
     diagnosis = diagnose(
         views,
         first if len(texts) == 1 else texts,
         out=out,
-        title=options.title,
         entities=names,
         dictionary=None if encoder is None else encoder.transform,
-        ranks=None if options.ranks else False,
-        random_state=options.seed,
-        verbose=int(options.verbose),
+        **diagnose_params,
     )
     return [finding.text for finding in diagnosis.findings if finding.main]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,7 @@ from flip_sklearn.vocabulary import ConceptVectorizer
 _VERSION = 1
 _MAX_BYTES = 2**16
 # Parameters that determine the vectors, and nothing specific to a machine: no device, folder or key.
-ENCODER_PARAMETERS = (
-    *("model", "backend", "normalize", "truncate_dim"),
-    *("prompt_name", "language", "revision"),
-)
+ENCODER_PARAMETERS = ("model", "backend", "normalize", "truncate_dim", "prompt_name", "language", "revision")
 TOKEN_PATTERNS = ("latin", "indic", "whitespace")  # a regular expression from a file may be too slow
 VECTORIZER_PARAMETERS = ("token_pattern", "lowercase", "strip_punctuation", "strip_accents")
 
@@ -47,10 +43,11 @@ class EncodingConfig:
         if encoder is None:
             return cls(None, words)
         settings = {name: getattr(encoder, name) for name in ENCODER_PARAMETERS}
-        folder = _local_folder(encoder.model)
-        if folder is not None:
-            settings["model"] = folder.name
-        return cls(settings, words, folder is not None)
+        folder = Path(encoder.model).expanduser()
+        is_local = folder.is_dir()
+        if is_local:
+            settings["model"] = folder.resolve().name
+        return cls(settings, words, is_local)
 
     @classmethod
     def read(cls, folder: Path) -> EncodingConfig:
@@ -104,6 +101,13 @@ class EncodingConfig:
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         write_atomic(folder / ENCODING_FILE, text.encode())
 
+    @property
+    def encoder_name(self) -> str | None:
+        """The encoder as the model card names it, without paths of this machine."""
+        if self.encoder is None:
+            return None
+        return f"{self.encoder['model']} (a local folder)" if self.encoder_is_local else self.encoder["model"]
+
     def encoder_settings(self, model: str | None, note: str | None) -> dict[str, Any]:
         """Return the parameters of the encoder for texts of this model.
 
@@ -126,18 +130,6 @@ class EncodingConfig:
                 "stored; pass the path with --encoder (other parameters are stored), or pass --embeddings."
             )
         return self.encoder
-
-
-def describe_model(encoder: SentenceEncoder) -> str:
-    """Return the name of an encoder's model for the model card, without paths of this machine."""
-    folder = _local_folder(encoder.model)
-    return os.fspath(encoder.model) if folder is None else f"{folder.name} (a local folder)"
-
-
-def _local_folder(model: str) -> Path | None:
-    """Return the absolute path of a model that is a folder, None for a name on the hub."""
-    folder = Path(model).expanduser()
-    return folder.resolve() if folder.is_dir() else None
 
 
 def _config_digest(folder: Path) -> str | None:

@@ -15,6 +15,7 @@ from numpy.lib import format as npy
 
 from flip_sklearn.cli.options import STANDARD_INPUT
 
+LINES_PER_BLOCK = 1024
 # Size of a block of embeddings. The row limit is for their keywords, which take more memory.
 _BLOCK_BYTES = 2**24
 _BLOCK_ROWS = 4096
@@ -52,10 +53,10 @@ def read_lines(path: str) -> Iterator[str]:
             yield text.rstrip("\r\n")
 
 
-def read_line_blocks(path: str, size: int) -> Iterator[list[str]]:
-    """Yield blocks of ``size`` lines; from a terminal single lines, so that each is answered at once."""
-    if path == STANDARD_INPUT and sys.stdin is not None and sys.stdin.isatty():
-        size = 1
+def read_line_blocks(path: str) -> Iterator[list[str]]:
+    """Yield blocks of lines; from a terminal single lines, so that each is answered at once."""
+    is_terminal = path == STANDARD_INPUT and sys.stdin is not None and sys.stdin.isatty()
+    size = 1 if is_terminal else LINES_PER_BLOCK
     lines = read_lines(path)
     while block := list(islice(lines, size)):
         yield block
@@ -71,15 +72,12 @@ def read_all_lines(path: str) -> list[str]:
 
 def open_embeddings(path: str) -> np.ndarray:
     """Return the array (n, d) of a .npy file as a read-only memory map; pipes are read into memory."""
-    if path == STANDARD_INPUT or (Path(path).exists() and not Path(path).is_file()):
-        blocks = list(read_embedding_blocks(path))
-        if not blocks:
-            raise ValueError(f"{_describe(path)} has no rows; pass embeddings of at least one sentence.")
+    n_rows = count_embeddings(path)
+    blocks = list(read_embedding_blocks(path)) if n_rows is None else []
+    if not n_rows and not blocks:
+        raise ValueError(f"{_describe(path)} has no rows; pass embeddings of at least one sentence.")
+    if blocks:
         return np.concatenate(blocks)
-    with open_file(path) as file:
-        (n_rows, _), _ = _read_header(file, path)
-    if n_rows == 0:
-        raise ValueError(f"{path!r} has no rows; pass embeddings of at least one sentence.")
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
     except (ValueError, OSError) as error:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,12 +17,15 @@ ENCODER_SETTINGS = (
     *("backend", "batch_size", "normalize", "truncate_dim"),
     *("prompt_name", "language", "revision", "api_key_env"),
 )
-OTHER_ENCODER_OPTIONS = {
-    "model": "--encoder",
-    "device": "--device",
-    "cache_dir": "--cache",
-    "verbose": "--quiet",
-}
+OTHER_ENCODER_OPTIONS = dict(model="--encoder", device="--device", cache_dir="--cache", verbose="--quiet")
+
+
+def _silence_progress(quiet: bool) -> bool:
+    """Disable the progress bars of the hub and of transformers, which read this when imported."""
+    if quiet:
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    return quiet
+
 
 Encoder = Annotated[
     str | None,
@@ -46,15 +48,10 @@ EncoderOptionPairs = Annotated[
     ),
 ]
 Cache = Annotated[
-    Path | None,
-    typer.Option(
-        "--cache",
-        metavar="DIR",
-        help="Folder in which embeddings are stored, so that no text is encoded twice.",
-    ),
+    Path | None, typer.Option(metavar="DIR", help="Folder of embeddings, so that no text is encoded twice.")
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", callback=_silence_progress, help="No progress bars.")]
 Json = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
 Model = Annotated[
     str,
@@ -80,70 +77,6 @@ TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, help="Words per line.
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same result.")]
 
 
-@dataclass(frozen=True)
-class InputFiles:
-    """Paths of texts, embeddings and names, or "-"; without embeddings the text is encoded."""
-
-    text: str | None
-    embeddings: str | None
-    entities: str | None = None
-
-
-@dataclass(frozen=True)
-class EncoderOptions:
-    """The encoder as named on the command line; ``settings`` are other parameters of SentenceEncoder."""
-
-    model: str | None
-    settings: dict[str, Any]
-    cache_dir: Path | None
-    device: str
-    verbose: bool
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """A stored model, and the device on which it is used."""
-
-    folder_or_id: str
-    subfolder: str | None
-    revision: str | None
-    device: str
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """Parameters of the model, the vectorizer and the held-out split."""
-
-    rank: int | str | None
-    l1_strength: float
-    max_iter: int
-    max_words: int
-    min_count: int | None
-    pairs: bool
-    token_pattern: str | None
-    test_share: float
-    seed: int
-    device: str
-    verbose: bool
-
-
-@dataclass(frozen=True)
-class ReportOptions:
-    """Options of a report besides its inputs."""
-
-    entities: str | None
-    title: str | None
-    ranks: bool
-    seed: int
-    verbose: bool
-
-
-def silence_progress(quiet: bool) -> None:
-    """Disable the progress bars of the hub and of transformers, which read this when imported."""
-    if quiet:
-        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-
-
 def check_standard_input(*paths: str | None) -> None:
     """Raise BadParameter if more than one input is "-"."""
     if paths.count(STANDARD_INPUT) > 1:
@@ -154,11 +87,13 @@ def parse_encoder_options(
     encoder: str | None,
     pairs: Sequence[str] | None,
     cache: Path | None,
-    has_embeddings: bool,
     device: str,
     quiet: bool,
-) -> EncoderOptions | None:
-    """Return the options of the encoder, or None with embeddings, which exclude such options.
+    embeddings: str | Sequence[str] | None,
+) -> dict[str, Any] | None:
+    """Return parameters of SentenceEncoder, or None with embeddings, which exclude such options.
+
+    "model" is one of them only if the encoder is named.
 
     Raises
     ------
@@ -167,14 +102,16 @@ def parse_encoder_options(
     ValueError
         If a key is not a parameter of SentenceEncoder, or has an option of its own.
     """
-    if has_embeddings:
+    if embeddings:
         if encoder is not None or pairs or cache is not None:
             raise typer.BadParameter(
                 "--embeddings cannot be combined with --encoder, --encoder-option or --cache, because no "
                 "text is encoded; leave them out."
             )
         return None
-    settings = {}
+    params: dict[str, Any] = {"device": device, "cache_dir": cache, "verbose": int(not quiet)}
+    if encoder is not None:
+        params["model"] = encoder
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
         if not equals or not key:
@@ -187,15 +124,10 @@ def parse_encoder_options(
             raise ValueError(
                 f"encoder option {key!r} is not known; use one of {', '.join(ENCODER_SETTINGS)}."
             )
-        settings[key] = _parse_value(value)
-    return EncoderOptions(encoder, settings, cache, device, not quiet)
-
-
-def _parse_value(text: str) -> Any:
-    """Return true, false, null and integers as Python values, other text as it is."""
-    if re.fullmatch(r"true|false|null|-?(0|[1-9][0-9]*)", text):
-        return json.loads(text)
-    return text
+        # true, false, null and integers are Python values, other values are text.
+        is_json = re.fullmatch(r"true|false|null|-?(0|[1-9][0-9]*)", value)
+        params[key] = json.loads(value) if is_json else value
+    return params
 
 
 def parse_rank(text: str) -> int | str | None:

@@ -18,8 +18,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from flip_sklearn import FLiPExtractor
 from flip_sklearn.cli import commands
-from flip_sklearn.cli.messages import is_user_error
 from flip_sklearn.cli.options import ENCODER_SETTINGS, OTHER_ENCODER_OPTIONS
+from flip_sklearn.cli.output import is_user_error
 from flip_sklearn.encoders import EncodingError, SentenceEncoder
 from flip_sklearn.estimation.validation import MAX_AUTO_RANK
 from tests.helpers.command_line import Corpus, error_line, run, start
@@ -132,14 +132,14 @@ BUGS = [
 @pytest.mark.parametrize("error", USER_ERRORS, ids=repr)
 def test_user_errors_are_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_user_error(error)
-    monkeypatch.setattr(commands, "evaluate", lambda *_, **__: _raise(error))
+    monkeypatch.setattr(commands, "open_model", lambda *_, **__: _raise(error))
     assert str(error) in error_line(*run("evaluate", "-m", "x", "-t", "a"))
 
 
 @pytest.mark.parametrize("error", BUGS, ids=repr)
 def test_bugs_print_their_traceback(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_user_error(error)
-    monkeypatch.setattr(commands, "evaluate", lambda *_, **__: _raise(error))
+    monkeypatch.setattr(commands, "open_model", lambda *_, **__: _raise(error))
     code, out, err = run("evaluate", "-m", "x", "-t", "a")
     assert (code, out) == (1, "")
     assert "Traceback (most recent call last)" in err

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from flip_sklearn import FLiPExtractor, keyword_accuracy
-from flip_sklearn.cli import commands
+from flip_sklearn.cli import commands, files
 from flip_sklearn.cli.encoding import EncodingConfig
+from flip_sklearn.cli.output import format_keywords
 from flip_sklearn.encoders import SentenceEncoder
 from flip_sklearn.vocabulary import ConceptVectorizer
 from tests.helpers.command_line import WORDS, Corpus, N, error_line, run, start
@@ -185,7 +186,7 @@ def test_keywords_equal_the_library_call(corpus: Corpus) -> None:
 
 @pytest.mark.parametrize("block", [1, 3, 1024])
 def test_output_lines_match_input_lines(corpus: Corpus, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "LINES_PER_BLOCK", block)
+    monkeypatch.setattr(files, "LINES_PER_BLOCK", block)
     lines = ["\ufeffdog runs", "", "   ", "cat sleeps\r", "nothing known here", "bird\u2028sings", "red"]
     code, out, err = run(
         *("keywords", "-m", corpus.model, "-t", "-", "-e", corpus.encoder, "-k", 2),
@@ -212,9 +213,8 @@ def test_scores_follow_the_words(corpus: Corpus) -> None:
 
 
 def test_words_with_tabs_are_one_field(corpus: Corpus) -> None:
-    from flip_sklearn.cli.output import keyword_fields
-
-    assert keyword_fields([("a\tb\nc", 1.0), ("new york", 0.5)], False) == ["a b c", "new york"]
+    row = [("a\tb\nc", 1.0), ("new york", 0.5)]
+    assert format_keywords([row], 1, scores=False, as_json=False) == "a b c\tnew york\n"
 
 
 def test_closed_pipe_exits_with_141(corpus: Corpus) -> None:

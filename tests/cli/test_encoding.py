@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flip_sklearn import FLiPExtractor
-from flip_sklearn.cli.encoding import EncodingConfig, describe_model
+from flip_sklearn.cli.encoding import EncodingConfig
 from flip_sklearn.encoders import SentenceEncoder
 from flip_sklearn.vocabulary import ConceptVectorizer
 from tests.helpers.command_line import Corpus, error_line, run
@@ -98,7 +98,7 @@ def test_hub_encoder_is_used_without_an_option(corpus: Corpus) -> None:
     assert not config.encoder_is_local
     assert config.encoder_settings(None, None)["model"] == "team/name"
     assert config.encoder_settings("other/name", None) == {"model": "other/name"}
-    assert describe_model(SentenceEncoder("team/name")) == "team/name"
+    assert config.encoder_name == "team/name"
 
 
 def test_absolute_paths_of_earlier_versions(corpus: Corpus, tmp_path: Path) -> None:
