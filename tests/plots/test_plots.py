@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -16,6 +18,7 @@ from matplotlib.figure import Figure
 
 import flip_sklearn
 from flip_sklearn import plots
+from flip_sklearn.plots.display import Display
 from tests.helpers.paths import ROOT
 from tests.helpers.pictures import (
     DISPLAYS,
@@ -29,6 +32,7 @@ from tests.helpers.pictures import (
     ranks,
     texts,
 )
+from tests.test_imports import undocumented
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -154,6 +158,18 @@ def test_docs_show_every_display() -> None:
     assert len(pictures) >= len(plots.__all__)
     for picture in pictures:
         assert 2_000 < (page.parent / picture).stat().st_size < 60_000
+
+
+def test_inherited_methods_are_documented() -> None:
+    """The class descriptions name the matplotlib method that takes the arguments of `plot`."""
+    assert undocumented(Path(inspect.getfile(Display)).read_text(encoding="utf8")) == []
+    for name in plots.__all__:
+        display = getattr(plots, name)
+        assert issubclass(display, Display)
+        description = display.__doc__.split("Parameters\n")[0]
+        assert re.search(r"arguments\s+of\s+:meth:`plot` are those of\s+``Axes\.\w+``", description)
+        if "from_result" not in vars(display):
+            assert re.search(r":meth:`from_result` draws a result of :func:`", description)
 
 
 # --- Grayscale -------------------------------------------------------------------------------
