@@ -6,15 +6,14 @@ compared with k, so that many k cost little more than one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sized
-from collections.abc import Set as AbstractSet
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from flip_sklearn.metrics.summary import RowMean, check_weights
+from flip_sklearn.metrics.summary import RowMean, check_weights, divide
 from flip_sklearn.parameters import check_integer, short_repr
 
 _NO_RANK = np.iinfo(np.int64).max  # the rank of a word that is not a keyword of its row
@@ -140,8 +139,8 @@ def entity_curve(
     if not isinstance(ks, Iterable) or isinstance(ks, str):
         raise ValueError(f"ks is {ks!r}; pass a list of numbers of keywords, or use entity_recall.")
     ks = [None if k is None else check_integer("k", k, 1, or_else="None for all") for k in ks]
-    names = _check_rows(entities, "entities", "name")
-    words = _check_rows(keywords, "keywords", "word")
+    names = _check_rows(entities, "entities")
+    words = _check_rows(keywords, "keywords")
     if len(names) != len(words):
         raise ValueError(
             f"entities has {len(names)} rows, keywords has {len(words)}; pass one list of names and one "
@@ -163,31 +162,23 @@ class _Ranks:
     name_length: np.ndarray  # in words
     # One entry for each word of these names, in their order
     word_rank: np.ndarray
-    # One entry for each distinct word of the names of a row
-    match_row: np.ndarray
-    match_rank: np.ndarray
     # One entry for each distinct keyword of a row
     keyword_row: np.ndarray
     keyword_rank: np.ndarray  # of its first occurrence
+    is_match: np.ndarray  # whether it is a word of a name of the row
 
     @classmethod
     def from_rows(cls, names: list[Any], keywords: list[Any]) -> _Ranks:
         n = len(names)
-        n_names = np.array([len(row) for row in names], dtype=np.int64)
-        n_keywords = np.array([len(row) for row in keywords], dtype=np.int64)
         # Strings become ids: distinct strings are case-folded and split once.
         word_ids: dict[str, int] = {}
-        keyword = _assign_ids(keywords, word_ids)
         name_ids: dict[str, int] = {}
-        listed_name = _assign_ids(names, name_ids)
-        words_of_name = [name.split() for name in name_ids]
-        if not all(words_of_name):
-            raise _blank_name_error(names)
-        words = _assign_ids(words_of_name, word_ids)
-        n_words = np.array([len(row) for row in words_of_name], dtype=np.int64)
+        keyword, n_keywords = _assign_ids(keywords, word_ids)
+        listed_name, n_names = _assign_ids(names, name_ids)
+        words, n_words = _assign_ids([name.split() for name in name_ids], word_ids)
 
         # An entry "id in row" is encoded as row * n_ids + id.
-        n_ids = max(1, len(word_ids))
+        n_ids = len(word_ids)
         row = np.repeat(np.arange(n), n_keywords)
         keyword_keys, first = np.unique(row * n_ids + keyword, return_index=True)
         keyword_row = row[first]
@@ -204,18 +195,20 @@ class _Ranks:
         index = np.arange(name_length.sum()) - np.repeat(_starts(name_length), name_length)
         word = words[np.repeat(word_start, name_length) + index]
         word_keys = np.repeat(name_row, name_length) * n_ids + word
-        word_rank = _look_up(word_keys, keyword_keys, keyword_rank)
-        match_keys, index = np.unique(word_keys, return_index=True)
+        index = np.searchsorted(keyword_keys, word_keys)
+        is_keyword = np.append(keyword_keys, -1)[index] == word_keys
+        word_rank = np.where(is_keyword, np.append(keyword_rank, _NO_RANK)[index], _NO_RANK)
+        is_match = np.zeros(len(keyword_keys), dtype=bool)
+        is_match[index[is_keyword]] = True
         return cls(
             n_names=n_names,
             name_row=name_row,
             name_count=name_count,
             name_length=name_length,
             word_rank=word_rank,
-            match_row=match_keys // n_ids,
-            match_rank=word_rank[index],
             keyword_row=keyword_row,
             keyword_rank=keyword_rank,
+            is_match=is_match,
         )
 
     def evaluate(self, k: int | None, weights: np.ndarray) -> EntityRecall:
@@ -226,11 +219,12 @@ class _Ranks:
         share = n_words_found / self.name_length
         n_names_found = self._sum_rows(self.name_row, n_words_found == self.name_length)
         share_sum = self._sum_rows(self.name_row, share * self.name_count)
-        n_matched = self._sum_rows(self.match_row, self.match_rank < limit)
-        n_keywords = self._sum_rows(self.keyword_row, self.keyword_rank < limit)
-        strict = _ratio(n_names_found, self.n_names)
-        partial = _ratio(share_sum, self.n_names)
-        precision = _ratio(n_matched, n_keywords)
+        is_used = self.keyword_rank < limit
+        n_matched = self._sum_rows(self.keyword_row, is_used & self.is_match)
+        n_keywords = self._sum_rows(self.keyword_row, is_used)
+        strict = divide(n_names_found, self.n_names, 0.0)
+        partial = divide(share_sum, self.n_names, 0.0)
+        precision = divide(n_matched, n_keywords, 0.0)
 
         def mean(values: np.ndarray) -> RowMean:
             return RowMean.of(np.where(self.n_names > 0, values, np.nan), weights)
@@ -239,8 +233,8 @@ class _Ranks:
             recall_strict=mean(strict),
             recall_partial=mean(partial),
             precision=mean(precision),
-            f1_strict=mean(_ratio(2 * precision * strict, precision + strict)),
-            f1_partial=mean(_ratio(2 * precision * partial, precision + partial)),
+            f1_strict=mean(divide(2 * precision * strict, precision + strict, 0.0)),
+            f1_partial=mean(divide(2 * precision * partial, precision + partial, 0.0)),
             k=k,
         )
 
@@ -248,75 +242,50 @@ class _Ranks:
         return np.bincount(row, weights=values, minlength=len(self.n_names))
 
 
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Divide; 0 where the denominator is 0."""
-    ratio = np.zeros(len(numerator))
-    np.divide(numerator, denominator, out=ratio, where=denominator > 0)
-    return ratio
-
-
 def _starts(lengths: np.ndarray) -> np.ndarray:
     """Return the start of each of several consecutive segments."""
-    starts: np.ndarray = np.cumsum(lengths) - lengths
-    return starts
+    return np.asarray(np.cumsum(lengths) - lengths)
 
 
-def _look_up(keys: np.ndarray, sorted_keys: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """Return the rank of each key, for ranks in the order of ``sorted_keys``."""
-    if not len(sorted_keys):
-        return np.full(len(keys), _NO_RANK)
-    index = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
-    return np.where(sorted_keys[index] == keys, ranks[index], _NO_RANK)
+def _assign_ids(rows: list[Any], ids: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the id of each string of all rows, and the lengths of the rows.
 
-
-def _assign_ids(rows: Iterable[Any], ids: dict[str, int]) -> np.ndarray:
-    """Return the id of each string of all rows; strings with the same case folding share an id.
-
-    Case-folded strings that are not in ``ids`` are added to it.
+    Strings with the same case folding share an id. Case-folded strings that are not in ``ids`` are added.
     """
     id_of: dict[str, int] = {}
     for string in dict.fromkeys(chain.from_iterable(rows)):
         id_of[string] = ids.setdefault(string.casefold(), len(ids))
-    return np.array([id_of[string] for row in rows for string in row], dtype=np.int64)
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    return np.array([id_of[string] for row in rows for string in row], dtype=np.int64), lengths
 
 
-def _check_rows(lists: Any, argument: str, content: str) -> list[Any]:
+def _check_rows(lists: Any, argument: str) -> list[Any]:
     """Return the rows, if each is a list of strings."""
     if isinstance(lists, (str, bytes, Mapping)) or not isinstance(lists, Iterable):
         raise ValueError(
             f"{argument} is {_describe(lists)}; pass one list of strings per row, [['a', ...], ...]."
         )
     rows = list(lists)
-    # Checks distinct types, of which there are few, and looks for the row only if one is wrong.
-    is_ordered = argument == "keywords"
-    bad_types = {kind for kind in set(map(type, rows)) if not _is_list_type(kind, is_ordered)}
-    if bad_types:
-        i = next(i for i, row in enumerate(rows) if type(row) in bad_types)
-        raise ValueError(
-            f"row {i} of {argument} is {_describe(rows[i])}; pass a list of strings, best first for "
-            "keywords, [] for none."
-        )
-    if not all(issubclass(kind, str) for kind in set(map(type, chain.from_iterable(rows)))):
-        raise _not_a_string_error(rows, argument, content)
+    excluded = (str, bytes, Mapping, Set) if argument == "keywords" else (str, bytes, Mapping)
+    types = set(map(type, rows))
+    list_types = {kind for kind in types if issubclass(kind, Collection) and not issubclass(kind, excluded)}
+    for i, row in enumerate(rows):
+        if type(row) not in list_types:
+            raise ValueError(
+                f"row {i} of {argument} is {_describe(row)}; pass a list of strings, best first for "
+                "keywords, [] for none."
+            )
+        for value in row:
+            if not isinstance(value, str):
+                raise ValueError(
+                    f"row {i} of {argument} holds {_describe(value)}; pass strings (for pairs of word and "
+                    "score, use return_scores=False)."
+                )
+            if argument == "entities" and not value.strip():
+                raise ValueError(
+                    f"row {i} of entities holds the name {value!r}, which has no words; leave it out."
+                )
     return rows
-
-
-def _is_list_type(kind: type, is_ordered: bool) -> bool:
-    excluded = (str, bytes, Mapping, AbstractSet) if is_ordered else (str, bytes, Mapping)
-    return issubclass(kind, Iterable) and issubclass(kind, Sized) and not issubclass(kind, excluded)
-
-
-def _not_a_string_error(rows: list[Any], argument: str, content: str) -> ValueError:
-    i, value = next((i, value) for i, row in enumerate(rows) for value in row if not isinstance(value, str))
-    return ValueError(
-        f"row {i} of {argument} holds {_describe(value)}; each {content} is a string (for pairs of word "
-        "and score, use return_scores=False)."
-    )
-
-
-def _blank_name_error(names: list[Any]) -> ValueError:
-    i, name = next((i, name) for i, row in enumerate(names) for name in row if not name.strip())
-    return ValueError(f"row {i} of entities holds the name {name!r}, which has no words; leave it out.")
 
 
 def _describe(value: Any) -> str:

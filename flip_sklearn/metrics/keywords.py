@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from flip_sklearn.metrics import ranking
-from flip_sklearn.metrics.summary import RowMean
+from flip_sklearn.metrics.summary import RowMean, divide
 from flip_sklearn.parameters import check_integer
 
 
@@ -80,7 +80,7 @@ def keyword_accuracy_scorer(estimator: Any, X: Any, Y: Any, sample_weight: Any =
     words = ranking.binary_csr(Y)
     n, n_words = words.shape
     ranking.check_n_rows(X, n)
-    n_top = _max_row_words(words)
+    n_top = ranking.max_row_words(words)
     top = np.empty((n, n_top), dtype=np.int64)
     for rows, scores in ranking.score_blocks(estimator, X, n_words):
         top[rows] = ranking.top_indices(scores, (len(rows), n_words), n_top)
@@ -90,14 +90,10 @@ def keyword_accuracy_scorer(estimator: Any, X: Any, Y: Any, sample_weight: Any =
 def span_accuracy(texts: Any, scores_or_topk: Any, vectorizer: Any, *, sample_weight: Any = None) -> RowMean:
     """Keyword accuracy with the words and spans that a vectorizer counts in the texts.
 
-    With Y = vectorizer.transform(texts), S_n = {j : Y_nj > 0}, k_n = |S_n| and top_n the k_n best-scored
-    columns:
-
-        accuracy = sum_n w_n |top_n & S_n| / k_n  /  sum_n w_n        over rows with k_n > 0.
-
-    A ``ConceptVectorizer`` matches greedily, longest first, so that a span ("new york") is one concept: it
-    counts once in k_n, and a word that only occurs inside a span ("york") is neither a target nor a hit.
-    This is the span-aware form of the accuracy of Kesiraju et al. (2026, arXiv 2604.18109).
+    This is :func:`keyword_accuracy` with Y = vectorizer.transform(texts). A ``ConceptVectorizer`` matches
+    greedily, longest first, so that a span ("new york") is one concept: it counts once in k_n, and a word
+    that only occurs inside a span ("york") is neither a target nor a hit. This is the span-aware form of the
+    accuracy of Kesiraju et al. (2026, arXiv 2604.18109).
 
     Parameters
     ----------
@@ -274,17 +270,13 @@ def precision_recall(
     words = ranking.binary_csr(Y)
     top = ranking.top_indices(scores_or_topk, words.shape, n)
     n_top = (top >= 0).sum(axis=1)
-    n_hits = ranking.is_row_word(words, top).sum(axis=1)
+    n_hits = ranking.find_words(words, top)[1].sum(axis=1)
     n_words = np.diff(words.indptr)
-    if n_reference is None:
-        reference, is_skipped = n_words, n_words == 0
-    else:
-        reference = _check_reference(n_reference, n_words)
-        is_skipped = np.zeros(len(n_words), dtype=bool)
+    reference = n_words if n_reference is None else _check_reference(n_reference, n_words)
+    is_skipped = (n_words == 0) & (n_reference is None)
 
     def mean(numerator: np.ndarray, denominator: np.ndarray) -> RowMean:
-        ratio = np.where(denominator > 0, numerator / np.maximum(denominator, 1), 0.0)
-        return RowMean.of(np.where(is_skipped, np.nan, ratio), sample_weight)
+        return RowMean.of(np.where(is_skipped, np.nan, divide(numerator, denominator, 0.0)), sample_weight)
 
     return PrecisionRecall(
         precision=mean(n_hits, n_top),
@@ -314,8 +306,4 @@ def _check_reference(n_reference: Any, n_words: np.ndarray) -> np.ndarray:
 def _rank_words(Y: Any, scores_or_topk: Any) -> tuple[sp.csr_array, np.ndarray]:
     """Return the words of each row, and the best-scored words: as many as the fullest row has words."""
     words = ranking.binary_csr(Y)
-    return words, ranking.top_indices(scores_or_topk, words.shape, _max_row_words(words))
-
-
-def _max_row_words(words: sp.csr_array) -> int:
-    return int(np.diff(words.indptr).max(initial=0))
+    return words, ranking.top_indices(scores_or_topk, words.shape, ranking.max_row_words(words))

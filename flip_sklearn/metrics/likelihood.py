@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from sklearn.utils import _safe_indexing
 
 from flip_sklearn.metrics.ranking import check_n_rows, counts_csr, row_blocks
-from flip_sklearn.metrics.summary import RowMean, RowStatistic, check_weights
+from flip_sklearn.metrics.summary import RowMean, RowStatistic, check_weights, divide
 
 # Tolerance for rounding: logarithms of probabilities near one may be slightly above zero.
 _ROUNDING = 1e-5
@@ -88,8 +88,7 @@ def perplexity(Y: Any, log_proba: Any, *, sample_weight: Any = None) -> Perplexi
             f"log_proba has shape {log_proba.shape}, Y has {counts.shape}; pass the logarithm of the "
             "probability of every word in every row."
         )
-    row = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
-    nll = _negative_log_likelihood(counts, log_proba[row, counts.indices], sample_weight)
+    nll = _negative_log_likelihood(counts, _select_logs(log_proba, counts), sample_weight)
     with np.errstate(over="ignore"):
         value = float(np.exp(nll.value))
     return Perplexity(value, value * nll.standard_error, nll.n_rows, nll.n_skipped, nll.per_row)
@@ -138,14 +137,12 @@ def log_likelihood_scorer(estimator: Any, X: Any, Y: Any, sample_weight: Any = N
     """
     counts = counts_csr(Y)
     check_n_rows(X, counts.shape[0])
-    logs = np.empty(counts.nnz)
+    logs = [np.empty(0)]
     for rows in row_blocks(*counts.shape):
         block = counts[rows]
         log_proba = _predict_log_proba(estimator, _safe_indexing(X, rows), block.shape)
-        row = np.repeat(np.arange(len(rows)), np.diff(block.indptr))
-        start = counts.indptr[rows[0]]
-        logs[start : start + block.nnz] = log_proba[row, block.indices]
-    return -_negative_log_likelihood(counts, logs, sample_weight).value
+        logs.append(_select_logs(log_proba, block))
+    return -_negative_log_likelihood(counts, np.concatenate(logs), sample_weight).value
 
 
 def _predict_log_proba(estimator: Any, X: Any, shape: tuple[int, int]) -> np.ndarray:
@@ -157,12 +154,14 @@ def _predict_log_proba(estimator: Any, X: Any, shape: tuple[int, int]) -> np.nda
             f"the estimator's probabilities are {actual}; a likelihood needs one distribution over the "
             f"{shape[1]} columns of Y for each row, here {shape}."
         )
-    proba = np.asarray(proba)
-    if has_logs:
-        return proba
     with np.errstate(divide="ignore"):  # log(0) is minus infinity
-        log_proba: np.ndarray = np.log(proba)
-    return log_proba
+        return np.asarray(proba if has_logs else np.log(proba))
+
+
+def _select_logs(log_proba: np.ndarray, counts: sp.csr_array) -> np.ndarray:
+    """Return the logarithm for each stored count, in their order."""
+    row = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+    return np.asarray(log_proba[row, counts.indices])
 
 
 def _negative_log_likelihood(counts: sp.csr_array, logs: np.ndarray, sample_weight: Any) -> RowMean:
@@ -179,5 +178,5 @@ def _negative_log_likelihood(counts: sp.csr_array, logs: np.ndarray, sample_weig
     row = np.repeat(np.arange(n), np.diff(counts.indptr))
     total_count = np.bincount(row, weights=counts.data.astype(float), minlength=n)
     nats = -np.bincount(row, weights=counts.data * logs, minlength=n)
-    per_row = np.divide(nats, total_count, out=np.full(n, np.nan), where=total_count > 0)
-    return RowMean.of(per_row, check_weights(sample_weight, n) * total_count)
+    weights = check_weights(sample_weight, n) * total_count
+    return RowMean.of(divide(nats, total_count, np.nan), weights)

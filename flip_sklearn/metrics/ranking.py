@@ -10,12 +10,14 @@ import scipy.sparse as sp
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
+from flip_sklearn.metrics.summary import divide
+
 # Number of scores computed at a time: 2**24 float64 are 128 MiB.
 BLOCK_ELEMENTS = 2**24
 
 
 def row_blocks(n: int, n_words: int) -> Iterator[np.ndarray]:
-    """Yield the row numbers 0 to n - 1 in blocks, whose scores (rows, n_words) are of bounded size."""
+    """Yield the row numbers 0 to n - 1 in blocks whose scores (rows, n_words) have a bounded size."""
     step = max(1, BLOCK_ELEMENTS // max(1, n_words))
     for start in range(0, n, step):
         yield np.arange(start, min(start + step, n))
@@ -30,11 +32,9 @@ def check_n_rows(X: Any, n: int) -> None:
 
 
 def score_blocks(estimator: Any, X: Any, n_words: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield row numbers and the scores (rows, n_words) of an estimator for a bounded number of rows.
+    """Yield row numbers and an estimator's scores (rows, n_words), for a bounded number of rows at a time.
 
-    The scores are those of ``decision_function``, else of ``predict_proba``; of the list that a
-    multi-output classifier returns, the last class of each word. Integer scores become floats, since
-    :func:`top_indices` takes integers for word indices.
+    A multi-output classifier returns a list of probabilities, of which the last class of each word is used.
     """
     score = getattr(estimator, "decision_function", None) or estimator.predict_proba
     for rows in row_blocks(_num_samples(X), n_words):
@@ -42,9 +42,8 @@ def score_blocks(estimator: Any, X: Any, n_words: int) -> Iterator[tuple[np.ndar
         if isinstance(scores, list):
             scores = np.column_stack([classes[:, -1] for classes in scores])
         scores = np.asarray(scores).reshape(len(rows), -1)
-        if scores.dtype.kind in "iu":
-            scores = scores.astype(float)
-        yield rows, scores
+        # Integers would be taken for word indices.
+        yield rows, scores.astype(float) if scores.dtype.kind in "iu" else scores
 
 
 def counts_csr(Y: Any) -> sp.csr_array:
@@ -75,11 +74,9 @@ def binary_csr(Y: Any) -> sp.csr_array:
 
 
 def top_indices(scores_or_topk: Any, shape: tuple[int, int], n_top: int) -> np.ndarray:
-    """Return the indices (n, n_top) of the best-scored words of each row, best first; -1 pads.
+    """Return the indices (n, n_top) of the best-scored words of each row, best first, padded with -1.
 
-    Takes scores (n, V), integer word indices (n, K) with K >= n_top, best first, or sparse scores
-    (n, V), of which the stored ones are ranked. Of equal scores, the lower index comes first. ``shape`` is
-    that of Y.
+    ``scores_or_topk`` is explained in ``keyword_accuracy``; ``shape`` is that of Y.
     """
     n, n_words = shape
     if sp.issparse(scores_or_topk):
@@ -87,8 +84,8 @@ def top_indices(scores_or_topk: Any, shape: tuple[int, int], n_top: int) -> np.n
     array = np.asarray(scores_or_topk)
     if array.ndim != 2 or array.shape[0] != n:
         raise ValueError(
-            f"scores_or_topk has shape {array.shape}; Y has {n} rows, so pass scores ({n}, "
-            f"{n_words}) or word indices ({n}, K)."
+            f"scores_or_topk has shape {array.shape}; Y has {n} rows, so pass scores ({n}, {n_words}) or "
+            f"word indices ({n}, K)."
         )
     if array.dtype.kind not in "buif":
         raise ValueError(
@@ -99,62 +96,44 @@ def top_indices(scores_or_topk: Any, shape: tuple[int, int], n_top: int) -> np.n
     return _rank_scores(array, n_words, n_top)
 
 
-def is_row_word(words: sp.csr_array, top: np.ndarray) -> np.ndarray:
-    """Return whether each index of ``top`` (n, K) is a word of its row, bool (n, K)."""
-    return _find_words(words, top)[1]
+def max_row_words(words: sp.csr_array) -> int:
+    """Return the number of words of the row with the most words."""
+    return int(np.diff(words.indptr).max(initial=0))
 
 
 def hits(words: sp.csr_array, top: np.ndarray) -> sp.csr_array:
-    """Return the words of each row that are among its k_n best, k_n being the number of its words.
+    """Return the words of each row that are among its best, as many as it has words.
 
-    Parameters
-    ----------
-    words : csr_array of shape (n, V)
-        The stored entries of a row are its words, sorted and unique, as ``binary_csr`` gives them.
-    top : ndarray of shape (n, K)
-        Best-scored words, best first; -1 pads. Columns from max k_n on are ignored.
-
-    Returns
-    -------
-    csr_array of bool, shape (n, V)
+    ``words`` comes from ``binary_csr``, ``top`` from ``top_indices``.
     """
-    is_hit = _is_hit(words, top)
-    indptr = np.concatenate([[0], np.cumsum(is_hit)])[words.indptr].astype(words.indptr.dtype)
-    indices = words.indices[is_hit]
-    return sp.csr_array((np.ones(len(indices), dtype=bool), indices, indptr), shape=words.shape)
+    top = top[:, : max_row_words(words)]
+    positions, is_word = find_words(words, top)
+    is_hit = np.zeros(words.nnz, dtype=bool)
+    is_hit[positions[is_word & (np.arange(top.shape[1]) < np.diff(words.indptr)[:, None])]] = True
+    result = sp.csr_array((is_hit, words.indices, words.indptr), shape=words.shape, copy=True)
+    result.eliminate_zeros()
+    return result
 
 
 def count_hits(words: sp.csr_array, top: np.ndarray) -> np.ndarray:
     """Return the number of :func:`hits` of each row, (n,)."""
-    n_hits_before = np.concatenate([[0], np.cumsum(_is_hit(words, top))])
-    return np.diff(n_hits_before[words.indptr])
+    return np.diff(hits(words, top).indptr)
 
 
 def accuracy_per_row(words: sp.csr_array, top: np.ndarray) -> np.ndarray:
     """Return the share of each row's words that are hits; nan for rows without words."""
-    k = np.diff(words.indptr)
-    return np.where(k > 0, count_hits(words, top) / np.maximum(k, 1), np.nan)
+    return divide(count_hits(words, top), np.diff(words.indptr), np.nan)
 
 
 def jaccard_per_row(first: sp.csr_array, second: sp.csr_array) -> np.ndarray:
     """Return the Jaccard index of two :func:`hits` of each row; nan where both are empty."""
     both = np.asarray(first.multiply(second).sum(axis=1)).ravel()
     either = np.diff(first.indptr) + np.diff(second.indptr) - both
-    return np.where(either > 0, both / np.maximum(either, 1), np.nan)
+    return divide(both, either, np.nan)
 
 
-def _is_hit(words: sp.csr_array, top: np.ndarray) -> np.ndarray:
-    """Whether each stored entry of ``words`` is among the k_n best of its row."""
-    k = np.diff(words.indptr)
-    top = top[:, : int(k.max(initial=0))]
-    positions, is_word = _find_words(words, top)
-    is_hit = np.zeros(words.nnz, dtype=bool)
-    is_hit[positions[is_word & (np.arange(top.shape[1]) < k[:, None])]] = True
-    return is_hit
-
-
-def _find_words(words: sp.csr_array, top: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions in ``words.indices`` of the indices of ``top``, and whether they are stored there."""
+def find_words(words: sp.csr_array, top: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the position in ``words.indices`` of each index of ``top``, and whether it is a row's word."""
     n, n_words = words.shape
     if not words.nnz:
         return np.zeros(top.shape, dtype=np.int64), np.zeros(top.shape, dtype=bool)
@@ -173,9 +152,8 @@ def _check_indices(indices: np.ndarray, n_words: int, n_top: int) -> np.ndarray:
         )
     if indices.shape[1] < n_top:
         raise ValueError(
-            f"the word indices have {indices.shape[1]} columns, but {n_top} are needed (n, or the number "
-            f"of distinct words of the fullest row of Y); rank at least {n_top} words (pad with -1 where "
-            "there are fewer)."
+            f"the word indices have {indices.shape[1]} columns, but {n_top} are needed (n, or the most "
+            f"distinct words of a row of Y); rank at least {n_top} words per row, and pad with -1."
         )
     indices = indices.astype(np.int64, copy=False)
     ordered = np.sort(indices, axis=1)

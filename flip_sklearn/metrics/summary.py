@@ -96,6 +96,13 @@ class RowMean(RowStatistic):
         return cls(mean, error, n_rows, len(per_row) - n_rows, per_row)
 
 
+def divide(numerator: np.ndarray, denominator: np.ndarray, default: float) -> np.ndarray:
+    """Return the quotients, ``default`` where the denominator is 0."""
+    quotient = np.full(denominator.shape, default)
+    np.divide(numerator, denominator, out=quotient, where=denominator > 0)
+    return quotient
+
+
 def check_weights(sample_weight: Any, n: int) -> np.ndarray:
     """Return one finite weight >= 0 for each of n rows; ones for None."""
     if sample_weight is None:

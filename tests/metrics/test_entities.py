@@ -269,7 +269,7 @@ def test_containers(container: Any) -> None:
         (3, [["a"]], None, ["entities is the int 3", "per row"]),
         ([["a", None]], [["a"]], None, ["row 0 of entities holds the NoneType None", "string"]),
         ([["a"]], [["a", ("b", 0.5)]], None, ["row 0 of keywords holds the tuple", "return_scores"]),
-        ([["a"]], [[3]], None, ["row 0 of keywords holds the int 3", "each word is a string"]),
+        ([["a"]], [[3]], None, ["row 0 of keywords holds the int 3", "pass strings"]),
         ([["a"]], [["a"]], 0, ["k=0", ">= 1", "None for all"]),
         ([["a"]], [["a"]], 2.0, ["k=2.0", "an integer"]),
         ([["a"]], [["a"]], True, ["k=True"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-from flip_sklearn.metrics.ranking import count_hits, hits, is_row_word
+from flip_sklearn.metrics.ranking import count_hits, find_words, hits
 
 
 def words_of_rows(rows: list[list[int]], n_words: int) -> sp.csr_array:
@@ -18,7 +18,7 @@ def words_of_rows(rows: list[list[int]], n_words: int) -> sp.csr_array:
 def test_hits_are_words_among_as_many_best() -> None:
     words = words_of_rows([[0, 3], [1], [], [2, 3, 4]], 5)
     top = np.array([[3, 1, 0], [0, 1, 2], [0, 1, 2], [4, 0, 2]])
-    assert is_row_word(words, top).tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 0, 1]]
+    assert find_words(words, top)[1].tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 0, 1]]
     assert [hits(words, top)[[row]].indices.tolist() for row in range(4)] == [[3], [], [], [2, 4]]
     assert count_hits(words, top).tolist() == [1, 0, 0, 2]
 
