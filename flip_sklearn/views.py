@@ -23,7 +23,7 @@ class StackedViews:
     Y : csr_array of shape (v * n, V)
         The sentences' counts, repeated for each view.
     sample_weight : ndarray of shape (v * n,)
-        Each row's view weight.
+        The weight of the view of each row.
     groups : ndarray of shape (v * n,)
         The sentence of each row, for ``GroupKFold``: the views of a sentence stay in one part of a split.
     view : ndarray of shape (v * n,)
@@ -122,28 +122,11 @@ def _normalize_weights(weights: Any, names: list[str]) -> np.ndarray:
         alpha = np.array([np.nan])
     if not np.isfinite(alpha).all() or (alpha < 0).any() or alpha.sum() <= 0:
         raise ValueError(f"weights are {dict(weights)}; they must be finite, >= 0 and not all zero.")
-    normalized: np.ndarray = alpha / alpha.sum()
-    return normalized
+    return np.asarray(alpha / alpha.sum())
 
 
 def check_views(views: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Return named views as arrays of one shape (n, d), in their order.
-
-    Parameters
-    ----------
-    views : mapping of str to array-like of shape (n, d)
-        Row i of every view embeds sentence i, in the same space of d dimensions.
-
-    Returns
-    -------
-    dict of str to ndarray of shape (n, d)
-        NumPy arrays are not copied.
-
-    Raises
-    ------
-    ValueError
-        If there is no view, or views are not aligned.
-    """
+    """Return named views as arrays of one shape (n, d), in their order. NumPy arrays are not copied."""
     if not isinstance(views, Mapping):
         raise ValueError(f"views is a {type(views).__name__}; pass a mapping of names to (n, d) arrays.")
     if not views:

@@ -190,10 +190,9 @@ class _Ranks:
         name_row, name = np.divmod(name_keys, n_name_ids)
         name_length = n_words[name]
 
-        # The words of name i start at word_start[i] in words.
-        word_start = _starts(n_words)[name]
-        index = np.arange(name_length.sum()) - np.repeat(_starts(name_length), name_length)
-        word = words[np.repeat(word_start, name_length) + index]
+        # The words of a name are consecutive in words.
+        offset = _starts(n_words)[name] - _starts(name_length)
+        word = words[np.arange(name_length.sum()) + np.repeat(offset, name_length)]
         word_keys = np.repeat(name_row, name_length) * n_ids + word
         index = np.searchsorted(keyword_keys, word_keys)
         is_keyword = np.append(keyword_keys, -1)[index] == word_keys
