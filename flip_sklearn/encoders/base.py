@@ -28,10 +28,7 @@ class EncoderBackend:
     sort_by_length = False  # batches of texts of similar length need less padding
 
     def identity(self) -> dict[str, Any]:
-        """Return the JSON-serializable settings that determine an embedding, besides its text.
-
-        They are part of the cache key.
-        """
+        """Return JSON-serializable settings that determine an embedding: one part of the cache key."""
         raise NotImplementedError
 
     def check(self, texts: Sequence[str]) -> None:
@@ -88,7 +85,7 @@ class LocalModel(EncoderBackend):
         self.device = device
         self._weights: Any = None
         self._version: str | None = None
-        self._stamp: list[tuple[str, int, int]] | None = None
+        self._stamp: list[tuple[Path, int, int]] | None = None
         self._lock = threading.Lock()  # tokenizers cannot be used by two threads at once
 
     def load(self) -> Any:
@@ -119,66 +116,58 @@ class LocalModel(EncoderBackend):
             return self.vectors(weights, texts)
 
     def version(self) -> str:
-        """Return an identifier of the weights: a hash of the folder's files, or the commit on the hub.
-
-        The commit that a branch of the hub points to is known only after the model has been loaded. A
-        full commit hash as revision needs no loading.
-        """
+        """Return an identifier of the weights: a hash of the folder's files, or the commit on the hub."""
         # A changed folder does not change weights that are already loaded, only those still to be loaded.
-        if self._version is None or self._weights is None:
-            self._version = self._find_version()
-        return self._version
-
-    def _find_version(self) -> str:
+        if self._version is not None and self._weights is not None:
+            return self._version
         folder = Path(self.model)
         if folder.is_dir():
             self._stamp = folder_stamp(folder)
-            return "files " + folder_digest(folder)
-        if self.revision is not None and re.fullmatch(r"[0-9a-f]{40}", self.revision):
-            return f"{self.model} {self.revision}"
-        self.weights()
-        commit = cached_commit(self.model, self.revision)
+            self._version = "files " + folder_digest(folder)
+            return self._version
+        commit = self.revision
+        if commit is None or not re.fullmatch(r"[0-9a-f]{40}", commit):
+            # A branch may move, so its name would mix the vectors of two models in the cache. The commit that
+            # it points to is known only after the model has been loaded.
+            self.weights()
+            commit = cached_commit(self.model, self.revision)
         if commit is None:
-            # A branch may move, so its name would mix the vectors of two models in the cache.
             raise ValueError(
                 f"cache_dir is set, and the commit of the loaded model {self.model!r} is not known; set "
                 "revision to the full commit hash of 40 digits, which the model's page on the hub shows."
             )
-        return f"{self.model} {commit}"
+        self._version = f"{self.model} {commit}"
+        return self._version
 
 
-def require(module: str, user: str, remedy: str) -> Any:
-    """Import an optional module; the message of the ImportError names the command that installs it."""
+def require(module: str, backend: str, remedy: str) -> Any:
+    """Import a module that a backend needs; the ImportError names the command that installs it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(f"{user} needs {module} ({error}). {remedy}") from error
+        raise ImportError(f"The {backend} backend needs {module} ({error}). {remedy}") from error
 
 
 def folder_digest(folder: Path) -> str:
     """Return a hash of the names and contents of the files in a folder, except hidden files."""
     digest = hashlib.sha256()
-    for name, path in _visible_files(folder):
-        with path.open("rb") as file:
+    for name in _visible_files(folder):
+        with (folder / name).open("rb") as file:
             content = hashlib.file_digest(file, "sha256").digest()
         digest.update(name.as_posix().encode() + b"\0" + content)
     return digest.hexdigest()
 
 
-def folder_stamp(folder: Path) -> list[tuple[str, int, int]]:
+def folder_stamp(folder: Path) -> list[tuple[Path, int, int]]:
     """Return names, sizes and modification times of the same files, to detect changes quickly."""
-    stats = [(name, path.stat()) for name, path in _visible_files(folder)]
-    return [(name.as_posix(), stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    stats = [(name, (folder / name).stat()) for name in _visible_files(folder)]
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
-def _visible_files(folder: Path) -> list[tuple[Path, Path]]:
-    """Return (relative path, path) of each file below a folder, sorted."""
-    files = []
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder)
-        if path.is_file() and not any(part.startswith(".") for part in name.parts):
-            files.append((name, path))
-    return sorted(files)
+def _visible_files(folder: Path) -> list[Path]:
+    """Return the sorted relative paths of the files below a folder, except hidden ones."""
+    names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    return sorted(name for name in names if not any(part.startswith(".") for part in name.parts))
 
 
 def cached_commit(model: str, revision: str | None) -> str | None:

@@ -49,13 +49,20 @@ class VectorCache:
         deadline = time.monotonic() + BUSY_TIMEOUT
         while True:
             try:
-                self._check_table()
+                tables = self._connection.execute("SELECT name FROM sqlite_master").fetchall()
+                columns = self._connection.execute("PRAGMA table_info(vectors)").fetchall()
+                if tables and [column[1] for column in columns] != ["key", "vector", "checksum"]:
+                    # The database of another program is left unchanged.
+                    raise sqlite3.DatabaseError("it is a database, but not a cache of embeddings")
                 if self._connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
                     self._connection.execute("PRAGMA journal_mode = WAL")
                 break
             except sqlite3.OperationalError as error:
-                # SQLite does not wait by itself for another process that is changing the mode.
-                if not _is_locked(error) or time.monotonic() > deadline:
+                # SQLite does not wait by itself for another process that is changing the mode. Extended error
+                # codes have the basic code in the low byte; errors of the sqlite3 module have no code.
+                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                is_locked = code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+                if not is_locked or time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
         self._connection.execute("PRAGMA synchronous = FULL")  # batches survive a power failure
@@ -63,13 +70,6 @@ class VectorCache:
             "CREATE TABLE IF NOT EXISTS vectors "
             "(key BLOB PRIMARY KEY, vector BLOB NOT NULL, checksum BLOB NOT NULL)"
         )
-
-    def _check_table(self) -> None:
-        """Raise DatabaseError for the database of another program, which is left unchanged."""
-        tables = self._connection.execute("SELECT name FROM sqlite_master").fetchall()
-        columns = self._connection.execute("PRAGMA table_info(vectors)").fetchall()
-        if tables and [column[1] for column in columns] != ["key", "vector", "checksum"]:
-            raise sqlite3.DatabaseError("it is a database, but not a cache of embeddings")
 
     def close(self) -> None:
         """Close the file."""
@@ -97,15 +97,9 @@ class VectorCache:
         """Store the vectors of a batch, all of them or none."""
         data = [row.tobytes() for row in vectors.astype(_FLOAT, copy=False)]
         rows = [(k, v, _checksum(k, v)) for k, v in zip(keys, data, strict=True)]
-        with self._explain_errors():
+        with self._explain_errors(), self._connection:  # commits, or rolls back after an error
             self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                self._connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
+            self._connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
 
     @contextmanager
     def _explain_errors(self) -> Iterator[None]:
@@ -131,20 +125,10 @@ def compute_keys(settings: dict[str, Any], contents: Iterable[bytes]) -> list[by
     return keys
 
 
-def _is_locked(error: sqlite3.Error) -> bool:
-    """Whether another process holds a lock; extended error codes have the basic code in the low byte."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # errors of the sqlite3 module have no code
-    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-
-
 def _is_valid(key: bytes, vector: Any, checksum: Any) -> bool:
     """Whether a row is as it was written. SQLite accepts a value of any type in any column."""
-    return (
-        isinstance(vector, bytes)
-        and len(vector) > 0
-        and len(vector) % _FLOAT.itemsize == 0
-        and _checksum(key, vector) == checksum
-    )
+    is_vector = isinstance(vector, bytes) and len(vector) > 0 and len(vector) % _FLOAT.itemsize == 0
+    return is_vector and _checksum(key, vector) == checksum
 
 
 def _checksum(key: bytes, vector: bytes) -> bytes:

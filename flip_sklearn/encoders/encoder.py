@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import numbers
 import os
 import re
 import threading
@@ -22,8 +21,6 @@ from flip_sklearn.encoders.sentence_transformers import SentenceTransformers
 from flip_sklearn.encoders.sonar import SonarSpeech, SonarText
 from flip_sklearn.parameters import check_bool, check_choice, check_folder, check_integer, refusal, short_repr
 
-__all__ = ["SentenceEncoder"]
-
 # The default model of each backend.
 _DEFAULT_MODELS = {
     "sentence-transformers": "sentence-transformers/all-MiniLM-L6-v2",
@@ -31,7 +28,6 @@ _DEFAULT_MODELS = {
     "sonar-speech": "sonar_speech_encoder_eng",
     "gemini": "gemini-embedding-001",
 }
-_GEMINI_DIMENSIONS = 768
 # The backends that use a parameter.
 _USERS = {"prompt_name": ("sentence-transformers", "gemini"), "language": ("sonar",)}
 
@@ -194,13 +190,12 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
             A RuntimeError: if the backend does not return one finite vector per text, a service fails, or
             the cache cannot be used.
         """
-        name, batch_size = self._check_parameters()
+        name = self._check_parameters()
         texts = _check_texts(X)
         loaded = self._load(name)
         loaded.backend.check(texts)
         cache = None if self.cache_dir is None else Path(self.cache_dir).expanduser()
-        if batch_size is None:
-            batch_size = loaded.backend.batch_size
+        batch_size: Any = loaded.backend.batch_size if self.batch_size == "auto" else self.batch_size
         vectors = encode(texts, loaded.backend, batch_size, cache, self.truncate_dim, bool(self.verbose))
         if self.truncate_dim is not None:
             vectors = np.ascontiguousarray(vectors[:, : self.truncate_dim])
@@ -246,22 +241,13 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
         tags.transformer_tags.preserves_dtype = []
         return tags
 
-    # ------------------------------------------------------------------ parameters
-
     def _load(self, name: str) -> _Loaded:
         """Return the backend for these parameters, that of the last call if they are the same."""
-        parameters = (
-            name,
-            self.model,
-            self.device,
-            self.prompt_name,
-            self.language,
-            self.revision,
-            self.truncate_dim if name == "gemini" else None,
-            self.api_key_env,
-            # A model that was loaded without a cache has no version yet, and its folder may have changed.
-            self.cache_dir is None,
-        )
+        names = ("model", "device", "prompt_name", "language", "revision", "api_key_env")
+        n_dimensions = self.truncate_dim if name == "gemini" else None
+        # A model that was loaded without a cache has no version yet, and its folder may have changed.
+        has_cache = self.cache_dir is not None
+        parameters = (name, n_dimensions, has_cache, *(getattr(self, parameter) for parameter in names))
         with _LOCK:
             loaded = _LOADED.get(self)
             if loaded is None or loaded.parameters != parameters:
@@ -273,7 +259,7 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
             return CallableBackend(self.model, self.revision)
         model = _DEFAULT_MODELS[name] if self.model is None else os.fspath(self.model)
         if name == "gemini":
-            n_dimensions = _GEMINI_DIMENSIONS if self.truncate_dim is None else self.truncate_dim
+            n_dimensions = 768 if self.truncate_dim is None else self.truncate_dim
             return Gemini(model, self.revision, n_dimensions, self.prompt_name, self.api_key_env)
         if name == "sonar":
             return SonarText(model, self.revision, self.device, self.language or "eng_Latn")
@@ -281,14 +267,13 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
             return SonarSpeech(model, self.revision, self.device)
         return SentenceTransformers(model, self.revision, self.device, self.prompt_name)
 
-    def _check_parameters(self) -> tuple[str, int | None]:
-        """Return the backend's name, and the batch size or None for the default of the backend."""
+    def _check_parameters(self) -> str:
+        """Check all parameters and return the name of the backend."""
         check_choice("backend", self.backend, ("auto", *_DEFAULT_MODELS, "callable"))
         name = self._backend_name()
-        batch_size = None
         if self.batch_size != "auto":
             limit = MAX_BATCH_SIZE if name == "gemini" else None
-            batch_size = check_integer("batch_size", self.batch_size, 1, limit, or_else="'auto'")
+            check_integer("batch_size", self.batch_size, 1, limit, or_else="'auto'")
         if self.truncate_dim is not None:
             check_integer("truncate_dim", self.truncate_dim, 1, or_else="None for all dimensions")
         check_bool("normalize", self.normalize)
@@ -308,13 +293,12 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
             raise refusal("device", self.device, "'auto', or a device of torch such as 'cuda:0'")
         check_folder("cache_dir", self.cache_dir)
         # The value is not repeated, since it may be a key that was passed by mistake.
-        is_name = isinstance(self.api_key_env, str) and re.fullmatch("[A-Z_][A-Z0-9_]*", self.api_key_env)
-        if not is_name:
+        if not (isinstance(self.api_key_env, str) and re.fullmatch("[A-Z_][A-Z0-9_]*", self.api_key_env)):
             raise ValueError(
                 "api_key_env must be the name of an environment variable in capitals, such as "
                 "'GEMINI_API_KEY', not the key itself."
             )
-        return name, batch_size
+        return name
 
     def _backend_name(self) -> str:
         model, backend = self.model, self.backend
@@ -371,8 +355,10 @@ def _check_texts(X: Any) -> list[str]:
             elif isinstance(text, os.PathLike) and isinstance(os.fspath(text), str):
                 texts[row] = os.fspath(text)
             else:
+                is_missing = str(text) in ("None", "nan", "<NA>", "NaT")
+                remedy = "leave such rows out or fill them" if is_missing else "pass str"
                 raise ValueError(
-                    f"Row {row} is {short_repr(text)} ({type(text).__name__}), not a text; {_remedy(text)}."
+                    f"Row {row} is {short_repr(text)} ({type(text).__name__}), not a text; {remedy}."
                 )
         try:
             texts[row].encode()
@@ -382,11 +368,3 @@ def _check_texts(X: Any) -> list[str]:
                 "text.encode('utf8', 'replace').decode()."
             ) from None
     return texts
-
-
-def _remedy(value: Any) -> str:
-    """Return what to do about a row that is not a text."""
-    is_missing = value is None or type(value).__name__ in ("NAType", "NaTType")
-    if is_missing or (isinstance(value, numbers.Real) and value != value):
-        return "leave such rows out or fill them"
-    return "pass str"

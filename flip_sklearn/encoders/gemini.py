@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import numpy as np
@@ -54,33 +54,33 @@ class Gemini(EncoderBackend):
 
     def identity(self) -> dict[str, Any]:
         """Return everything that a request contains besides the text and the key."""
-        return {
-            "model": self.model,
-            "revision": self.revision,
-            "dimensions": self.dimensions,
-            "task_type": self.task_type,
-        }
+        names = ("model", "revision", "dimensions", "task_type")
+        return {name: getattr(self, name) for name in names}
 
     def check(self, texts: Sequence[str]) -> None:
         """Raise ValueError for an empty text, for which the API would refuse a whole batch."""
         for row, text in enumerate(texts):
             if not text.strip():
-                raise ValueError(
-                    f"Row {row} is {text!r}; Gemini does not encode empty texts, leave them out."
-                )
+                raise ValueError(f"Row {row} is {text!r}; Gemini cannot encode empty texts, leave them out.")
 
     @contextmanager
     def session(self) -> Iterator[Encode]:
         """Open a client for a series of batches; the key is not kept for longer."""
-        require("tenacity", "The gemini backend", _INSTALL)  # first, because the client imports it too
-        genai = require("google.genai", "The gemini backend", _INSTALL)
+        require("tenacity", "gemini", _INSTALL)  # first, because the client imports it too
+        genai = require("google.genai", "gemini", _INSTALL)
         key = self._key()
-        with _without_key_warning():
-            client = genai.Client(api_key=key.text, vertexai=False, http_options={"timeout": _TIMEOUT})
+
+        def is_wanted(record: logging.LogRecord) -> bool:
+            return "Using GOOGLE_API_KEY" not in record.getMessage()  # false, since a key is passed
+
+        client_logger = logging.getLogger("google_genai._api_client")
+        client_logger.addFilter(is_wanted)
         try:
-            yield functools.partial(self._request, client, key)
+            client = genai.Client(api_key=key.text, vertexai=False, http_options={"timeout": _TIMEOUT})
         finally:
-            client.close()
+            client_logger.removeFilter(is_wanted)
+        with closing(client):
+            yield functools.partial(self._request, client, key)
 
     def _key(self) -> _Key:
         """Read the API key from the environment."""
@@ -98,8 +98,8 @@ class Gemini(EncoderBackend):
         return key
 
     def _request(self, client: Any, key: _Key, texts: list[str]) -> np.ndarray:
-        """Encode one batch."""
-        types = require("google.genai.types", "The gemini backend", _INSTALL)
+        """Return the vectors of one batch, at unit length."""
+        types = require("google.genai.types", "gemini", _INSTALL)
         # One content per text: for some models the client makes one content of a list of str.
         contents = [types.Content(parts=[types.Part(text=text)]) for text in texts]
         config = types.EmbedContentConfig(output_dimensionality=self.dimensions, task_type=self.task_type)
@@ -119,16 +119,12 @@ class Gemini(EncoderBackend):
                 f"Gemini ({self.model}) failed to encode a batch of {len(texts)} texts: {failure}. With "
                 "cache_dir, the batches before this one are stored, and the same call continues after them."
             )
-        return self._check_answer(answer, len(texts))
-
-    def _check_answer(self, answer: Any, n_texts: int) -> np.ndarray:
-        """Return the vectors of an answer, at unit length."""
         vectors = [embedding.values or [] for embedding in answer.embeddings or []]
         wrong = {len(vector) for vector in vectors} - {self.dimensions}
         if wrong:
             raise EncodingError(
                 f"Gemini ({self.model}) returned a vector of {min(wrong)} dimensions instead of "
-                f"{self.dimensions} for a batch of {n_texts} texts; set truncate_dim to a size it offers."
+                f"{self.dimensions} for a batch of {len(texts)} texts; set truncate_dim to a size it offers."
             )
         array = np.asarray(vectors, dtype=np.float64).reshape(len(vectors), self.dimensions)
         if self.dimensions < _ALL_DIMENSIONS:
@@ -139,7 +135,7 @@ class Gemini(EncoderBackend):
 
 def _retrying(key: _Key) -> Any:
     """Return the policy for retries: growing waits, at least as long as the server requests."""
-    tenacity = require("tenacity", "The gemini backend", _INSTALL)
+    tenacity = require("tenacity", "gemini", _INSTALL)
     backoff = tenacity.wait_exponential_jitter(initial=_FIRST_WAIT, max=_MAX_WAIT)
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(is_retryable),
@@ -160,8 +156,7 @@ def is_retryable(error: BaseException) -> bool:
     libraries = [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
     if isinstance(error, tuple(library.TransportError for library in libraries)):
         return True
-    code = getattr(error, "code", None)
-    return code in _RETRYABLE_CODES and _requested_wait(error) <= _MAX_REQUESTED_WAIT
+    return getattr(error, "code", None) in _RETRYABLE_CODES and _requested_wait(error) <= _MAX_REQUESTED_WAIT
 
 
 def _requested_wait(error: BaseException) -> float:
@@ -175,21 +170,6 @@ def _requested_wait(error: BaseException) -> float:
             values += [detail.get("retryDelay") for detail in details if isinstance(detail, dict)]
     matches = [re.fullmatch(r"(\d+(?:\.\d+)?)s?", str(value).strip()) for value in values]
     return max((float(match[1]) for match in matches if match), default=0.0)
-
-
-@contextmanager
-def _without_key_warning() -> Iterator[None]:
-    """Suppress the client's false warning that it uses $GOOGLE_API_KEY although a key was passed."""
-
-    def is_wanted(record: logging.LogRecord) -> bool:
-        return "Using GOOGLE_API_KEY" not in record.getMessage()
-
-    client_logger = logging.getLogger("google_genai._api_client")
-    client_logger.addFilter(is_wanted)
-    try:
-        yield
-    finally:
-        client_logger.removeFilter(is_wanted)
 
 
 def _describe(error: BaseException, key: _Key) -> str:

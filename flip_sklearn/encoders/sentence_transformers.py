@@ -22,17 +22,12 @@ class SentenceTransformers(LocalModel):
 
     def load(self) -> Any:
         """Read the model from its folder, the hub's local cache or the hub."""
-        library = require(
-            "sentence_transformers",
-            "The sentence-transformers backend",
-            "Install it with: pip install 'flip-sklearn[encoders]'",
-        )
+        remedy = "Install it with: pip install 'flip-sklearn[encoders]'"
+        library = require("sentence_transformers", self.name, remedy)
+        device = resolve_device(self.device)
         try:
             return library.SentenceTransformer(
-                self.model,
-                revision=self.revision,
-                device=resolve_device(self.device),
-                trust_remote_code=False,
+                self.model, revision=self.revision, device=device, trust_remote_code=False
             )
         except ValueError as error:
             if "trust_remote_code" not in str(error):
@@ -46,9 +41,5 @@ class SentenceTransformers(LocalModel):
     def vectors(self, weights: Any, texts: list[str]) -> Any:
         """Return the vectors of one batch."""
         return weights.encode(
-            texts,
-            batch_size=len(texts),
-            prompt_name=self.prompt_name,
-            show_progress_bar=False,
-            convert_to_numpy=True,
+            texts, batch_size=len(texts), prompt_name=self.prompt_name, show_progress_bar=False
         )

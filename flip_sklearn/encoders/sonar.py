@@ -36,15 +36,14 @@ class SonarText(LocalModel):
         # The port's tokenizer is a sentencepiece file, which transformers reads with the first two
         # packages. They are imported first, because transformers looks for them only once.
         for module in ("sentencepiece", "google.protobuf", "transformers"):
-            require(module, "The sonar backend", "Install it with: pip install 'flip-sklearn[sonar]'")
+            require(module, self.name, "Install it with: pip install 'flip-sklearn[sonar]'")
         tokenizer = importlib.import_module("transformers").AutoTokenizer.from_pretrained(
             self.model,
             revision=self.revision,
             trust_remote_code=False,
             legacy_behaviour=False,  # language first, end last, even if the files say otherwise
         )
-        self._set_language(tokenizer)
-        _strip_whitespace(tokenizer)
+        self._prepare(tokenizer)
         modeling = importlib.import_module("transformers.models.m2m_100.modeling_m2m_100")
         encoder, report = modeling.M2M100Encoder.from_pretrained(
             self.model, revision=self.revision, output_loading_info=True
@@ -58,7 +57,8 @@ class SonarText(LocalModel):
             )
         return tokenizer, encoder.eval().to(resolve_device(self.device))
 
-    def _set_language(self, tokenizer: Any) -> None:
+    def _prepare(self, tokenizer: Any) -> None:
+        """Set the language, and strip texts as sentencepiece does: a trailing newline is no token."""
         code = tokenizer.convert_tokens_to_ids(self.language)
         if code is None or code == tokenizer.unk_token_id:
             raise ValueError(
@@ -72,6 +72,10 @@ class SonarText(LocalModel):
                 f"The tokenizer of {self.model!r} does not put the language first and the end of the "
                 "sentence last, which SONAR requires; use a model with the tokenizer of NLLB."
             )
+        normalizers = importlib.import_module("tokenizers.normalizers")
+        backend = tokenizer.backend_tokenizer
+        existing = [] if backend.normalizer is None else [backend.normalizer]
+        backend.normalizer = normalizers.Sequence([*existing, normalizers.Strip()])
 
     def vectors(self, weights: Any, texts: list[str]) -> Any:
         """Return the vectors of one batch."""
@@ -93,17 +97,6 @@ class SonarText(LocalModel):
             hidden = encoder(**batch).last_hidden_state
             mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
             return (hidden * mask).sum(1) / mask.sum(1)
-
-
-def _strip_whitespace(tokenizer: Any) -> None:
-    """Make a tokenizer strip white space from both ends of a text, as sentencepiece does.
-
-    The tokenizer of transformers does not: it would turn a trailing newline into a token.
-    """
-    normalizers = importlib.import_module("tokenizers.normalizers")
-    backend = tokenizer.backend_tokenizer
-    existing = [] if backend.normalizer is None else [backend.normalizer]
-    backend.normalizer = normalizers.Sequence([*existing, normalizers.Strip()])
 
 
 class SonarSpeech(LocalModel):
@@ -135,7 +128,7 @@ class SonarSpeech(LocalModel):
         """Create the pipeline, which loads the weights."""
         speech = require(
             "sonar.inference_pipelines.speech",
-            "The sonar-speech backend",
+            self.name,
             "Install it with: pip install sonar-space (in a separate environment, because it requires "
             "another version of torch). Or compute the embeddings there, store them with numpy.save, and "
             "use numpy.load('speech.npy') in place of this encoder.",

@@ -348,7 +348,7 @@ def test_callable_needs_a_revision_to_be_cached(tmp_path: Path) -> None:
 
 def test_vectors_of_different_lengths_are_an_error(tmp_path: Path) -> None:
     encoder(tmp_path).transform(TEXTS[:5])
-    with pytest.raises(EncodingError, match=r"3 dimensions in batch 0 .* 64 before"):
+    with pytest.raises(EncodingError, match=r"3 dimensions, and 64 before .* in batch 0 "):
         encoder(tmp_path, model=lambda t: np.ones((len(t), 3))).transform(TEXTS[:7])
     assert count_checked_rows(tmp_path) == 5
     encoder(tmp_path, model=lambda t: np.ones((len(t), 3))).transform(["other"])

@@ -176,7 +176,7 @@ def test_large_and_small_vectors_are_normalized(size: float) -> None:
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        (lambda t: letters(t)[1:], "callable backend returned 2 vectors for 3 texts in batch 0 of 3"),
+        (lambda t: letters(t)[1:], "callable backend returned 2 vectors for 3 texts, in batch 0 of 3"),
         (lambda t: letters([*t, "x"]), "returned 4 vectors for 3 texts"),
         (lambda t: [], "returned 0 vectors for 3 texts"),
         (lambda t: None, "equally long vectors of numbers.*dtype object"),
@@ -205,7 +205,7 @@ def test_invalid_vectors_are_refused_and_not_stored(output: Any, message: str, t
 def test_changing_number_of_dimensions_is_refused() -> None:
     sizes = iter([3, 4])
     encoder = SentenceEncoder(lambda t: np.ones((len(t), next(sizes))), batch_size=1)
-    with pytest.raises(EncodingError, match=r"4 dimensions in batch 1 .*'b'.* 3 before"):
+    with pytest.raises(EncodingError, match=r"4 dimensions, and 3 before .*, in batch 1 .*'b'"):
         encoder.transform(["a", "b"])
 
 
@@ -321,7 +321,7 @@ def test_error_does_not_contain_a_misplaced_key() -> None:
     ],
 )
 def test_backend_is_chosen_by_the_model(model: Any, backend: str) -> None:
-    assert SentenceEncoder(model)._check_parameters()[0] == backend
+    assert SentenceEncoder(model)._check_parameters() == backend
 
 
 # --- Missing packages ------------------------------------------------------------------------

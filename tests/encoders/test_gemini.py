@@ -260,7 +260,7 @@ def test_permanent_errors_are_not_retried(server: Server) -> None:
 @pytest.mark.parametrize(
     ("plan", "message_pattern"),
     [
-        ("short", "gemini backend returned 6 vectors for 7 texts in batch 0"),
+        ("short", "gemini backend returned 6 vectors for 7 texts, in batch 0"),
         ("empty", "returned 0 vectors for 7 texts"),
         ("dims", "a vector of 767 dimensions instead of 768"),
         ("hole", "a vector of 0 dimensions instead of 768"),
