@@ -11,15 +11,10 @@ import scipy.sparse as sp
 from tqdm.auto import tqdm
 
 from flip_sklearn.diagnostics import evaluation, inputs
-from flip_sklearn.diagnostics.bootstrap import (
-    Difference,
-    EvaluationSettings,
-    Interval,
-    PairedBootstrap,
-    check_settings,
-)
+from flip_sklearn.diagnostics.bootstrap import Difference, Interval, PairedBootstrap
 from flip_sklearn.diagnostics.evaluation import FittedModels
 from flip_sklearn.diagnostics.frames import accuracy_columns, grid, matrix_text
+from flip_sklearn.diagnostics.inputs import EvaluationSettings
 from flip_sklearn.diagnostics.split import SentenceSplit
 from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.metrics.ranking import jaccard_per_row
@@ -152,7 +147,7 @@ def view_alignment(
     >>> bool(result.difference.value[0, 1] < -0.2), bool(result.difference.significant[0, 1])
     (True, True)
     """
-    settings = check_settings(n_bootstrap, confidence, random_state, verbose)
+    settings = inputs.check_settings(n_bootstrap, confidence, random_state, verbose)
     sentences = inputs.check_sentences(views, split, settings.random_state, min_views=2)
     counts = inputs.check_targets(Y, sentences)
     model = inputs.check_estimator(estimator, settings.random_state)

@@ -3,34 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from sklearn.utils import check_random_state
 
-from flip_sklearn.parameters import check_integer, check_number, is_integer
+from flip_sklearn.diagnostics.inputs import EvaluationSettings
 
 # Resampling weights in memory at a time: 2**23 float64 are 64 MiB.
 _BLOCK_ELEMENTS = 2**23
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """Keyword arguments that all diagnoses of sentences share; the random state is an integer seed."""
-
-    n_bootstrap: int
-    confidence: float
-    random_state: int
-    verbose: int = 0
-
-
-def check_settings(n_bootstrap: Any, confidence: Any, random_state: Any, verbose: int) -> EvaluationSettings:
-    """Check the settings; draw a seed unless ``random_state`` is one, so that it can be used repeatedly."""
-    n_bootstrap = check_integer("n_bootstrap", n_bootstrap, 10)
-    confidence = check_number("confidence", confidence, 0, 1, open_low=True, open_high=True)
-    if not is_integer(random_state):
-        random_state = check_random_state(random_state).randint(np.iinfo(np.int32).max)
-    return EvaluationSettings(n_bootstrap, confidence, int(random_state), verbose)
 
 
 @dataclass(frozen=True)
@@ -66,26 +46,12 @@ class Difference(Interval):
 class PairedBootstrap:
     """Bootstrap that resamples whole groups of sentences, with the same draws for every column.
 
-    With R_gc the sum of column c over the sentences of group g, K_gc their number and m_g how often
-    group g is drawn, the mean of a resample is sum_g m_g R_gc / sum_g m_g K_gc. Intervals are percentiles
-    over resamples. Since all columns see the same draws, the variation that two columns share cancels in
-    their difference.
-
-    Parameters
-    ----------
-    per_row : ndarray of shape (n, c)
-        Values of each sentence, one for every column; nan where a sentence is left out.
-    groups : ndarray of shape (n,)
-        Group of each sentence.
-    settings : EvaluationSettings
-        Number of resamples, level of the intervals and seed.
-    denominators : ndarray of shape (n, c), default=None
-        Denominator of each value, such as the number of the sentence's words. K_gc is then their sum, and
-        means are ratios of sums; nan where the denominators of a resample are all zero.
-
-    References
-    ----------
-    Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapters 8 and 13.
+    ``per_row`` (n, c) has the values of each sentence, nan where it is left out. With R_gc the sum of column
+    c over the sentences of group g, K_gc their number (with ``denominators`` (n, c), the sum of these) and
+    m_g how often group g is drawn, the mean of a resample is sum_g m_g R_gc / sum_g m_g K_gc, nan where the
+    denominator is zero. Intervals are percentiles over resamples. Since all columns see the same draws, the
+    variation that two columns share cancels in their difference. Efron and Tibshirani (1993), An
+    Introduction to the Bootstrap, chapters 8 and 13.
     """
 
     def __init__(

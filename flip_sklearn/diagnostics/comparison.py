@@ -11,15 +11,10 @@ import scipy.sparse as sp
 from sklearn.base import clone
 
 from flip_sklearn.diagnostics import evaluation, inputs
-from flip_sklearn.diagnostics.bootstrap import (
-    Difference,
-    EvaluationSettings,
-    Interval,
-    PairedBootstrap,
-    check_settings,
-)
+from flip_sklearn.diagnostics.bootstrap import Difference, Interval, PairedBootstrap
 from flip_sklearn.diagnostics.evaluation import FittedModels
 from flip_sklearn.diagnostics.frames import accuracy_columns, grid, matrix_text
+from flip_sklearn.diagnostics.inputs import EvaluationSettings
 from flip_sklearn.diagnostics.split import SentenceSplit
 from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.extractor import FLiPExtractor
@@ -145,7 +140,7 @@ def rank_analysis(
     >>> result.labels, bool(result.accuracy.value[0, 0] < result.accuracy.value[1, 0])
     (('rank 2', 'rank 16', 'LiP'), True)
     """
-    settings = check_settings(n_bootstrap, confidence, random_state, verbose)
+    settings = inputs.check_settings(n_bootstrap, confidence, random_state, verbose)
     sentences = inputs.check_sentences(views, split, settings.random_state)
     counts = inputs.check_targets(Y, sentences)
     resolved_ranks = inputs.check_ranks(ranks, sentences.n_dimensions)
@@ -281,11 +276,11 @@ def compare_extractors(
     >>> result.extractors
     ('FLiP', 'LiP', 'SpLiCE', 'most frequent words')
     """
-    settings = check_settings(n_bootstrap, confidence, random_state, verbose)
+    settings = inputs.check_settings(n_bootstrap, confidence, random_state, verbose)
     sentences = inputs.check_sentences(views, split, settings.random_state)
     counts = inputs.check_targets(Y, sentences)
-    _check_dictionary(dictionary, extractors, (counts.shape[1], sentences.n_dimensions))
-    estimators = _check_extractors(extractors, dictionary, settings.random_state)
+    shape = (counts.shape[1], sentences.n_dimensions)
+    estimators = _check_extractors(extractors, dictionary, shape, settings.random_state)
     return compute_extractors(FittedModels(sentences), estimators, counts, settings)
 
 
@@ -325,20 +320,15 @@ def _bootstrap_accuracy(
     return bootstrap, column, int(np.isnan(baseline).sum())
 
 
-def _check_dictionary(dictionary: Any, extractors: Any, shape: tuple[int, int]) -> None:
-    if dictionary is None:
-        return
-    if np.shape(dictionary) != shape:
+def _check_extractors(extractors: Any, dictionary: Any, shape: tuple[int, int], seed: int) -> dict[str, Any]:
+    """The extractors by name, seeded; FLiP, LiP and, with a dictionary of this shape, SpLiCE when None."""
+    if dictionary is not None and np.shape(dictionary) != shape:
         raise ValueError(
             f"dictionary has shape {np.shape(dictionary)}; pass one embedding of {shape[1]} dimensions "
             f"for each of the {shape[0]} columns of Y."
         )
-    if extractors is not None:
+    if dictionary is not None and extractors is not None:
         raise ValueError("pass extractors or a dictionary; SpLiCEExtractor(dictionary) may be among them.")
-
-
-def _check_extractors(extractors: Any, dictionary: Any, seed: int) -> dict[str, Any]:
-    """The extractors by name, seeded; FLiP, LiP and, with a dictionary, SpLiCE when None."""
     if extractors is None:
         extractors = {"FLiP": FLiPExtractor(), "LiP": FLiPExtractor(rank=None)}
         if dictionary is not None:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from flip_sklearn.diagnostics.bootstrap import Difference, Interval, PairedBootstrap, check_settings
+from flip_sklearn.diagnostics.bootstrap import Difference, Interval, PairedBootstrap
 from flip_sklearn.diagnostics.frames import difference_columns, grid, interval_columns, matrix_text
-from flip_sklearn.diagnostics.inputs import check_model
+from flip_sklearn.diagnostics.inputs import check_model, check_settings
 from flip_sklearn.diagnostics.split import named_views
 from flip_sklearn.estimation import scoring
 from flip_sklearn.estimation.frames import data_frame

@@ -185,7 +185,7 @@ def _project_on_cone(directions: np.ndarray, centred: np.ndarray) -> np.ndarray:
     """Project each row on the cone of the directions."""
     if not len(centred):
         return centred
-    # The error is up to the square root of the duality gap, so iterate down to rounding: tol=0.
+    # The error may be as large as the square root of the duality gap, so tol=0: iterate up to rounding.
     lasso = nonnegative_lasso(as_shared_tensor(directions), as_shared_tensor(centred), 0.0, tol=0.0)
     weights = np.zeros((len(centred), len(directions) + 1))  # the last column is for padding, -1
     np.put_along_axis(weights, lasso.indices.numpy(), lasso.weights.numpy(), axis=1)

@@ -23,14 +23,9 @@ from flip_sklearn.views import stack_views
 class FittedModels:
     """Fits of estimators to the training sentences.
 
-    Parameters
-    ----------
-    sentences : Sentences
-        Views and split.
-    shared : sequence of estimators
-        Estimators that several diagnoses fit to all views. Their fits are kept and returned again for an
-        equal estimator and the same counts; all other fits are not kept, since each takes the memory of
-        a model.
+    ``shared`` are estimators that several diagnoses fit to all views. Their fits are kept and returned again
+    for an equal estimator and the same counts; other fits are not kept, since each takes the memory of a
+    model.
     """
 
     def __init__(self, sentences: Sentences, shared: Sequence[Any] = ()) -> None:
@@ -85,7 +80,7 @@ def _fit_on_views(estimator: Any, sentences: Sentences, views: tuple[str, ...], 
 
 
 def find_words(model: Any, X: np.ndarray, truth: sp.csr_array) -> sp.csr_array:
-    """The words of each row that are among its k_n best words, as a bool csr_array (n, V)."""
+    """The words of each row that are among its k_n best words, k_n being the number of its words."""
     widest = int(np.diff(truth.indptr).max(initial=0))
     if isinstance(model, FLiPExtractor):
         top = model._top_words(X, widest)

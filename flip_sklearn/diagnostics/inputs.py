@@ -10,13 +10,33 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import clone
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from flip_sklearn.diagnostics.split import SentenceSplit, named_views, split_sentences
 from flip_sklearn.estimation.validation import check_counts, resolve_rank
 from flip_sklearn.extractor import FLiPExtractor
-from flip_sklearn.parameters import short_repr
+from flip_sklearn.parameters import check_integer, check_number, is_integer, short_repr
 from flip_sklearn.views import check_views
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Keyword arguments that all diagnoses of sentences share; the random state is an integer seed."""
+
+    n_bootstrap: int
+    confidence: float
+    random_state: int
+    verbose: int = 0
+
+
+def check_settings(n_bootstrap: Any, confidence: Any, random_state: Any, verbose: int) -> EvaluationSettings:
+    """Check the settings; draw a seed unless ``random_state`` is one, so that it can be used repeatedly."""
+    n_bootstrap = check_integer("n_bootstrap", n_bootstrap, 10)
+    confidence = check_number("confidence", confidence, 0, 1, open_low=True, open_high=True)
+    if not is_integer(random_state):
+        random_state = check_random_state(random_state).randint(np.iinfo(np.int32).max)
+    return EvaluationSettings(n_bootstrap, confidence, int(random_state), verbose)
 
 
 @dataclass(frozen=True)
@@ -145,14 +165,12 @@ def check_words(model: FLiPExtractor, words: Any) -> tuple[tuple[str, ...], np.n
     if not isinstance(word_list, Iterable):
         raise ValueError(f"words={words!r} is not allowed; pass a word or a list of words.")
     word_list = list(word_list)
+    if not word_list:
+        raise ValueError(f"words={words!r} is empty; pass at least one word of the vocabulary.")
+    columns = {word: column for column, word in enumerate(model.vocabulary_)}
     for word in word_list:
         if not isinstance(word, str):
             raise ValueError(f"words has {word!r}, which is not a str; pass words of model.vocabulary_.")
-    names = tuple(map(str, dict.fromkeys(word_list)))
-    if not names:
-        raise ValueError(f"words={words!r} is empty; pass at least one word of the vocabulary.")
-    columns = {word: column for column, word in enumerate(model.vocabulary_)}
-    for word in names:
         if word not in columns:
             similar = ", ".join(map(repr, difflib.get_close_matches(word.lower(), columns, n=5)))
             raise ValueError(
@@ -165,6 +183,7 @@ def check_words(model: FLiPExtractor, words: Any) -> tuple[tuple[str, ...], np.n
                 f"words has {word!r}, which is in no training sentence, so the model never extracts it; "
                 "leave it out."
             )
+    names = tuple(map(str, dict.fromkeys(word_list)))
     return names, np.array([columns[word] for word in names])
 
 

@@ -10,16 +10,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from flip_sklearn.diagnostics import evaluation, inputs
-from flip_sklearn.diagnostics.bootstrap import (
-    Difference,
-    EvaluationSettings,
-    Interval,
-    PairedBootstrap,
-    check_settings,
-)
+from flip_sklearn.diagnostics.bootstrap import Difference, Interval, PairedBootstrap
 from flip_sklearn.diagnostics.evaluation import FittedModels
 from flip_sklearn.diagnostics.frames import accuracy_columns, grid, matrix_text
-from flip_sklearn.diagnostics.inputs import Sentences
+from flip_sklearn.diagnostics.inputs import EvaluationSettings, Sentences
 from flip_sklearn.diagnostics.split import SentenceSplit, split_sentences
 from flip_sklearn.estimation.frames import data_frame
 
@@ -145,7 +139,7 @@ def vocabulary_preference(
     >>> result.preferred
     ('en', 'en')
     """
-    settings = check_settings(n_bootstrap, confidence, random_state, verbose)
+    settings = inputs.check_settings(n_bootstrap, confidence, random_state, verbose)
     sentences = inputs.check_sentences(views, split, settings.random_state)
     counts = _check_vocabularies(vocabularies, sentences)
     model = inputs.check_estimator(estimator, settings.random_state)
@@ -249,7 +243,7 @@ def compare_encoders(
     >>> bool(result.difference.value[1, 0, 0] < 0), bool(result.difference.significant[1, 0, 0])
     (True, True)
     """
-    settings = check_settings(n_bootstrap, confidence, random_state, verbose)
+    settings = inputs.check_settings(n_bootstrap, confidence, random_state, verbose)
     sentences_of = _check_encoders(encoders, split, settings.random_state)
     first = next(iter(sentences_of.values()))
     counts = _check_vocabularies(vocabularies, first)

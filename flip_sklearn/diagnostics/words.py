@@ -13,13 +13,14 @@ from scipy.special import ndtri
 from sklearn.utils.validation import _num_samples
 
 from flip_sklearn.diagnostics.bins import bin_words
-from flip_sklearn.diagnostics.bootstrap import Difference, Interval, PairedBootstrap, check_settings
+from flip_sklearn.diagnostics.bootstrap import Difference, Interval, PairedBootstrap
 from flip_sklearn.diagnostics.evaluation import find_most_frequent, find_words
 from flip_sklearn.diagnostics.frames import difference_columns, interval_columns
-from flip_sklearn.diagnostics.inputs import check_vocabulary
+from flip_sklearn.diagnostics.inputs import check_settings, check_vocabulary
 from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.estimation.validation import check_counts
 from flip_sklearn.extractor import FLiPExtractor
+from flip_sklearn.metrics.ranking import binary_csr
 from flip_sklearn.parameters import check_integer, short_repr
 
 # The bootstrap holds an array of sentences x bins: with a label for each word it would be sentences x words.
@@ -267,7 +268,7 @@ def word_recoverability(
     settings = check_settings(n_bootstrap, confidence, random_state, verbose)
     check_integer("n_bands", n_bands, 1)
     words, train_count = check_vocabulary(model)
-    truth = check_counts(Y, _num_samples(X), len(words))[0]
+    truth = binary_csr(check_counts(Y, _num_samples(X), len(words))[0])
     labels, label_order = bin_words(by, n_bands, words, train_count)
     test_count = np.bincount(truth.indices, minlength=len(words))
     bins = _occurring_bins(by, labels, label_order, test_count)
@@ -327,12 +328,10 @@ def _occurring_bins(
     return bins
 
 
-def _count_by_bin(hits: sp.csr_array, bin_of: np.ndarray) -> np.ndarray:
-    """Number of stored words of each row in each bin, and in all bins together: (n, b + 1)."""
+def _count_by_bin(words: sp.csr_array, bin_of: np.ndarray) -> np.ndarray:
+    """Number of words of each row of a bool csr_array in each bin, and in all bins together: (n, b + 1)."""
     columns = np.flatnonzero(bin_of >= 0)
     shape = (len(bin_of), int(bin_of.max()) + 1)
     membership = sp.csr_array((np.ones(len(columns)), (columns, bin_of[columns])), shape=shape)
-    # Counts above one count once, too.
-    ones = sp.csr_array((np.ones(hits.nnz), hits.indices, hits.indptr), hits.shape)
-    counts = (ones @ membership).toarray()
+    counts = (words @ membership).toarray()
     return np.column_stack([counts, counts.sum(axis=1)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,14 @@ import numpy as np
 
 from flip_sklearn import diagnostics
 from flip_sklearn.io import write_atomic
-from flip_sklearn.report.examples import Example
 from flip_sklearn.report.findings import Finding, make_findings
 from flip_sklearn.report.inputs import ReportArguments, check_extras, check_inputs, check_out
 from flip_sklearn.report.page import render
-from flip_sklearn.report.results import compute_results
+from flip_sklearn.report.results import Results, compute_results
 
 
-@dataclass(frozen=True, eq=False)
-class Diagnosis:
+@dataclass(frozen=True, eq=False, repr=False)
+class Diagnosis(Results):
     """Result of :func:`diagnose`.
 
     Attributes
@@ -52,15 +51,8 @@ class Diagnosis:
     views: tuple[str, ...]
     split: diagnostics.SentenceSplit
     vocabulary: np.ndarray
-    alignment: diagnostics.ViewAlignment | None
-    preference: diagnostics.VocabularyPreference | None
-    recoverability: dict[str, diagnostics.WordRecoverability]
-    entities: diagnostics.EntityRecallCurve | None
-    ranks: diagnostics.RankAnalysis | None
-    extractors: diagnostics.ExtractorComparison
-    examples: tuple[Example, ...]
     findings: tuple[Finding, ...]
-    html: str = field(repr=False)
+    html: str
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the page atomically: on failure, an existing file stays unchanged.
@@ -225,15 +217,9 @@ def diagnose(
         views=inputs.sentences.names,
         split=inputs.sentences.split,
         vocabulary=inputs.vocabulary,
-        alignment=results.alignment,
-        preference=results.preference,
-        recoverability=results.recoverability,
-        entities=results.entities,
-        ranks=results.ranks,
-        extractors=results.extractors,
-        examples=results.examples,
         findings=findings,
         html=render(inputs, results, findings),
+        **vars(results),
     )
     if path is not None:
         diagnosis.save(path)

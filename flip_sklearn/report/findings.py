@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import numpy as np
 
 from flip_sklearn import diagnostics
-from flip_sklearn.diagnostics.bootstrap import Difference, Interval
+from flip_sklearn.diagnostics.bootstrap import Interval
 from flip_sklearn.report.results import Results
 from flip_sklearn.report.wording import change, listed, number, percent, points, quoted, share, size, spelled
 
@@ -24,6 +23,8 @@ WEAK = 0.05
 _MAX_VIEWS_IN_PAIRS = 3
 # Entity recall is given at the number of words nearest to this.
 _ENTITY_K = 10
+# Description of the bands that are named in the summary.
+_LESS = "found less often than all words"
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,6 @@ class Finding:
     about: str
     text: str
     main: bool = True
-
-
-class Level(Enum):
-    """How far an accuracy is above the baseline."""
-
-    AT_BASELINE = "its interval overlaps that of the baseline, or is below it"
-    WEAK = "above the baseline by less than WEAK"
-    CLEAR = "above the baseline by at least WEAK"
 
 
 def make_findings(results: Results) -> tuple[Finding, ...]:
@@ -73,13 +66,13 @@ def make_findings(results: Results) -> tuple[Finding, ...]:
 def alignment_findings(result: diagnostics.ViewAlignment) -> list[Finding]:
     """The accuracy of each model on its own view, and its loss on the other views."""
     n_views = len(result.views)
-    own_view, levels = [], []
+    own_view, readable = [], []
     for i, view in enumerate(result.views):
         start = f"Trained and tested on {quoted(view)}, the model finds"
-        levels.append(_level(result.accuracy, result.baseline, (i, i)))
         text = _accuracy_text(start, result.accuracy, result.baseline, (i, i))
         own_view.append(Finding("alignment", text))
-    readable = [i for i in range(n_views) if levels[i] is not Level.AT_BASELINE]
+        if _is_above(result.accuracy, result.baseline, (i, i)):
+            readable.append(i)
     pairs = [(i, j) for i in readable for j in range(n_views) if i != j]
     if not pairs:
         return own_view
@@ -104,7 +97,7 @@ def _pair_text(result: diagnostics.ViewAlignment, i: int, j: int) -> str:
             f"The model trained on {model} shows no significant difference when it is tested on {view}: "
             f"{change(result.difference, i, j)}."
         )
-    if _level(result.accuracy, result.baseline, (i, j)) is Level.AT_BASELINE:
+    if not _is_above(result.accuracy, result.baseline, (i, j)):
         text += f" That {_baseline_text(result.accuracy, result.baseline, (i, j))}."
     return text
 
@@ -145,7 +138,7 @@ def preference_findings(result: diagnostics.VocabularyPreference) -> list[Findin
         words = f"a sentence's words of {quoted(language)}"
         texts.append(_accuracy_text(start, result.accuracy, baseline, (row, reference), words))
         best = int(np.argmax(result.accuracy.value[row]))
-        if _level(result.accuracy, baseline, (row, best)) is not Level.AT_BASELINE:
+        if _is_above(result.accuracy, baseline, (row, best)):
             texts += _preference_differences(result, row, reference)
     return [Finding("preference", text) for text in texts]
 
@@ -186,32 +179,21 @@ def recoverability_findings(
     if is_at_baseline:
         overall += " The baseline finds as many, so this says nothing about single words."
         return [Finding("recoverability", overall)]
-    less, more, not_significant, like_baseline = _compare_bands(result)
     start = f"Tested on {quoted(view)}, words with these counts in training are"
     findings = [Finding("recoverability", overall, main=False)]
-    if less:
-        text = f"{start} found less often than all words: {listed(less)}."
-        findings.append(Finding("recoverability", text))
-    others = [
-        ("found more often than all words", more),
-        ("not found significantly more or less often than all words", not_significant),
-        ("not found more often than by the baseline", like_baseline),
-    ]
-    for description, bands in others:
+    for description, bands in _compare_bands(result).items():
         if bands:
             text = f"{start} {description}: {listed(bands)}."
-            findings.append(Finding("recoverability", text, main=False))
+            findings.append(Finding("recoverability", text, main=description == _LESS))
     return findings
 
 
-def _compare_bands(
-    result: diagnostics.WordRecoverability,
-) -> tuple[list[str], list[str], list[str], list[str]]:
-    """Bands by recall: below all words, above, not significantly different; not above the baseline."""
-    less: list[str] = []
-    more: list[str] = []
-    not_significant: list[str] = []
-    like_baseline: list[str] = []
+def _compare_bands(result: diagnostics.WordRecoverability) -> dict[str, list[str]]:
+    """Bands by their recall, compared with that of all words and with that of the baseline."""
+    more = "found more often than all words"
+    not_significant = "not found significantly more or less often than all words"
+    like_baseline = "not found more often than by the baseline"
+    bands: dict[str, list[str]] = {_LESS: [], more: [], not_significant: [], like_baseline: []}
     difference, baseline = result.band_difference, result.band_baseline
     for b, band in enumerate(result.bands):
         is_too_rare = not np.isfinite(difference.low[b] + difference.high[b])
@@ -219,15 +201,15 @@ def _compare_bands(
             continue
         times = f"{spelled(band)} times"
         if difference.significant[b]:
-            bands = more if difference.value[b] > 0 else less
-            bands.append(f"{times} ({size(difference, b, in_brackets=True)})")
+            amount = size(difference, b, in_brackets=True)
+            bands[more if difference.value[b] > 0 else _LESS].append(f"{times} ({amount})")
         elif len(result.bands) > 1:  # a single band is all words
-            not_significant.append(f"{times} ({change(difference, b, in_brackets=True)})")
+            bands[not_significant].append(f"{times} ({change(difference, b, in_brackets=True)})")
         if baseline is not None and not result.band_recall.low[b] > baseline.high[b]:
             recall = share(result.band_recall, b, in_brackets=True)
             baseline_recall = share(baseline, b, in_brackets=True)
-            like_baseline.append(f"{times} ({recall}; baseline {baseline_recall})")
-    return less, more, not_significant, like_baseline
+            bands[like_baseline].append(f"{times} ({recall}; baseline {baseline_recall})")
+    return bands
 
 
 def entity_findings(result: diagnostics.EntityRecallCurve, *, at_baseline: Collection[str]) -> list[Finding]:
@@ -264,7 +246,7 @@ def rank_findings(result: diagnostics.RankAnalysis) -> list[Finding]:
     texts, last = [], len(result.ranks) - 1
     for v, view in enumerate(result.views):
         start = f"Tested on {quoted(view)},"
-        if _level(result.accuracy, result.baseline, (last, v)) is Level.AT_BASELINE:
+        if not _is_above(result.accuracy, result.baseline, (last, v)):
             start = f"{start} {result.labels[last]} finds"
             texts.append(_accuracy_text(start, result.accuracy, result.baseline, (last, v)))
         elif last == 0:
@@ -336,10 +318,9 @@ def views_at_baseline(result: diagnostics.ExtractorComparison) -> tuple[str, ...
     return tuple(view for view, better in zip(result.views, is_better, strict=True) if not better)
 
 
-def _level(accuracy: Interval | Difference, baseline: Interval, index: tuple[int, ...]) -> Level:
-    if not accuracy.low[index] > baseline.high:
-        return Level.AT_BASELINE
-    return Level.WEAK if accuracy.value[index] - baseline.value < WEAK else Level.CLEAR
+def _is_above(accuracy: Interval, baseline: Interval, index: tuple[int, ...]) -> bool:
+    """Whether the interval of an accuracy is above that of the baseline."""
+    return bool(accuracy.low[index] > baseline.high)
 
 
 def _accuracy_text(
@@ -351,16 +332,13 @@ def _accuracy_text(
 ) -> str:
     """A sentence about one accuracy and the baseline."""
     text = f"{start} {share(accuracy, *index)} of {words}"
-    level = _level(accuracy, baseline, index)
-    if level is Level.AT_BASELINE:
+    if not _is_above(accuracy, baseline, index):
         verdict = _baseline_text(accuracy, baseline, index)
         return f"{text}. That {verdict}, so it does not show that words can be found in this view."
-    if level is Level.WEAK:
-        gain = points(accuracy.value[index] - baseline.value)
-        return (
-            f"{text}, only {gain} above the baseline ({share(baseline, in_brackets=True)}): little can be "
-            "found in this view."
-        )
+    gain = accuracy.value[index] - baseline.value
+    if gain < WEAK:
+        end = f"above the baseline ({share(baseline, in_brackets=True)}): little can be found in this view."
+        return f"{text}, only {points(gain)} {end}"
     return f"{text}; the baseline finds {share(baseline)}."
 
 

@@ -13,19 +13,12 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.base import clone
 
+from flip_sklearn.diagnostics import inputs as checks
 from flip_sklearn.diagnostics import split_sentences
-from flip_sklearn.diagnostics.bootstrap import EvaluationSettings, check_settings
 from flip_sklearn.diagnostics.entities import check_entities
-from flip_sklearn.diagnostics.inputs import (
-    Sentences,
-    check_estimator,
-    check_ranks,
-    check_sentences,
-    check_targets,
-)
 from flip_sklearn.diagnostics.split import merge_groups, named_views
 from flip_sklearn.extractor import FLiPExtractor
-from flip_sklearn.parameters import check_integer, short_repr
+from flip_sklearn.parameters import check_integer, refusal, short_repr
 from flip_sklearn.views import check_views
 from flip_sklearn.vocabulary.defaults import default_vectorizer, normalized_texts
 
@@ -62,7 +55,7 @@ class ReportInputs:
 
     arguments: ReportArguments
     title: str
-    sentences: Sentences
+    sentences: checks.Sentences
     texts: dict[str, list[str]]
     vectorizers: dict[str, Any]
     counts: dict[str, sp.csr_array]
@@ -72,7 +65,7 @@ class ReportInputs:
     ranks: tuple[int | None, ...] | None
     estimators: dict[str, FLiPExtractor]
     n_examples: int
-    settings: EvaluationSettings
+    settings: checks.EvaluationSettings
 
     @property
     def is_multilingual(self) -> bool:
@@ -93,8 +86,10 @@ class ReportInputs:
 
 def check_inputs(arguments: ReportArguments) -> ReportInputs:
     """Check all arguments of a report; raise a ValueError that names the first one that is not allowed."""
-    title = check_title(arguments.title)
-    settings = check_settings(
+    title = "What can be read from these embeddings?" if arguments.title is None else arguments.title
+    if not isinstance(title, str) or not title.strip():
+        raise refusal("title", title, "a text, or None")
+    settings = checks.check_settings(
         arguments.n_bootstrap, arguments.confidence, arguments.random_state, arguments.verbose
     )
     n_examples = check_integer("n_examples", arguments.n_examples, 0)
@@ -111,7 +106,7 @@ def check_inputs(arguments: ReportArguments) -> ReportInputs:
     entities = arguments.entities
     if entities is not None:
         entities = check_entities(entities, n, "the views have")
-    ranks = None if arguments.ranks is False else check_ranks(arguments.ranks, d)
+    ranks = None if arguments.ranks is False else checks.check_ranks(arguments.ranks, d)
     sentences = _split(arguments, arrays, texts, settings.random_state)
     if entities is not None and not any(len(entities[i]) for i in sentences.split.test):
         raise ValueError(
@@ -122,15 +117,16 @@ def check_inputs(arguments: ReportArguments) -> ReportInputs:
     for language, rows in texts.items():
         vectorizer = _fit_vectorizer(arguments.vectorizer, rows, sentences.split.train)
         vectorizers[language] = vectorizer
-        counts[language] = check_targets(
-            vectorizer.transform(rows), sentences, f"the vocabulary of {language!r}"
-        )
+        name = f"the vocabulary of {language!r}"
+        counts[language] = checks.check_targets(vectorizer.transform(rows), sentences, name)
         words = list(vectorizer.get_feature_names_out())
-        estimators[language] = check_estimator(estimator, settings.random_state).set_params(vocabulary=words)
+        estimators[language] = checks.check_estimator(estimator, settings.random_state).set_params(
+            vocabulary=words
+        )
     vocabulary = next(iter(vectorizers.values())).get_feature_names_out()
     return ReportInputs(
         arguments=arguments,
-        title=title,
+        title=title.strip(),
         sentences=sentences,
         texts=texts,
         vectorizers=vectorizers,
@@ -147,13 +143,13 @@ def check_inputs(arguments: ReportArguments) -> ReportInputs:
 
 def _split(
     arguments: ReportArguments, arrays: dict[str, np.ndarray], texts: dict[str, list[str]], seed: int
-) -> Sentences:
+) -> checks.Sentences:
     """Split the sentences; sentences with equal texts are in one group, whatever their embeddings."""
     text_groups = [normalized_texts(rows) for rows in texts.values()]
     n = len(next(iter(arrays.values())))
     groups = merge_groups([arguments.groups, *text_groups], n)
     split = split_sentences(arrays, groups=groups, test=arguments.test, random_state=seed)
-    return check_sentences(arrays, split, seed)
+    return checks.check_sentences(arrays, split, seed)
 
 
 def check_extras() -> None:
@@ -166,7 +162,7 @@ def check_extras() -> None:
 def check_out(out: Any) -> Path:
     """Check the path of an HTML file that can be written."""
     if not isinstance(out, (str, os.PathLike)) or not str(out):
-        raise ValueError(f"out={out!r} is not allowed; use the path of an .html file, or None.")
+        raise refusal("out", out, "the path of an .html file, or None")
     path = Path(out)
     if path.suffix.lower() not in {".html", ".htm"}:
         raise ValueError(f"out={str(out)!r} does not end in .html; name it {path.name}.html.")
@@ -180,15 +176,6 @@ def check_out(out: Any) -> Path:
             f"out={str(out)!r} cannot be written: {folder} is not a writable folder. Choose another one."
         )
     return path
-
-
-def check_title(title: Any) -> str:
-    """Check a title; None gives the default title."""
-    if title is None:
-        return "What can be read from these embeddings?"
-    if not isinstance(title, str) or not title.strip():
-        raise ValueError(f"title={title!r} is not allowed; use a text, or None.")
-    return title.strip()
 
 
 def _check_texts(texts: Any, n: int) -> dict[str, list[str]]:

@@ -30,18 +30,13 @@ def render(inputs: ReportInputs, results: Results, findings: Sequence[Finding]) 
     template = environment.from_string(
         files("flip_sklearn.report").joinpath("page.html.j2").read_text(encoding="utf8")
     )
-    sections = make_sections(results, findings)
-    main_findings = {
-        section.title: [f.text for f in findings if f.about == section.id and f.main] for section in sections
-    }
     estimator = inputs.arguments.estimator
     page: str = template.render(
         title=inputs.title,
         views=inputs.sentences.names,
-        main_findings=main_findings,
+        findings=findings,
         n_top=_N_TOP,
-        ids={section.title: section.id for section in sections},
-        sections=sections,
+        sections=make_sections(results),
         examples=results.examples,
         measured=_measured(inputs, results),
         confidence=percent(inputs.settings.confidence).replace(".0%", "%"),
@@ -70,19 +65,16 @@ def _measured(inputs: ReportInputs, results: Results) -> Table:
         ("Test sentences", number(len(split.test))),
     ]
     if split.n_dropped:
-        rows.append(
-            ("Sentences left out, since they share a group with a test sentence", number(split.n_dropped))
-        )
+        reason = "Sentences left out, since they share a group with a test sentence"
+        rows.append((reason, number(split.n_dropped)))
     n_skipped = results.extractors.n_skipped
     rows.append(("Test sentences without a word of the vocabulary, left out", number(n_skipped)))
     for language, vectorizer in inputs.vectorizers.items():
         words = vectorizer.get_feature_names_out()
         n_phrases = sum(" " in word for word in words)
-        text = number(len(words))
-        if n_phrases:
-            text += f", of which {number(n_phrases)} have several words"
+        phrases = f", of which {number(n_phrases)} have several words" if n_phrases else ""
         name = f"Vocabulary, {language}" if inputs.is_multilingual else "Vocabulary"
-        rows.append((name, text))
+        rows.append((name, number(len(words)) + phrases))
     counts = inputs.counts[inputs.first_language][split.test]
     mean = counts.nnz / max(1, counts.shape[0] - n_skipped)
     rows.append(("Distinct words of the vocabulary in a test sentence, on average", f"{mean:.1f}"))
@@ -93,16 +85,13 @@ def _measured(inputs: ReportInputs, results: Results) -> Table:
 def _n_compared(results: Results) -> int:
     """Number of differences on the page, without those of a reference to itself."""
     total = sum(len(result.bands) for result in results.recoverability.values() if len(result.bands) > 1)
-    n_views = len(results.extractors.views)
-    total += results.extractors.difference.value.size - n_views
-    if results.alignment is not None:
-        total += results.alignment.difference.value.size - n_views
+    for result in (results.alignment, results.ranks, results.extractors):
+        if result is not None:
+            total += result.difference.value.size - len(result.views)
     if results.preference is not None:
         total += results.preference.difference.value.size - len(results.preference.languages)
     if results.entities is not None:
         total += results.entities.difference.value.size
-    if results.ranks is not None:
-        total += results.ranks.difference.value.size - n_views
     return total
 
 

@@ -16,7 +16,7 @@ _WIDTH_PER_INCH = 100
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as a data URI, its width on the page, its alternative text and its caption."""
+    """A picture as a data URI, with its width on the page, its alternative text and its caption."""
 
     uri: str
     width: int
@@ -24,8 +24,8 @@ class Picture:
     caption: str
 
 
-def draw_picture(display: Any, result: Any, *, alt: str, caption: str, size: tuple[float, float]) -> Picture:
-    """Draw a result with a display class of `plots`; ``size`` is in inches."""
+def draw_picture(display: Any, result: Any, *, kind: str, caption: str, size: tuple[float, float]) -> Picture:
+    """Draw a result with a display class of `plots`; ``kind`` names the plot, ``size`` is in inches."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -33,11 +33,12 @@ def draw_picture(display: Any, result: Any, *, alt: str, caption: str, size: tup
     with matplotlib.rc_context({"svg.hashsalt": "flip-sklearn", "svg.fonttype": "path"}):
         figure = Figure(figsize=size, layout="constrained")
         display.from_result(result, ax=figure.subplots())
-        kind, data = "svg+xml", io.BytesIO()
+        file_type, data = "svg+xml", io.BytesIO()
         figure.savefig(data, format="svg", metadata={"Date": None})
         if data.tell() > _LARGEST_SVG:
-            kind, data = "png", io.BytesIO()
+            file_type, data = "png", io.BytesIO()
             figure.savefig(data, format="png", dpi=_PIXELS_PER_INCH)
     encoded = base64.b64encode(data.getvalue()).decode("ascii")
+    alt = f"{kind}: {caption[0].lower()}{caption[1:]} The numbers are in the table below."
     width = round(_WIDTH_PER_INCH * size[0])
-    return Picture(f"data:image/{kind};base64,{encoded}", width, alt, caption)
+    return Picture(f"data:image/{file_type};base64,{encoded}", width, alt, caption)

@@ -18,7 +18,7 @@ from flip_sklearn.report.inputs import ReportInputs
 from flip_sklearn.splice import SpLiCEExtractor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Results:
     """The results of a report, as in :class:`Diagnosis`; None for a diagnosis that does not apply."""
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from flip_sklearn import diagnostics, plots
 from flip_sklearn.diagnostics.bootstrap import Difference
 from flip_sklearn.diagnostics.comparison import BASELINE
-from flip_sklearn.report.findings import Finding
 from flip_sklearn.report.pictures import Picture, draw_picture
 from flip_sklearn.report.results import Results
 from flip_sklearn.report.wording import NOT_KNOWN, change, number, percent, quoted, share, spelled
@@ -56,36 +56,28 @@ class Block:
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page."""
+    """A section of the page; ``id`` is the field of the results that it is about."""
 
     id: str
     title: str
     lead: str
-    findings: tuple[str, ...]
     blocks: tuple[Block, ...]
 
 
-def make_sections(results: Results, findings: Sequence[Finding]) -> list[Section]:
+def make_sections(results: Results) -> list[Section]:
     """The sections of all results that exist, in the order of the page."""
-
-    def texts(about: str) -> tuple[str, ...]:
-        return tuple(finding.text for finding in findings if finding.about == about)
-
-    sections = []
-    if results.alignment is not None:
-        sections.append(_alignment(results.alignment, texts("alignment")))
-    if results.preference is not None:
-        sections.append(_preference(results.preference, texts("preference")))
-    sections.append(_recoverability(results.recoverability, texts("recoverability")))
-    if results.entities is not None:
-        sections.append(_entities(results.entities, texts("entities")))
-    if results.ranks is not None:
-        sections.append(_ranks(results.ranks, texts("ranks")))
-    sections.append(_extractors(results.extractors, texts("extractors")))
-    return sections
+    makers: list[tuple[Any, Callable[[Any], Section]]] = [
+        (results.alignment, _alignment),
+        (results.preference, _preference),
+        (results.recoverability, _recoverability),
+        (results.entities, _entities),
+        (results.ranks, _ranks),
+        (results.extractors, _extractors),
+    ]
+    return [make_section(result) for result, make_section in makers if result is not None]
 
 
-def _alignment(result: diagnostics.ViewAlignment, findings: tuple[str, ...]) -> Section:
+def _alignment(result: diagnostics.ViewAlignment) -> Section:
     columns = (
         "Trained on",
         "Tested on",
@@ -105,11 +97,10 @@ def _alignment(result: diagnostics.ViewAlignment, findings: tuple[str, ...]) -> 
         for i, trained_on in enumerate(result.views)
         for j, read_from in enumerate(result.views)
     )
-    image = draw_picture(
+    picture = draw_picture(
         plots.AlignmentDisplay,
         result,
-        alt="Heat map: share of a sentence's words found, one row for each view that a model was trained "
-        "on, one column for each view that it was tested on. The table below has the same numbers.",
+        kind="Heat map",
         caption="Share of a sentence's words found, by the view trained on and the view tested on.",
         size=_heat_map(len(result.views), len(result.views)),
     )
@@ -118,12 +109,11 @@ def _alignment(result: diagnostics.ViewAlignment, findings: tuple[str, ...]) -> 
         "Do the views agree?",
         "One model was trained on each view and tested on every view. If a model finds as many words in "
         "another view as in its own, the two views encode words in the same way.",
-        findings,
-        (Block(image, Table("Words found by each model in each view", columns, rows, n_heads=2)),),
+        (Block(picture, Table("Words found by each model in each view", columns, rows, n_heads=2)),),
     )
 
 
-def _preference(result: diagnostics.VocabularyPreference, findings: tuple[str, ...]) -> Section:
+def _preference(result: diagnostics.VocabularyPreference) -> Section:
     columns = ("Words of", "Tested on", "Words found", "Difference", "Significant", "Compared with")
     rows = tuple(
         (
@@ -136,11 +126,10 @@ def _preference(result: diagnostics.VocabularyPreference, findings: tuple[str, .
         for i, language in enumerate(result.languages)
         for j, view in enumerate(result.views)
     )
-    image = draw_picture(
+    picture = draw_picture(
         plots.AlignmentDisplay,
         result,
-        alt="Heat map: share of a sentence's words found, one row for each language of the words, one "
-        "column for each view. The table below has the same numbers.",
+        kind="Heat map",
         caption="Share of a sentence's words found, by the language of the words and the view.",
         size=_heat_map(len(result.languages), len(result.views)),
     )
@@ -149,14 +138,11 @@ def _preference(result: diagnostics.VocabularyPreference, findings: tuple[str, .
         "Which language does each view prefer?",
         "For each language one model of the words of that language was trained on all views at once. If the "
         "words of a language are found best in the view of another language, the encoder prefers that one.",
-        findings,
-        (Block(image, Table("Words of each language by view", columns, rows, n_heads=2)),),
+        (Block(picture, Table("Words of each language by view", columns, rows, n_heads=2)),),
     )
 
 
-def _recoverability(
-    results: Mapping[str, diagnostics.WordRecoverability], findings: tuple[str, ...]
-) -> Section:
+def _recoverability(results: Mapping[str, diagnostics.WordRecoverability]) -> Section:
     return Section(
         "recoverability",
         "Which words are kept, which are lost?",
@@ -164,7 +150,6 @@ def _recoverability(
         "views. Frequent words are also found by the baseline. The lists have words that are in at least 5 "
         "test sentences, with the number of sentences in which they were found; they are ordered by the "
         "end of an interval, so that words with few sentences do not come first by chance.",
-        findings,
         tuple(_recoverability_block(view, result, len(results) > 1) for view, result in results.items()),
     )
 
@@ -194,29 +179,23 @@ def _recoverability_block(view: str, result: diagnostics.WordRecoverability, has
     )
     sums = (number(result.band_words.sum()), number(result.band_occurrences.sum()))
     total = ("all", *sums, share(result.overall), NO_VALUE, NO_VALUE, NO_VALUE)
-    column = {word: j for j, word in enumerate(result.words)}
-    hits, count = result.test_hits, result.test_count
+    counts = dict(zip(result.words, zip(result.test_hits, result.test_count, strict=True), strict=True))
     lists = tuple(
         WordList(
             f"{kind} recall in {quoted(view)}",
-            tuple((word, f"{hits[column[word]]} of {count[column[word]]}") for word in words),
+            tuple((word, "{} of {}".format(*counts[word])) for word in words),
         )
         for kind, words in (("Highest", result.kept(_N_LISTED)), ("Lowest", result.lost(_N_LISTED)))
     )
     caption = f"Words found in {quoted(view)}, by their count in training"
-    image = draw_picture(
-        plots.RecoverabilityDisplay,
-        result,
-        alt=f"Tested on {view}: share of the occurrences of a word that are found, by the count of the word "
-        "in training. The table below has the numbers for groups of words.",
-        caption=f"{caption}.",
-        size=_LINE_PLOT,
+    picture = draw_picture(
+        plots.RecoverabilityDisplay, result, kind="Points and lines", caption=f"{caption}.", size=_LINE_PLOT
     )
     title = f"Tested on {quoted(view)}" if has_title else None
-    return Block(image, Table(caption, columns, (*bands, total)), title, lists)
+    return Block(picture, Table(caption, columns, (*bands, total)), title, lists)
 
 
-def _entities(result: diagnostics.EntityRecallCurve, findings: tuple[str, ...]) -> Section:
+def _entities(result: diagnostics.EntityRecallCurve) -> Section:
     columns = ("Tested on", "Best words", "With bias", "Without bias", "Difference", "Significant")
     rows = tuple(
         (
@@ -229,11 +208,10 @@ def _entities(result: diagnostics.EntityRecallCurve, findings: tuple[str, ...]) 
         for v, view in enumerate(result.views)
         for i, k in enumerate(result.ks)
     )
-    image = draw_picture(
+    picture = draw_picture(
         plots.EntityCurveDisplay,
         result,
-        alt="Lines: share of a sentence's names found by the number of best words, with the bias and "
-        "without. The table below has the same numbers.",
+        kind="Lines with the bias and without",
         caption="Share of a sentence's names found, by the number of best words.",
         size=_LINE_PLOT,
     )
@@ -245,57 +223,44 @@ def _entities(result: diagnostics.EntityRecallCurve, findings: tuple[str, ...]) 
         "frequent words. A name is found if all of its words are among the best words. Of "
         f"{number(result.n_sentences)} test sentences, {number(n_with_names)} have names; with all words of "
         f"the training text, {percent(result.ceiling)} of a sentence's names could be found.",
-        findings,
-        (Block(image, Table("Names found among the best words", columns, rows, n_heads=2)),),
+        (Block(picture, Table("Names found among the best words", columns, rows, n_heads=2)),),
     )
 
 
-def _ranks(result: diagnostics.RankAnalysis, findings: tuple[str, ...]) -> Section:
+def _ranks(result: diagnostics.RankAnalysis) -> Section:
     last = len(result.ranks) - 1
-    caption = "Words found at each rank"
+    picture = draw_picture(
+        plots.RankCurveDisplay,
+        result,
+        kind="One line for each view",
+        caption="Share of a sentence's words found, by the rank of the model.",
+        size=_LINE_PLOT,
+    )
+    table = _model_table("Words found at each rank", result.labels, result, last, result.n_parameters)
     return Section(
         "ranks",
         "How many dimensions do the words need?",
         "The model, trained on all views, projects an embedding to a smaller number of dimensions, its "
         f"rank. LiP is the same model without the projection. Differences are to {result.labels[last]}.",
-        findings,
-        (
-            Block(
-                draw_picture(
-                    plots.RankCurveDisplay,
-                    result,
-                    alt="Lines: share of a sentence's words found by rank, one line for each view. The "
-                    "table below has the same numbers.",
-                    caption="Share of a sentence's words found, by the rank of the model.",
-                    size=_LINE_PLOT,
-                ),
-                _model_table(caption, result.labels, result, last, result.n_parameters),
-            ),
-        ),
+        (Block(picture, table),),
     )
 
 
-def _extractors(result: diagnostics.ExtractorComparison, findings: tuple[str, ...]) -> Section:
+def _extractors(result: diagnostics.ExtractorComparison) -> Section:
     bars = len(result.extractors) * len(result.views)
+    picture = draw_picture(
+        plots.ExtractorDisplay,
+        result,
+        kind="Bars for each view",
+        caption="Share of a sentence's words found, by method.",
+        size=(6.4, 1.0 + 0.28 * bars + 0.15 * len(result.extractors)),
+    )
     return Section(
         "extractors",
         "Do other methods find more words?",
         "Every method was trained on all views and tested on the same sentences with the same vocabulary. "
         f"“{BASELINE}” is the baseline. Differences are to {result.extractors[0]}.",
-        findings,
-        (
-            Block(
-                draw_picture(
-                    plots.ExtractorDisplay,
-                    result,
-                    alt="Bars: share of a sentence's words found by each method in each view. The table "
-                    "below has the same numbers.",
-                    caption="Share of a sentence's words found, by method.",
-                    size=(6.4, 1.0 + 0.28 * bars + 0.15 * len(result.extractors)),
-                ),
-                _model_table("Words found by each method", result.extractors, result, 0),
-            ),
-        ),
+        (Block(picture, _model_table("Words found by each method", result.extractors, result, 0)),),
     )
 
 

@@ -26,9 +26,9 @@ from flip_sklearn.diagnostics import (
     view_alignment,
     vocabulary_preference,
 )
-from flip_sklearn.diagnostics.bootstrap import EvaluationSettings, PairedBootstrap
+from flip_sklearn.diagnostics.bootstrap import PairedBootstrap
 from flip_sklearn.diagnostics.evaluation import FittedModels
-from flip_sklearn.diagnostics.inputs import check_ranks, check_sentences
+from flip_sklearn.diagnostics.inputs import EvaluationSettings, check_ranks, check_sentences
 from flip_sklearn.diagnostics.preference import _check_encoders
 from flip_sklearn.metrics import keyword_accuracy_scorer
 from flip_sklearn.splice import SpLiCEExtractor

@@ -17,7 +17,8 @@ from scipy.stats import binomtest
 from flip_sklearn import FLiPExtractor, keyword_accuracy
 from flip_sklearn.diagnostics import WordRecoverability, word_recoverability
 from flip_sklearn.diagnostics import words as module
-from flip_sklearn.diagnostics.bootstrap import EvaluationSettings, Interval, PairedBootstrap
+from flip_sklearn.diagnostics.bootstrap import Interval, PairedBootstrap
+from flip_sklearn.diagnostics.inputs import EvaluationSettings
 
 
 class Scored:
