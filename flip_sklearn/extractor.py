@@ -451,7 +451,7 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         return float(RowMean.of(per_row, sample_weight))
 
     def _top_words(self, X: Any, k: int, use_bias: bool | None = None) -> np.ndarray:
-        """The k best words of each row as indices, best first, with ``use_bias`` or as the estimator."""
+        """Return the indices of the k best words of each row; ``use_bias=None`` is the estimator's."""
         return scoring.top_words(self, scoring.fitted_input(self, X), k, use_bias=use_bias)[0]
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:

@@ -68,7 +68,7 @@ def _default_gpu() -> torch.device:
     local_rank = os.environ.get("LOCAL_RANK")
     if local_rank is None or ProcessGroup.current().is_single_process:
         return torch.device("cuda")
-    # If each process sees only its own GPU, the index of that is 0.
+    # If each process sees only its own GPU, its index is 0.
     return torch.device("cuda", int(local_rank) % torch.cuda.device_count())
 
 

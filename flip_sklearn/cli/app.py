@@ -299,7 +299,7 @@ def _report(
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Write an HTML page on which words the embeddings contain: tables, pictures and findings.
+    """Write an HTML page that shows which words the embeddings contain: tables, pictures and findings.
 
     The findings are also printed. A fifth of the sentences is held out for evaluation.
 

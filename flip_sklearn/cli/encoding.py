@@ -21,7 +21,7 @@ _VERSION = 1
 _MAX_BYTES = 2**16
 # Parameters that determine the vectors, and nothing specific to a machine: no device, folder or key.
 ENCODER_PARAMETERS = ("model", "backend", "normalize", "truncate_dim", "prompt_name", "language", "revision")
-TOKEN_PATTERNS = ("latin", "indic", "whitespace")  # a regular expression from a file may be too slow
+TOKEN_PATTERNS = ("latin", "indic", "whitespace")  # no regular expression from a file: it may be too slow
 VECTORIZER_PARAMETERS = ("token_pattern", "lowercase", "strip_punctuation", "strip_accents")
 
 

@@ -189,8 +189,7 @@ def _project_on_cone(directions: np.ndarray, centred: np.ndarray) -> np.ndarray:
     lasso = nonnegative_lasso(as_shared_tensor(directions), as_shared_tensor(centred), 0.0, tol=0.0)
     weights = np.zeros((len(centred), len(directions) + 1))  # the last column is for padding, -1
     np.put_along_axis(weights, lasso.indices.numpy(), lasso.weights.numpy(), axis=1)
-    projected: np.ndarray = weights[:, :-1] @ directions
-    return projected
+    return np.asarray(weights[:, :-1] @ directions)
 
 
 def _ranks(model: FLiPExtractor, scorer: Scorer, X: np.ndarray, columns: np.ndarray) -> np.ndarray:

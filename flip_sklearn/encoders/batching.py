@@ -99,7 +99,7 @@ def encode(
 ) -> np.ndarray:
     """Return the vectors of texts, float32 (n, d), not yet truncated; row i is the vector of text i.
 
-    A model of fewer than ``truncate_dim`` dimensions raises ValueError with the first batch.
+    The first batch raises ValueError if the model has fewer than ``truncate_dim`` dimensions.
     """
     index_of: dict[str, int] = {}
     index = np.empty(len(texts), np.intp)

@@ -83,7 +83,7 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
         Language of the texts for SONAR, a FLORES-200 code such as ``"deu_Latn"``. None is ``"eng_Latn"``.
     revision : str, default=None
         Branch, tag or commit of a model on the hub. Gemini, SONAR speech and callables have no revisions;
-        for them any name that keeps vectors apart in the cache.
+        for them it may be any string: the cache stores the vectors of each string separately.
     api_key_env : str, default="GEMINI_API_KEY"
         Name of the environment variable that holds the Gemini API key. The key itself is read for each
         request and is not stored.

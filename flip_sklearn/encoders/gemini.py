@@ -100,7 +100,7 @@ class Gemini(EncoderBackend):
     def _request(self, client: Any, key: _Key, texts: list[str]) -> np.ndarray:
         """Return the vectors of one batch, at unit length."""
         types = require("google.genai.types", "gemini", _INSTALL)
-        # One content per text: for some models the client makes one content of a list of str.
+        # One content per text: for some models the client merges a list of str into one content.
         contents = [types.Content(parts=[types.Part(text=text)]) for text in texts]
         config = types.EmbedContentConfig(output_dimensionality=self.dimensions, task_type=self.task_type)
         answer, failure = None, ""

@@ -146,7 +146,7 @@ def _check_next_chunk(
         )
     if counts.shape[1] != len(estimator.vocabulary_):
         raise ValueError(
-            f"Y has {counts.shape[1]} columns, the chunks before had "
+            f"Y has {counts.shape[1]} columns, the earlier chunks had "
             f"{len(estimator.vocabulary_)}; count every chunk with the same vocabulary."
         )
     d = embeddings.shape[1]

@@ -1,4 +1,4 @@
-"""The process group of a fit: several processes, started by others, that train one model together."""
+"""The process group of a fit: processes, started outside this package, that train one model together."""
 
 from __future__ import annotations
 

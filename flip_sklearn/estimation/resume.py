@@ -19,7 +19,7 @@ from flip_sklearn.backend.fit.state import SolverOptions
 from flip_sklearn.estimation.inputs import FitInputs
 
 CHECKSUM_BYTES = 2**22
-# Settings that do not change the numbers of a pass, or have their own place in the digest.
+# Settings that do not change the numbers of a pass, or that enter the digest separately.
 NOT_IN_DIGEST = ("max_iter", "seed", "report_kkt")
 
 

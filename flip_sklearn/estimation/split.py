@@ -37,7 +37,7 @@ def make_datasets(
 ) -> tuple[CountDataset, CountDataset | None]:
     """Training and held-out rows; the columns of their counts are ``trained_words``.
 
-    Rows of zero weight are in neither.
+    Rows of zero weight belong to neither.
     """
     counts = _select_words(_drop_weightless(data), trained_words)
     in_training = data.weights > 0

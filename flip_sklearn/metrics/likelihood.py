@@ -28,7 +28,7 @@ class Perplexity(RowStatistic):
     standard_error : float
         Standard error of ``value``; nan for fewer than two rows.
     n_rows, n_skipped : int
-        Number of rows with words, and without.
+        Number of rows with words, and of rows without words.
     per_row : ndarray of shape (n,)
         Negative log-likelihood per word of each row, in nats; nan for rows without words.
     """

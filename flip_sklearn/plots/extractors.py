@@ -29,7 +29,7 @@ class ExtractorDisplay(Display):
     views : sequence of v str
         Names of the views.
     significant : array-like of bool of shape (e, v), default=None
-        Which bars have a star.
+        Whether each bar is marked with a star.
 
     Attributes
     ----------

@@ -19,7 +19,7 @@ _DASHES = ("-", "--", "-.", ":", (0, (6, 1.5, 1, 1.5, 1, 1.5)))
 _HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++++", "oo", "----", "**", "||||")
 _MISSING_GLYPH = "\N{WHITE SQUARE}"
 _ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
-NO_VALUE = "\N{EN DASH}"  # drawn in place of nan
+NO_VALUE = "\N{EN DASH}"  # drawn instead of nan
 
 
 def check_shapes(shape: tuple[int, ...], **arrays: Any) -> list[np.ndarray]:

@@ -18,7 +18,7 @@ def default_vectorizer(
     token_pattern: str | None = None,
     verbose: bool = False,
 ) -> ConceptVectorizer:
-    """Return an unfitted vectorizer; None adapts to the number of training texts and to their script."""
+    """Return an unfitted vectorizer; None chooses by the number of training texts and by their script."""
     if token_pattern is None:
         letters = [letter for text in texts[:1000] for letter in text if letter.isalpha()]
         n_latin = sum(letter < "\u0250" for letter in letters)  # to Latin Extended-B

@@ -37,7 +37,7 @@ class PhraseMatcher:
     def from_concepts(cls, concepts: Sequence[tuple[str, ...]]) -> PhraseMatcher:
         """Build the trie; column j counts ``concepts[j]``. A concept without words never matches."""
         words = {word: i for i, word in enumerate(dict.fromkeys(itertools.chain(*concepts)))}
-        child_of: dict[tuple[int, int], int] = {}  # by node and word; the root is -1
+        child_of: dict[tuple[int, int], int] = {}  # keys are (node, word id); the root is node -1
         column: list[int] = []  # by node
         for j, concept in enumerate(concepts):
             node = -1

@@ -148,7 +148,7 @@ class TokenIds(dict[str, int]):
 
 @dataclass(frozen=True)
 class TokenBlock:
-    """Token ids of some texts: row i is ``ids[row_ends[i - 1]:row_ends[i]]``; ``tokens[id]`` is a token."""
+    """Token ids of some texts: row i is ``ids[row_ends[i - 1]:row_ends[i]]``, indices of ``tokens``."""
 
     tokens: list[str]  # distinct
     ids: np.ndarray

@@ -411,7 +411,7 @@ def test_chunks_must_fit_the_first_one() -> None:
     before = state(model)
     refused(
         lambda: model.partial_fit(X, Y[:, :5]),
-        ["Y has 5 columns", "the chunks before had 6", "same vocabulary"],
+        ["Y has 5 columns", "the earlier chunks had 6", "same vocabulary"],
     )
     refused(lambda: model.partial_fit(X[:, :4], Y), ["X has 4 features", "expecting 5"])
     assert state(model) == before
