@@ -68,6 +68,7 @@ from flip_sklearn import FLiPExtractor
 from flip_sklearn.backend.device import PRECISIONS, resolve_compute
 from flip_sklearn.backend.fit.optimizer import Parameters
 from flip_sklearn.backend.fit.session import Session
+from flip_sklearn.backend.fit.state import PassRecord
 
 DEFAULT_TARGETS = (0.65, 0.70, 0.75, 0.78)
 READINGS_IN_FIRST_PASS = 10
@@ -93,7 +94,7 @@ class PassReader:
 
     def run_pass(
         self, session: Session, after_step: Any = None, checkpoint: Any = None
-    ) -> tuple[float, Parameters]:
+    ) -> tuple[PassRecord, Parameters]:
         """Make a pass; read the accuracy within the first one."""
         if session.state.history:
             return self._run_pass(session, after_step, checkpoint)

@@ -33,7 +33,7 @@ def block_maxima(scores: torch.Tensor, out: torch.Tensor | None = None) -> torch
     """Return the largest score of every full block of 64 columns, (m, V // 64)."""
     n_blocks = scores.shape[1] // BLOCK
     blocks = scores[:, : n_blocks * BLOCK].view(len(scores), n_blocks, BLOCK)
-    return torch.amax(blocks, dim=2) if out is None else torch.amax(blocks, dim=2, out=out)
+    return torch.amax(blocks, dim=2, out=out)
 
 
 def top_k(
@@ -41,11 +41,7 @@ def top_k(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the k best scores of each row, best first, and their columns; ties go to the lower column.
 
-    Parameters
-    ----------
-    scores : (m, V), not modified
-    k : 1 <= k <= V
-    maxima : ``block_maxima(scores)`` if the caller has computed it
+    ``maxima`` is ``block_maxima(scores)`` if the caller has computed it.
     """
     values, columns = largest(scores, min(k + 1, scores.shape[1]), maxima)
     equal = values[:, 1:] == values[:, :-1]
@@ -109,17 +105,9 @@ def _break_ties(scores: torch.Tensor, kth_value: torch.Tensor, k: int) -> tuple[
 
 
 def keyword_accuracy_per_row(scores: torch.Tensor, indptr: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """Return the share of each row's words that are among its k best-scored words, k their number.
+    """Return the share (m,) of each row's words that are among its k best-scored words, k their number.
 
-    Parameters
-    ----------
-    scores : (m, V)
-    indptr, indices : the words of row i are ``indices[indptr[i]:indptr[i + 1]]``, ascending
-
-    Returns
-    -------
-    ndarray of shape (m,)
-        0 for rows without words.
+    The words of row i are ``indices[indptr[i]:indptr[i + 1]]``, ascending. A row without words gets 0.
     """
     present = np.ones(len(indices), dtype=bool)
     words = sp.csr_array((present, indices, indptr), shape=tuple(scores.shape))

@@ -48,15 +48,8 @@ class SampledClasses:
 class ClassSampler:
     """Sampler of the classes of batches of ``batch_size`` rows.
 
-    Parameters
-    ----------
-    counts : array of shape (V,)
-        Weighted counts of the words, >= 0.
-    document_frequency : array of shape (V,)
-        Number of rows with each word, of all ``n_rows``.
-    n_rows, batch_size : int
-    n_drawn : float, optional
-        Expected number of words drawn in addition to those of the batch.
+    ``counts`` (V,) are weighted counts of the words, ``document_frequency`` (V,) the numbers of rows with
+    each word, and ``n_drawn`` is the expected number of words drawn in addition to those of a batch.
     """
 
     def __init__(

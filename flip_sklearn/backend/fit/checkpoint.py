@@ -34,20 +34,11 @@ State = tuple[dict[str, torch.Tensor], dict[str, Any]]  # tensors, and metadata 
 
 @dataclass
 class Checkpoint:
-    """The checkpoint file of one fit.
-
-    Parameters
-    ----------
-    path : Path
-    seed : int
-        Seed of the fit, stored in the file.
-    writes : bool
-        Whether this process writes the file. All processes of a group read it, one writes it.
-    """
+    """The checkpoint file of one fit."""
 
     path: Path
-    seed: int
-    writes: bool = True
+    seed: int  # of the fit, stored in the file
+    writes: bool = True  # all processes of a group read the file, one writes it
     _due: float = field(default_factory=lambda: time.monotonic() + MIN_SECONDS)
 
     def saved_seed(self) -> int | None:
@@ -57,12 +48,8 @@ class Checkpoint:
     def load(self) -> State | None:
         """Return the last state written, on the CPU, or None if there is none with this seed.
 
-        The tensors are views of the file, so they must be copied.
-
-        Raises
-        ------
-        ValueError
-            If the file is not a readable checkpoint.
+        The tensors are views of the file, so they must be copied. A file that is not a readable checkpoint
+        raises ValueError.
         """
 
         def read_state(metadata: dict[str, Any], file: Any) -> State | None:

@@ -50,16 +50,8 @@ class CountDataset:
     converted. On an accelerator the rows that this process computes are moved there once if they fit, and
     batch by batch otherwise.
 
-    Parameters
-    ----------
-    X : ndarray of shape (N, d)
-        Embeddings; row i of the dataset is row ``rows[i]`` of X.
-    counts : csr_array of shape (n, V)
-    weights : ndarray of shape (n,)
-    rows : ndarray of shape (n,), optional
-        All rows of X when None.
-    group : ProcessGroup, optional
-        The processes that share the rows.
+    Row i of the dataset is ``counts[i]`` (V,), ``weights[i]`` and the embedding ``X[rows[i]]`` (d,), or
+    ``X[i]`` without ``rows``. The processes of ``group`` share the rows.
     """
 
     def __init__(

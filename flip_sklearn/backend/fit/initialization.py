@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from flip_sklearn.backend.device import to_device
+from flip_sklearn.backend.device import slices, to_device
 from flip_sklearn.backend.fit.data import WhitenedDataset
 from flip_sklearn.backend.fit.likelihood import Workspace
 from flip_sklearn.backend.fit.optimizer import Parameters
@@ -113,12 +113,11 @@ def _best_step_length(
     latent, targets = data.batch(search_rows)
     h = latent if B is None else latent @ B.T
     losses = np.zeros(len(STEP_LENGTHS))
-    block_rows = work.block_rows(n_words, len(search_rows))
-    for first in range(0, len(search_rows), block_rows):
-        block = targets.block(first, min(first + block_rows, len(search_rows)))
+    for rows in slices(len(h), work.block_rows(n_words, len(h))):
+        block = targets.block(rows.start, rows.stop)
         index = block.row * n_words + block.col
         full_scores, scores = work.pair(len(block.total), n_words)
-        torch.mm(h[first : first + block_rows], A.T, out=full_scores)
+        torch.mm(h[rows], A.T, out=full_scores)
         for i, length in enumerate(STEP_LENGTHS):
             torch.mul(full_scores, length, out=scores).add_(log_p - length**2 * half_norms)
             target_scores = scores.view(-1).index_select(0, index)

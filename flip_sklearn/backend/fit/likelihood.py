@@ -77,16 +77,8 @@ def loss_and_gradients(
 ) -> torch.Tensor:
     """Compute L of a batch (float64 scalar tensor) and write ``scale`` times its gradients.
 
-    Parameters
-    ----------
-    h : tensor of shape (m, r)
-        Latent rows.
-    targets : Targets
-        Weighted counts of the batch; columns are classes of ``layer``.
-    scale : float
-        Factor of the gradients, not of the loss.
-    add : bool
-        Whether to add to ``gradients.A`` and ``gradients.b`` instead of overwriting them.
+    ``h`` (m, r) are the latent rows; the columns of ``targets`` are classes of ``layer``. With ``add``, the
+    gradients are added to ``gradients.A`` and ``gradients.b`` instead of overwriting them.
     """
     m = len(h)
     loss = torch.zeros((), dtype=torch.float64, device=h.device)

@@ -139,7 +139,6 @@ class Optimizer:
         n_averaged = self.steps - self._average_start
         decay = min(AVERAGE_DECAY, (1 + n_averaged) / (10 + n_averaged))
         warm_up = min(1.0, self.steps / WARM_UP_STEPS)
-        words = slice(None) if rows is None else rows.words
         if rows is None:
             self._step_all_words(grad_A, grad_b, warm_up, decay)
         else:
@@ -147,8 +146,6 @@ class Optimizer:
         if grad_B is not None:
             self._step_projection(grad_B, warm_up, decay)
         self._log_decay += math.log(decay)
-        self._state["touched"][words] = self.steps
-        self._state["averaged"][words] = self._log_decay
 
     def _step_all_words(
         self, grad_A: torch.Tensor, grad_b: torch.Tensor, warm_up: float, decay: float
@@ -162,6 +159,8 @@ class Optimizer:
             self._penalty_step(a, metric)
             average.lerp_(a, 1 - decay)
         self._step_bias(self.b, state["average_b"], state["square_b"], grad_b, warm_up, decay)
+        state["touched"].fill_(self.steps)
+        state["averaged"].fill_(self._log_decay + math.log(decay))
 
     def _step_gathered_words(
         self, rows: GatheredRows, grad_A: torch.Tensor, grad_b: torch.Tensor, warm_up: float, decay: float
@@ -190,6 +189,8 @@ class Optimizer:
         self._step_bias(b, average, square, grad_b, warm_up, decay)
         for name, values in (("b", b), ("average_b", average), ("square_b", square)):
             state[name].index_copy_(0, rows.words, values)
+        state["touched"].index_fill_(0, rows.words, self.steps)
+        state["averaged"].index_fill_(0, rows.words, self._log_decay + math.log(decay))
 
     def _tiles(self, n_rows: int) -> Iterator[slice]:
         return slices(n_rows, self._tile_rows)
@@ -200,7 +201,7 @@ class Optimizer:
         return norms.square_().div_(self._rank)
 
     def _unbiased_root(self, square: torch.Tensor) -> torch.Tensor:
-        """sqrt(v / (1 - beta2^t)) + eps."""
+        """sqrt(v / (1 - beta2^t)) + eps for each v of ``square``."""
         return square.div(1.0 - BETA2 ** max(1, self.steps)).sqrt_().add_(EPS)
 
     def _metric(self, square: torch.Tensor, warm_up: float) -> torch.Tensor:

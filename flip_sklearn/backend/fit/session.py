@@ -33,33 +33,23 @@ MOMENT_ELEMENTS, MOMENT_CHUNK_ROWS = 2**20, (256, 4096)
 
 @dataclass(frozen=True)
 class EarlierFit:
-    """What a fit continues from.
-
-    A warm start has only the point. The next chunk of a stream also has the moments and the word counts
-    (V,) of the chunks before, which are merged with its own.
-    """
+    """What a fit continues from: a point, and for a stream the statistics of the chunks before."""
 
     point: InitialPoint
     moments: Moments | None = None
-    word_counts: np.ndarray | None = None
+    word_counts: np.ndarray | None = None  # (V,)
 
 
 class Session:
     """The training rows in whitened coordinates, and the state of the fit on them.
 
-    Parameters
-    ----------
-    train : CountDataset
-    options : SolverOptions
-    compute : Compute
-    earlier : EarlierFit, optional
-        What to continue from; the closed-form start (``initialization.py``) when None.
+    Without ``earlier``, training starts from the closed form of ``initialization.py``.
     """
 
     def __init__(
         self, train: CountDataset, options: SolverOptions, compute: Compute, earlier: EarlierFit | None = None
     ) -> None:
-        self.options, self.compute = options, compute
+        self.options, self.compute, rank = options, compute, options.rank
         self.moments = self._compute_moments(train, earlier)
         whitening = Whitening.from_moments(self.moments)
         self.mean = torch.from_numpy(whitening.mean).to(compute.device, compute.dtype)
@@ -79,20 +69,18 @@ class Session:
             sampler = ClassSampler(self.word_counts, frequency, len(train), options.batch_size)
             if options.solver == "sampled" or sampler.is_cheaper():
                 self.sampler = sampler
-        # The optimizer divides strengths by V; options.l2 is to be divided by the number W of tokens.
+        # The optimizer divides both strengths by V, but J divides l2 by the sum W of the counts.
         self.l2 = options.l2 * train.n_words / float(counts_so_far.sum())
         gradient = self.gradient_at_zero()
         # V times the strength of one entry, because the penalty is a mean over the vocabulary.
-        self.l1_max = train.n_words * l1_max(gradient, options.rank is not None)
+        self.l1_max = train.n_words * l1_max(gradient, rank is not None)
         if earlier is None:
-            penalties = {"l1": options.l1, "l2": self.l2}
             start = newton_start(
-                self.data, gradient, counts_so_far, rank=options.rank, work=self.work, **penalties
+                self.data, gradient, counts_so_far, rank=rank, l1=options.l1, l2=self.l2, work=self.work
             )
         else:
-            start = warm_start(
-                earlier.point, counts_so_far, whitening, self.data, factorized=options.rank is not None
-            )
+            point, factorized = earlier.point, rank is not None
+            start = warm_start(point, counts_so_far, whitening, self.data, factorized=factorized)
         del gradient
         train.group.broadcast_(*start)
         generator = torch.Generator(device="cpu").manual_seed(options.seed)

@@ -109,7 +109,10 @@ def solve(
             if checkpoint is not None:
                 ended = state.stopped or number == options.max_iter
                 checkpoint.save_if_due(state.to_checkpoint, now=ended)
-        residual = _final_kkt_residual(session)
+        residual = math.nan  # with the sampled solver it would cost more than the fit
+        if options.report_kkt and session.sampler is None and state.best is not None:
+            l1, l2, best = options.l1, options.l2, state.best[0]
+            residual = kkt_residual(session.data, best, l1=l1, l2=l2, work=session.work)
     except KeyboardInterrupt:
         # Processes of a group are interrupted at different passes, so they have no model in common.
         if state.best is None or not train.group.is_single_process:
@@ -150,14 +153,6 @@ def _resume(session: Session, checkpoint: Checkpoint) -> bool:
             return False
         session.state.load(*saved)
     return True
-
-
-def _final_kkt_residual(session: Session) -> float:
-    """KKT residual of the best parameters; nan with the sampled solver, where it costs more than the fit."""
-    best, options = session.state.best, session.options
-    if not options.report_kkt or session.sampler is not None or best is None:
-        return math.nan
-    return kkt_residual(session.data, best[0], l1=options.l1, l2=options.l2, work=session.work)
 
 
 def make_solution(session: Session, parameters: Parameters, pass_number: int) -> Solution:

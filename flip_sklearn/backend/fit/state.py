@@ -123,12 +123,9 @@ class TrainingState:
         self.history = [PassRecord(**record) for record in metadata["history"]]
         if metadata["kept_pass"]:
             device = self.optimizer.A.device
-            B = tensors.get("kept_B")
-            best = Parameters(
-                tensors["kept_A"].to(device, copy=True),
-                None if B is None else B.to(device, copy=True),
-                tensors["kept_b"].to(device, copy=True),
-            )
+            names = ("kept_A", "kept_B", "kept_b")
+            kept = {name: tensors[name].to(device, copy=True) for name in names if name in tensors}
+            best = Parameters(kept["kept_A"], kept.get("kept_B"), kept["kept_b"])
             self.best = best, int(metadata["kept_pass"])
         self.best_score, self.lowest_nll = metadata["best"], metadata["lowest_nll"]
         self.passes_without_progress = metadata["without_progress"]

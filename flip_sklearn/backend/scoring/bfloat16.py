@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import torch
 
-from flip_sklearn.backend.device import Compute, matmul, product_precision
+from flip_sklearn.backend.device import Compute, matmul, product_precision, slices
 from flip_sklearn.backend.ranking import largest, top_k
 from flip_sklearn.backend.scoring.products import DenseProduct, Multiply
 
@@ -45,13 +45,9 @@ LOWEST = -1e30  # replaces -inf, for which the rounding error would not be defin
 
 
 class Shortlist:
-    """Certified top-k over the words of a float32 ``DenseProduct``.
+    """Certified top-k over the words of a float32 ``DenseProduct``, which scores rows without a certificate.
 
-    Parameters
-    ----------
-    exact : the float32 scores, also used for rows without a certificate
-    compute : device and number formats
-    multiply : ``multiply(a, b, out)`` of factors that are bfloat16 numbers, summed in float32 or better
+    ``multiply`` gets factors that are bfloat16 numbers, and sums in float32 or better.
     """
 
     def __init__(self, exact: DenseProduct, compute: Compute, multiply: Multiply | None = None) -> None:
@@ -113,8 +109,7 @@ class Shortlist:
         scores = torch.empty(columns.shape, dtype=h.dtype, device=h.device)
         elements_per_row = columns.shape[1] * max(1, A.shape[1])
         n_rows = max(1, GATHERED_ELEMENTS[h.device.type] // elements_per_row)
-        for first in range(0, len(h), n_rows):
-            rows = slice(first, first + n_rows)
+        for rows in slices(len(h), n_rows):
             words = columns[rows]
             gathered = A.index_select(0, words.reshape(-1)).view(*words.shape, -1)
             torch.bmm(gathered, h[rows, :, None], out=scores[rows, :, None])

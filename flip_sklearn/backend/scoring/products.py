@@ -19,7 +19,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from flip_sklearn.backend.device import Compute, to_device
+from flip_sklearn.backend.device import Compute, slices, to_device
 from flip_sklearn.backend.ranking import BLOCK, block_maxima
 
 # Scores of one block, in elements. The product reads all of A for every block, so blocks must be tall
@@ -44,13 +44,7 @@ CSR_DENSITY = 0.2
 # Rows of a dense A that are sampled to estimate its share of zeros.
 _SAMPLED_ROWS = 256
 
-# multiply(a, b, out) computes out = a b.
-Multiply = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], object]
-
-
-def multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
-    """Compute ``out = a b`` in the format of the factors."""
-    torch.mm(a, b, out=out)
+Multiply = Callable[..., object]  # multiply(a, b, out=out) computes out = a b
 
 
 class _Buffers(threading.local):
@@ -72,14 +66,10 @@ class _Buffers(threading.local):
 class DenseProduct:
     """Scores by a dense product. A thread's next call overwrites the block that this call returned.
 
-    Parameters
-    ----------
-    A : (V, r), in the format of the factors
-    offset : (V,), or None for zero
-    multiply : ``multiply(a, b, out)``
+    ``A`` (V, r) is in the format of the factors; ``offset`` (V,) is None for zero.
     """
 
-    def __init__(self, A: torch.Tensor, offset: torch.Tensor | None, multiply: Multiply = multiply) -> None:
+    def __init__(self, A: torch.Tensor, offset: torch.Tensor | None, multiply: Multiply = torch.mm) -> None:
         min_rows, max_rows = BLOCK_ROWS[A.device.type]
         self.A, self.offset, self.multiply = A, offset, multiply
         self.block_rows = max(min_rows, min(max_rows, BLOCK_ELEMENTS[A.device.type] // len(A)))
@@ -96,16 +86,15 @@ class DenseProduct:
         highest = self._buffers.get("maxima", m, n_blocks, h) if maxima else None
         scores[:, n_words:] = -math.inf
         width = max(1, TILE_ELEMENTS[h.device.type] // max(1, m) // BLOCK) * BLOCK
-        for first in range(0, n_words, width):
-            last = min(first + width, n_words)
-            tile = scores[:, first:last]
-            self.multiply(h, self.A[first:last].T, tile)
+        for words in slices(n_words, width):
+            tile = scores[:, words]
+            self.multiply(h, self.A[words].T, out=tile)
             if self.offset is not None:
-                tile += self.offset[first:last]
+                tile += self.offset[words]
             if highest is not None:
-                padded = scores[:, first : first + width]
-                first_block, tile_blocks = first // BLOCK, padded.shape[1] // BLOCK
-                block_maxima(padded, out=highest[:, first_block : first_block + tile_blocks])
+                blocks = slice(words.start // BLOCK, math.ceil(words.stop / BLOCK))
+                padded = scores[:, words.start : blocks.stop * BLOCK]
+                block_maxima(padded, out=highest[:, blocks])
         return scores, highest
 
 
@@ -166,13 +155,8 @@ def ranking_problem(
     score in every row: of all such words only the k with the largest offsets can be among the k best.
     Latents that no word uses are left out. The sparse product is used below CSR_DENSITY.
 
-    Parameters
-    ----------
-    A : (V, r) word embeddings, ndarray or csr_array
-    offset : (V,)
-    unseen : (V,) bool
-    k : maximum number of words that a row asks for, at most the number of seen words
-    find_zeros : whether to look for zeros in a dense A, which reads all of it
+    ``A`` (V, r) is an ndarray or csr_array, ``unseen`` (V,) bool, and ``k`` at most the number of seen words.
+    ``find_zeros`` also looks for zeros in a dense A, which reads all of it.
     """
     if not sp.issparse(A) and not (find_zeros and _has_many_zeros(A)):
         offset = np.where(unseen, -np.inf, offset)
@@ -200,8 +184,7 @@ def make_product(A: Any, offset: np.ndarray, compute: Compute) -> DenseProduct |
     if sp.issparse(A):
         is_sparse_enough = A.nnz < CSR_DENSITY * A.shape[0] * A.shape[1]
         if is_sparse_enough and compute.device.type == "cpu":
-            dtype = np.float64 if compute.dtype == torch.float64 else np.float32
-            return SparseProduct(sp.csr_array(A, dtype=dtype), offset)
+            return SparseProduct(sp.csr_array(A, dtype=compute.numpy_dtype), offset)
         A = A.toarray()
     return DenseProduct(to_device(A, compute), to_device(offset, compute) if offset.any() else None)
 

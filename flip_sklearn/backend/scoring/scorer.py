@@ -18,7 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from flip_sklearn.backend.device import Compute, bfloat16_is_fast, to_device
+from flip_sklearn.backend.device import Compute, bfloat16_is_fast, even_slices, slices, to_device
 from flip_sklearn.backend.ranking import groups_by_size, top_k, uses_blocks
 from flip_sklearn.backend.scoring.bfloat16 import Shortlist
 from flip_sklearn.backend.scoring.products import DenseProduct, SparseProduct, make_product, ranking_problem
@@ -59,7 +59,7 @@ class Scorer:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the k best words per row, best first: indices (n, k) and their scores, or theta."""
         indices = np.empty((X.shape[0], k), dtype=np.int64)
-        values = np.empty((X.shape[0], k), dtype=self._dtype)
+        values = np.empty((X.shape[0], k), dtype=self.compute.numpy_dtype)
         first = 0
         for words, scores in self.top_blocks(X, k, probabilities=probabilities):
             last = first + len(words)
@@ -75,23 +75,17 @@ class Scorer:
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the result of ``top`` for consecutive blocks of rows."""
         ranker = self._ranker(k, X.shape[0])
-        for h in self._project(X, ranker.latents):
-            for first, last in even_slices(len(h), ranker.block_rows):
-                values, words = ranker.top(h[first:last], k, probabilities)
+        for _, h in self._project(X, ranker.problem.latents):
+            for rows in even_slices(len(h), ranker.product.block_rows):
+                values, words = ranker.top(h[rows], k, probabilities)
                 yield words.cpu().numpy(), values.cpu().numpy()
 
     @torch.inference_mode()
     def hits(self, X: np.ndarray, words: sp.csr_array, *, after_block: AfterRows | None = None) -> np.ndarray:
         """Count, for each row, its words that are among its k best, k being the number of its words.
 
-        Rows are ranked together with rows of about the same k, so that one long row does not make the
-        others slow.
-
-        Parameters
-        ----------
-        X : (n, d)
-        words : csr_array (n, V); the stored entries of a row are its words, sorted and unique
-        after_block : called with the number of rows whenever some are finished
+        The stored entries of a row of ``words`` (n, V) are its words, sorted and unique. Rows are ranked
+        together with rows of about the same k, so that one long row does not make the others slow.
         """
         k = np.diff(words.indptr)
         max_k = min(int(k.max(initial=0)), int((~self.unseen).sum()))
@@ -99,17 +93,15 @@ class Scorer:
         if max_k == 0:
             return n_hits
         ranker = self._ranker(max_k, X.shape[0])
-        chunk_start = 0
-        for h in self._project(X, ranker.latents):
+        for chunk_start, h in self._project(X, ranker.problem.latents):
             for group in groups_by_size(k[chunk_start : chunk_start + len(h)]):
-                for first, last in even_slices(len(group), ranker.block_rows):
-                    in_chunk = group[first:last]
+                for part in even_slices(len(group), ranker.product.block_rows):
+                    in_chunk = group[part]
                     rows = chunk_start + in_chunk
                     widest = min(int(k[rows].max()), max_k)
                     block = h.index_select(0, torch.from_numpy(in_chunk).to(h.device))
                     _, top = ranker.top(block, widest, False)
                     n_hits[rows] = count_hits(words[rows], top.cpu().numpy())
-            chunk_start += len(h)
             if after_block is not None:
                 after_block(len(h))
         return n_hits
@@ -122,19 +114,17 @@ class Scorer:
         UNSEEN_SCORE, or less where a seen word of the row scores that low, so they are finite and below
         every seen word. Their theta is 0.
         """
-        n, n_words = X.shape[0], self.A.shape[0]
-        result = np.empty((n, n_words), dtype=self._dtype)
+        n_words = self.A.shape[0]
+        result = np.empty((X.shape[0], n_words), dtype=self.compute.numpy_dtype)
         if self._all_words is None:
             self._all_words = make_product(self.A, self.offset, self.compute)
         product = self._all_words
         unseen = torch.from_numpy(np.flatnonzero(self.unseen)).to(self.compute.device)
-        chunk_start = 0
-        for h in self._project(X, None):
-            for first, last in even_slices(len(h), product.block_rows):
-                scores, _ = product.scores(h[first:last], maxima=False)
-                values = _transform(scores[:, :n_words], unseen, transform)
-                result[chunk_start + first : chunk_start + last] = values.cpu().numpy()
-            chunk_start += len(h)
+        for chunk_start, h in self._project(X, None):
+            chunk = result[chunk_start : chunk_start + len(h)]
+            for rows in even_slices(len(h), product.block_rows):
+                scores, _ = product.scores(h[rows], maxima=False)
+                chunk[rows] = _transform(scores[:, :n_words], unseen, transform).cpu().numpy()
         return result
 
     def _ranker(self, k: int, n_rows: int) -> _Ranker:
@@ -144,18 +134,12 @@ class Scorer:
             self._last_ranker = key, _Ranker(self, *key)
         return self._last_ranker[1]
 
-    def _project(self, X: np.ndarray, latents: np.ndarray | None) -> Iterator[torch.Tensor]:
-        """Yield h = B (x - mean) for consecutive chunks of rows, for some or all (None) latents."""
+    def _project(self, X: np.ndarray, latents: np.ndarray | None) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield the first row and h = B (x - mean) of chunks of rows, for some or all (None) latents."""
         mean = to_device(self.mean, self.compute)
         B = to_device(self.B if latents is None else self.B[latents], self.compute)
-        n_rows = CHUNK_ROWS[self.compute.device.type]
-        for first in range(0, X.shape[0], n_rows):
-            x = to_device(X[first : first + n_rows], self.compute)
-            yield (x - mean) @ B.T
-
-    @property
-    def _dtype(self) -> type[np.floating]:
-        return np.float64 if self.compute.dtype == torch.float64 else np.float32
+        for rows in slices(X.shape[0], CHUNK_ROWS[self.compute.device.type]):
+            yield rows.start, (to_device(X[rows], self.compute) - mean) @ B.T
 
 
 class _Ranker:
@@ -163,43 +147,31 @@ class _Ranker:
 
     def __init__(self, scorer: Scorer, k: int, many_rows: bool) -> None:
         compute = scorer.compute
-        self._problem = ranking_problem(
-            scorer.A, scorer.offset, scorer.unseen, k, compute, find_zeros=many_rows
-        )
-        self._product = self._problem.product
+        A, offset, unseen = scorer.A, scorer.offset, scorer.unseen
+        self.problem = ranking_problem(A, offset, unseen, k, compute, find_zeros=many_rows)
+        self.product = self.problem.product
         self._shortlist = None
         is_fast = compute.product_dtype == torch.bfloat16 and bfloat16_is_fast(compute.device)
-        if is_fast and many_rows and isinstance(self._product, DenseProduct):
-            self._shortlist = Shortlist(self._product, compute)
-        self._n_words = self._product.A.shape[0]
-        self.latents, self.block_rows = self._problem.latents, self._product.block_rows
+        if is_fast and many_rows and isinstance(self.product, DenseProduct):
+            self._shortlist = Shortlist(self.product, compute)
 
     def top(self, h: torch.Tensor, k: int, probabilities: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Return scores, or theta, and words, both (m, k), best first."""
         if self._shortlist is not None and self._shortlist.is_cheaper(k) and not probabilities:
             values, columns = self._shortlist.top(h, k)
         else:
-            scores, maxima = self._product.scores(h, maxima=uses_blocks(k + 1, self._n_words))
+            with_maxima = uses_blocks(k + 1, self.product.A.shape[0])
+            scores, maxima = self.product.scores(h, maxima=with_maxima)
             values, columns = top_k(scores, k, maxima)
-            if probabilities:
-                values = self._probabilities(scores, values)
-        if self._problem.columns is not None:
-            columns = self._problem.columns[columns]
+            if probabilities:  # exp(values - logsumexp(scores)), in place
+                highest = values[:, :1]
+                total = scores.sub_(highest).exp_().sum(dim=1, keepdim=True)
+                if self.problem.omitted > -math.inf:
+                    total += (self.problem.omitted - highest).exp()
+                values = (values - highest).exp() / total
+        if self.problem.columns is not None:
+            columns = self.problem.columns[columns]
         return values, columns
-
-    def _probabilities(self, scores: torch.Tensor, best: torch.Tensor) -> torch.Tensor:
-        """Compute exp(best - logsumexp(scores)); overwrites the scores."""
-        highest = best[:, :1]
-        total = scores.sub_(highest).exp_().sum(dim=1, keepdim=True)
-        if self._problem.omitted > -math.inf:
-            total += (self._problem.omitted - highest).exp()
-        return (best - highest).exp() / total
-
-
-def even_slices(n: int, max_size: int) -> Iterator[tuple[int, int]]:
-    """Yield (first, last) of parts of n rows of nearly equal size: a small last part wastes a product."""
-    step = math.ceil(n / max(1, math.ceil(n / max_size)))
-    return ((first, min(first + step, n)) for first in range(0, n, max(1, step)))
 
 
 def _transform(scores: torch.Tensor, unseen: torch.Tensor, transform: str) -> torch.Tensor:
@@ -215,11 +187,9 @@ def _transform(scores: torch.Tensor, unseen: torch.Tensor, transform: str) -> to
         unseen_scores = torch.where(lowest.float() > UNSEEN_SCORE, UNSEEN_SCORE, 1.01 * lowest)
     if transform == "softmax":
         return torch.softmax(scores, dim=1)
-    if transform == "log_softmax":
-        values = torch.log_softmax(scores, dim=1)
-        if len(unseen):
-            values[:, unseen] = unseen_scores - torch.logsumexp(scores, dim=1, keepdim=True)
-        return values
+    values = torch.log_softmax(scores, dim=1) if transform == "log_softmax" else scores
     if len(unseen):
-        scores[:, unseen] = unseen_scores
-    return scores
+        values[:, unseen] = unseen_scores
+        if transform == "log_softmax":
+            values[:, unseen] -= torch.logsumexp(scores, dim=1, keepdim=True)
+    return values

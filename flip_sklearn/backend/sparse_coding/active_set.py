@@ -35,14 +35,8 @@ def minimize_quadratic(
 ) -> torch.Tensor:
     """Minimize w^T G w - 2 b^T w over w >= 0 for a batch of small problems, by active sets.
 
-    Parameters
-    ----------
-    G : (m, s, s)
-        Positive semi-definite with a diagonal of ones, or zeros where not allowed.
-    b, w : (m, s)
-        ``w`` >= 0 is the initial point; b is at most about 1.
-    allowed : (m, s) bool
-        Weights that may be positive; the others are zero in the result.
+    ``G`` (m, s, s) is positive semi-definite with a diagonal of ones, or zeros where not ``allowed`` (m, s);
+    ``b`` (m, s) is at most about 1; ``w`` (m, s) is the initial point. Other weights are zero in the result.
     """
     result = w.clone()
     rows = torch.arange(len(G), device=G.device)  # of the problems that are not finished

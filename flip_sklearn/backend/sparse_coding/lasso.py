@@ -25,24 +25,22 @@ for any y. So for l1 = 0 the gap, again at the best multiple of r, compares with
 the constraint with kappa = |v| + 2 sum_j |D_j| w_j, where w are the current weights. Gaps are divided by
 |v|^2. For the optimal residual r*, |r - r*|^2 <= gap |v|^2.
 
-Method. Each row has a working set of words. A round computes D r for a block of rows, which is one
-product, and adds the few words that violate optimality the most. Then (1) restricted to the set, which
-has some tens of words, is solved exactly from their Gram matrix (``active_set.py``). Words with weight
-zero and a correlation well below l1 / 2 leave the set. A row is finished when its gap is small enough or
-no word outside its set violates optimality. The products are in the format of the data, the small
-problems in float64.
+Method. Each row has a working set of words. A round computes D r for a block of rows, which is one product,
+and adds the few words that violate optimality the most. Then (1) restricted to the set, which has some tens
+of words, is solved exactly from their Gram matrix (``active_set.py``). Words with weight zero and a
+correlation well below l1 / 2 leave the set. A row is finished when its gap is small enough or no word outside
+its set violates optimality. The products are in the format of the data, the small problems in float64.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 
-from flip_sklearn.backend.device import as_shared_tensor, rows_per_block, to_numpy
+from flip_sklearn.backend.device import as_shared_tensor, rows_per_block, slices, to_numpy
 from flip_sklearn.backend.ranking import top_k
 from flip_sklearn.backend.sparse_coding.active_set import minimize_quadratic, slope
 
@@ -72,46 +70,27 @@ MIN_SMALL_ROWS = 16
 
 @dataclass(frozen=True)
 class Decomposition:
-    """Words and weights of each row, ordered by weight.
+    """Words with weight > 0 of each row, largest weight first, and their weights."""
 
-    Attributes
-    ----------
-    indices : (n, m) int64
-        Words with weight > 0, largest weight first, padded with -1; m is the maximum over the rows.
-    weights : (n, m)
-        In the format of the targets, 0 where padded.
-    gap : (n,) float64
-        Duality gap divided by |v|^2, 0 for zero rows.
-    n_rounds : int
-        Maximum number of products with the whole dictionary that a row needed.
-    """
-
-    indices: torch.Tensor
-    weights: torch.Tensor
-    gap: torch.Tensor
-    n_rounds: int
+    indices: torch.Tensor  # (n, m) int64, padded with -1; m is the maximum number of words of a row
+    weights: torch.Tensor  # (n, m), in the format of the targets, padded with 0
+    gap: torch.Tensor  # (n,) float64, duality gap divided by |v|^2, 0 for zero rows
+    n_rounds: int  # maximum number of products with the whole dictionary that a row needed
 
 
 class SparseCoder:
-    """Sparse coding of NumPy arrays over one dictionary, which is stored on a device.
+    """Sparse coding of NumPy arrays over one dictionary (V, d), which is stored on a device.
 
-    Parameters
-    ----------
-    dictionary : ndarray of shape (V, d)
-    device : torch.device
-    dtype : torch.float32 or torch.float64
-        Format of the products and of the results.
+    ``dtype`` is the format of the products and of the results.
     """
 
     def __init__(self, dictionary: np.ndarray, device: torch.device, dtype: torch.dtype) -> None:
         self._dictionary = as_shared_tensor(dictionary).to(device, dtype)
 
-    def decompose(
-        self, targets: np.ndarray, l1: float, *, tol: float | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def decompose(self, targets: np.ndarray, l1: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return indices (n, m), weights (n, m) and gap (n,) of :class:`Decomposition` as arrays."""
         rows = as_shared_tensor(targets).to(self._dictionary.device, self._dictionary.dtype)
-        result = nonnegative_lasso(self._dictionary, rows, l1, tol=tol)
+        result = nonnegative_lasso(self._dictionary, rows, l1)
         return to_numpy(result.indices), to_numpy(result.weights), to_numpy(result.gap)
 
 
@@ -123,35 +102,15 @@ def nonnegative_lasso(
     *,
     tol: float | None = None,
     max_rounds: int = 1000,
-    after_rows: Callable[[int], object] | None = None,
 ) -> Decomposition:
-    """Minimize |D^T w - v|^2 + l1 sum_j w_j over w >= 0 for every row v.
+    """Minimize |D^T w - v|^2 + l1 sum_j w_j over w >= 0 for every row v of the targets (n, d).
 
-    Parameters
-    ----------
-    dictionary : (V, d) float32 or float64
-        One word per row, of any norm; words of norm zero get no weight.
-    targets : (n, d)
-        Of the same format and on the same device.
-    l1 : float
-        >= 0. The solution is zero for l1 >= 2 max_j D_j . v. 0 is non-negative least squares.
-    tol : float, optional
-        Tolerance of the gap, relative to |v|^2; by default 1e-6 for float32 and 1e-10 for float64, for
-        l1 = 0 1e-9 and 1e-14. A row also ends when violations are as small as rounding errors; its gap
-        is then in ``gap``.
-    max_rounds : int
-        Maximum number of products with the dictionary for one row.
-    after_rows : callable, optional
-        Called with the number of rows whenever some are finished.
+    ``dictionary`` (V, d) has one word per row, of any norm; words of norm zero get no weight. The solution is
+    zero for l1 >= 2 max_j D_j . v.
 
-    Returns
-    -------
-    Decomposition
-
-    Raises
-    ------
-    ValueError
-        If shapes, formats or devices do not match, or l1 is not a finite number >= 0.
+    ``tol`` is the tolerance of the gap, relative to |v|^2; its default is in TOLERANCE, or for l1 = 0 in
+    PROJECTION_TOLERANCE. A row also ends when violations are as small as rounding errors, or after
+    ``max_rounds`` products with the dictionary; its gap is then in ``gap``.
     """
     _check_arguments(dictionary, targets, l1)
     if tol is None:
@@ -159,11 +118,10 @@ def nonnegative_lasso(
     norms = torch.linalg.vector_norm(dictionary, dim=1, dtype=torch.float64)
     if l1 == 0:  # the cone does not depend on the norms of the words
         dictionary = (dictionary / norms.clamp(min=torch.finfo(norms.dtype).tiny)[:, None]).to(targets.dtype)
-    blocks = []
-    for rows in torch.split(targets, ROWS[targets.device.type]):
-        blocks.append(_BlockSolver(dictionary, norms, rows, l1, tol).solve(max_rounds))
-        if after_rows is not None:
-            after_rows(len(rows))
+    blocks = [
+        _BlockSolver(dictionary, norms, rows, l1, tol).solve(max_rounds)
+        for rows in torch.split(targets, ROWS[targets.device.type])
+    ]
     width = max(block.indices.shape[1] for block in blocks)
     return Decomposition(
         torch.cat([_pad(block.indices, width, -1) for block in blocks]),
@@ -339,15 +297,14 @@ class _BlockSolver:
         tiny = torch.finfo(size.dtype).tiny
         if self._l1 > 0:
             weight_sum = (sets.weights * self._weight_scale()).sum(dim=1) / size.square()
-            primal = rr + self._l1 * weight_sum
             max_multiple = (self._l1 / 2 / size) / highest.clamp(min=tiny)
             multiple = torch.minimum(rv / rr.clamp(min=tiny), max_multiple).clamp(min=0)
+            primal = rr + self._l1 * weight_sum
             dual = 2 * multiple * rv - multiple.square() * rr
         else:
             kappa = 1 + 2 * sets.weights.sum(dim=1)
-            primal = rr
-            slope = (rv - kappa * highest.clamp(min=0)).clamp(min=0)  # of Q at multiple 0, halved
-            dual = slope.square() / rr.clamp(min=tiny)
+            half_slope = (rv - kappa * highest.clamp(min=0)).clamp(min=0)  # of Q at multiple 0
+            primal, dual = rr, half_slope.square() / rr.clamp(min=tiny)
         return torch.clamp(primal - dual, min=0)
 
     def _update_sets(self, words: torch.Tensor, is_new: torch.Tensor) -> None:
@@ -366,8 +323,7 @@ class _BlockSolver:
         v = self._targets[self._sets.rows]
         products, gram = v.new_empty((m, q)), v.new_empty((m, q, s))
         n_rows = max(1, GATHERED_ELEMENTS[v.device.type] // (s * self._dictionary.shape[1]))
-        for first in range(0, m, n_rows):
-            part = slice(first, first + n_rows)
+        for part in slices(m, n_rows):
             vectors = self._dictionary[words[part]]
             new_vectors = vectors[:, s - q :]
             gram[part] = new_vectors @ vectors.mT
@@ -380,8 +336,7 @@ class _BlockSolver:
         m, s = sets.words.shape
         new_weights, new_slope = torch.empty_like(sets.weights), torch.empty_like(sets.weights)
         n_rows = max(MIN_SMALL_ROWS, SMALL_ELEMENTS[sets.weights.device.type] // s**2)
-        for first in range(0, m, n_rows):
-            part = slice(first, first + n_rows)
+        for part in slices(m, n_rows):
             used = sets.used[part]
             norms = torch.where(used, self._norms[sets.words[part]], 1.0)
             G = sets.gram[part].double() / norms[:, :, None] / norms[:, None, :]
