@@ -181,7 +181,7 @@ class KeywordMapper:
                 "encoder that made the training embeddings."
             )
         X = check_embeddings(self._model, vectors, reset=False)[0]
-        if self._scorer is None:  # once per process: a warning about the device is given once, too
+        if self._scorer is None:  # once per process, so that a warning about the device is given once
             self._scorer = scoring.make_scorer(self._model)
         k = min(self._model.top_k, int(self._model.word_counts_.sum()))
         indices, scores = self._scorer.top(X, k)

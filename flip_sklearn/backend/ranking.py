@@ -20,7 +20,7 @@ BLOCK = 64
 # Selection by blocks is faster while the blocks to read hold less than a fourth of a row.
 _MIN_BLOCKS_PER_READ = 4
 
-# Elements of the scores that are copied to break ties at one time.
+# Number of scores copied at a time to break ties.
 _TIE_ELEMENTS = 2**22
 
 

@@ -298,7 +298,7 @@ def _check_reference(n_reference: Any, n_words: np.ndarray) -> np.ndarray:
         row = int(np.argmin(is_allowed))
         raise ValueError(
             f"n_reference is {reference[row]} in row {row}, which has {n_words[row]} distinct words of "
-            "the vocabulary; pass an integer at least as large, as it counts words outside it, too."
+            "the vocabulary; pass an integer at least as large, since it includes these words."
         )
     return reference.astype(np.int64)
 

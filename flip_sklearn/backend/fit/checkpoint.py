@@ -46,7 +46,7 @@ class Checkpoint:
         return self._read(lambda metadata, _: int(metadata["seed"]))
 
     def load(self) -> State | None:
-        """Return the last state written, on the CPU, or None if there is none with this seed.
+        """Return the last saved state, on the CPU, or None if there is none with this seed.
 
         The tensors are views of the file, so they must be copied. A file that is not a readable checkpoint
         raises ValueError.

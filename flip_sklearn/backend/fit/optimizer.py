@@ -214,7 +214,7 @@ class Optimizer:
         return metric.masked_fill_(square == 0, 0.0)[:, None]
 
     def _catch_up_weight(self, words: torch.Tensor | slice) -> torch.Tensor:
-        """Weight of the current value in its average, for the steps that the words missed."""
+        """Return the weight of the current value in its average after the steps that skipped these words."""
         averaged = self._state["averaged"][words]
         return (1 - (self._log_decay - averaged).exp()).to(self.A.dtype)
 

@@ -143,7 +143,7 @@ class RankingProblem:
     product: DenseProduct | SparseProduct
     columns: torch.Tensor | None  # the word of each scored column, ascending; None: all words
     latents: np.ndarray | None  # the latents that these words use, ascending; None: all
-    omitted: float  # logsumexp of the scores of the seen words left out, the same for every row
+    omitted: float  # logsumexp of the scores of the omitted words, the same for every row
 
 
 def ranking_problem(
