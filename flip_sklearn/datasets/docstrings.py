@@ -35,6 +35,7 @@ DEFAULT_PACKAGES = ("stdlib", "numpy", "scipy", "sklearn", "torch", "joblib")
 
 logger = logging.getLogger(__name__)
 
+_CacheDir = str | os.PathLike[str] | None
 _CLEANER_VERSION = 1  # increase it when the cleaning changes, so that cached sentences are not used
 
 # --- Paragraphs of prose ---------------------------------------------------------------------
@@ -141,34 +142,33 @@ _MARKUP = [
 
 _BOUNDARY = re.compile(r"(?<=[.!?])\s+|(?<=[.!?][\")'])\s+")
 _ABBREVIATION = re.compile(
-    r"(?i)(?:^|[\s(\"'])(?:(?:[a-z]\.)+[a-z]|al|approx|ca|cf|chap|dr|eg|eqn?s?|esp|figs?|ie|incl|mr|"
-    r"pp|prof|refs?|resp|secs?|thm|viz|vol|vs|\.\.)\.$"
+    r"(?i)(?:^|[\s(\"'])(?:(?:[a-z]\.)+[a-z]|al|approx|ca|cf|chap|dr|eg|eqn?s?|esp|figs?|ie|incl|mr|pp|prof|"
+    r"refs?|resp|secs?|thm|viz|vol|vs|\.\.)\.$"
 )
 _FORBIDDEN = re.compile(
-    r"[^ -~]|[\\{}<>=|#@$^~`*&]|::|:[a-z]+[A-Z]|//|\.\.|--.*--|\[\]|\]_|\s[-+/_:]\s|\(s?\)|"
-    r"\s[.,;:!?](?:\s|$)"
+    r"[^ -~]|[\\{}<>=|#@$^~`*&]|::|:[a-z]+[A-Z]|//|\.\.|--.*--|\[\]|\]_|\s[-+/_:]\s|\(s?\)|\s[.,;:!?](?:\s|$)"
 )
 _FRAME = re.compile(r"(?!Whether )[A-Z][A-Za-z'-]*[,:]? .*[.!?]")
 _WORD = re.compile(r"[\"'(]*(?:[A-Z]?[a-z]+|[A-Z]+s?)(?:['/-][A-Za-z]+)*[\"')]*[.,;:!?]*[\"')]*")
 # "Number of samples." is not a sentence: text that starts like a noun phrase needs a finite verb.
 _NOUN_PHRASE = re.compile(
-    r"(?:An?|The|Any|All|Each|Same|Names?|Values?|Arrays?|Ax[ie]s|List|Base|M[aei]\w+um|Helper|Data|"
-    r"Wrapper|Class|Input|Output|Indices|Shape|Matrix|Size|Used|String|Extra|Linear|Upper|Lower|Only|"
-    r"Object|Tensor|Sample|Context|Mask|Path|Type|Private|Abstract|Relative|Inverse|Mixin|Keyword|"
-    r"Default|Decorator|Which|Parameters?|Method|Callable|Constant|Equivalent|\w+(?:[ts]ions?|it(?:y|"
-    r"ies)|[nm]en(?:ts?|cy)|ance|[aeiou]l|ary|ed)|\w+-\w+) |\S+ (?:of|used|with) "
+    r"(?:An?|The|Any|All|Each|Same|Names?|Values?|Arrays?|Ax[ie]s|List|Base|M[aei]\w+um|Helper|Data|Wrapper|"
+    r"Class|Input|Output|Indices|Shape|Matrix|Size|Used|String|Extra|Linear|Upper|Lower|Only|Object|Tensor|"
+    r"Sample|Context|Mask|Path|Type|Private|Abstract|Relative|Inverse|Mixin|Keyword|Default|Decorator|Which|"
+    r"Parameters?|Method|Callable|Constant|Equivalent|\w+(?:[ts]ions?|it(?:y|ies)|[nm]en(?:ts?|cy)|ance|"
+    r"[aeiou]l|ary|ed)|\w+-\w+) |\S+ (?:of|used|with) "
 )
 _FINITE = re.compile(
-    r"\b(?:is|are|was|were|be|has|have|had|do|does|did|can|cannot|could|may|might|must|shall|should|"
-    r"will|would|we|you|they|it|\w+n't|allows|applies|becomes|calls|computes|contains|controls|"
-    r"converts|corresponds|creates|defaults|defines|depends|describes|determines|ensures|expects|"
-    r"gives|holds|implements|includes|indicates|keeps|makes|means|needs|performs|provides|raises|"
-    r"refers|represents|requires|returns|runs|specifies|stores|supports|takes|uses|works|yields)\b"
+    r"\b(?:is|are|was|were|be|has|have|had|do|does|did|can|cannot|could|may|might|must|shall|should|will|"
+    r"would|we|you|they|it|\w+n't|allows|applies|becomes|calls|computes|contains|controls|converts|"
+    r"corresponds|creates|defaults|defines|depends|describes|determines|ensures|expects|gives|holds|"
+    r"implements|includes|indicates|keeps|makes|means|needs|performs|provides|raises|refers|represents|"
+    r"requires|returns|runs|specifies|stores|supports|takes|uses|works|yields)\b"
 )
 
 
 def _is_sentence(text: str) -> bool:
-    """Whether plain text reads as one English sentence."""
+    """Return whether plain text reads as one English sentence."""
     if not _FRAME.fullmatch(text) or _FORBIDDEN.search(text):
         return False
     words = text.split(" ")
@@ -279,20 +279,14 @@ def _parse(path: str) -> list[str]:
     return [sentence for doc in docstrings for sentence in _sentences(doc)]
 
 
-# --- Cache: one file a package ---------------------------------------------------------------
-_CacheDir = str | os.PathLike[str] | None
-
-
 def _cache_path(cache_dir: _CacheDir, package: str, sources: Sequence[tuple[str, str]]) -> Path:
     """Return the path of the cache file, whose name has a hash of everything its content depends on."""
     if cache_dir is None:
         home = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
         cache_dir = os.environ.get("FLIP_SKLEARN_CACHE") or os.path.join(home, "flip-sklearn")
     # Sizes and times of the sources instead of a version, so that edited sources are parsed again.
-    files = []
-    for name, path in sources:
-        stat = os.stat(path)
-        files.append((name, stat.st_size, stat.st_mtime_ns))
+    status = [(name, os.stat(path)) for name, path in sources]
+    files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in status]
     key = repr((_CLEANER_VERSION, sys.implementation.name, sys.version_info[:3], package, files))
     name = f"docstrings-{package}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json.gz"
     return Path(os.path.expanduser(cache_dir), name)
@@ -319,8 +313,8 @@ def _write_cache(path: Path, sentences: Sequence[str]) -> None:
         logger.warning("Not cached: %s. Set cache_dir to a writable folder.", error)
 
 
-def _collect(packages: Iterable[str], cache_dir: _CacheDir, verbose: bool) -> Iterator[list[str]]:
-    """Yield the sentences of each package, parsing the packages that are not cached."""
+def _collect(packages: Iterable[str], cache_dir: _CacheDir, verbose: bool) -> list[str]:
+    """Return the sentences of all packages, parsing the packages that are not cached."""
     sentences: dict[str, list[str]] = {}
     to_write: dict[str, Path] = {}
     to_parse: list[tuple[str, str]] = []
@@ -339,7 +333,7 @@ def _collect(packages: Iterable[str], cache_dir: _CacheDir, verbose: bool) -> It
         sentences[package] += _parse(source)
     for package, path in to_write.items():
         _write_cache(path, _unique(sentences[package]))
-    yield from sentences.values()
+    return _unique(itertools.chain.from_iterable(sentences.values()))
 
 
 def load_docstrings(
@@ -352,8 +346,8 @@ def load_docstrings(
 ) -> list[str]:
     """Load English sentences from the docstrings of installed packages.
 
-    Tens of thousands of sentences of technical English without a download, the same on every machine
-    with the same package versions. Sources are parsed with ``ast``, never imported or run.
+    Tens of thousands of sentences of technical English without a download, the same on every machine with the
+    same package versions. Sources are parsed with ``ast``, never imported or run.
 
     Parameters
     ----------
@@ -361,23 +355,23 @@ def load_docstrings(
         Maximum number of sentences; None for all.
     random_state : int or RandomState instance, default=None
         Shuffles the sentences, so that `max_sentences` are a random sample; an int makes it reproducible.
-        None keeps the order (packages as passed, files by path, position in the file) and
-        takes `max_sentences` spread evenly over all.
+        None keeps the order (packages as passed, files by path, position in the file) and takes
+        `max_sentences` spread evenly over all.
     packages : iterable of str, default=("stdlib", "numpy", "scipy", "sklearn", "torch", "joblib")
-        Top-level import names; ``"stdlib"`` is the standard library. One that is not installed
-        is skipped with a warning in the log.
+        Top-level import names; ``"stdlib"`` is the standard library. One that is not installed is skipped
+        with a warning in the log.
     cache_dir : path-like, default=None
-        Folder for the parsed sentences, one compressed JSON file a package, replaced when sources
-        change or it is damaged. None means ``$FLIP_SKLEARN_CACHE``, else
-        ``$XDG_CACHE_HOME/flip-sklearn``, else ``~/.cache/flip-sklearn``.
+        Folder for the parsed sentences, one compressed JSON file a package, replaced when sources change or
+        it is damaged. None means ``$FLIP_SKLEARN_CACHE``, else ``$XDG_CACHE_HOME/flip-sklearn``, else
+        ``~/.cache/flip-sklearn``.
     verbose : bool, default=False
         Whether to show a progress bar on standard error while sources are parsed (some 20 s, only once).
 
     Returns
     -------
     list of str
-        ASCII sentences of 4 to 40 words that begin with a capital letter and end with ``.``,
-        ``!`` or ``?``. No two differ in case only.
+        ASCII sentences of 4 to 40 words that begin with a capital letter and end with ``.``, ``!`` or ``?``.
+        No two differ in case only.
 
     Raises
     ------
@@ -386,9 +380,9 @@ def load_docstrings(
 
     Notes
     -----
-    Docstrings that numpy, scipy and torch add to compiled functions are included. Left out are test
-    suites, parts of the standard library that some distributions lack (such as ``tkinter``),
-    doctests, code, mathematics, tables, titles, references and "Number of samples." fragments.
+    Docstrings that numpy, scipy and torch add to compiled functions are included. Left out are test suites,
+    parts of the standard library that some distributions lack (such as ``tkinter``), doctests, code,
+    mathematics, tables, titles, references and "Number of samples." fragments.
 
     Examples
     --------
@@ -400,10 +394,9 @@ def load_docstrings(
         max_sentences = check_integer("max_sentences", max_sentences, 1, or_else="None for all sentences")
     names = () if isinstance(packages, str) else tuple(packages)
     if not names or not all(str(name).isidentifier() for name in names):
-        allowed = "a list of top-level names as in import, such as ('sklearn',)"
-        raise refusal("packages", packages, allowed)
+        raise refusal("packages", packages, "a list of top-level names as in import, such as ('sklearn',)")
     rng = None if random_state is None else check_random_state(random_state)
-    sentences = _unique(itertools.chain.from_iterable(_collect(names, cache_dir, verbose)))
+    sentences = _collect(names, cache_dir, verbose)
     if not sentences:
         raise ValueError(
             f"packages={names!r} have no sentences; use packages that are installed with .py sources."

@@ -15,7 +15,6 @@ from flip_sklearn.parameters import check_choice, check_integer, is_real, refusa
 from flip_sklearn.vocabulary.tokenizer import Tokenizer
 
 VIEWS = ("text", "speech")
-SPLITS = ("train", "dev", "test")
 
 _BLOCK_ELEMENTS = 2**22  # numbers of a file that are read at a time
 _TRANSCRIPT_TOKENIZER = Tokenizer(lowercase=False, strip_punctuation=True, fold=None, split=str.split)
@@ -126,21 +125,27 @@ def load_paired_embeddings(
     >>> data.texts, data.rows.tolist(), data.views["speech"].dtype.name
     (['Hello world', 'Its me'], [0, 2], 'float16')
     """
-    check_choice("split", split, SPLITS)
+    check_choice("split", split, ("train", "dev", "test"))
     if not is_real(sim_threshold) or math.isnan(sim_threshold):
         allowed = "a number, such as 0.0 (cosines are from -1 to 1), or -numpy.inf for all scored pairs"
         raise refusal("sim_threshold", sim_threshold, allowed)
     if max_sentences is not None:
         max_sentences = check_integer("max_sentences", max_sentences, 1, or_else="None for all")
     paths = _find_files(Path(folder), split)
-    embeddings = {name: _open_embeddings(paths[name]) for name in VIEWS}
-    n, d = embeddings[VIEWS[0]].shape
+    embeddings = {name: _open_array(paths[name]) for name in VIEWS}
+    first = embeddings[VIEWS[0]]
     for name, array in embeddings.items():
-        if array.shape != (n, d):
+        if array.ndim != 2 or 0 in array.shape or array.dtype.kind != "f":
             raise ValueError(
-                f"{paths[name]} has shape {array.shape}, {paths[VIEWS[0]].name} has {(n, d)}; both must "
+                f"{paths[name]} has shape {array.shape} and type {array.dtype}; expected floats of shape "
+                "(n, d), one row for each sentence."
+            )
+        if array.shape != first.shape:
+            raise ValueError(
+                f"{paths[name]} has shape {array.shape}, {paths[VIEWS[0]].name} has {first.shape}; both must "
                 "embed the same sentences, row by row, in one space."
             )
+    n = len(first)
     scores = _open_array(paths["scores"])
     if scores.shape != (n,) or scores.dtype.kind != "f":
         raise ValueError(
@@ -178,13 +183,10 @@ def _find_files(folder: Path, split: str) -> dict[str, Path]:
         raise ValueError(f"folder={str(folder)!r} is not a folder; pass the one with {names['text']}.")
     missing = [name for name in names.values() if not (folder / name).is_file()]
     if missing:
-        existing = sorted(path.name for path in folder.iterdir())
-        listed = ", ".join(existing[:20]) or "no files"
-        if len(existing) > 20:
-            listed += f" and {len(existing) - 20} more"
+        existing = ", ".join(sorted(path.name for path in folder.iterdir())) or "no files"
         raise ValueError(
-            f"{folder} has no {' and no '.join(missing)}; it has {listed}. Pass the folder with the four "
-            f"files of split={split!r}, or another split."
+            f"{folder} has no {' and no '.join(missing)}; it has {existing:.500}. Pass the folder with the "
+            f"four files of split={split!r}, or another split."
         )
     return {key: folder / name for key, name in names.items()}
 
@@ -198,16 +200,6 @@ def _open_array(path: Path) -> np.ndarray:
             f"{path} cannot be read as an array of numbers ({error}); expected a complete .npy file, as "
             "numpy.save writes it, without Python objects. Download or write it again."
         ) from error
-
-
-def _open_embeddings(path: Path) -> np.ndarray:
-    array = _open_array(path)
-    if array.ndim != 2 or 0 in array.shape or array.dtype.kind != "f":
-        raise ValueError(
-            f"{path} has shape {array.shape} and type {array.dtype}; expected floats of shape (n, d), "
-            "one row for each sentence."
-        )
-    return array
 
 
 def _is_finite(embeddings: Mapping[str, np.ndarray], rows: np.ndarray, verbose: bool) -> np.ndarray:

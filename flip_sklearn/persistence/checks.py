@@ -37,23 +37,24 @@ def check_metadata(metadata: Any) -> None:
 
 
 def check_tensors(stored: dict[str, tuple[str, tuple[int, ...]]]) -> tuple[dict[str, str], tuple[int, int]]:
-    """Check formats and shapes of the tensors in model.safetensors.
-
-    Returns the name in the file of each of E1, E2, b or E, b, and the sizes (V, d).
-    """
+    """Check model.safetensors; return the name in the file of each of E1, E2, b or E, b, and (V, d)."""
     names = _find_tensors(stored)
     shapes = {}
     for name, stored_name in names.items():
         tensor_format, shapes[name] = stored[stored_name]
         if tensor_format not in TENSOR_FORMATS:
             raise ValueError(f"{name} is {tensor_format}; use one of {', '.join(TENSOR_FORMATS)}")
-    if not _shapes_agree(shapes):
+    matrices = [shapes[name] for name in ("E1", "E2", "E") if name in shapes]
+    shapes_agree = (
+        all(len(shape) == 2 and 0 not in shape for shape in matrices)
+        and (len(matrices) == 1 or matrices[0][1] == matrices[1][0])
+        and shapes["b"] in ((matrices[0][0], 1), (matrices[0][0],))
+    )
+    if not shapes_agree:
         expected = "E1 (V, r), E2 (r, d)" if "E1" in shapes else "E (V, d)"
         actual = ", ".join(f"{name} {shapes[name]}" for name in sorted(shapes))
         raise ValueError(f"the shapes must be {expected} and b (V, 1), they are {actual}")
-    if "E1" in shapes:
-        return names, (shapes["E1"][0], shapes["E2"][1])
-    return names, (shapes["E"][0], shapes["E"][1])
+    return names, (matrices[0][0], matrices[-1][1])
 
 
 def _find_tensors(stored: dict[str, Any]) -> dict[str, str]:
@@ -69,16 +70,6 @@ def _find_tensors(stored: dict[str, Any]) -> dict[str, str]:
         actual = ", ".join(sorted(stored)[:10])[:200] or "nothing"
         raise ValueError(f"it must hold E1, E2 and b, or for LiP E and b; it holds {actual}")
     return names
-
-
-def _shapes_agree(shapes: dict[str, tuple[int, ...]]) -> bool:
-    matrices = [shape for name, shape in shapes.items() if name != "b"]
-    if any(len(shape) != 2 or 0 in shape for shape in matrices):
-        return False
-    if "E1" in shapes and shapes["E1"][1] != shapes["E2"][0]:
-        return False
-    n_words = shapes["E1" if "E1" in shapes else "E"][0]
-    return shapes["b"] in ((n_words, 1), (n_words,))
 
 
 def check_vocabulary(vocabulary: Any, n_words: int) -> list[str]:

@@ -48,9 +48,6 @@ STAGING = ".flip-sklearn"  # name of the staging directory
 READ_ATTEMPTS = 5  # while another process replaces the files
 
 
-# ---------------------------------------------------------------------- reading
-
-
 def read_folder(folder: Path) -> ModelFiles:
     """Read and check a stored model. Nothing is executed and nothing written."""
     if not folder.is_dir():
@@ -66,10 +63,10 @@ def read_folder(folder: Path) -> ModelFiles:
             try:
                 files = _read_files(folder)
             except (ValueError, OSError):
-                if _identify_files(folder) == before:
+                if _identify_files(folder, open_files) == before:
                     raise
                 continue
-            if _identify_files(folder) == before:
+            if _identify_files(folder, open_files) == before:
                 return files
     raise ValueError(f"another process is replacing the model in {str(folder)!r}; try again.")
 
@@ -122,18 +119,16 @@ def _read_metadata(folder: Path) -> dict[str, Any] | None:
     return metadata
 
 
-def _identify_files(folder: Path, open_files: ExitStack | None = None) -> list[tuple[int, ...]]:
-    """Return what identifies the files of a model; ``open_files`` keeps them open."""
+def _identify_files(folder: Path, open_files: ExitStack) -> list[tuple[int, ...]]:
+    """Open the files of a model, which ``open_files`` closes, and return what identifies them."""
     identities: list[tuple[int, ...]] = []
     for path in (folder / name for name in MODEL_FILES):
         with suppress(FileNotFoundError):
-            if open_files is not None and path.is_file():
+            if path.is_file():  # opening a pipe would block
                 handle = os.open(path, os.O_RDONLY)
                 open_files.callback(os.close, handle)
                 status = os.fstat(handle)
-            else:
-                status = path.stat()
-            identities.append((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+                identities.append((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
     return identities
 
 
@@ -175,9 +170,6 @@ def compute_digest(path: Path) -> dict[str, Any]:
     """Return size and SHA-256 of a file, as config.json holds them."""
     with open(path, "rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-# ---------------------------------------------------------------------- writing
 
 
 def write_folder(folder: Path, files: ModelFiles, card: str) -> None:
@@ -225,16 +217,11 @@ def _encode_vocabulary(words: list[str]) -> bytes:
 
 
 def _encode_config(files: ModelFiles, digests: dict[str, Any]) -> bytes:
-    if "E1" in files.tensors:
-        n_words, rank = files.tensors["E1"].shape
-        d = files.tensors["E2"].shape[1]
-    else:
-        n_words, d = files.tensors["E"].shape
-        rank = None
+    rank = files.tensors["E1"].shape[1] if "E1" in files.tensors else None
     config = {
         "model_type": "LoLM" if rank is None else "FactLoLM",  # class names of the published code
-        "vocab_size": n_words,
-        "embedding_dim": d,
+        "vocab_size": len(files.words),
+        "embedding_dim": len(files.extra_arrays["embedding_mean"]),
         "rank": rank,
         SECTION: {"format": FORMAT, **(files.metadata or {}), "files": digests},
     }

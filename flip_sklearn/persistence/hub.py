@@ -32,7 +32,13 @@ def locate(folder_or_id: Any, subfolder: Any = None, revision: str | None = None
                 "local folder; leave out the revision."
             )
     elif isinstance(folder_or_id, str) and REPOSITORY_ID.fullmatch(folder_or_id):
-        root = _download(folder_or_id, subpath, revision, token)
+        # A subfolder may have characters of patterns, such as *, in its name.
+        patterns = [glob.escape(str(subpath / name)) for name in DOWNLOADED_FILES]
+        hub = _client()
+        with _hub_errors(folder_or_id, "read"):
+            root = Path(
+                hub.snapshot_download(folder_or_id, revision=revision, token=token, allow_patterns=patterns)
+            )
     else:
         raise ValueError(
             f"there is no folder {str(folder_or_id)!r}, and it is not a repository id, 'owner/name'."
@@ -60,11 +66,8 @@ def _is_inside(path: Path, root: Path) -> bool:
         target = path.resolve()
     except (OSError, RuntimeError) as error:  # a link to itself
         raise ValueError(f"{str(path)!r} is a broken link.") from error
-    allowed = [root]
-    for parent in (root, *root.parents):
-        if parent.name == "snapshots":
-            allowed.append(parent.parent / "blobs")
-    return any(target.is_relative_to(folder) for folder in allowed)
+    blobs = [parent.parent / "blobs" for parent in (root, *root.parents) if parent.name == "snapshots"]
+    return any(target.is_relative_to(folder) for folder in (root, *blobs))
 
 
 def check_subfolder(subfolder: Any) -> PurePosixPath:
@@ -79,35 +82,17 @@ def check_subfolder(subfolder: Any) -> PurePosixPath:
         or not subpath.parts
         or subpath.is_absolute()
         or ".." in subpath.parts
-        or "\\" in text
-        or ":" in text
+        or any(character in text for character in "\\:")
     ):
-        allowed = "a path inside, such as 'mcv15/rank-512', without '..', or None"
-        raise refusal("subfolder", subfolder, allowed)
+        raise refusal("subfolder", subfolder, "a path inside, as 'mcv15/rank-512', without '..', or None")
     return subpath
 
 
-def _download(repo_id: str, subpath: PurePosixPath, revision: str | None, token: Any) -> Path:
-    """Download the files of a model and no others, all from one commit."""
-    hub = _client()
-    # A subfolder may have characters of patterns, such as *, in its name.
-    patterns = [glob.escape(str(subpath / name)) for name in DOWNLOADED_FILES]
-    with _hub_errors(repo_id, "read"):
-        return Path(hub.snapshot_download(repo_id, revision=revision, token=token, allow_patterns=patterns))
-
-
 def upload(
-    folder: Path,
-    repo_id: str,
-    subpath: PurePosixPath,
-    *,
-    revision: str | None,
-    token: Any,
-    private: bool | None,
+    folder: Path, repo_id: str, subpath: PurePosixPath, revision: str | None, token: Any, private: bool | None
 ) -> str:
     """Upload the files of a folder in one commit and return its URL; an existing card is not replaced."""
-    hub = _client()
-    api = hub.HfApi(token=token)
+    api = _client().HfApi(token=token)
     with _hub_errors(repo_id, "written"):
         api.create_repo(repo_id, private=private, exist_ok=True)
         has_card = api.file_exists(repo_id, str(subpath / CARD_FILE), revision=revision)

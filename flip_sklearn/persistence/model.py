@@ -46,20 +46,8 @@ def is_factorized(model: Any) -> bool:
     return not (model.rank is None and square)
 
 
-# ---------------------------------------------------------------------- writing
-
-
 def write_model(model: Any, folder: Path, card: str, info: dict[str, str | None]) -> None:
     """Write a fitted model and its model card into a folder; ``info`` becomes ``pretrained_info_``."""
-    tensors, extra_arrays = _export_arrays(model)
-    for name, array in (tensors | extra_arrays).items():
-        check_finite(name, array)
-    words = model.vocabulary_.tolist()
-    write_folder(folder, ModelFiles(tensors, words, _metadata(model, info), extra_arrays), card)
-
-
-def _export_arrays(model: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return the tensors of the published layout, and the extra arrays."""
     A, B = model.word_embeddings_, model.projection_
     if sp.issparse(A):
         A = A.toarray()
@@ -69,10 +57,14 @@ def _export_arrays(model: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndar
     if held_out is not None:
         extra_arrays["held_out"] = np.asarray(held_out, dtype=np.int64)
     if is_factorized(model):
-        return {"E1": A, "E2": B, "b": b}, extra_arrays
-    extra_arrays["word_embeddings"] = A
-    extra_arrays["projection"] = B
-    return {"E": A @ B, "b": b}, extra_arrays
+        tensors = {"E1": A, "E2": B, "b": b}
+    else:
+        tensors = {"E": A @ B, "b": b}
+        extra_arrays |= {"word_embeddings": A, "projection": B}
+    for name, array in (tensors | extra_arrays).items():
+        check_finite(name, array)
+    words = model.vocabulary_.tolist()
+    write_folder(folder, ModelFiles(tensors, words, _metadata(model, info), extra_arrays), card)
 
 
 def _absorb_mean(A: np.ndarray, B: np.ndarray, b: np.ndarray, mean: np.ndarray) -> np.ndarray:
@@ -114,11 +106,9 @@ def _settings(model: Any) -> dict[str, Any]:
     for name, value in model.get_params(deep=False).items():
         if isinstance(value, np.generic):
             value = value.item()
-        if name in NOT_STORED or (name == "device" and value not in PORTABLE_DEVICES):
-            continue
-        if isinstance(value, float) and not math.isfinite(value):
-            continue
-        if isinstance(value, str | int | float | None):
+        is_portable = name not in NOT_STORED and (name != "device" or value in PORTABLE_DEVICES)
+        is_json = isinstance(value, str | int | None) or (isinstance(value, float) and math.isfinite(value))
+        if is_portable and is_json:
             settings[name] = value
     return settings
 
@@ -137,9 +127,6 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
-
-
-# ---------------------------------------------------------------------- reading
 
 
 def read_model(cls: Any, folder: Path) -> Any:
@@ -169,31 +156,34 @@ def _from_own_format(cls: Any, files: ModelFiles, metadata: dict[str, Any]) -> t
         A, B = files.extra_arrays["word_embeddings"], files.extra_arrays["projection"]
     if metadata["sparse"] is True:
         A = sp.csr_array(A)
+    history = {name: [_from_json(x) for x in metadata["history"][name]] for name in HISTORY}
+    n_passes = len(history["loss"])
+    if any(len(column) != n_passes for column in history.values()):
+        raise ValueError("the columns of history have different lengths")
     fitted = {
         **_common_attributes(A, B, files.words),
         "_held_out": files.extra_arrays.get("held_out"),
-        "history_": _read_history(metadata),
+        "history_": history,
         "pretrained_info_": {name: metadata.get(name) for name in INFO},
     }
     for name, text in fitted["pretrained_info_"].items():
         _require(text is None or isinstance(text, str), name, text, "text or null")
-    for name in EXTRA_ARRAYS:
-        fitted[f"{name}_"] = files.extra_arrays[name]
-    for name in FLOATS:
-        fitted[f"{name}_"] = _from_json(metadata[name])
+    fitted |= {f"{name}_": files.extra_arrays[name] for name in EXTRA_ARRAYS}
+    fitted |= {f"{name}_": _from_json(metadata[name]) for name in FLOATS}
     for name in INTEGERS:
         value = fitted[f"{name}_"] = metadata[name]
         _require(type(value) is int and value >= 0, name, value, "an integer >= 0")
     for name in TEXTS:
         value = fitted[f"{name}_"] = metadata[name]
         _require(isinstance(value, str), name, value, "text")
-    n_passes, best = len(fitted["history_"]["loss"]), metadata["best_iter"]
+    best = metadata["best_iter"]
     _require(best <= n_passes, "best_iter", best, f"at most {n_passes}, the passes in history")
     if "feature_names_in" in metadata:
         names = metadata["feature_names_in"]
         are_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
-        valid = are_names and len(names) == B.shape[1]
-        _require(valid, "feature_names_in", names, f"a list of {B.shape[1]} names")
+        _require(
+            are_names and len(names) == B.shape[1], "feature_names_in", names, f"a list of {B.shape[1]} names"
+        )
         fitted["feature_names_in_"] = np.array(names, dtype=object)
     return model, fitted
 
@@ -223,13 +213,6 @@ def _read_settings(cls: Any, metadata: dict[str, Any]) -> dict[str, Any]:
             f"{sorted(unknown)!s:.200}, which this version does not know; they are ignored."
         )
     return settings
-
-
-def _read_history(metadata: dict[str, Any]) -> dict[str, list[float]]:
-    history = {name: [_from_json(x) for x in metadata["history"][name]] for name in HISTORY}
-    if len({len(column) for column in history.values()}) > 1:
-        raise ValueError("the columns of history have different lengths")
-    return history
 
 
 def _from_json(number: Any) -> float:

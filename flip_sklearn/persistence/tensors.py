@@ -48,10 +48,9 @@ def read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
                 tensor = file.get_tensor(name)
                 # A copy: the tensor is a view of the file, which may be changed by another process.
                 arrays[name] = tensor.to(WIDENED.get(tensor.dtype, tensor.dtype), copy=True).numpy()
+                check_finite(name, arrays[name])
     except SafetensorError as error:
         raise ValueError(f"it cannot be read ({error})") from error
-    for name, array in arrays.items():
-        check_finite(name, array)
     return arrays
 
 

@@ -68,6 +68,7 @@ def test_published_model_gives_the_words_of_the_published_formula(
     assert model.word_embeddings_.dtype == (np.float64 if dtype == torch.float64 else np.float32)
     assert model.get_params()["rank"] == rank
     assert model.rank_ == (rank or 12)
+    assert model.interrupted_ is False
     assert clone(model).get_params()["vocabulary"] == words
     model.set_params(use_bias=True, top_k=3)
     assert KeywordMapper(model)(s.numpy()).tolist() == model.extract_keywords(s)
@@ -140,6 +141,7 @@ def test_round_trip_is_exact(tmp_path: Path, case: str) -> None:
     assert model.save_pretrained(tmp_path / "new" / "er") == tmp_path / "new" / "er"
     again = FLiPExtractor.from_pretrained(str(tmp_path), subfolder="new/er")
     assert fitted_state(again) == fitted_state(model)
+    assert again.interrupted_ is False
     assert parameters(again) == parameters(model)
     assert again.extract_keywords(X, return_scores=True) == model.extract_keywords(X, return_scores=True)
     # The held-out rows are stored: the residual is computed over the same training rows.
