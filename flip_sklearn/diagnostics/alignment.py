@@ -66,14 +66,11 @@ class ViewAlignment:
             Columns ``trained_on``, ``read_from``, the accuracy and the difference with their intervals,
             ``significant``, and the two Jaccard indices.
         """
-        return data_frame(
-            grid(trained_on=self.views, read_from=self.views)
-            | accuracy_columns(self.accuracy, self.difference)
-            | {
-                "jaccard": self.jaccard.value.ravel(),
-                "jaccard_of_models": self.jaccard_of_models.value.ravel(),
-            }
-        )
+        table = grid(trained_on=self.views, read_from=self.views)
+        table |= accuracy_columns(self.accuracy, self.difference)
+        for name in ("jaccard", "jaccard_of_models"):
+            table[name] = getattr(self, name).value.ravel()
+        return data_frame(table)
 
     def __repr__(self) -> str:
         return f"ViewAlignment({matrix_text(self.views, self.views, self.accuracy.value)})"

@@ -203,11 +203,10 @@ def entity_recall_curve(
 
 def _check_ks(ks: Any) -> list[int]:
     """Distinct numbers of words, ascending."""
-    if not isinstance(ks, Iterable) or isinstance(ks, (str, bytes)):
-        raise ValueError(f"ks is {ks!r}; pass a list of numbers of words, such as [1, 10, 100].")
-    sorted_ks = sorted({check_integer("ks", k, 1) for k in ks})
+    is_sequence = isinstance(ks, Iterable) and not isinstance(ks, (str, bytes))
+    sorted_ks = sorted({check_integer("ks", k, 1) for k in ks}) if is_sequence else []
     if not sorted_ks:
-        raise ValueError("ks is empty; pass at least one number of words, such as [1, 10, 100].")
+        raise ValueError(f"ks is {ks!r}; pass a list of at least one number of words, such as [1, 10, 100].")
     return sorted_ks
 
 

@@ -54,8 +54,7 @@ class Sentences:
     @property
     def test_groups(self) -> np.ndarray:
         """Group of each test sentence."""
-        groups: np.ndarray = self.split.groups[self.split.test]
-        return groups
+        return np.asarray(self.split.groups[self.split.test])
 
     @property
     def n_dimensions(self) -> int:
@@ -64,13 +63,11 @@ class Sentences:
 
     def train(self, view: str) -> np.ndarray:
         """Embeddings of the training sentences in one view."""
-        rows: np.ndarray = self.views[view][self.split.train]
-        return rows
+        return np.asarray(self.views[view][self.split.train])
 
     def test(self, view: str) -> np.ndarray:
         """Embeddings of the test sentences in one view."""
-        rows: np.ndarray = self.views[view][self.split.test]
-        return rows
+        return np.asarray(self.views[view][self.split.test])
 
 
 def check_sentences(views: Any, split: Any, seed: int, min_views: int = 1) -> Sentences:

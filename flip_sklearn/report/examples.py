@@ -113,5 +113,4 @@ def _draw_rows(inputs: ReportInputs) -> np.ndarray:
     is_preferred = (n_words >= _MIN_WORDS) & (n_words <= _MAX_WORDS) & (n_characters <= _MAX_CHARACTERS)
     preferred_first = np.argsort(~is_preferred, kind="stable")
     has_words = n_words[preferred_first] > 0
-    rows: np.ndarray = order[preferred_first][has_words][: inputs.n_examples]
-    return rows
+    return np.asarray(order[preferred_first][has_words][: inputs.n_examples])

@@ -80,8 +80,7 @@ class ReportInputs:
     @property
     def vocabulary(self) -> np.ndarray:
         """Words of the first language, in column order."""
-        words: np.ndarray = self.vectorizers[self.first_language].get_feature_names_out()
-        return words
+        return np.asarray(self.vectorizers[self.first_language].get_feature_names_out())
 
 
 def check_inputs(arguments: ReportArguments) -> ReportInputs:

@@ -97,13 +97,8 @@ def _alignment(result: diagnostics.ViewAlignment) -> Section:
         for i, trained_on in enumerate(result.views)
         for j, read_from in enumerate(result.views)
     )
-    picture = draw_picture(
-        plots.AlignmentDisplay,
-        result,
-        kind="Heat map",
-        caption="Share of a sentence's words found, by the view trained on and the view tested on.",
-        size=_heat_map(len(result.views), len(result.views)),
-    )
+    caption = "Share of a sentence's words found, by the view trained on and the view tested on."
+    picture = _heat_map(result, len(result.views), caption)
     return Section(
         "alignment",
         "Do the views agree?",
@@ -126,13 +121,8 @@ def _preference(result: diagnostics.VocabularyPreference) -> Section:
         for i, language in enumerate(result.languages)
         for j, view in enumerate(result.views)
     )
-    picture = draw_picture(
-        plots.AlignmentDisplay,
-        result,
-        kind="Heat map",
-        caption="Share of a sentence's words found, by the language of the words and the view.",
-        size=_heat_map(len(result.languages), len(result.views)),
-    )
+    caption = "Share of a sentence's words found, by the language of the words and the view."
+    picture = _heat_map(result, len(result.languages), caption)
     return Section(
         "preference",
         "Which language does each view prefer?",
@@ -298,6 +288,9 @@ def _difference(difference: Difference, index: tuple[int, ...], is_reference: bo
     return text, "yes, more" if difference.value[index] > 0 else "yes, less"
 
 
-def _heat_map(n_rows: int, n_columns: int) -> tuple[float, float]:
-    """Width and height of a heat map, in inches."""
-    return min(3.0 + 1.1 * n_columns, 8.5), min(1.2 + 0.8 * n_rows, 8.0)
+def _heat_map(
+    result: diagnostics.ViewAlignment | diagnostics.VocabularyPreference, n_rows: int, caption: str
+) -> Picture:
+    """Draw an accuracy with one column for each view."""
+    size = (min(3.0 + 1.1 * len(result.views), 8.5), min(1.2 + 0.8 * n_rows, 8.0))
+    return draw_picture(plots.AlignmentDisplay, result, kind="Heat map", caption=caption, size=size)

@@ -233,7 +233,7 @@ def _without(X: np.ndarray) -> np.ndarray:
         (lambda p: {"entities": [[]] * 400}, "none of the 400 sentences has a name"),
         (lambda p: {"entities": None}, "entities is the NoneType None"),
         (lambda p: {"entities": "Alice"}, "entities is the str 'Alice'"),
-        (lambda p: {"ks": []}, "ks is empty"),
+        (lambda p: {"ks": []}, r"ks is \[\]; pass a list of at least one number"),
         (lambda p: {"ks": 10}, "ks is 10; pass a list"),
         (lambda p: {"ks": [0, 1]}, "ks=0 is not allowed; use an integer >= 1"),
         (lambda p: {"ks": [1.5]}, "ks=1.5 is not allowed"),
