@@ -235,8 +235,8 @@ def _from_published_layout(cls: Any, files: ModelFiles) -> tuple[Any, dict[str, 
         B = np.eye(A.shape[1], dtype=dtype)
         rank = None
     b = tensors["b"].reshape(-1).copy()
-    # Words that training never saw are known by their score where a folder of this package has lost its
-    # config.json. Half of the score: bfloat16 rounds it to -9984.
+    # Without config.json, words that do not occur in training are recognized by their score. The limit is
+    # half of it, because bfloat16 rounds it to -9984.
     unseen = (b <= UNSEEN_SCORE / 2) & ~A.any(axis=1)
     return cls(rank=rank, vocabulary=files.words), {
         **_common_attributes(A, B, files.words),

@@ -98,7 +98,7 @@ def check_inputs(arguments: ReportArguments) -> ReportInputs:
     arrays = check_views(named_views(arguments.views))
     for name in arrays:
         if not isinstance(name, str):
-            raise ValueError(f"the view {name!r} is named by a {type(name).__name__}; use a str.")
+            raise ValueError(f"the name of view {name!r} is of type {type(name).__name__}; use a str.")
     n, d = next(iter(arrays.values())).shape
     texts = _check_texts(arguments.texts, n)
     view_texts = _check_view_texts(arguments.view_texts, arrays, n)
