@@ -58,16 +58,9 @@ _LIST_ITEM = re.compile(
 _ARGUMENT = re.compile(r"[`'\"*]*[A-Za-z_][\w.*`'\"]*(?:\s*\((?:[^()]|\([^()]*\))*\))?:\s+(?=\S)")
 
 
-def _paragraphs(doc: str) -> Iterator[str]:
-    """Yield the prose paragraphs of a docstring, wrapped lines joined and list markers removed."""
-    parser = _ParagraphParser()
-    for line, following in itertools.pairwise([*inspect.cleandoc(doc).splitlines(), ""]):
-        parser.add_line(line, following)
-    for paragraph in parser.paragraphs:
-        yield re.sub(r"(?<=[a-z]-) (?=[a-z])", "", " ".join(paragraph))
-
-
 class _ParagraphParser:
+    """Collects the lines of the prose paragraphs of a docstring, without list markers."""
+
     def __init__(self) -> None:
         self.paragraphs: list[list[str]] = []
         # Of the last paragraph: whether it may continue, whether it is a list item, its indentation.
@@ -114,8 +107,7 @@ class _ParagraphParser:
             self.is_open = False
             return
         is_indented = indent > self.indent if self.is_item else indent == self.indent
-        continues = self.is_open and is_indented and marker is None
-        if not continues:
+        if not (self.is_open and is_indented and marker is None):  # a new paragraph
             marker = marker or _ARGUMENT.match(text)
             self.paragraphs.append([])
             self.is_open, self.is_item = True, bool(marker or directive)
@@ -185,7 +177,11 @@ def _is_sentence(text: str) -> bool:
 
 def _sentences(doc: str) -> Iterator[str]:
     """Yield the sentences of one docstring in source order, repeats included."""
-    for text in _paragraphs(doc):
+    parser = _ParagraphParser()
+    for line, following in itertools.pairwise([*inspect.cleandoc(doc).splitlines(), ""]):
+        parser.add_line(line, following)
+    for paragraph in parser.paragraphs:
+        text = re.sub(r"(?<=[a-z]-) (?=[a-z])", "", " ".join(paragraph))  # words hyphenated at line ends
         if any(mark in text for mark in "`*]\\"):
             for pattern, replacement in _MARKUP:
                 text = pattern.sub(replacement, text)

@@ -152,8 +152,7 @@ def load_paired_embeddings(
             f"{paths['scores']} has shape {scores.shape} and type {scores.dtype}; expected one float for "
             f"each of the {n} rows of {paths[VIEWS[0]].name}, shape ({n},)."
         )
-    above = np.flatnonzero(scores > sim_threshold)
-    candidates = above
+    candidates = above = np.flatnonzero(scores > sim_threshold)
     if max_sentences is not None and max_sentences < len(above):
         candidates = above[np.arange(max_sentences) * len(above) // max_sentences]
     rows = candidates[_is_finite(embeddings, candidates, verbose)]
