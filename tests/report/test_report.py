@@ -574,7 +574,7 @@ BAD = {
     "a language too short": ({"texts": {"de": ["a"]}}, r"texts\['de'\] has 1 rows"),
     "a text that is none": ({"texts": ["a"] * 399 + [None]}, "holds None of type NoneType in row 399"),
     "views apart": ({"views": {"a": np.zeros((400, 2)), "b": np.zeros((3, 2))}}, "shape"),
-    "view without a name": ({"views": {1: np.ones((400, 2))}}, "named by a int; use a str"),
+    "view without a name": ({"views": {1: np.ones((400, 2))}}, "is of type int; use a str"),
     "nan": ({"views": np.where(np.eye(400), np.nan, 1.0)}, "NaN or infinite values in 400 rows"),
     "no html": ({"out": "report.pdf"}, "does not end in .html"),
     "a folder": ({"out": "here.html"}, "is a folder"),
