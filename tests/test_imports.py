@@ -80,7 +80,7 @@ def module_name(path: Path) -> str:
 
 
 def imports(tree: ast.Module, module: str) -> Iterator[tuple[str, bool]]:
-    """Every imported dotted name, and whether it is imported at once when the module is."""
+    """Every imported dotted name, and whether it is imported at module level."""
     package = [NAME, *module.split(".")[:-1]]
 
     def walk(node: ast.AST, at_once: bool) -> Iterator[tuple[str, bool]]:
@@ -114,7 +114,7 @@ def may_import(box: str) -> set[str]:
 
 
 def complaints(source: str, module: str) -> list[str]:
-    """What in a module's source breaks the import rules."""
+    """The violations of the import rules in the source of a module."""
     found = []
     box, *inside = module.split(".")
     in_backend = box == "backend"
@@ -160,8 +160,8 @@ def test_the_package_has_few_boxes() -> None:
     assert not [box for box in boxes if box.startswith("_") and not box.startswith("__")]
 
 
-def test_no_module_imports_itself_in_a_circle() -> None:
-    """Also not through others of its folder: imports at module level have an order."""
+def test_imports_have_no_cycle() -> None:
+    """Imports at module level have an order, also within a folder."""
     ours = {module_name(path).removesuffix(".__init__"): path for path in source_files()}
     edges: dict[str, set[str]] = {}
     for module, path in ours.items():
@@ -179,8 +179,8 @@ def test_no_module_imports_itself_in_a_circle() -> None:
         order |= free
 
 
-def test_the_checks_see_the_imports_of_the_package() -> None:
-    """Negative control of the way that imports are read."""
+def test_imports_of_the_package_are_found() -> None:
+    """Negative control of reading the imports."""
     used = {
         (module_name(path), name)
         for path in source_files()
@@ -262,11 +262,11 @@ def test_allowed_imports_are_left_alone(module: str) -> None:
     assert complaints(INNOCENT[module], module) == []
 
 
-# --- In a real process -----------------------------------------------------------------------
+# --- In a child process ----------------------------------------------------------------------
 
 
 def loaded_by(code: str, tmp_path: Path) -> set[str]:
-    """The modules that a fresh interpreter has loaded after some code, extras being importable.
+    """The modules that a fresh interpreter has loaded after running code, with stand-ins for the extras.
 
     Stand-ins for the extras lie at the end of the path: an import that is only tried shows, too.
     """
@@ -307,7 +307,7 @@ WITHOUT_TORCH = {
 
 
 @pytest.mark.parametrize("code", WITHOUT_TORCH.values(), ids=WITHOUT_TORCH)
-def test_torch_is_loaded_by_what_computes_with_it(tmp_path: Path, code: str) -> None:
+def test_torch_is_not_loaded(tmp_path: Path, code: str) -> None:
     assert "torch" not in loaded_by(code, tmp_path)
 
 
@@ -315,12 +315,12 @@ def test_import_of_the_package_loads_no_scikit_learn(tmp_path: Path) -> None:
     assert not {"sklearn", "numpy", "scipy"} & loaded_by("import flip_sklearn", tmp_path)
 
 
-def test_loaded_modules_can_be_seen(tmp_path: Path) -> None:
-    """Negative control: the same look finds an extra that is imported."""
+def test_loaded_modules_are_found(tmp_path: Path) -> None:
+    """Negative control: an extra that is imported is found."""
     assert "matplotlib" in loaded_by("import matplotlib", tmp_path)
 
 
-# --- What is public --------------------------------------------------------------------------
+# --- Public names ----------------------------------------------------------------------------
 
 
 def test_public_names() -> None:
@@ -349,7 +349,7 @@ def test_version_is_that_of_the_project() -> None:
 
 
 def test_installed_version_is_that_of_the_package() -> None:
-    """An editable install of another version would test something else than what is here."""
+    """An editable install of another version would test other code."""
     try:
         installed = importlib.metadata.version(NAME.replace("_", "-"))
     except importlib.metadata.PackageNotFoundError:
@@ -368,14 +368,14 @@ def public_definitions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef 
 
 
 def section(doc: str, title: str) -> str | None:
-    """The text of a numpydoc section, or None where there is none."""
+    """The text of a numpydoc section, or None if there is no such section."""
     pattern = rf"^{title}\n-{{{len(title)}}}\n(.*?)(?=\n\n\w[\w ]*\n---|\Z)"
     found = re.search(pattern, doc, re.MULTILINE | re.DOTALL)
     return found and found[1]
 
 
 def undocumented(source: str) -> list[str]:
-    """What the docstrings of public functions and methods leave out, in numpydoc's terms."""
+    """What is missing in the docstrings of public functions and methods."""
     tree = ast.parse(source)
     found = [] if ast.get_docstring(tree) else ["the module has no docstring"]
     for name, node in public_definitions(tree):
@@ -466,5 +466,5 @@ class C:
 
 
 def test_package_is_typed() -> None:
-    """Without this file type checkers ignore the annotations of an installed package."""
+    """Type checkers ignore the annotations of an installed package without this file."""
     assert (PACKAGE / "py.typed").exists()

@@ -1,4 +1,4 @@
-"""The path of penalties and the KKT residual: known optima, what is held out, settings, messages."""
+"""Regularization path and KKT residual: known optima, held-out rows, settings, messages."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def random_problem(
 
 @pytest.mark.parametrize("lip", [True, False])
 @pytest.mark.parametrize("chunk", [1, 10, 512])
-def test_gradients_and_residual_are_those_of_the_reference(lip: bool, chunk: int) -> None:
+def test_gradients_and_residual_equal_the_reference(lip: bool, chunk: int) -> None:
     data, parameters, h, Y, w = random_problem(lip)
     work = Workspace(CPU64)
     with pytest.MonkeyPatch.context() as patch:
@@ -104,7 +104,7 @@ def test_gradients_and_residual_are_those_of_the_reference(lip: bool, chunk: int
             assert got == pytest.approx(len(Y.T) * expected, rel=1e-12)
 
 
-def test_the_residual_is_zero_at_the_optimum_and_nowhere_near(small: Planted) -> None:
+def test_residual_is_zero_at_the_optimum_only(small: Planted) -> None:
     flip = model(rank=None, **TO_THE_END, l1_strength=0.1, early_stopping=False, max_iter=1)
     flip.fit(small.X, small.Y)
     h = torch.from_numpy((small.X - flip.embedding_mean_) @ flip.projection_.T)
@@ -124,8 +124,8 @@ def test_the_residual_is_zero_at_the_optimum_and_nowhere_near(small: Planted) ->
     assert at(A, b, l1_strength=0.1, l2_strength=1.0) > 1e-4
 
 
-def test_at_zero_the_residual_is_l1_max(small: Planted) -> None:
-    """At A = 0 with b the log frequencies; and a penalty takes its own strength off."""
+def test_residual_at_zero_is_l1_max(small: Planted) -> None:
+    """At A = 0, b = log frequencies; an L1 penalty reduces the residual by its strength."""
     for rank in (None, 6):
         flip = model(rank=rank, **TO_THE_END, early_stopping=False, max_iter=1)
         flip.fit(small.X, small.Y)
@@ -151,7 +151,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("sparse", [False, True])
-def test_an_exact_fit_reports_the_residual_of_its_training_rows(case: str, sparse: bool) -> None:
+def test_exact_fit_reports_the_residual_of_its_training_rows(case: str, sparse: bool) -> None:
     w = np.random.default_rng(0).integers(0, 3, 300).astype(float)
     Y = sp.csr_array(sp.hstack([TRUTH.Y, sp.csr_array((300, 3))]))  # words that no row has
     flip = model(solver="exact", max_iter=3, l1_strength=0.05, **CASES[case])
@@ -167,7 +167,7 @@ def test_an_exact_fit_reports_the_residual_of_its_training_rows(case: str, spars
         assert kkt_residual(flip, TRUTH.X, Y, sample_weight=w) != pytest.approx(reported, rel=1e-3)
 
 
-def test_the_residual_falls_as_a_fit_goes_on(small: Planted) -> None:
+def test_residual_decreases_during_a_fit(small: Planted) -> None:
     found = [
         model(rank=None, **{**TO_THE_END, "max_iter": passes}, l1_strength=0.1, tol=0,
               early_stopping=False, n_iter_no_change=10**6).fit(small.X, small.Y).kkt_residual_
@@ -177,7 +177,7 @@ def test_the_residual_falls_as_a_fit_goes_on(small: Planted) -> None:
     assert found[2] < 0.02
 
 
-def test_where_the_residual_would_cost_too_much_it_is_nan() -> None:
+def test_residual_is_nan_for_the_sampled_solver() -> None:
     sampled = model(solver="sampled", max_iter=2).fit(TRUTH.X, TRUTH.Y)
     assert np.isnan(sampled.kkt_residual_)
     assert 0 < kkt_residual(sampled, TRUTH.X, TRUTH.Y) < sampled.l1_max_
@@ -186,7 +186,7 @@ def test_where_the_residual_would_cost_too_much_it_is_nan() -> None:
     assert kkt_residual(stream, TRUTH.X, TRUTH.Y) > 0
 
 
-def test_seconds_of_a_pass_do_not_hold_the_residual(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_residual_is_computed_once_after_the_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
 
     def residual(*_: Any, **__: Any) -> float:
@@ -199,7 +199,7 @@ def test_seconds_of_a_pass_do_not_hold_the_residual(monkeypatch: pytest.MonkeyPa
     assert len(calls) == 1  # after the passes, not in each
 
 
-def test_what_the_residual_does_not_take() -> None:
+def test_bad_input_of_the_residual() -> None:
     flip = model(early_stopping=True, max_iter=1).fit(TRUTH.X, TRUTH.Y)
     with pytest.raises(NotFittedError):
         kkt_residual(model(), TRUTH.X, TRUTH.Y)
@@ -213,12 +213,12 @@ def test_what_the_residual_does_not_take() -> None:
         kkt_residual(flip, TRUTH.X[:, :5], TRUTH.Y)
 
 
-# --- What a path finds -------------------------------------------------------------------------
+# --- Solutions of a path -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("l2", [0.0, 5.0])
-def test_every_model_is_a_minimizer(small: Planted, l2: float) -> None:
-    """Convex LiP: J at each strength is that of proximal gradient from scratch."""
+def test_every_model_minimizes_the_objective(small: Planted, l2: float) -> None:
+    """For LiP, which is convex, J at each strength is the minimum that proximal gradient finds."""
     flip = model(rank=None, **{**TO_THE_END, "l2_strength": l2})
     strengths = [0.5, 2.0, 0.05]
     path = regularization_path(
@@ -246,7 +246,7 @@ def test_every_model_is_a_minimizer(small: Planted, l2: float) -> None:
 
 @pytest.mark.parametrize("rank", [4, None])
 @pytest.mark.parametrize("solver", ["exact", "sampled"])
-def test_a_path_leads_from_nothing_to_everything(rank: int | None, solver: str) -> None:
+def test_path_begins_at_zero_and_ends_dense(rank: int | None, solver: str) -> None:
     settings, passes, noise = {}, 10, 0.02  # of the zeros of the last of many small steps
     if solver == "exact":  # steps on all rows have none
         settings, passes, noise = {"batch_size": 10**6, "learning_rate": 0.2}, 100, 0.0
@@ -272,8 +272,8 @@ def test_a_path_leads_from_nothing_to_everything(rank: int | None, solver: str) 
         assert len(one.history_["loss"]) == one.n_iter_ == one.best_iter_
 
 
-def test_the_words_that_the_embedding_tells_come_first() -> None:
-    """Planted sparse truth: 5 of 15 words depend on x; at some strength those, and no others, are left."""
+def test_informative_words_enter_first() -> None:
+    """5 of 15 words depend on x in a planted model; at some strength exactly these have non-zero rows."""
     rng = np.random.default_rng(0)
     X, A = rng.normal(size=(3000, 6)), np.zeros((15, 6))
     telling = np.array([1, 4, 7, 9, 14])
@@ -329,7 +329,7 @@ def test_word_directions() -> None:
     assert len(word_directions(torch.zeros(3, 4), 2)) == 0
 
 
-def test_a_path_that_begins_weak_begins_as_a_fit_does() -> None:
+def test_weak_path_starts_as_a_fit() -> None:
     """Below a hundredth of l1_max many words have rows: such a path is no worse than a fit of its passes."""
     strength = 1e-3 * path_of(strengths=1).models[0].l1_max_
     weak = regularization_path(TRUTH.X, TRUTH.Y, [strength], estimator=model(), max_iter=10)
@@ -337,10 +337,10 @@ def test_a_path_that_begins_weak_begins_as_a_fit_does() -> None:
     assert weak.nll[0] < min(flip.history_["validation_nll"]) + 0.1
 
 
-# --- What is measured, and on which rows -------------------------------------------------------
+# --- Held-out rows -----------------------------------------------------------------------------
 
 
-def test_accuracy_is_the_models_score_on_the_rows_held_out() -> None:
+def test_accuracy_is_the_score_on_the_held_out_rows() -> None:
     path = path_of(strengths=4, precision="float32")  # bfloat16 products serve training only
     X, Y = TRUTH.X[path.held_out], TRUTH.Y[path.held_out]
     assert len(path.held_out) == 30
@@ -373,7 +373,7 @@ def test_held_out_rows_are_not_trained_on() -> None:
     assert not same_bits(path, changed)
 
 
-def test_given_rows_are_measured_on_and_not_trained_on() -> None:
+def test_validation_rows_are_measured_and_not_trained_on() -> None:
     train, test = slice(0, 200), slice(200, None)
     X, Y = TRUTH.X, TRUTH.Y
     path = regularization_path(X[train], Y[train], 3, estimator=model(), validation=(X[test], Y[test]))
@@ -389,7 +389,7 @@ def test_given_rows_are_measured_on_and_not_trained_on() -> None:
     assert not np.allclose(path.accuracy, other.accuracy)
 
 
-def test_words_that_only_the_given_rows_have_are_missed_not_skipped() -> None:
+def test_words_of_validation_rows_only_count_as_missed() -> None:
     Y = TRUTH.Y.toarray()
     Y[:200, 7] = 0
     path = regularization_path(
@@ -400,7 +400,7 @@ def test_words_that_only_the_given_rows_have_are_missed_not_skipped() -> None:
     assert Y[200:, 7].any()
 
 
-def test_residuals_of_a_path_are_those_of_its_models() -> None:
+def test_residuals_of_a_path_equal_those_of_its_models() -> None:
     path = regularization_path(TRUTH.X, TRUTH.Y, 4, estimator=model(solver="sampled"), kkt=True)
     for residual, one in zip(path.kkt_residual, path.models, strict=True):
         assert one.kkt_residual_ == residual
@@ -418,7 +418,7 @@ def test_same_seed_same_bits() -> None:
 
 
 @pytest.mark.parametrize("solver", ["exact", "sampled"])
-def test_formats_of_the_data_change_nothing(tmp_path: Path, solver: str) -> None:
+def test_data_formats_give_the_same_path(tmp_path: Path, solver: str) -> None:
     X = TRUTH.X.astype(np.float16)
     np.save(tmp_path / "X.npy", X)
     words = [f"w{j}" for j in range(40)]
@@ -436,7 +436,7 @@ def test_formats_of_the_data_change_nothing(tmp_path: Path, solver: str) -> None
     assert other.models[0].vocabulary_.tolist() == words
 
 
-def test_settings_are_the_estimators_and_it_is_not_changed() -> None:
+def test_estimator_supplies_settings_and_is_unchanged() -> None:
     words = [f"w{j}" for j in range(40)]
     flip = model(
         rank=3, top_k=2, use_bias=False, vocabulary=words, validation_fraction=0.5,
@@ -493,7 +493,7 @@ def some_path() -> RegularizationPath:
     return path_of(strengths=4)
 
 
-def test_the_best_is_the_strongest_within_a_standard_error(some_path: RegularizationPath) -> None:
+def test_best_is_the_strongest_within_a_standard_error(some_path: RegularizationPath) -> None:
     models = some_path.models
     path = replace(
         some_path, accuracy=np.array([0.1, 0.68, 0.70, 0.69]), standard_error=np.array([0.5, 0.5, 0.015, 0.5])
@@ -509,7 +509,7 @@ def test_the_best_is_the_strongest_within_a_standard_error(some_path: Regulariza
             path.best(within=within)
 
 
-def test_the_result_is_frozen_and_a_table(some_path: RegularizationPath) -> None:
+def test_result_is_frozen_and_has_a_table(some_path: RegularizationPath) -> None:
     with pytest.raises(FrozenInstanceError):
         some_path.accuracy = np.zeros(4)  # type: ignore[misc]
     frame = some_path.to_frame()
@@ -520,7 +520,7 @@ def test_the_result_is_frozen_and_a_table(some_path: RegularizationPath) -> None
     assert repr(some_path).startswith("RegularizationPath(4 strengths from ")
 
 
-def test_a_bar_only_when_asked_for(
+def test_progress_bar_only_if_verbose(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     totals: list[tuple[int, int]] = []
@@ -548,12 +548,12 @@ def test_a_bar_only_when_asked_for(
 
 
 def interrupting(after: int) -> Iterator[None]:
-    """What a step does: nothing ``after`` times, then Ctrl-C."""
+    """A step callback that raises KeyboardInterrupt after ``after`` calls."""
     yield from [None] * after
     raise KeyboardInterrupt
 
 
-def test_an_interrupt_leaves_the_strengths_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_keeps_the_finished_strengths(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = path_of(strengths=[1.0, 0.5, 0.1])
     step = Optimizer.step
     for after, done in ((9 * 5 - 1, 0), (9 * 5 + 1, 1), (9 * 10 + 1, 2)):
@@ -582,7 +582,7 @@ def test_an_interrupt_leaves_the_strengths_done(monkeypatch: pytest.MonkeyPatch)
     -1.0, 0.5, "0.1", None, [], [0.1, -0.2], [np.nan], [np.inf, 1.0], ["a"], [[0.1]], [None], 0,
     -3, True, np.array([0.1 + 1j]), [True, 0.1],
 ])  # fmt: skip
-def test_strengths_that_are_none(value: Any) -> None:
+def test_bad_strengths(value: Any) -> None:
     with pytest.raises(ValueError, match=r"l1_strengths=.*(integer >= 1|numbers? >= 0)"):
         path_of(strengths=value)
 
@@ -612,7 +612,7 @@ def test_strengths_in_any_order_and_format() -> None:
     ({"sample_weight": np.full(300, -1.0)}, r"sample_weight\[0\] = -1.0 is negative"),
     ({"sample_weight": np.eye(300)[0]}, r"1 row with words.*pass more rows, or validation"),
 ])  # fmt: skip
-def test_what_a_path_does_not_take(changed: dict[str, Any], message: str) -> None:
+def test_bad_input_of_a_path(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         regularization_path(TRUTH.X, TRUTH.Y, 2, **{"estimator": model(), **changed})
 
@@ -625,7 +625,7 @@ def test_columns_of_validation_in_another_order_are_refused() -> None:
         )
 
 
-def test_without_anything_to_tell_there_is_no_path() -> None:
+def test_uninformative_data_has_no_path() -> None:
     X, Y = np.ones((20, 3)), np.ones((20, 1))
     with pytest.raises(ValueError, match=r"l1_max_ is 0: .* pass l1_strengths"):
         regularization_path(X, Y, 3, estimator=model(rank=2))
@@ -633,7 +633,7 @@ def test_without_anything_to_tell_there_is_no_path() -> None:
     assert path.accuracy.tolist() == [1.0, 1.0]
 
 
-def test_a_divergence_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_divergence_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Session, "_take_steps", lambda *_: float("nan"))
     flip = model(learning_rate=7.0)
     before = joblib.hash(vars(flip))
@@ -659,7 +659,7 @@ def in_a_group(rank: int, folder: str) -> list[Any]:
 
 
 @pytest.mark.skipif(os.name != "posix" or not dist.is_available(), reason="no gloo")
-def test_two_processes_find_the_path_of_one(tmp_path: Path) -> None:
+def test_two_processes_give_the_path_of_one(tmp_path: Path) -> None:
     with Child(in_a_group, 0, str(tmp_path)) as first, Child(in_a_group, 1, str(tmp_path)) as second:
         results = first.result(), second.result()
     flip = model(precision="float64", solver="exact")

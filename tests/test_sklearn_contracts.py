@@ -1,4 +1,4 @@
-"""What users of scikit-learn lean on: checks, search, pickle, routing, callbacks, containers."""
+"""The contracts of scikit-learn: checks, search, pickle, routing, callbacks, containers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 
 @pytest.fixture(autouse=True, scope="module")
 def _threads() -> Iterator[None]:
-    """Limit the threads of NumPy and OpenMP too: problems this small only lose time with more."""
+    """Limit the threads of NumPy and OpenMP too, since more threads are slower on small problems."""
     with threadpool_limits(N_THREADS):
         yield
 
@@ -109,7 +109,7 @@ def test_scikit_learn_check(estimator: FLiPExtractor, check: Any) -> None:
 
 
 def test_no_check_is_skipped_or_expected_to_fail() -> None:
-    """With the array API switched on, as it can only be in a fresh process, nothing is left out."""
+    """With the array API enabled, which needs a fresh process, no check is skipped."""
     code = """
 import json
 from sklearn.utils.estimator_checks import check_estimator
@@ -146,7 +146,7 @@ def test_checks_can_fail() -> None:
 
 
 def test_no_tag_hides_a_defect() -> None:
-    """Tags that switch checks off stay as they are by default."""
+    """Tags that disable checks have their default values."""
     tags = get_tags(FLiPExtractor())
     assert tags.estimator_type is None
     assert [tags.non_deterministic, tags.no_validation, tags._skip_test] == [False] * 3
@@ -247,7 +247,7 @@ class LeastSquaresWords(BaseEstimator):
         return X @ self.coef_
 
 
-def test_scorer_judges_other_estimators(data: tuple[np.ndarray, np.ndarray]) -> None:
+def test_scorer_of_other_estimators(data: tuple[np.ndarray, np.ndarray]) -> None:
     X, Y = data
     ridge = GridSearchCV(
         LeastSquaresWords(), {"alpha": [1e-2, 1e4]}, cv=KFold(2), scoring=keyword_accuracy_scorer
@@ -310,7 +310,7 @@ def test_saved_model_gives_the_same_bits(
 
 
 def torch_names(blob: bytes) -> list[str]:
-    """Names from torch that a pickle asks for when it is opened."""
+    """Names from torch in a pickle."""
     strings = [argument for _, argument, _ in pickletools.genops(blob) if isinstance(argument, str)]
     return [s for s in strings if s == "torch" or s.startswith(("torch.", "torch "))]
 
@@ -345,7 +345,7 @@ print(*model.extract_keywords(np.load(folder + "/X.npy"))[0])
 def test_model_fitted_on_cuda_scores_without_one(
     data: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch, asked: str
 ) -> None:
-    """A GPU's fit holds NumPy arrays and the words "cuda:0", so this is what opens on a laptop."""
+    """A model fitted on a GPU has NumPy arrays and the text "cuda:0", so it can be simulated here."""
     X, Y = data
     model = make_model().fit(X, Y)
     expected = model.decision_function(X)
@@ -487,7 +487,7 @@ def test_vocabulary_in_its_three_forms(data: tuple[np.ndarray, np.ndarray]) -> N
 
 @pytest.mark.parametrize("change", ["reordered", "renamed"])
 def test_chunk_with_other_column_names_is_refused(data: tuple[np.ndarray, np.ndarray], change: str) -> None:
-    """The same number of columns in another order would silently mix up the words."""
+    """Columns in another order would otherwise be taken for other words."""
     X, Y = data
     frame = pd.DataFrame(Y, columns=KEYWORDS)
     model = make_model(vocabulary=None).partial_fit(X, frame)
@@ -499,7 +499,7 @@ def test_chunk_with_other_column_names_is_refused(data: tuple[np.ndarray, np.nda
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
-def test_torch_tensor_is_its_array(data: tuple[np.ndarray, np.ndarray], dtype: torch.dtype) -> None:
+def test_torch_tensor_equals_its_array(data: tuple[np.ndarray, np.ndarray], dtype: torch.dtype) -> None:
     X, Y = data
     tensor = torch.from_numpy(X).to(dtype).requires_grad_()
     array = tensor.detach().double().numpy().astype(np.float32)
@@ -514,7 +514,7 @@ def test_torch_tensor_is_its_array(data: tuple[np.ndarray, np.ndarray], dtype: t
 
 
 def awkward_layouts(X: np.ndarray) -> dict[str, np.ndarray]:
-    """The same numbers in other places."""
+    """The same numbers in other memory layouts."""
     wide = np.zeros((len(X) * 2, X.shape[1] * 3), dtype=X.dtype)
     wide[::2, ::3] = X
     frozen = X.copy()
@@ -548,7 +548,7 @@ def test_layout_of_X_changes_nothing(
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("early_stopping", [False, True])
-def test_memory_map_is_its_array(
+def test_memory_map_equals_its_array(
     data: tuple[np.ndarray, np.ndarray], tmp_path: Path, dtype: type, early_stopping: bool
 ) -> None:
     X, Y = data
@@ -565,7 +565,7 @@ def test_memory_map_is_its_array(
 
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_memory_map_is_not_read_into_memory(tmp_path: Path, early_stopping: bool) -> None:
-    """Embeddings larger than memory are the reason to map them; "auto" holds rows out, too."""
+    """X is not copied, also when "auto" holds rows out."""
     n, d = 20_000, 256
     rng = np.random.default_rng(0)
     np.save(tmp_path / "X.npy", rng.normal(size=(n, d)).astype(np.float16))
@@ -644,7 +644,7 @@ def test_y_keyword_is_Y(data: tuple[np.ndarray, np.ndarray], fitted: FLiPExtract
 
 
 def messy_csr(Y: np.ndarray) -> sp.csr_array:
-    """The counts as legal but unsorted CSR, each count in two parts, with explicit zeros."""
+    """The counts as legal but unsorted CSR with duplicates and explicit zeros."""
     row, col = np.nonzero(Y)
     count = Y[row, col].astype(np.float64)
     parts = [(row, col, count - 1), (row, col, np.ones_like(count)), (row, 9 - col, 0 * count)]
@@ -680,7 +680,7 @@ def test_inputs_are_never_modified(data: tuple[np.ndarray, np.ndarray], frozen: 
             a.setflags(write=True)
 
 
-def test_model_does_not_lean_on_the_memory_of_its_inputs() -> None:
+def test_model_does_not_share_memory_with_its_inputs() -> None:
     X, Y = make_data()
     counts, w = sp.csr_array(Y.astype(np.float32)), np.ones(len(X))
     words = np.array(KEYWORDS, dtype=object)
@@ -706,7 +706,7 @@ def test_any_shape_dtype_and_sparsity(
     n: int, d: int, V: int, density: float, dtype: type, lip: bool, use_bias: bool, top_k: int,
     seed: int,
 ) -> None:  # fmt: skip
-    """All verbs agree with each other on whatever problem comes."""
+    """All scoring methods agree on problems of any shape."""
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(n, d)).astype(dtype)
     Y = rng.poisson(1.0, size=(n, V)) * (rng.random((n, V)) < density)
@@ -721,7 +721,7 @@ def test_any_shape_dtype_and_sparsity(
 
 
 def agree(model: FLiPExtractor, X: np.ndarray, Y: np.ndarray) -> None:
-    """Scores, probabilities, indicators, activations, keywords and accuracy tell one story."""
+    """Check that scores, probabilities, indicators, activations, keywords and accuracy agree."""
     z, theta = model.decision_function(X), model.predict_proba(X)
     seen = Y.sum(axis=0) > 0
     k = min(model.top_k, int(seen.sum()))
@@ -762,7 +762,7 @@ def agree(model: FLiPExtractor, X: np.ndarray, Y: np.ndarray) -> None:
 
 
 def has_ties(z: np.ndarray) -> bool:
-    """Whether a row scores two words the same, so that their order is free."""
+    """Whether a row has equal scores, whose order is undefined."""
     return bool((np.diff(np.sort(z, axis=1), axis=1) < 1e-5).any())
 
 
@@ -770,7 +770,7 @@ def clone_fit(model: FLiPExtractor) -> FLiPExtractor:
     return pickle.loads(pickle.dumps(model))
 
 
-def test_verbs_agree_on_real_size(data: tuple[np.ndarray, np.ndarray]) -> None:
+def test_scoring_methods_agree_on_real_size(data: tuple[np.ndarray, np.ndarray]) -> None:
     X, Y = data
     for use_bias in (True, False):
         for top_k in (1, 4, 100):
@@ -803,7 +803,7 @@ def test_mean_embedding_scores_the_bias(fitted: FLiPExtractor) -> None:
     assert np.exp(fitted.bias_.astype(float)).sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_more_words_than_there_are(data: tuple[np.ndarray, np.ndarray]) -> None:
+def test_top_k_above_the_number_of_words(data: tuple[np.ndarray, np.ndarray]) -> None:
     X, Y = data
     Y = Y.copy()
     Y[:, 7:] = 0
@@ -882,7 +882,7 @@ def test_partial_fit_counts_and_means_are_exact() -> None:
     assert {len(values) for values in model.history_.values()} == {4}
 
 
-def test_word_of_a_later_chunk_comes_into_play() -> None:
+def test_word_of_a_later_chunk_is_extracted() -> None:
     X, Y = make_data(400)
     Y[:200, 9] = 0
     model = make_model().partial_fit(X[:200], Y[:200])
@@ -943,7 +943,7 @@ def test_warm_start_continues_and_cold_start_does_not(data: tuple[np.ndarray, np
 
 
 class Recorder:
-    """A callback that notes what it is told and may ask to stop, or fail."""
+    """A callback that records its calls and may stop the fit or fail."""
 
     def __init__(self, stop_at: int | None = None, fail_at: int | None = None) -> None:
         self.stop_at, self.fail_at = stop_at, fail_at
@@ -981,7 +981,7 @@ ONE_PASS = ["pass begins", "pass ends"]
 
 
 def test_installed_scikit_learn_has_callbacks() -> None:
-    """constraints.txt installs 1.9 or later: nothing below may be skipped in silence."""
+    """constraints.txt installs 1.9 or later, so none of the tests below is skipped."""
     assert tuple(map(int, sklearn.__version__.split(".")[:2])) >= (1, 9)
 
 
@@ -1044,12 +1044,12 @@ def test_callback_gets_the_final_model_when_the_fit_ends(data: tuple[np.ndarray,
 
 
 def as_dict(estimator: Any, X: Any, Y: Any, sample_weight: Any = None) -> dict[str, float]:
-    """A scorer as ScoringMonitor takes it (its scoring=None fails for every estimator)."""
+    """A scorer in the form that ScoringMonitor accepts (its scoring=None fails for every estimator)."""
     return {"accuracy": keyword_accuracy_scorer(estimator, X, Y, sample_weight)}
 
 
 def monitored(data: tuple[np.ndarray, np.ndarray], *, weights: np.ndarray | None) -> list[float]:
-    """What ScoringMonitor logs at the end of each pass."""
+    """The log of ScoringMonitor at the end of each pass."""
     from sklearn.callback import ScoringMonitor
 
     X, Y = data
@@ -1077,7 +1077,7 @@ def test_callbacks_get_the_sample_weights(data: tuple[np.ndarray, np.ndarray]) -
 
 
 class PropagatedRecorder(Recorder):
-    """The same, set on the search and handed down to the estimators in it."""
+    """A recorder that is set on the search and propagated to its estimators."""
 
     max_propagation_depth = None
 
@@ -1091,7 +1091,7 @@ def test_callbacks_reach_a_search(data: tuple[np.ndarray, np.ndarray]) -> None:
     assert recorder.events.count("setup") == recorder.events.count("teardown") == 1
 
 
-# --- What it says while it works -------------------------------------------------------------
+# --- Progress and warnings -------------------------------------------------------------------
 
 
 def test_verbose_shows_a_bar_on_stderr(
@@ -1125,7 +1125,7 @@ def convergence_warnings(model: FLiPExtractor, X: np.ndarray, Y: np.ndarray) -> 
     return [w for w in caught if issubclass(w.category, ConvergenceWarning)]
 
 
-def test_stopping_too_early_is_said_once(data: tuple[np.ndarray, np.ndarray]) -> None:
+def test_one_warning_if_max_iter_is_too_small(data: tuple[np.ndarray, np.ndarray]) -> None:
     X, Y = data
     (warning,) = convergence_warnings(make_model(max_iter=2), X, Y)
     for part in ("max_iter=2", "raise max_iter", "tol"):

@@ -1,4 +1,4 @@
-"""Bad input gets a clear error and nothing half-fitted; odd but legal input does what is right.
+"""Bad input is a clear error that changes nothing; unusual but legal input is handled correctly.
 
 A clear error names the value, what is allowed and the remedy: each case below lists all three.
 """
@@ -47,7 +47,7 @@ def make_model(**params: Any) -> FLiPExtractor:
 
 
 def state(model: FLiPExtractor) -> dict[str, str]:
-    """Every attribute, private ones and parameters included, as a hash of its value."""
+    """A hash of every attribute, including parameters and private ones."""
     return {name: joblib.hash(value) for name, value in vars(model).items()}
 
 
@@ -68,7 +68,7 @@ def no_words() -> np.ndarray:
 
 @dataclass(frozen=True)
 class Bad:
-    """Arguments or parameters that must be refused, and what the message has to say."""
+    """Arguments or parameters that must be refused, and parts of the message."""
 
     message: list[str]
     X: Any = field(default_factory=lambda: X)
@@ -281,7 +281,7 @@ CASES: dict[str, Bad] = {
 
 
 def refused(call: Callable[[], Any], parts: list[str]) -> str:
-    """The message of the ValueError that the call raises, which must hold all the parts."""
+    """Check that a call raises a ValueError whose message has all the parts; return the message."""
     with pytest.raises(ValueError, match=re.escape(parts[0])) as caught:
         call()
     message = str(caught.value)
@@ -291,7 +291,7 @@ def refused(call: Callable[[], Any], parts: list[str]) -> str:
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
-def test_refused_and_nothing_half_fitted(name: str, method: str) -> None:
+def test_bad_input_is_refused_and_changes_nothing(name: str, method: str) -> None:
     case = CASES[name]
     fresh = make_model(**case.params)
     before = state(fresh)
@@ -312,7 +312,7 @@ def test_refused_and_nothing_half_fitted(name: str, method: str) -> None:
     np.testing.assert_array_equal(fitted.decision_function(X), scores)
 
 
-def test_the_state_that_is_compared_sees_changes() -> None:
+def test_compared_state_depends_on_changes() -> None:
     """Negative control of the test above."""
     fitted = make_model().fit(X, Y)
     before = state(fitted)
@@ -324,8 +324,8 @@ def test_the_state_that_is_compared_sees_changes() -> None:
 
 
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
-def test_names_of_features_survive_a_failure(method: str) -> None:
-    """The feature bookkeeping of scikit-learn happens early in fit; it must not stick."""
+def test_feature_names_are_unchanged_after_a_failure(method: str) -> None:
+    """scikit-learn sets the feature attributes early in fit; a later failure must not keep them."""
     frame = pd.DataFrame(X, columns=[f"dim{j}" for j in range(D)])
     fitted = make_model().fit(frame, Y)
     before = state(fitted)
@@ -339,8 +339,8 @@ def test_names_of_features_survive_a_failure(method: str) -> None:
 
 @pytest.mark.parametrize("rank", [3, None])
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
-def test_failure_in_the_middle_of_training(monkeypatch, method: str, rank: int | None) -> None:
-    """A loss that is not finite after the first pass: nothing of that pass may stay."""
+def test_failure_during_training_changes_nothing(monkeypatch, method: str, rank: int | None) -> None:
+    """A loss that is not finite after the first pass leaves the estimator unchanged."""
     take_steps = Session._take_steps
 
     def diverging(*args: Any) -> float:
@@ -367,8 +367,8 @@ def test_failure_in_the_middle_of_training(monkeypatch, method: str, rank: int |
 @pytest.mark.parametrize("batch_size", [10, 1000])
 @pytest.mark.parametrize("rank", [3, None])
 @pytest.mark.parametrize("learning_rate", [1e15, 1e30, 1e37, 1e38, 1e300])
-def test_overflow_is_never_kept(learning_rate: float, rank: int | None, batch_size: int) -> None:
-    """Also when it comes with the last step, after which no loss is computed any more."""
+def test_overflowing_parameters_are_refused(learning_rate: float, rank: int | None, batch_size: int) -> None:
+    """Also if the overflow is in the last step, after which no loss is computed."""
     params = {"learning_rate": learning_rate, "rank": rank, "batch_size": batch_size}
     model = make_model(max_iter=1, **params)
     with np.errstate(all="ignore"):
@@ -382,7 +382,7 @@ def test_overflow_is_never_kept(learning_rate: float, rank: int | None, batch_si
 
 
 def test_embeddings_too_large_to_square() -> None:
-    """Finite, but their covariance is not: the message must speak of X, not of eigenvalues."""
+    """X is finite but its covariance is not; the message names X."""
     fresh = make_model()
     before = state(fresh)
     with np.errstate(all="ignore"):
@@ -406,7 +406,7 @@ def test_early_stopping_needs_two_rows_with_words(early_stopping: Any) -> None:
 # --- Streams ---------------------------------------------------------------------------------
 
 
-def test_chunks_must_fit_the_first_one() -> None:
+def test_chunks_must_match_the_first_chunk() -> None:
     model = make_model().partial_fit(X, Y)
     before = state(model)
     refused(
@@ -423,7 +423,7 @@ def test_chunks_must_fit_the_first_one() -> None:
     assert state(model.set_params(rank=3)) == before
 
 
-# --- Asking ----------------------------------------------------------------------------------
+# --- Scoring ---------------------------------------------------------------------------------
 
 VERBS: dict[str, Callable[[FLiPExtractor, Any], Any]] = {
     "decision_function": lambda m, X: m.decision_function(X),
@@ -437,7 +437,7 @@ VERBS: dict[str, Callable[[FLiPExtractor, Any], Any]] = {
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_asking_before_fit(verb: str) -> None:
+def test_scoring_before_fit_is_an_error(verb: str) -> None:
     model = make_model()
     with pytest.raises(NotFittedError, match=r"not fitted yet. Call 'fit'"):
         VERBS[verb](model, X)
@@ -458,7 +458,7 @@ BAD_QUESTIONS: dict[str, tuple[Any, list[str]]] = {
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("question", BAD_QUESTIONS)
-def test_bad_question(verb: str, question: str) -> None:
+def test_bad_input_when_scoring(verb: str, question: str) -> None:
     model = make_model().fit(X, Y)
     before = state(model)
     bad, message = BAD_QUESTIONS[question]
@@ -467,14 +467,14 @@ def test_bad_question(verb: str, question: str) -> None:
 
 
 def test_another_feature_count_names_the_remedy() -> None:
-    """scikit-learn's own sentence has none; whoever mixes up two encoders should read it here."""
+    """scikit-learn's message has no remedy; ours names the encoder."""
     model = make_model().fit(X, Y)
     message = refused(lambda: model.predict(X[:, :4]), ["X has 4 features"])
     assert not message.rstrip(".").endswith("features as input"), message
 
 
 @pytest.mark.parametrize("top_k", [0, -1, 1.5, "3", True])
-def test_bad_top_k_when_asking(top_k: Any) -> None:
+def test_bad_top_k_when_scoring(top_k: Any) -> None:
     model = make_model().fit(X, Y)
     parts = [f"top_k={top_k!r}", "integer >= 1"]
     refused(lambda: model.extract_keywords(X, top_k=top_k), parts)
@@ -483,7 +483,7 @@ def test_bad_top_k_when_asking(top_k: Any) -> None:
         refused(lambda verb=verb: VERBS[verb](model, X), parts)
 
 
-def test_bad_parameters_when_asking() -> None:
+def test_bad_parameters_when_scoring() -> None:
     model = make_model().fit(X, Y)
     for name, value in (("use_bias", "no"), ("sparse_output", 1), ("device", "gpu")):
         model.set_params(**{name: value})
@@ -544,10 +544,10 @@ def test_unseen_words_are_finite_and_never_extracted(method: str, rank: int | No
     rank=st.sampled_from([1, 3, None]),
     seed=st.integers(0, 1000),
 )
-def test_no_embedding_is_far_enough_for_an_unseen_word(
+def test_unseen_words_are_below_seen_words_far_from_the_data(
     scale: float, use_bias: bool, rank: int | None, seed: int
 ) -> None:
-    """Far from the data scores fall without bound: no fixed number is below them all."""
+    """Scores are unbounded far from the data, so no constant is below all of them."""
     counts = Y.copy()
     counts[:, 4] = 0
     model = make_model(rank=rank, use_bias=use_bias, top_k=5).fit(X, counts)
@@ -559,11 +559,11 @@ def test_no_embedding_is_far_enough_for_an_unseen_word(
     assert (z[:, 4] <= np.delete(z, 4, axis=1).min(axis=1)).all()
 
 
-# --- Rows that carry nothing -----------------------------------------------------------------
+# --- Rows without information ----------------------------------------------------------------
 
 
 def full_batch(**params: Any) -> FLiPExtractor:
-    """One batch a pass, so that the order of the rows only changes the order of sums."""
+    """One batch per pass, so that the order of the rows changes only the order of sums."""
     exact = {"batch_size": 1000, "early_stopping": False, "precision": "float64", "max_iter": 15}
     return make_model(**{**exact, "tol": 0.0, "learning_rate": 0.1, **params})
 
@@ -592,7 +592,7 @@ def test_rows_without_words_have_no_weight(rank: int | None) -> None:
 
 
 @pytest.mark.parametrize("rank", [3, None])
-def test_rows_of_zero_weight_count_as_dropped(rank: int | None) -> None:
+def test_rows_of_zero_weight_are_ignored(rank: int | None) -> None:
     more_X, more_Y = np.r_[X, 1e3 + X[:5]], np.r_[Y, Y[5:10]]
     w = np.r_[np.ones(N), np.zeros(5)]
     expected = full_batch(rank=rank).fit(X, Y)
@@ -603,8 +603,8 @@ def test_rows_of_zero_weight_count_as_dropped(rank: int | None) -> None:
 
 @pytest.mark.parametrize("early_stopping", [False, True, "likelihood"])
 @pytest.mark.parametrize("settings", [{}, {"batch_size": 7}, {"solver": "sampled"}])
-def test_zero_weights_are_the_same_bits_as_dropping(early_stopping: Any, settings: Any) -> None:
-    """So that a memory-mapped X can be trained on in part, and never be copied."""
+def test_zero_weights_give_the_same_bits_as_dropping_rows(early_stopping: Any, settings: Any) -> None:
+    """A part of a memory-mapped X can therefore be trained on without a copy."""
     w = (np.arange(N) % 4 > 0).astype(float)
     kept = np.flatnonzero(w)
     params = {"early_stopping": early_stopping, "max_iter": 4, "random_state": 0, **settings}
@@ -619,7 +619,7 @@ def test_zero_weights_are_the_same_bits_as_dropping(early_stopping: Any, setting
 @pytest.mark.parametrize("early_stopping", [False, True])
 @pytest.mark.parametrize("place", [0, 7, N - 1])
 def test_word_only_in_a_row_of_zero_weight_is_unseen(method: str, early_stopping: bool, place: int) -> None:
-    """As when that row is dropped: legal, finite and never extracted."""
+    """The word is finite and never extracted, as if the row were dropped."""
     counts = np.insert(Y, 2, 0, axis=1)  # a new word, in the middle of the vocabulary
     counts[place, 2] = 3
     w = np.ones(N)
@@ -638,7 +638,7 @@ FACTORS = [1e-6, 1e-3, 1 / N, 1e3, 1e6]
 
 
 @pytest.mark.parametrize("factor", FACTORS)
-def test_scale_of_the_weights_does_not_move_the_optimum(factor: float) -> None:
+def test_scale_of_the_weights_does_not_change_the_optimum(factor: float) -> None:
     """J divides by the sum of the weights. (Only the whitening's ridge knows their sum.)"""
     w = np.random.default_rng(0).integers(1, 10, size=N).astype(float)
     params = {"rank": None, "l1_strength": 0.0, "l2_strength": 0.0, "learning_rate": 0.05}
@@ -657,7 +657,7 @@ def test_scale_of_the_weights_does_not_move_the_optimum(factor: float) -> None:
 @pytest.mark.parametrize("factor", [1.0, *FACTORS])
 @pytest.mark.parametrize("rank", [3, None])
 def test_at_l1_max_training_starts_at_the_log_word_frequencies(rank, factor: float) -> None:
-    """There the closed-form start is A = 0; with steps of no length it is also what remains."""
+    """At l1_max the closed-form start is A = 0, and steps of length zero keep it."""
     w = factor * np.random.default_rng(0).integers(1, 4, size=N)
     settings = {"rank": rank, "max_iter": 1, "learning_rate": 1e-12}
     top = full_batch(**settings).fit(X, Y, w).l1_max_
@@ -670,13 +670,13 @@ def test_at_l1_max_training_starts_at_the_log_word_frequencies(rank, factor: flo
     assert below.word_embeddings_.any()  # negative control: a start that knows the data
 
 
-# --- Legal, if odd ---------------------------------------------------------------------------
+# --- Unusual input ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rank", ["auto", None])
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
-def test_smallest_and_flattest_problems(rank: Any, method: str) -> None:
-    """One row, one word, constant or tiny or far-off embeddings: finite answers, no warning."""
+def test_degenerate_problems(rank: Any, method: str) -> None:
+    """One row, one word, and constant, tiny or large embeddings give finite results without a warning."""
     problems = [
         (X[:1], Y[:1]),
         (X[:, :1], Y),
@@ -702,8 +702,8 @@ def test_rank_of_a_numpy_integer_and_the_whole_dimension() -> None:
     assert make_model(rank=None).fit(X, Y).rank_ == D
 
 
-def test_refusals_do_not_depend_on_where_the_data_lie() -> None:
-    """The place that is named is found across the blocks in which X is looked through."""
+def test_messages_name_the_position_in_any_block() -> None:
+    """X is checked in blocks; the position in the message is that in X."""
     rng = np.random.default_rng(0)
     tall = rng.normal(size=(1_200_000, 4)).astype(np.float16)  # more than one block
     tall[1_100_000, 3] = np.inf

@@ -53,7 +53,7 @@ class Fit:
 
 
 def predicted(fit: Fit) -> float:
-    """Bytes that a fit takes at most, beside X and Y as they were given: the formula of docs/memory.md."""
+    """Maximum memory of a fit besides X and Y in bytes: the formula of docs/memory.md."""
     n, V, r, d, m = fit.n, fit.V, fit.r, fit.d, min(fit.batch, fit.n)
     nnz, index = n * fit.words, 4
     held_out = min(10_000, math.ceil(0.1 * n)) if fit.early_stopping else 0
@@ -92,7 +92,7 @@ def status(key: str) -> int:
 
 
 def counts(n: int, V: int, words: int) -> sp.csr_array:
-    """Frequent and rare words, each of them somewhere."""
+    """Counts of frequent and rare words; every word occurs."""
     rng = np.random.default_rng(1)
     indices = (rng.random(n * words) ** 2 * V).astype(np.int32)
     indices[: min(V, n * words)] = np.arange(min(V, n * words))
@@ -104,7 +104,7 @@ def counts(n: int, V: int, words: int) -> sp.csr_array:
 
 
 def warm_up() -> None:
-    """What the libraries set up once does not count."""
+    """Let the libraries allocate what they need once."""
     rng = np.random.default_rng(0)
     for name in ("exact", "sampled"):
         small = FLiPExtractor(4, solver=name, max_iter=1)
@@ -112,7 +112,7 @@ def warm_up() -> None:
 
 
 def peak_of(fit: Fit) -> int:
-    """Bytes at the peak of a real fit, in a process of its own."""
+    """Peak memory of a real fit in a child process, in bytes."""
     warm_up()
     X = np.empty((fit.n, fit.d), dtype=np.float32)
     rng = np.random.default_rng(0)
@@ -143,8 +143,8 @@ FITS = {
 
 
 @pytest.mark.parametrize("name", FITS)
-def test_the_peak_is_the_formula(name: str) -> None:
-    """Never more, and not much less: the formula is no empty bound."""
+def test_peak_memory_matches_the_formula(name: str) -> None:
+    """The peak is at most the formula and not much less, so the bound is tight."""
     fit = FITS[name]
     peak = in_process(peak_of, fit)
     bound = predicted(fit) + CONSTANT
@@ -173,7 +173,7 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def under_limit(path: Path, what: str) -> Any:
-    """With so much memory of its own as the formula says, well under half of X, a process ..."""
+    """Fit and score a memory-mapped X in a process that may use the formula's memory, less than half of X."""
     import resource
 
     warm_up()
@@ -199,14 +199,14 @@ def under_limit(path: Path, what: str) -> Any:
 
 @pytest.mark.parametrize("what", ["exact", "sampled", "chunks"])
 def test_larger_than_memory(mapped: Path, what: str) -> None:
-    """... fits, reads and scores all of X, and well."""
+    """The limited process fits and scores all rows of X."""
     score, right = in_process(under_limit, mapped, what)
     assert right > 0.9
     assert score is None or score > 0.9
 
 
-def test_the_limit_is_one(mapped: Path) -> None:
-    """Negative control: one copy of X, and the process is out of memory."""
+def test_limit_is_effective(mapped: Path) -> None:
+    """Negative control: a copy of X exceeds the limit."""
     with pytest.raises(AssertionError, match=r"MemoryError|can't allocate memory"):
         in_process(under_limit, mapped, "copies")
 
@@ -215,8 +215,8 @@ def test_the_limit_is_one(mapped: Path) -> None:
 
 
 @pytest.mark.parametrize("solver_", ["exact", "sampled"])
-def test_moments_of_chunks_are_those_of_all_rows(solver_: str) -> None:
-    """Mean, covariance and counts, with weights, rows without words and words that come later."""
+def test_moments_of_chunks_equal_those_of_all_rows(solver_: str) -> None:
+    """Mean, covariance and counts, with weights, rows without words, and words of later chunks."""
     rng = np.random.default_rng(0)
     n, V = 300, 40
     X = rng.normal(size=(n, 6)) @ rng.normal(size=(6, 6)) + 3
@@ -253,7 +253,7 @@ EXAMPLES = {
 
 
 def main() -> None:
-    """The tables of docs/memory.md."""
+    """Print the tables of docs/memory.md."""
     write = sys.stdout.write
     write("| fit | n | V | r | d | words | formula, MiB | measured, MiB |\n")
     for name, fit in FITS.items():

@@ -1,4 +1,4 @@
-"""Interrupted fits: real processes, killed at random moments, come to the bits of an undisturbed fit."""
+"""Resumed fits give the same bits as uninterrupted ones; real processes are killed at random moments."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 class OneSeed(np.random.RandomState):
-    """Draws the same number always: the fit that a ``random_state=None`` came to."""
+    """A random state that always draws the same seed."""
 
     def __init__(self, number: int) -> None:
         super().__init__(0)
@@ -68,7 +68,7 @@ class OneSeed(np.random.RandomState):
 
 
 def bits(model: FLiPExtractor) -> dict[str, Any]:
-    """All that a fit comes to, but for its seconds; arrays as bytes."""
+    """The fitted attributes without the seconds, arrays as bytes."""
     arrays = ("word_embeddings_", "projection_", "bias_", "embedding_mean_", "word_counts_")
     return {
         **{name: getattr(model, name).tobytes() for name in arrays},
@@ -79,7 +79,7 @@ def bits(model: FLiPExtractor) -> dict[str, Any]:
 
 
 def always_due(patch: pytest.MonkeyPatch) -> None:
-    """A checkpoint after every step, and candidates that are not the whole small vocabulary."""
+    """Write a checkpoint after every step, and sample fewer classes than the small vocabulary has."""
     patch.setattr(checkpoints, "MIN_SECONDS", 0.0)
     patch.setattr(checkpoints, "WRITING_TIME_FACTOR", 0.0)
     patch.setattr(sampling, "DRAWN_WORDS", 20)
@@ -100,7 +100,7 @@ def model(folder: Any, **changed: Any) -> FLiPExtractor:
 def fit(
     folder: Any, changed: dict[str, Any], seed: int | None = None
 ) -> tuple[dict[str, Any], list[Any], int]:
-    """For a process of its own: the bits, (passes, rows) where it went on, and the seed drawn."""
+    """Fit in a child process: the bits, the (passes, rows) it resumed from, and the seed."""
     if seed is not None:
         changed = {**changed, "random_state": OneSeed(seed)}
     resumed: list[Any] = []
@@ -123,14 +123,14 @@ def fit(
 
 
 def files(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, which holds nothing else."""
+    """The checkpoints of a folder that has no other files."""
     found = sorted(folder.iterdir())
     assert all(path.suffix == ".safetensors" for path in found), found
     return found
 
 
 def kill_after(child: Child, folder: Path, writings: int, seconds: float) -> bool:
-    """SIGKILL some time after so many checkpoints; False if the process ended before."""
+    """Kill the process some time after a number of checkpoints; False if it ended before."""
     seen: set[tuple[int, int]] = set()
     deadline = time.monotonic() + PATIENCE
     while len(seen) < writings and child.running() and time.monotonic() < deadline:
@@ -147,7 +147,7 @@ def kill_after(child: Child, folder: Path, writings: int, seconds: float) -> boo
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_killed_again_and_again_it_comes_to_the_same_bits(case: str, tmp_path: Path) -> None:
+def test_repeatedly_killed_fit_gives_the_same_bits(case: str, tmp_path: Path) -> None:
     number = random.SystemRandom().randrange(10**6)
     chance = random.Random(number)
     changed, kills = CASES[case], 0
@@ -166,13 +166,13 @@ def test_killed_again_and_again_it_comes_to_the_same_bits(case: str, tmp_path: P
     assert resumed == [(undisturbed["passes"][0], 0)]
 
 
-def test_another_seed_has_other_bits() -> None:
-    """The negative control: what these tests compare does depend on how the fit went."""
+def test_another_seed_gives_other_bits() -> None:
+    """Negative control: the compared values depend on the course of the fit."""
     assert in_process(fit, None, {})[0] != in_process(fit, None, {"random_state": 1})[0]
 
 
 def die_writing(folder: Path, when: int, half: bool) -> None:
-    """Killed in the middle of the writing of a checkpoint, or between writing and renaming."""
+    """Die while a checkpoint is written, or between writing and renaming it."""
     writings = 0
 
     def dying(tensors: Any, name: Path, metadata: Any) -> None:
@@ -189,7 +189,7 @@ def die_writing(folder: Path, when: int, half: bool) -> None:
 
 @pytest.mark.parametrize("when", [1, 2, 20])
 @pytest.mark.parametrize("half", [True, False])
-def test_killed_while_writing_it_has_the_checkpoint_before(tmp_path: Path, when: int, half: bool) -> None:
+def test_previous_checkpoint_survives_a_kill_while_writing(tmp_path: Path, when: int, half: bool) -> None:
     with Child(die_writing, tmp_path, when, half) as child, pytest.raises(EOFError):
         child.result()
     assert len(list(tmp_path.glob("*.part"))) == 1
@@ -202,7 +202,7 @@ def test_killed_while_writing_it_has_the_checkpoint_before(tmp_path: Path, when:
     assert after == in_process(fit, None, {})[0]
 
 
-def test_unfinished_files_are_swept_and_those_in_work_are_not(eager: Any, tmp_path: Path) -> None:
+def test_staging_directories_of_dead_processes_are_removed(eager: Any, tmp_path: Path) -> None:
     held = Checkpoint(tmp_path / "flip-0.safetensors", seed=0)
     held.save_if_due(lambda: ({"a": torch.ones(3)}, {}))
     here = f"flip-0-{socket.gethostname()}"
@@ -228,7 +228,7 @@ def test_unfinished_files_are_swept_and_those_in_work_are_not(eager: Any, tmp_pa
     assert left == {name for name, swept in names.items() if not swept}
 
 
-def test_two_processes_with_one_fit_and_one_folder(tmp_path: Path) -> None:
+def test_two_processes_with_the_same_fit_and_folder(tmp_path: Path) -> None:
     undisturbed = in_process(fit, None, {})[0]
     with Child(fit, tmp_path, {}) as one, Child(fit, tmp_path, {}) as two:
         assert one.result()[0] == two.result()[0] == undisturbed
@@ -252,7 +252,7 @@ def in_group(rank: int, store: Path, folder: Path, changed: dict[str, Any]) -> A
 
 
 @pytest.mark.skipif(not dist.is_available(), reason="torch without torch.distributed")
-def test_a_group_goes_on_together_from_one_folder(tmp_path: Path) -> None:
+def test_process_group_resumes_from_one_folder(tmp_path: Path) -> None:
     changed = {"random_state": None, "max_iter": 3}
     folder = tmp_path / "c"
     with (
@@ -281,12 +281,12 @@ def test_a_group_goes_on_together_from_one_folder(tmp_path: Path) -> None:
                 child.result()
 
 
-# --- What a checkpoint is for ----------------------------------------------------------------
+# --- Resuming --------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def passes(eager: pytest.MonkeyPatch) -> list[int]:
-    """Where passes were begun: the rows done before."""
+    """The rows that were done when each pass began."""
     begun: list[int] = []
     take_steps = Session._take_steps
 
@@ -298,7 +298,7 @@ def passes(eager: pytest.MonkeyPatch) -> list[int]:
     return begun
 
 
-def test_a_finished_fit_is_read_back_and_more_passes_go_on(passes: list[int], tmp_path) -> None:
+def test_finished_fit_is_loaded_and_more_passes_continue_it(passes: list[int], tmp_path) -> None:
     three = model(tmp_path, max_iter=3).fit(X, Y)
     assert len(passes) == 3
     assert bits(model(tmp_path, max_iter=3).fit(X, Y)) == bits(three)
@@ -314,7 +314,7 @@ def test_a_finished_fit_is_read_back_and_more_passes_go_on(passes: list[int], tm
     assert len(files(tmp_path)) == 1
 
 
-def test_a_fit_that_stopped_by_itself_stays_so(passes: list[int], tmp_path: Path) -> None:
+def test_early_stopped_fit_stays_stopped(passes: list[int], tmp_path: Path) -> None:
     stops = CASES["stops early"]
     first = model(tmp_path, **stops).fit(X, Y)
     assert len(passes) == first.n_iter_ < 50
@@ -329,7 +329,7 @@ OTHER_SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_whatever_changes_the_numbers_has_a_file_of_its_own(tmp_path: Path) -> None:
+def test_each_setting_that_changes_the_numbers_changes_the_file_name(tmp_path: Path) -> None:
     short = {"max_iter": 1}
     model(tmp_path, **short).fit(X, Y)
     assert len(files(tmp_path)) == 1
@@ -360,7 +360,7 @@ def test_whatever_changes_the_numbers_has_a_file_of_its_own(tmp_path: Path) -> N
     assert len(files(tmp_path)) == before + len(data) + 1
 
 
-def test_a_grid_search_shares_a_folder(passes: list[int], tmp_path: Path) -> None:
+def test_grid_search_shares_a_folder(passes: list[int], tmp_path: Path) -> None:
     grid = {"l1_strength": [0.01, 0.2], "max_iter": [1, 3], "use_bias": [True, False]}
 
     def search(folder: Path | None) -> GridSearchCV:
@@ -382,7 +382,7 @@ def test_a_grid_search_shares_a_folder(passes: list[int], tmp_path: Path) -> Non
         assert bits(found.best_estimator_) == bits(plain.best_estimator_)
 
 
-def test_the_parameter_is_a_parameter(tmp_path: Path) -> None:
+def test_checkpoint_dir_is_checked_and_cloned(tmp_path: Path) -> None:
     folder = tmp_path / "c"
     copy = clone(model(folder))
     assert copy.checkpoint_dir == folder
@@ -399,7 +399,7 @@ def test_the_parameter_is_a_parameter(tmp_path: Path) -> None:
 
 
 class Elsewhere:
-    """A path-like object that is no Path."""
+    """A path-like object that is not a Path."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -408,14 +408,14 @@ class Elsewhere:
         return str(self.path)
 
 
-def test_every_kind_of_path(passes: list[int], tmp_path: Path) -> None:
+def test_kinds_of_paths(passes: list[int], tmp_path: Path) -> None:
     for folder in (tmp_path / "a" / "b", str(tmp_path / "a" / "b"), Elsewhere(tmp_path / "a" / "b")):
         model(folder).fit(X, Y)
         assert len(passes) == 5
         assert len(files(tmp_path / "a" / "b")) == 1
 
 
-def test_a_relative_path_is_of_the_directory_in_which_fit_began(
+def test_relative_path_is_resolved_when_fit_begins(
     passes: list[int], eager: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "begin").mkdir()
@@ -433,10 +433,10 @@ def test_a_relative_path_is_of_the_directory_in_which_fit_began(
     assert not list((tmp_path / "later").iterdir())
 
 
-# --- Folders and disks that fail -------------------------------------------------------------
+# --- Failing folders and disks ---------------------------------------------------------------
 
 
-def test_a_folder_that_cannot_be_written_to_is_said_at_once(passes: list[int], tmp_path: Path) -> None:
+def test_unwritable_folder_is_an_error_before_training(passes: list[int], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "closed").mkdir(mode=0o500)
     folders = [tmp_path / "file" / "c"]
@@ -451,7 +451,7 @@ def test_a_folder_that_cannot_be_written_to_is_said_at_once(passes: list[int], t
 
 
 def full_disk(folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """A disk that takes no file of this size, as the system says it."""
+    """Fit with a limit on the file size, as on a full disk."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
@@ -463,7 +463,7 @@ def full_disk(folder: Path) -> tuple[dict[str, Any], list[str]]:
     return after, [str(w.message) for w in unwritten]
 
 
-def test_a_full_disk_does_not_cost_the_fit(tmp_path: Path) -> None:
+def test_fit_continues_on_a_full_disk(tmp_path: Path) -> None:
     after, said = in_process(full_disk, tmp_path)
     assert after == in_process(fit, None, {"max_iter": 2})[0]
     assert len(said) == 2 * 8
@@ -472,7 +472,7 @@ def test_a_full_disk_does_not_cost_the_fit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("full")])
-def test_the_checkpoint_before_survives_a_full_disk(
+def test_previous_checkpoint_survives_a_full_disk(
     passes: list[int], eager: pytest.MonkeyPatch, tmp_path: Path, error: Exception
 ) -> None:
     writings = 0
@@ -494,7 +494,7 @@ def test_the_checkpoint_before_survives_a_full_disk(
     assert passes == [120, 0, 0, 0]
 
 
-def test_a_folder_removed_during_the_fit_is_made_again(
+def test_folder_removed_during_the_fit_is_created_again(
     passes: list[int], eager: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder = tmp_path / "c"
@@ -512,8 +512,8 @@ def test_a_folder_removed_during_the_fit_is_made_again(
     assert passes == []
 
 
-def test_checkpoints_are_rare(tmp_path: Path) -> None:
-    """Without the patch: the last state only, in a fit that is over in a second."""
+def test_time_between_checkpoints(tmp_path: Path) -> None:
+    """Without the patch a fit of one second writes its last state only."""
     written = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoints, "save_file", lambda *a, **k: (written.append(1), save_file(*a, **k)))
@@ -523,11 +523,11 @@ def test_checkpoints_are_rare(tmp_path: Path) -> None:
     held.save_if_due(lambda: pytest.fail("not its task"), now=True)
 
 
-# --- Files that are no checkpoints -----------------------------------------------------------
+# --- Files that are not checkpoints ----------------------------------------------------------
 
 
 class Bomb:
-    """Opened as a pickle, it leaves a trace."""
+    """Leaves a trace when it is unpickled."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -593,7 +593,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("kind", [*SPOILED, "pickle", "folder"])
-def test_what_cannot_be_read_is_an_error_with_its_name(kind: str, finished: Path, tmp_path: Path) -> None:
+def test_unreadable_file_is_an_error_with_its_name(kind: str, finished: Path, tmp_path: Path) -> None:
     path = tmp_path / finished.name
     if kind == "folder":
         path.mkdir()
@@ -616,8 +616,8 @@ def test_what_cannot_be_read_is_an_error_with_its_name(kind: str, finished: Path
     model(tmp_path, max_iter=1).fit(X, Y)  # the remedy is one
 
 
-def test_no_flipped_byte_goes_unseen(finished: Path, tmp_path: Path) -> None:
-    """Anywhere in the file: refused, or the state as it was."""
+def test_flipped_bytes_are_detected(finished: Path, tmp_path: Path) -> None:
+    """Every flipped byte is refused, or the state is unchanged."""
     content = finished.read_bytes()
     header = 8 + int.from_bytes(content[:8], "little")
     number = random.SystemRandom().randrange(10**6)
@@ -645,8 +645,8 @@ def test_no_flipped_byte_goes_unseen(finished: Path, tmp_path: Path) -> None:
     assert refused > 350
 
 
-def test_what_was_read_outlives_its_file(passes: list[int], tmp_path: Path) -> None:
-    """Nothing of a running fit is a view of the file, which may change under it."""
+def test_loaded_state_does_not_depend_on_its_file(passes: list[int], tmp_path: Path) -> None:
+    """No tensor of a running fit is a view of the file, which may change."""
     done = bits(model(tmp_path, max_iter=2).fit(X, Y))
     load = TrainingState.load
 
@@ -665,7 +665,7 @@ def test_what_was_read_outlives_its_file(passes: list[int], tmp_path: Path) -> N
 
 
 def interrupted(folder: Path | None, pass_: int, changed: dict[str, Any], refit: bool) -> Any:
-    """Says when pass ``pass_`` begins; gives what came of the interrupt."""
+    """Announce the start of pass ``pass_``, and return the result of the interrupt."""
     take_steps = Session._take_steps
     rows = np.tile(np.arange(len(X)), 1 if folder else 20)
     flip = model(folder, early_stopping=False, n_iter_no_change=10**6)
@@ -701,7 +701,7 @@ def interrupted(folder: Path | None, pass_: int, changed: dict[str, Any], refit:
 
 
 @pytest.mark.parametrize("refit", [False, True])
-def test_an_interrupt_in_the_first_pass_changes_nothing(refit: bool) -> None:
+def test_interrupt_in_the_first_pass_changes_nothing(refit: bool) -> None:
     slow = {"batch_size": 1, "max_iter": 3}
     with Child(interrupted, None, 1, slow, refit) as child:
         assert child.receive() == ("note", 1)
@@ -711,8 +711,8 @@ def test_an_interrupt_in_the_first_pass_changes_nothing(refit: bool) -> None:
 
 
 @pytest.mark.parametrize("pass_", [2, 4])
-def test_an_interrupt_later_leaves_the_passes_done(pass_: int) -> None:
-    """The model is that of a fit with so many passes, to the bit, and says that it was interrupted."""
+def test_later_interrupt_keeps_the_finished_passes(pass_: int) -> None:
+    """The model has the bits of a fit with as many passes, and a warning says that it was interrupted."""
     with Child(interrupted, None, pass_, {"max_iter": 10**6}, False) as child:
         assert child.receive() == ("note", pass_)
         time.sleep(random.uniform(0, 0.2))
@@ -723,7 +723,7 @@ def test_an_interrupt_later_leaves_the_passes_done(pass_: int) -> None:
     assert "Set checkpoint_dir" in message
 
 
-def test_after_an_interrupt_the_same_call_goes_on(tmp_path: Path) -> None:
+def test_same_call_continues_after_an_interrupt(tmp_path: Path) -> None:
     settings = {"early_stopping": False, "n_iter_no_change": 10**6}
     with Child(interrupted, tmp_path, 3, {}, False) as child:
         assert child.receive() == ("note", 3)

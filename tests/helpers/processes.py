@@ -1,4 +1,4 @@
-"""Real processes for tests, forked from one that has imported the package: importing takes seconds."""
+"""Child processes for tests, forked from one that has imported the package, since importing takes seconds."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Child:
         self.kill()
 
     def receive(self) -> Any:
-        """The next thing that the process sends."""
+        """The next value that the process sends."""
         if not self.pipe.poll(PATIENCE):
             raise TimeoutError("the process sent nothing")
         return self.pipe.recv()
@@ -73,12 +73,12 @@ _pipe: Any = None
 
 
 def note(value: Any) -> None:
-    """Send something to the parent from inside ``target``."""
+    """Send a value to the parent from inside ``target``."""
     _pipe.send(("note", value))
 
 
 def in_process(target: Callable[..., Any], *arguments: Any) -> Any:
-    """Run to the end in a process of its own."""
+    """Run a function in a child process and return its result."""
     with Child(target, *arguments) as child:
         return child.result()
 
