@@ -1,4 +1,4 @@
-"""The data of one fit as the solver reads it: embeddings, sparse counts, weights, in row batches."""
+"""the data of a fit: embeddings, sparse counts, weights, in row batches."""
 
 from __future__ import annotations
 

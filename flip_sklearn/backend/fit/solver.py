@@ -99,7 +99,7 @@ def solve(
         while len(state.history) < options.max_iter and not state.stopped:
             hooks.before_pass()
             parameters = _make_pass(session, held_out, hooks, checkpoint)
-            stop = state.passes_without_progress >= options.n_iter_no_change
+            stop = state.early_stopping.should_stop
             number = len(state.history)
             current_solution = partial(make_solution, session, parameters, number)
             stop |= hooks.after_pass(state.history[-1], current_solution)
@@ -135,7 +135,7 @@ def _make_pass(
         record = replace(record, validation_nll=nll, validation_accuracy=accuracy, seconds=seconds)
     # All processes of a group decide what to keep and when to stop from the same numbers.
     record = PassRecord(*group.broadcast_floats(astuple(record), session.compute.device))
-    state.record_pass(record, parameters, session.options)
+    state.record_pass(record, parameters)
     return parameters
 
 
@@ -169,7 +169,7 @@ def make_solution(session: Session, parameters: Parameters, pass_number: int) ->
         solver=session.solver,
         history=tuple(session.state.history),
         best_pass=pass_number,
-        converged=session.state.passes_without_progress > 0,
+        converged=session.state.early_stopping.passes_without_progress > 0,
     )
 
 

@@ -1,8 +1,7 @@
-"""The state of a running fit: parameters, history and early stopping, which is what a checkpoint holds."""
+"""The state of a running fit, which is what a checkpoint holds: optimizer, history, best parameters."""
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,10 +10,8 @@ import numpy as np
 import torch
 
 from flip_sklearn.backend.fit.checkpoint import State
+from flip_sklearn.backend.fit.early_stopping import EarlyStopping
 from flip_sklearn.backend.fit.optimizer import Optimizer, Parameters
-
-# A held-out loss that falls by more than this many times `tol` (nats per word) in a pass is progress.
-FAST_FALL = 10.0
 
 
 @dataclass(frozen=True)
@@ -56,8 +53,7 @@ class TrainingState:
         self.generator = generator
         self.history: list[PassRecord] = []
         self.best: tuple[Parameters, int] | None = None  # averaged parameters and their pass
-        self.best_score, self.lowest_nll = -math.inf, math.inf
-        self.passes_without_progress = 0
+        self.early_stopping = EarlyStopping(options)
         self.stopped = False
         # Within a pass: rows done, loss so far, time when it began, generator state at its start.
         self.rows_done, self.began = 0, time.perf_counter()
@@ -76,23 +72,11 @@ class TrainingState:
             generator.set_state(self.order_state)
         return torch.randperm(n, generator=generator, device="cpu").numpy()
 
-    def record_pass(self, record: PassRecord, parameters: Parameters, options: SolverOptions) -> None:
+    def record_pass(self, record: PassRecord, parameters: Parameters) -> None:
         """Add a finished pass to the history, and keep its parameters if they are the best so far."""
         self.history.append(record)
-        score = {
-            None: -record.loss,
-            "accuracy": record.validation_accuracy,
-            "likelihood": -record.validation_nll,
-        }[options.stop_on]
-        # In early passes the held-out loss can fall fast while the ranking does not change yet.
-        falling = record.validation_nll < self.lowest_nll - FAST_FALL * options.tol
-        progress = score > self.best_score + options.tol or falling
-        self.passes_without_progress = 0 if progress else self.passes_without_progress + 1
-        # Without held-out rows the last parameters are kept, since the loss of a pass lags behind them.
-        if score > self.best_score or options.stop_on is None:
+        if self.early_stopping.update(record):
             self.best = parameters, len(self.history)
-        self.best_score = max(self.best_score, score)
-        self.lowest_nll = min(self.lowest_nll, record.validation_nll)
 
     def to_checkpoint(self) -> State:
         """Tensors and numbers from which ``load`` continues to the same result."""
@@ -105,9 +89,9 @@ class TrainingState:
             "optimizer": numbers,
             "history": [asdict(record) for record in self.history],
             "kept_pass": 0 if self.best is None else self.best[1],
-            "best": self.best_score,
-            "lowest_nll": self.lowest_nll,
-            "without_progress": self.passes_without_progress,
+            "best": self.early_stopping.best_score,
+            "lowest_nll": self.early_stopping.lowest_nll,
+            "without_progress": self.early_stopping.passes_without_progress,
             "stopped": self.stopped,
             "position": self.rows_done,
             "loss": float(self.loss),
@@ -127,8 +111,9 @@ class TrainingState:
             kept = {name: tensors[name].to(device, copy=True) for name in names if name in tensors}
             best = Parameters(kept["kept_A"], kept.get("kept_B"), kept["kept_b"])
             self.best = best, int(metadata["kept_pass"])
-        self.best_score, self.lowest_nll = metadata["best"], metadata["lowest_nll"]
-        self.passes_without_progress = metadata["without_progress"]
+        self.early_stopping.best_score = metadata["best"]
+        self.early_stopping.lowest_nll = metadata["lowest_nll"]
+        self.early_stopping.passes_without_progress = metadata["without_progress"]
         self.stopped = metadata["stopped"]
         self.rows_done = metadata["position"]
         self.loss.fill_(metadata["loss"])
