@@ -258,7 +258,7 @@ def _docstrings(tree: ast.Module) -> Iterator[str]:
 def _parse(path: str) -> list[str]:
     """Return the sentences of one source file; none if it cannot be parsed."""
     gc_was_enabled = gc.isenabled()
-    gc.disable()  # syntax trees have no cycles, and collection takes as long as parsing
+    gc.disable()  # syntax trees have no cycles, and garbage collection would take as long as parsing
     try:
         code = Path(path).read_bytes()
         if b'"""' not in code and b"'''" not in code:

@@ -1,4 +1,4 @@
-"""the data of a fit: embeddings, sparse counts, weights, in row batches."""
+"""The data of a fit: embeddings, sparse counts, weights, in row batches."""
 
 from __future__ import annotations
 
