@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -404,8 +404,7 @@ def _split_rows(inputs: FitInputs, Y: Any, validation: Any) -> _PathRows:
     validation_rows = draw_validation_rows(data, fraction, inputs.options.seed)
     trained_words = np.flatnonzero(data.word_counts > 0)
     train, held_out = make_datasets(data, trained_words, group, validation_rows)
-    assert held_out is not None
-    return _PathRows(train, held_out, data.word_counts, validation_rows)
+    return _PathRows(train, cast(CountDataset, held_out), data.word_counts, validation_rows)
 
 
 def _separate_rows(inputs: FitInputs, Y: Any, validation: Any) -> _PathRows:

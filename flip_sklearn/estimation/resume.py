@@ -23,15 +23,14 @@ CHECKSUM_BYTES = 2**22
 NOT_IN_DIGEST = ("max_iter", "seed", "report_kkt")
 
 
-def open_checkpoint(estimator: Any, inputs: FitInputs) -> tuple[Checkpoint, SolverOptions]:
-    """The checkpoint of a fit, and the options with the seed that the fit began with.
+def open_checkpoint(folder: Path, estimator: Any, inputs: FitInputs) -> tuple[Checkpoint, SolverOptions]:
+    """The checkpoint of a fit in a folder, and the options with the seed that the fit began with.
 
     The file's name is a digest of the data and of every setting that changes the numbers, so that any
     number of fits (a grid search) can share a folder. With ``random_state=None`` the seed is drawn anew by
     each call and read back from the file; otherwise it is part of the digest.
     """
-    assert inputs.checkpoint_dir is not None
-    folder = inputs.checkpoint_dir.absolute()  # the working directory may change during the fit
+    folder = folder.absolute()  # the working directory may change during the fit
     group, compute, options = inputs.group, inputs.compute, inputs.options
     _check_writable(folder, group, compute)
     has_seed = estimator.random_state is not None

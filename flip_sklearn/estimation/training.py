@@ -31,7 +31,7 @@ def fit(estimator: Any, X: Any, Y: Any, sample_weight: Any = None, groups: Any =
     inputs = prepare(estimator, X, Y, sample_weight, groups)
     checkpoint = None
     if inputs.checkpoint_dir is not None:
-        checkpoint, options = open_checkpoint(estimator, inputs)
+        checkpoint, options = open_checkpoint(inputs.checkpoint_dir, estimator, inputs)
         inputs = replace(inputs, options=options)
     word_counts = inputs.data.word_counts
     earlier = None
