@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 
 from flip_sklearn import FLiPExtractor
 from flip_sklearn.backend import device
@@ -105,6 +106,7 @@ def counts(n: int, V: int, words: int) -> sp.csr_array:
 
 def warm_up() -> None:
     """Let the libraries allocate what they need once."""
+    torch.set_num_threads(1)  # every thread more takes buffers of its own, which the formula leaves out
     rng = np.random.default_rng(0)
     for name in ("exact", "sampled"):
         small = FLiPExtractor(4, solver=name, max_iter=1)
