@@ -71,7 +71,9 @@ def random_memmap(folder: Path, n: int, d: int) -> np.memmap:
     return np.load(path, mmap_mode="r")
 
 
-def make_session(X: np.ndarray, Y: sp.csr_array, rank: int, solver: str, device: str) -> Session:
+def make_session(
+    X: np.ndarray, Y: sp.csr_array, rank: int, solver: str, device: str, precision: str = "auto"
+) -> Session:
     """Return the session of a fit with default settings before the first pass."""
     rows = CountDataset(X, Y, np.ones(len(X)))
     options = SolverOptions(
@@ -87,7 +89,7 @@ def make_session(X: np.ndarray, Y: sp.csr_array, rank: int, solver: str, device:
         seed=0,
         solver=solver,
     )
-    return Session(rows, options, resolve_compute(device, "auto"))
+    return Session(rows, options, resolve_compute(device, precision))
 
 
 def seconds_per_pass(session: Session) -> float:

@@ -52,12 +52,17 @@ def load_captions(folder: Path, rows: int | None) -> Data:
     return Data("captions", X, Y, X_dev, sp.csr_array(vectorizer.transform(dev_texts)))
 
 
-def make_synthetic(n: int, n_words: int, d: int, seed: int) -> Data:
-    """Return Zipf counts, and embeddings linear in them, anisotropic and not centered as real ones."""
+def make_synthetic(
+    n: int, n_words: int, d: int, seed: int, *, exponent: float = 1.0, dev_rows: int = SYNTHETIC_DEV_ROWS
+) -> Data:
+    """Return Zipf counts, and embeddings linear in them, anisotropic and not centered as real ones.
+
+    The larger ``exponent`` of the word frequencies is, the easier are the words to recover.
+    """
     rng = np.random.default_rng(seed)
-    frequency = 1.0 / (np.arange(n_words) + 10.0)
+    frequency = (np.arange(n_words) + 10.0) ** -exponent
     frequency /= frequency.sum()
-    total = n + SYNTHETIC_DEV_ROWS
+    total = n + dev_rows
     lengths = 1 + rng.poisson(SYNTHETIC_TOKENS_PER_ROW - 1, size=total)
     columns = rng.choice(n_words, size=lengths.sum(), p=frequency)
     rows = np.repeat(np.arange(total), lengths)
