@@ -70,7 +70,7 @@ def extraction_line(n_words: int, d: int, rank: int, operations: float, repeats:
     compute = resolve_compute("cpu", "float32")
     unseen = np.zeros(n_words, dtype=bool)
     scorer = Scorer(A, B, offset, mean, compute, unseen)
-    step = scorer._ranker(TOP_K, 1).block_rows
+    step = scorer._ranker(TOP_K, 1).product.block_rows
     n = max(2, round(operations / (2 * n_words * rank) / step)) * step
     X = make_rows(n, d)
     A_tensor, offset_tensor = torch.from_numpy(A), torch.from_numpy(offset)

@@ -56,6 +56,36 @@ def top_k(
     return values, columns
 
 
+def top_k_without_waiting(
+    scores: torch.Tensor, k: int, maxima: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the result of ``top_k``, and which rows (m,) of it are right.
+
+    On an accelerator the host does not wait for any of it. A row is not right if more columns equal the
+    k-th best score than fit in: finding the lowest of them takes an array whose size the host must know.
+    """
+    if scores.device.type == "cpu":
+        values, columns = top_k(scores, k, maxima)
+        return values, columns, torch.ones(len(values), dtype=torch.bool, device="cpu")
+    values, columns = largest(scores, min(k + 1, scores.shape[1]), maxima)
+    is_right = (values[:, k - 1 : -1] != values[:, k:]).all(dim=1)  # without a column k all rows are
+    return *_order_ties(values[:, :k], columns[:, :k]), is_right
+
+
+def read_top(
+    values: torch.Tensor, columns: torch.Tensor, is_right: torch.Tensor
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the result of ``top_k_without_waiting`` as arrays; the host waits once for the device."""
+    if values.device.type == "cpu":
+        return values.numpy(), columns.numpy(), is_right.numpy()
+    integers = torch.int64 if values.dtype == torch.float64 else torch.int32
+    parts = [values.view(integers), columns.to(integers), is_right[:, None].to(integers)]
+    packed = torch.cat(parts, dim=1).cpu().numpy()
+    k = values.shape[1]
+    floats = np.float64 if values.dtype == torch.float64 else np.float32
+    return packed[:, :k].view(floats), packed[:, k:-1].astype(np.int64), packed[:, -1] > 0
+
+
 def largest(
     scores: torch.Tensor, k: int, maxima: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -107,22 +137,41 @@ def _break_ties(scores: torch.Tensor, kth_value: torch.Tensor, k: int) -> tuple[
 def keyword_accuracy_per_row(scores: torch.Tensor, indptr: np.ndarray, indices: np.ndarray) -> np.ndarray:
     """Return the share (m,) of each row's words that are among its k best-scored words, k their number.
 
-    The words of row i are ``indices[indptr[i]:indptr[i + 1]]``, ascending. A row without words gets 0.
+    The words of row i are ``indices[indptr[i]:indptr[i + 1]]``, ascending. A row without words gets 0. The
+    host waits once for the device, unless there are ties.
     """
     present = np.ones(len(indices), dtype=bool)
     words = sp.csr_array((present, indices, indptr), shape=tuple(scores.shape))
     k = np.diff(indptr)
     n_hits = np.zeros(len(k), dtype=np.int64)
     groups = sorted(groups_by_size(k), key=len, reverse=True)
+    tops = []
     for number, group in enumerate(groups):
-        rows = torch.from_numpy(group).to(scores.device)
+        rows = torch.from_numpy(group).to(scores.device, non_blocking=True)
         widest = int(k[group].max())
         if number == 0:  # rank all rows: this costs less than copying the rows of the largest group
-            top = top_k(scores, widest)[1][rows]
+            _, columns, is_right = top_k_without_waiting(scores, widest)
+            columns, is_right = columns[rows], is_right[rows]
         else:
-            top = top_k(scores[rows], widest)[1]
-        n_hits[group] = count_hits(words[group], top.cpu().numpy())
+            _, columns, is_right = top_k_without_waiting(scores[rows], widest)
+        tops.append(torch.cat([columns, is_right[:, None]], dim=1))
+    for group, top in zip(groups, _read_all(tops), strict=True):
+        best, wrong = top[:, :-1], np.flatnonzero(top[:, -1] == 0)
+        if len(wrong):
+            rows = torch.from_numpy(group[wrong]).to(scores.device)
+            best[wrong] = top_k(scores[rows], best.shape[1])[1].cpu().numpy()
+        n_hits[group] = count_hits(words[group], best)
     return n_hits / np.maximum(k, 1)
+
+
+def _read_all(tensors: list[torch.Tensor]) -> list[np.ndarray]:
+    """Return tensors of one device and format as arrays; the host waits once for the device."""
+    if not tensors or tensors[0].device.type == "cpu":
+        return [tensor.numpy() for tensor in tensors]
+    packed = torch.cat([tensor.view(-1) for tensor in tensors]).cpu().numpy()
+    ends = np.cumsum([tensor.numel() for tensor in tensors])
+    parts = np.split(packed, ends[:-1])
+    return [part.reshape(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def groups_by_size(k: np.ndarray) -> Iterator[np.ndarray]:

@@ -30,7 +30,7 @@ from __future__ import annotations
 import torch
 
 from flip_sklearn.backend.device import Compute, matmul, product_precision, slices
-from flip_sklearn.backend.ranking import largest, top_k
+from flip_sklearn.backend.ranking import largest
 from flip_sklearn.backend.scoring.products import DenseProduct, Multiply
 
 # The shortlist has k + k // 4 + EXTRA_WORDS words. On captions (V = 12,128, rank 384) k + 2 words certify
@@ -45,7 +45,7 @@ LOWEST = -1e30  # replaces -inf, for which the rounding error would not be defin
 
 
 class Shortlist:
-    """Certified top-k over the words of a float32 ``DenseProduct``, which scores rows without a certificate.
+    """Certified top-k over the words of a float32 ``DenseProduct``.
 
     ``multiply`` gets factors that are bfloat16 numbers, and sums in float32 or better.
     """
@@ -53,7 +53,7 @@ class Shortlist:
     def __init__(self, exact: DenseProduct, compute: Compute, multiply: Multiply | None = None) -> None:
         A = exact.A
         b = (A.new_zeros(len(A)) if exact.offset is None else exact.offset).clamp_min(LOWEST)
-        self.exact, self.n_rescored = exact, 0
+        self.exact = exact
         self._sum_error = (A.shape[1] + 8) * 2.0**-21  # g in the module's docstring
         rounded = _round(A)
         b_high = _round(b)
@@ -77,21 +77,18 @@ class Shortlist:
         """Whether k is small enough in comparison with the vocabulary."""
         return MIN_VOCABULARY_RATIO * _shortlist_length(k) <= len(self.exact.A)
 
-    def top(self, h: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return ``top_k`` of the float32 scores of the latent rows (m, r)."""
+    def top(self, h: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return ``top_k`` of the float32 scores of the latent rows (m, r), and which rows are certified.
+
+        The words of the other rows may be wrong. The host does not wait for the device.
+        """
         bounds, maxima = self._bounds.scores(self._augment(h))
         largest_bounds, columns = largest(bounds, _shortlist_length(k) + 1, maxima)
         columns = columns[:, :-1].sort(dim=1).values  # ascending, so that the stable sort breaks ties
         scores = self._exact_scores(h, columns)
         values, order = scores.sort(dim=1, descending=True, stable=True)
         values, columns = values[:, :k], columns.gather(1, order[:, :k])
-        is_certified = values[:, -1] > largest_bounds[:, -1]
-        uncertified = (~is_certified).nonzero().view(-1)
-        if len(uncertified):
-            self.n_rescored += len(uncertified)
-            exact, maxima = self.exact.scores(h[uncertified])
-            values[uncertified], columns[uncertified] = top_k(exact, k, maxima)
-        return values, columns
+        return values, columns, values[:, -1] > largest_bounds[:, -1]
 
     def _augment(self, h: torch.Tensor) -> torch.Tensor:
         """Return the rows h^ with the factors of the columns of b and of the bounds."""

@@ -19,7 +19,7 @@ import scipy.sparse as sp
 import torch
 
 from flip_sklearn.backend.device import Compute, bfloat16_is_fast, even_slices, slices, to_device
-from flip_sklearn.backend.ranking import groups_by_size, top_k, uses_blocks
+from flip_sklearn.backend.ranking import groups_by_size, read_top, top_k, top_k_without_waiting, uses_blocks
 from flip_sklearn.backend.scoring.bfloat16 import Shortlist
 from flip_sklearn.backend.scoring.products import DenseProduct, SparseProduct, make_product, ranking_problem
 from flip_sklearn.metrics.ranking import count_hits
@@ -78,7 +78,7 @@ class Scorer:
         for _, h in self._project(X, ranker.problem.latents):
             for rows in even_slices(len(h), ranker.product.block_rows):
                 values, words = ranker.top(h[rows], k, probabilities)
-                yield words.cpu().numpy(), values.cpu().numpy()
+                yield words, values
 
     @torch.inference_mode()
     def hits(self, X: np.ndarray, words: sp.csr_array, *, after_block: AfterRows | None = None) -> np.ndarray:
@@ -99,9 +99,8 @@ class Scorer:
                     in_chunk = group[part]
                     rows = chunk_start + in_chunk
                     widest = min(int(k[rows].max()), max_k)
-                    block = h.index_select(0, torch.from_numpy(in_chunk).to(h.device))
-                    _, top = ranker.top(block, widest, False)
-                    n_hits[rows] = count_hits(words[rows], top.cpu().numpy())
+                    _, top = ranker.top(_select(h, in_chunk), widest, False)
+                    n_hits[rows] = count_hits(words[rows], top)
             if after_block is not None:
                 after_block(len(h))
         return n_hits
@@ -155,23 +154,49 @@ class _Ranker:
         if is_fast and many_rows and isinstance(self.product, DenseProduct):
             self._shortlist = Shortlist(self.product, compute)
 
-    def top(self, h: torch.Tensor, k: int, probabilities: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return scores, or theta, and words, both (m, k), best first."""
+    def top(self, h: torch.Tensor, k: int, probabilities: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Return scores, or theta, and words, both (m, k), best first.
+
+        The host waits once for the device, and a second time if some rows must be ranked again.
+        """
         if self._shortlist is not None and self._shortlist.is_cheaper(k) and not probabilities:
-            values, columns = self._shortlist.top(h, k)
+            best, columns, is_certified = self._shortlist.top(h, k)
+            values, words, is_right = read_top(best, self._words(columns), is_certified)
         else:
-            with_maxima = uses_blocks(k + 1, self.product.A.shape[0])
-            scores, maxima = self.product.scores(h, maxima=with_maxima)
+            values, words, is_right = self._rank(h, k, probabilities)
+        wrong = np.flatnonzero(~is_right)
+        if len(wrong):
+            again = self._rank(_select(h, wrong), k, probabilities, resolve_ties=True)
+            values[wrong], words[wrong] = again[:2]
+        return values, words
+
+    def _rank(
+        self, h: torch.Tensor, k: int, probabilities: bool, *, resolve_ties: bool = False
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return scores, or theta, and words by the scores of all words, and whether each row is right."""
+        with_maxima = uses_blocks(k + 1, self.product.A.shape[0])
+        scores, maxima = self.product.scores(h, maxima=with_maxima)
+        if resolve_ties:
             values, columns = top_k(scores, k, maxima)
-            if probabilities:  # exp(values - logsumexp(scores)), in place
-                highest = values[:, :1]
-                total = scores.sub_(highest).exp_().sum(dim=1, keepdim=True)
-                if self.problem.omitted > -math.inf:
-                    total += (self.problem.omitted - highest).exp()
-                values = (values - highest).exp() / total
-        if self.problem.columns is not None:
-            columns = self.problem.columns[columns]
-        return values, columns
+            is_right = torch.ones(len(h), dtype=torch.bool, device=h.device)
+        else:
+            values, columns, is_right = top_k_without_waiting(scores, k, maxima)
+        if probabilities:  # exp(values - logsumexp(scores)), in place
+            highest = values[:, :1]
+            total = scores.sub_(highest).exp_().sum(dim=1, keepdim=True)
+            if self.problem.omitted > -math.inf:
+                total += (self.problem.omitted - highest).exp()
+            values = (values - highest).exp() / total
+        return read_top(values, self._words(columns), is_right)
+
+    def _words(self, columns: torch.Tensor) -> torch.Tensor:
+        """Return the words of scored columns."""
+        return columns if self.problem.columns is None else self.problem.columns[columns]
+
+
+def _select(h: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+    """Return some rows of h."""
+    return h.index_select(0, torch.from_numpy(rows).to(h.device, non_blocking=True))
 
 
 def _transform(scores: torch.Tensor, unseen: torch.Tensor, transform: str) -> torch.Tensor:

@@ -75,12 +75,17 @@ def test_no_score_exceeds_its_bound(rank: int, spread: float, scale: float, mask
     seed=st.integers(0, 10**6),
 )
 def test_shortlists_give_the_words_of_float32(n_words: int, k: int, spread: float, seed: int) -> None:
-    """Scores differ by less than bfloat16 resolves, and are equal only where they are in float32."""
+    """Scores differ by less than bfloat16 resolves, and are equal only where they are in float32.
+
+    This holds for certified rows.
+    """
     A, offset, h = near_ties(30, n_words, 16, seed, spread)
     shortlist = make_shortlist(A, offset)
     rows = torch.from_numpy(h.astype(np.float32))
     exact = shortlist.exact.scores(rows)[0].numpy().astype(np.float64)
-    values, columns = shortlist.top(rows, k)
+    values, columns, is_certified = shortlist.top(rows, k)
+    values, columns = values[is_certified], columns[is_certified]
+    h, exact = h[is_certified.numpy()], exact[is_certified.numpy()]
     np.testing.assert_allclose(
         values, np.take_along_axis(exact, columns.numpy(), axis=1), rtol=1e-5, atol=1e-5
     )
@@ -95,27 +100,46 @@ def test_shortlists_give_the_words_of_float32(n_words: int, k: int, spread: floa
             assert abs(exact[row, word] - kth_score) <= 18 * 2.0**-23 * size
 
 
-def test_only_uncertified_rows_are_rescored() -> None:
+def test_almost_equal_words_are_not_certified() -> None:
     A, offset, h = near_ties(30, 3000, 16, 0, 1e-5)
     rows = torch.from_numpy(h.astype(np.float32))
-    crowded = make_shortlist(A, offset)
-    crowded.top(rows, 10)  # groups of about 40 almost equal words, for a shortlist of 20
-    assert crowded.n_rescored == 30
+    crowded = make_shortlist(A, offset)  # groups of about 40 almost equal words, for a shortlist of 20
+    assert not crowded.top(rows, 10)[2].any()
     spread_out = make_shortlist(np.random.default_rng(0).normal(size=A.shape), offset)
-    spread_out.top(rows, 10)
-    assert spread_out.n_rescored == 0
+    assert spread_out.top(rows, 10)[2].all()
 
 
 def test_near_ties_need_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Negative control: a shortlist by plain bfloat16 scores misses words."""
+    """Negative control: by plain bfloat16 scores, rows are certified whose words are wrong."""
     A, offset, h = near_ties(50, 3000, 16, 0, 1e-3)
     rows = torch.from_numpy(h.astype(np.float32))
     expected, _ = top_k(make_shortlist(A, offset).exact.scores(rows)[0], 10)
-    with_bound, _ = make_shortlist(A, offset).top(rows, 10)
-    torch.testing.assert_close(with_bound, expected)
+    values, _, is_certified = make_shortlist(A, offset).top(rows, 10)
+    torch.testing.assert_close(values[is_certified], expected[is_certified])
     monkeypatch.setattr(bfloat16, "_round_up", torch.zeros_like)
-    without_bound, _ = make_shortlist(A, offset).top(rows, 10)
-    assert (without_bound < expected - 1e-5).any()
+    values, _, is_certified = make_shortlist(A, offset).top(rows, 10)
+    assert (values < expected - 1e-5)[is_certified].any()
+
+
+def test_uncertified_rows_are_ranked_by_all_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    A, offset, h = near_ties(40, 3000, 16, 0, 1e-5)
+    A[:2000] = np.random.default_rng(1).normal(size=(2000, 16))  # some rows are certified, others are not
+    monkeypatch.setattr(scorer, "bfloat16_is_fast", lambda device: True)
+    monkeypatch.setattr(scorer, "MANY_ROWS", 1)
+    monkeypatch.setattr(
+        scorer, "Shortlist", lambda exact, compute: Shortlist(exact, compute, bfloat16_multiply)
+    )
+    factors = (A.astype(np.float32), np.eye(16, dtype=np.float32), offset.astype(np.float32), np.zeros(16))
+    rows, unseen = h.astype(np.float32), np.zeros(3000, dtype=bool)
+    shortlist = make_shortlist(A, offset)
+    is_certified = shortlist.top(torch.from_numpy(rows), 10)[2]
+    assert 0 < is_certified.sum() < 40
+    fast = Scorer(*factors, Compute(torch.device("cpu"), torch.float32, torch.bfloat16), unseen)
+    indices, values = fast.top(rows, 10)
+    expected = Scorer(*factors, SINGLE, unseen).top(rows, 10)
+    np.testing.assert_allclose(values, expected[1], rtol=1e-5, atol=1e-5)
+    uncertified = ~is_certified.numpy()
+    np.testing.assert_array_equal(indices[uncertified], expected[0][uncertified])
 
 
 @pytest.mark.parametrize("as_stored", [np.asarray, sp.csr_array])
