@@ -133,11 +133,13 @@ def matmul(
     return out.addmm_(a, b) if add else torch.mm(a, b, out=out)
 
 
-def as_shared_tensor(array: np.ndarray) -> torch.Tensor:
-    """Return a tensor that shares the array's memory.
+def as_shared_tensor(array: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """Return a tensor that shares the array's memory; a tensor, on any device, is returned as it is.
 
     The array may be a read-only memmap: then the tensor must not be written to.
     """
+    if isinstance(array, torch.Tensor):
+        return array
     if any(stride < 0 for stride in array.strides):
         array = array.copy()  # torch does not support negative strides
     with warnings.catch_warnings():
@@ -145,9 +147,11 @@ def as_shared_tensor(array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array)
 
 
-def to_device(array: np.ndarray, compute: Compute) -> torch.Tensor:
+def to_device(array: np.ndarray | torch.Tensor, compute: Compute) -> torch.Tensor:
     """Return the array as a tensor on the device and in the format of the arithmetic."""
-    return as_shared_tensor(array).to(compute.device, compute.dtype)
+    # Only a copy to the host must be waited for. The number format is changed on the device, which is faster.
+    non_blocking = compute.device.type != "cpu"
+    return as_shared_tensor(array).to(compute.device, non_blocking=non_blocking).to(compute.dtype)
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:

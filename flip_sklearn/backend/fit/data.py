@@ -48,7 +48,7 @@ class CountDataset:
 
     X keeps its own number format and memory (a float16 memmap stays one); only the rows of a batch are
     converted. On an accelerator the rows that this process computes are moved there once if they fit, and
-    batch by batch otherwise.
+    batch by batch otherwise. A tensor X on an accelerator stays there, without a copy.
 
     Row i of the dataset is ``counts[i]`` (V,), ``weights[i]`` and the embedding ``X[rows[i]]`` (d,), or
     ``X[i]`` without ``rows``. The processes of ``group`` share the rows.
@@ -56,7 +56,7 @@ class CountDataset:
 
     def __init__(
         self,
-        X: np.ndarray,
+        X: np.ndarray | torch.Tensor,
         counts: sp.csr_array,
         weights: np.ndarray,
         *,
@@ -118,12 +118,14 @@ class CountDataset:
             sparse = tuple(as_shared_tensor(array) for array in arrays)
             if device.type != "cpu":
                 local = self.group.local_rows(np.arange(len(self)))
-                n_bytes = len(local) * self.d * x.element_size()
+                on_host = x.device.type == "cpu"
+                n_bytes = len(local) * self.d * x.element_size() if on_host else 0
                 n_bytes += sum(t.numel() * t.element_size() for t in sparse)
                 if fits_on_device(n_bytes, device):
                     sparse = tuple(t.to(device) for t in sparse)
-                    x = self._upload(local, x.dtype, device)
-                    self._x_is_local = True
+                    if on_host:
+                        x = self._upload(local, x.dtype, device)
+                        self._x_is_local = True
             self._tensors, self._tensors_device = (x, *sparse), device
         return self._tensors
 
@@ -206,7 +208,7 @@ def _row_slices(indptr: np.ndarray) -> Iterator[slice]:
 
 def _select(source: torch.Tensor, index: np.ndarray, device: torch.device) -> torch.Tensor:
     selected = source.index_select(0, torch.from_numpy(index).to(source.device))
-    return selected.to(device, non_blocking=True)
+    return selected.to(device, non_blocking=device.type != "cpu")  # the host would not wait for its copy
 
 
 @dataclass(frozen=True)
