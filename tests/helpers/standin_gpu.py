@@ -80,10 +80,11 @@ class StandInTensor(torch.Tensor):
 
     @staticmethod
     def __new__(cls, data: torch.Tensor) -> StandInTensor:
-        made = torch.Tensor._make_wrapper_subclass(
-            cls, data.shape, strides=data.stride(), storage_offset=data.storage_offset(), dtype=data.dtype,
-            device=GPU,
-        )  # fmt: skip
+        with torch.inference_mode(False):  # views of an inference tensor cannot be wrapped
+            made = torch.Tensor._make_wrapper_subclass(
+                cls, data.shape, strides=data.stride(), storage_offset=data.storage_offset(),
+                dtype=data.dtype, device=GPU,
+            )  # fmt: skip
         made.data_on_host = data
         return made
 
