@@ -280,17 +280,20 @@ def extract(run: Run) -> None:
         n = 4_096 if run.small else 2**20 * 12_000 // shape.n_words
         block = min(n, 2**28 // shape.n_words)  # rows of one product; its result takes 1 GiB
         A, B, offset, mean = make_model(shape.n_words, shape.d, shape.rank)
-        X = normal_rows(n, shape.d, run.device) / np.float16(shape.d**0.5)
+        X = normal_rows(n, shape.d, run.device) / shape.d**0.5
+        on_host = X.cpu().numpy()
         for precision, (setting, tf32) in run.precisions.items():
             compute = run.compute(setting)
             prefix = f"{name}.{precision}"
             with tf32_products(tf32), run.figures.peak_memory(prefix):
                 scorer = Scorer(A, B, offset, mean, compute, np.zeros(shape.n_words, dtype=bool))
                 seconds = seconds_of(partial(scorer.top, X, TOP_K), run.device, 1)
+                from_host = seconds_of(partial(scorer.top, on_host, TOP_K), run.device, 1)
                 floor = _seconds_of(
                     step_products(block, shape.rank, shape.n_words, compute)["scores"], compute
                 )
                 run.figures.add(f"{prefix}.rows", n / seconds, "rows/s")
+                run.figures.add(f"{prefix}.rows_from_host", n / from_host, "rows/s")
                 run.figures.add(f"{prefix}.over_product", seconds / (floor * n / block), "ratio")
 
 

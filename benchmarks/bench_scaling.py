@@ -72,7 +72,12 @@ def random_memmap(folder: Path, n: int, d: int) -> np.memmap:
 
 
 def make_session(
-    X: np.ndarray, Y: sp.csr_array, rank: int, solver: str, device: str, precision: str = "auto"
+    X: np.ndarray | torch.Tensor,
+    Y: sp.csr_array,
+    rank: int,
+    solver: str,
+    device: str,
+    precision: str = "auto",
 ) -> Session:
     """Return the session of a fit with default settings before the first pass."""
     rows = CountDataset(X, Y, np.ones(len(X)))

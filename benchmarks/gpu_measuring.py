@@ -179,11 +179,10 @@ def zipf_rows(n: int, n_words: int, device: torch.device) -> sp.csr_array:
     return sp.csr_array((counts, words.flatten().cpu().numpy(), indptr), shape=(n, n_words))
 
 
-def normal_rows(n: int, d: int, device: torch.device) -> np.ndarray:
-    """Return float16 embeddings (n, d), generated on the device."""
-    X = np.empty((n, d), dtype=np.float16)
+def normal_rows(n: int, d: int, device: torch.device) -> torch.Tensor:
+    """Return float16 embeddings (n, d) on the device."""
+    X = torch.empty(n, d, dtype=torch.float16, device=device)
     generator = torch.Generator(device).manual_seed(1)
     for rows in slices(n, ROWS_AT_ONCE):
-        x = torch.randn(rows.stop - rows.start, d, device=device, generator=generator)
-        X[rows] = x.to(torch.float16).cpu().numpy()
+        X[rows] = torch.randn(rows.stop - rows.start, d, device=device, generator=generator)
     return X
