@@ -36,6 +36,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from sklearn.base import clone
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.bench_extract import make_model
@@ -166,7 +167,7 @@ def quality(run: Run) -> None:
     for solver in ("sampled", "exact"):
         flip = FLiPExtractor(rank=shape.rank, solver=solver, random_state=0, device=str(run.device))
         start = time.perf_counter()
-        FLiPExtractor(**(flip.get_params() | {"max_iter": 1})).fit(data.X[:2000], data.Y[:2000])
+        clone(flip).fit(data.X[:2000], data.Y[:2000])
         run.figures.add(f"{solver}.warm_up", time.perf_counter() - start, "s")
         with run.figures.peak_memory(solver):
             fit_and_read(run.figures, flip, data)
@@ -364,6 +365,7 @@ def main() -> None:
     if args.part == "model":
         print_model()
         return
+    torch.manual_seed(0)
     device = resolve_compute(args.device, "float32").device
     PARTS[args.part](Run(Figures(args.part, device), device, args.seconds, args.small))
 

@@ -101,7 +101,9 @@ def step_products(
     G = torch.randn(m, n_words, device=device)
     is_converted = device.type == "cuda" and compute.product_dtype == torch.bfloat16
     h_, A_, G_ = (t.to(torch.bfloat16) if is_converted else t for t in (h, A, G))
-    return {"scores": (h_, A_.T, G), "grad_A": (G_.T, h_, A), "grad_h": (G_, A_, h)}
+    # Results have memory of their own: repeated products into their factors would overflow.
+    scores, grad_A, grad_h = (torch.empty_like(t) for t in (G, A, h))
+    return {"scores": (h_, A_.T, scores), "grad_A": (G_.T, h_, grad_A), "grad_h": (G_, A_, grad_h)}
 
 
 def product_floor(m: int, rank: int, n_words: int, compute: Compute) -> float:
@@ -169,9 +171,8 @@ def zipf_rows(n: int, n_words: int, device: torch.device) -> sp.csr_array:
     Sampling is systematic: ten equally spaced points, shifted at random, select a row's words on the scale of
     cumulative probabilities. The words are distinct and ascending, as no probability exceeds a tenth.
     """
-    generator = torch.Generator(device).manual_seed(0)
     edges = (1.0 / (torch.arange(n_words, device=device, dtype=torch.float64) + 10.0)).cumsum(0)
-    shift = torch.rand(n, 1, device=device, dtype=torch.float64, generator=generator)
+    shift = torch.rand(n, 1, device=device, dtype=torch.float64)
     points = (torch.arange(TOKENS_PER_ROW, device=device) + shift) * (edges[-1] / TOKENS_PER_ROW)
     words = torch.searchsorted(edges, points).clamp_max_(n_words - 1).to(torch.int32)
     indptr = np.arange(0, n * TOKENS_PER_ROW + 1, TOKENS_PER_ROW, dtype=np.int32)
@@ -182,7 +183,6 @@ def zipf_rows(n: int, n_words: int, device: torch.device) -> sp.csr_array:
 def normal_rows(n: int, d: int, device: torch.device) -> torch.Tensor:
     """Return float16 embeddings (n, d) on the device."""
     X = torch.empty(n, d, dtype=torch.float16, device=device)
-    generator = torch.Generator(device).manual_seed(1)
     for rows in slices(n, ROWS_AT_ONCE):
-        X[rows] = torch.randn(rows.stop - rows.start, d, device=device, generator=generator)
+        X[rows] = torch.randn(rows.stop - rows.start, d, device=device)
     return X
