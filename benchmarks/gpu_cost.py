@@ -20,7 +20,7 @@ TOKENS_PER_ROW, BATCH_ROWS = 10, 500
 
 @dataclass(frozen=True)
 class Card:
-    """Peak rates of a data sheet, dense products."""
+    """Peak rates in NVIDIA's data sheet of the SXM card, for dense products."""
 
     name: str
     bandwidth: float  # bytes a second
@@ -28,7 +28,7 @@ class Card:
 
 
 RATES = {"bfloat16": 989e12, "tf32": 495e12, "float32": 67e12}
-CARDS = (Card("H100 SXM", 3.35e12, RATES), Card("H200 SXM", 4.8e12, RATES))
+CARDS = (Card("H100", 3.35e12, RATES), Card("H200", 4.8e12, RATES))
 SHAPES = {
     "captions": {"n": 36_000, "d": 384, "V": 12_000, "r": 384},
     "paper": {"n": 3_400_000, "d": 1024, "V": 100_000, "r": 512},
@@ -44,25 +44,28 @@ class Term:
     A: int = 0
 
 
-# A product with bfloat16 factors first converts them: 4 bytes are read and 2 written for an element.
-PRODUCTS = {
+# With bfloat16 factors, A is converted once a step, and the residual G is written in bfloat16.
+LIKELIHOOD = {
     True: (
-        Term("convert A, scores = h A^T", scores=4, A=4 + 2 + 2),
-        Term("convert G, dL/dA = G^T h", scores=4 + 2 + 2, A=4),
-        Term("convert G and A, dL/dh = G A", scores=4 + 2 + 2, A=4 + 2 + 2),
+        Term("convert A", A=4 + 2),
+        Term("scores = h A^T", scores=4, A=2),
+        Term("scores + b", scores=8),
+        Term("log softmax, in place", scores=8),
+        Term("G = theta - Y / T", scores=4 + 2),
+        Term("dL/db = G^T w", scores=2),
+        Term("dL/dA = G^T h", scores=2, A=4),
+        Term("dL/dh = G A", scores=2, A=2),
     ),
     False: (
         Term("scores = h A^T", scores=4, A=4),
+        Term("scores + b", scores=8),
+        Term("log softmax, in place", scores=8),
+        Term("G = theta - Y / T, in place", scores=8),
+        Term("dL/db = G^T w", scores=4),
         Term("dL/dA = G^T h", scores=4, A=4),
         Term("dL/dh = G A", scores=4, A=4),
     ),
 }
-SOFTMAX = (
-    Term("scores + b", scores=8),
-    Term("theta = softmax(scores)", scores=8),
-    Term("row maxima of scores and theta", scores=8),
-    Term("dL/db = G^T 1", scores=4),
-)
 STEP = (
     Term("row norms of the gradient", A=4),
     Term("A - metric * gradient", A=12),
@@ -79,14 +82,14 @@ GATHERED = (
 
 def step_terms(solver: str, *, bfloat16: bool) -> tuple[Term, ...]:
     """Return the terms of an "exact" or "sampled" step."""
-    terms = PRODUCTS[bfloat16] + SOFTMAX + STEP
+    terms = LIKELIHOOD[bfloat16] + STEP
     return terms if solver == "exact" else terms + GATHERED
 
 
-def step_bytes(solver: str, m: int, n_classes: int, rank: int, *, bfloat16: bool) -> float:
+def step_bytes(solver: str, m: int, n_classes: int, rank: int, *, bfloat16: bool) -> int:
     """Return the bytes that a step of m rows reads and writes."""
     terms = step_terms(solver, bfloat16=bfloat16)
-    return float(n_classes * sum(m * term.scores + rank * term.A for term in terms))
+    return n_classes * sum(m * term.scores + rank * term.A for term in terms)
 
 
 def step_operations(m: int, n_classes: int, rank: int, d: int) -> float:
@@ -103,31 +106,37 @@ def sampled_classes(n: int, n_words: int, m: int) -> float:
 
 def print_model() -> None:
     """Print the terms, and the predicted seconds of a pass."""
-    print(f"{'operators':40} {'bytes, (m, V)':>14} {'bytes, (V, r)':>14}")
+    print(f"{'bytes an element of':40} {'(m, V)':>7} {'(V, r)':>7}")
     for solver, bfloat16 in (("exact", True), ("exact", False), ("sampled", True)):
         print(f"{solver}, factors in {'bfloat16' if bfloat16 else 'float32'}")
         terms = step_terms(solver, bfloat16=bfloat16)
         for term in (*terms, Term("sum", sum(t.scores for t in terms), sum(t.A for t in terms))):
-            print(f"  {term.operators:38} {term.scores:14} {term.A:14}")
-    print()
+            print(f"  {term.operators:38} {term.scores or '':>7} {term.A or '':>7}")
+    print("\nmilliseconds of a step, seconds of a pass")
     print(
-        f"{'problem':9} {'solver':8} {'card':9} {'products':9} {'V':>7} {'GB':>6} {'TFLOP':>6} "
-        f"{'bytes ms':>9} {'products ms':>11} {'step ms':>8} {'pass s':>7}"
+        f"{'problem':9} {'solver':8} {'batch':>5} {'classes':>7} {'card':8} {'factors':8} "
+        f"{'(m, V)':>7} {'(V, r)':>7} {'products':>8} {'step':>6} {'pass':>6}"
     )
-    for name, shape in SHAPES.items():
+    for problem in SHAPES:
         for solver in ("exact", "sampled"):
-            n, n_words, rank = shape["n"], shape["V"], shape["r"]
-            n_classes = n_words if solver == "exact" else round(sampled_classes(n, n_words, BATCH_ROWS))
-            operations = step_operations(BATCH_ROWS, n_classes, rank, shape["d"])
             for card in CARDS:
-                for precision, rate in card.rates.items():
-                    bfloat16 = precision == "bfloat16"
-                    n_bytes = step_bytes(solver, BATCH_ROWS, n_classes, rank, bfloat16=bfloat16)
-                    memory, products = 1e3 * n_bytes / card.bandwidth, 1e3 * operations / rate
-                    # Products and elementwise operators do not overlap.
-                    step = memory + products
-                    print(
-                        f"{name:9} {solver:8} {card.name:9} {precision:9} {n_classes:7} {n_bytes / 1e9:6.2f} "
-                        f"{operations / 1e12:6.3f} {memory:9.3f} {products:11.3f} {step:8.3f} "
-                        f"{step * n / BATCH_ROWS / 1e3:7.2f}"
-                    )
+                for precision in card.rates:
+                    print_line(problem, solver, BATCH_ROWS, card, precision)
+    for m in (1000, 2000, 4000):
+        for card in CARDS:
+            print_line("paper", "exact", m, card, "bfloat16")
+
+
+def print_line(problem: str, solver: str, m: int, card: Card, precision: str) -> None:
+    """Print the predicted cost of a step of m rows; operators do not overlap."""
+    shape = SHAPES[problem]
+    n_classes = shape["V"] if solver == "exact" else round(sampled_classes(shape["n"], shape["V"], m))
+    terms = step_terms(solver, bfloat16=precision == "bfloat16")
+    scores = 1e3 * n_classes * m * sum(term.scores for term in terms) / card.bandwidth
+    A = 1e3 * n_classes * shape["r"] * sum(term.A for term in terms) / card.bandwidth
+    products = 1e3 * step_operations(m, n_classes, shape["r"], shape["d"]) / card.rates[precision]
+    step = scores + A + products
+    print(
+        f"{problem:9} {solver:8} {m:5} {n_classes:7} {card.name:8} {precision:8} "
+        f"{scores:7.3f} {A:7.3f} {products:8.3f} {step:6.3f} {1e-3 * step * shape['n'] / m:6.2f}"
+    )
