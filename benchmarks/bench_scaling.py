@@ -188,11 +188,11 @@ def floor_line(n_words: int, rank: int, compute: Compute, repeats: int) -> dict[
     session = make_session(X, Y, rank, "exact", str(compute.device))
     A, B, b = session.parameters
     latent, targets = session.data.batch(np.arange(m))
+    targets = targets.flat(n_words).to(compute.device)
     h, work = latent @ B.T, Workspace(compute)
     n_blocks = math.ceil(m / work.block_rows(n_words, m))
     rows = math.ceil(m / n_blocks)
-    z, G = work.pair(rows, n_words)
-    G.normal_()
+    z, G = torch.empty(rows, n_words, device=h.device), torch.randn(rows, n_words, device=h.device)
     gA, gh, gb = torch.empty_like(A), torch.empty_like(h), torch.empty_like(b)
 
     def products() -> None:

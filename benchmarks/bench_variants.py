@@ -161,7 +161,7 @@ class Trainer:
         loss_and_gradients(
             h,
             SoftmaxLayer(a, self.b[words] - log_inclusion, target_offset),
-            targets,
+            targets.flat(len(words)),
             self.session.work,
             gradients,
             scale=len(self.session.data.dataset) / len(batch) / self.total_count,
