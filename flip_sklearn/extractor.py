@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from flip_sklearn.estimation import scoring, training
+from flip_sklearn.estimation.array_api import like, to_dense
 from flip_sklearn.estimation.callbacks import CallbackSupportMixin, with_callbacks
 from flip_sklearn.estimation.validation import check_counts, one_target
 from flip_sklearn.metrics import RowMean
@@ -314,7 +315,7 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
 
     # ------------------------------------------------------------------ scoring
 
-    def decision_function(self, X: Any) -> np.ndarray:
+    def decision_function(self, X: Any) -> Any:
         """Compute the scores z of all words: b + A B (x - mu), without b if ``use_bias=False``.
 
         Parameters
@@ -335,7 +336,7 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         """
         return scoring.dense(self, X, "scores")
 
-    def predict_proba(self, X: Any) -> np.ndarray:
+    def predict_proba(self, X: Any) -> Any:
         """Compute the word distributions theta = softmax(z).
 
         Parameters
@@ -354,7 +355,7 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         """
         return scoring.dense(self, X, "softmax")
 
-    def predict_log_proba(self, X: Any) -> np.ndarray:
+    def predict_log_proba(self, X: Any) -> Any:
         """Compute the logarithms of the word distributions, without underflow.
 
         Parameters
@@ -401,13 +402,13 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
             float64 for float64 input, float32 otherwise.
         """
         sparse_output = check_bool("sparse_output", self.sparse_output)
-        X = scoring.fitted_input(self, X)
-        n_words, dtype = len(self.vocabulary_), scoring.output_dtype(X)
+        embeddings = scoring.fitted_input(self, X)
+        n_words, dtype = len(self.vocabulary_), scoring.output_dtype(embeddings)
         if not sparse_output:
-            scoring.refuse_too_large(X.shape[0], n_words, dtype)
-        indices, theta = scoring.top_words(self, X, self.top_k, probabilities=True)
+            scoring.refuse_too_large(embeddings, n_words)
+        indices, theta = scoring.top_words(self, embeddings, self.top_k, probabilities=True)
         result = scoring.top_to_csr(indices, theta.astype(dtype, copy=False), n_words)
-        return result if sparse_output else result.toarray()
+        return result if sparse_output else like(X, to_dense(result, embeddings), dtype)
 
     def extract_keywords(self, X: Any, top_k: int | None = None, return_scores: bool = False) -> Any:
         """Extract the best words of each row, best first.

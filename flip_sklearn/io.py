@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 # Age from which a staging directory counts as abandoned even if its process may still run.
 ABANDONED_SECONDS = 86_400.0
 
@@ -22,13 +24,14 @@ _staging_lock = threading.Lock()
 
 
 def as_numpy(array: Any) -> Any:
-    """Return a torch tensor on any device as an ndarray, and any other object unchanged.
+    """Return a torch tensor or an array of another library, on any device, as an ndarray.
 
-    The array shares the memory of a CPU tensor, unless that is bfloat16, which NumPy does not have: it
-    becomes float32.
+    Any other object is returned unchanged. The ndarray shares the memory of an array on the host, unless that
+    is bfloat16, which NumPy does not have: it becomes float32.
     """
     if not (hasattr(array, "detach") and hasattr(array, "cpu")):
-        return array
+        is_foreign = hasattr(array, "__dlpack__") and not isinstance(array, np.ndarray)
+        return np.from_dlpack(array, device="cpu") if is_foreign else array
     tensor = array.detach().cpu()
     return tensor.float().numpy() if str(tensor.dtype) == "torch.bfloat16" else tensor.numpy()
 

@@ -8,11 +8,16 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 
 from flip_sklearn.backend.distributed import ProcessGroup
+
+# Embeddings after their check: an array on the host, or a tensor on any device.
+Embeddings = np.ndarray | torch.Tensor
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float64")
 
@@ -118,6 +123,12 @@ def product_precision(compute: Compute) -> Iterator[None]:
         onednn.fp32_precision = previous
 
 
+def as_factor(matrix: torch.Tensor, compute: Compute) -> torch.Tensor:
+    """Return the matrix in the format in which ``matmul`` reads its factors."""
+    # On a CPU, oneDNN converts the factors itself.
+    return matrix if compute.device.type == "cpu" else matrix.to(compute.product_dtype)
+
+
 def matmul(
     a: torch.Tensor, b: torch.Tensor, compute: Compute, out: torch.Tensor, *, add: bool = False
 ) -> torch.Tensor:
@@ -126,20 +137,23 @@ def matmul(
     Factors are in the product format, sums in the format of ``out``.
     """
     if compute.device.type == "cuda" and compute.product_dtype == torch.bfloat16:
-        a, b = a.to(torch.bfloat16), b.to(torch.bfloat16)
+        a, b = as_factor(a, compute), as_factor(b, compute)
         if add:
             return torch.addmm(out, a, b, out_dtype=out.dtype, out=out)
         return torch.mm(a, b, out_dtype=out.dtype, out=out)
     return out.addmm_(a, b) if add else torch.mm(a, b, out=out)
 
 
-def as_shared_tensor(array: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """Return a tensor that shares the array's memory; a tensor, on any device, is returned as it is.
+def as_shared_tensor(array: Any) -> torch.Tensor:
+    """Return a tensor that shares the memory, on any device, of an array of any library.
 
     The array may be a read-only memmap: then the tensor must not be written to.
     """
     if isinstance(array, torch.Tensor):
-        return array
+        return array.detach()
+    if not isinstance(array, np.ndarray):
+        shared: torch.Tensor = torch.utils.dlpack.from_dlpack(array)
+        return shared
     if any(stride < 0 for stride in array.strides):
         array = array.copy()  # torch does not support negative strides
     with warnings.catch_warnings():
@@ -147,11 +161,36 @@ def as_shared_tensor(array: np.ndarray | torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(array)
 
 
-def to_device(array: np.ndarray | torch.Tensor, compute: Compute) -> torch.Tensor:
+def page_locked(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """Concatenate CPU tensors in memory from which a device copies while the program goes on."""
+    shape, dtype = (sum(map(len, tensors)), *tensors[0].shape[1:]), tensors[0].dtype
+    try:
+        memory = torch.empty(shape, dtype=dtype, device="cpu", pin_memory=True)
+    except RuntimeError:  # none is left: the copy works from any memory, only slower
+        memory = torch.empty(shape, dtype=dtype, device="cpu")
+    return torch.cat(tensors, out=memory)
+
+
+def to_device(array: Embeddings, compute: Compute) -> torch.Tensor:
     """Return the array as a tensor on the device and in the format of the arithmetic."""
     # Only a copy to the host must be waited for. The number format is changed on the device, which is faster.
     non_blocking = compute.device.type != "cpu"
     return as_shared_tensor(array).to(compute.device, non_blocking=non_blocking).to(compute.dtype)
+
+
+def dense_tensor(rows: sp.csr_array, device: torch.device) -> torch.Tensor:
+    """Return sparse rows as a dense tensor on a device, to which only their entries are copied."""
+    row = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+    entries = (row, rows.indices.astype(np.int64), rows.data)
+    row_index, column, value = (torch.from_numpy(a).to(device, non_blocking=True) for a in entries)
+    result = torch.zeros(rows.shape, dtype=value.dtype, device=device)
+    return result.index_put_((row_index, column), value)
+
+
+def is_finite(x: torch.Tensor, chunk_rows: int) -> bool:
+    """Whether no value is NaN or infinite; the host waits once for the device of x."""
+    chunks = [torch.isfinite(chunk).all() for chunk in torch.split(x, chunk_rows)]
+    return bool(torch.stack(chunks).all())
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:

@@ -17,6 +17,7 @@ from flip_sklearn.estimation import scoring
 from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.estimation.validation import check_embeddings
 from flip_sklearn.extractor import FLiPExtractor
+from flip_sklearn.io import as_numpy
 from flip_sklearn.metrics import entity_curve
 from flip_sklearn.parameters import check_integer
 from flip_sklearn.views import check_views
@@ -218,7 +219,7 @@ def _check_views(model: Any, X: Any) -> dict[str, np.ndarray]:
     arrays = {}
     for name, view in views.items():
         try:
-            arrays[name] = check_embeddings(model, view, reset=False)[0]
+            arrays[name] = as_numpy(check_embeddings(model, view, reset=False)[0])
         except ValueError as error:
             raise ValueError(f"view {name!r}: {error}") from error
     return arrays

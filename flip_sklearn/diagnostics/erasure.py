@@ -15,6 +15,7 @@ from flip_sklearn.diagnostics.inputs import check_model, check_words
 from flip_sklearn.estimation import scoring
 from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.extractor import FLiPExtractor
+from flip_sklearn.io import as_numpy
 
 # Elements of a block of rows, or of their scores over the vocabulary: 2**22 float64 are 32 MiB.
 _BLOCK_ELEMENTS = 2**22
@@ -143,7 +144,7 @@ def erase_words(model: FLiPExtractor, X: Any, words: Any) -> ErasedWords:
     True
     """
     model = check_model(model)
-    X = scoring.fitted_input(model, X)
+    X = as_numpy(scoring.fitted_input(model, X))
     names, columns = check_words(model, words)
     scorer = scoring.make_scorer(model)  # one for all ranks, which prepares A once
     A = model.word_embeddings_[columns]
@@ -198,7 +199,7 @@ def _ranks(model: FLiPExtractor, scorer: Scorer, X: np.ndarray, columns: np.ndar
     step = max(1, _BLOCK_ELEMENTS // len(model.vocabulary_))
     with scoring.progress(model, len(X)) as bar:
         for first in range(0, len(X), step):
-            scores = scorer.dense(X[first : first + step], "scores")
+            scores = as_numpy(scorer.dense(X[first : first + step], "scores"))
             for i, column in enumerate(columns):
                 score = scores[:, column, None]
                 n_better = (scores > score).sum(axis=1)

@@ -13,6 +13,7 @@ from flip_sklearn.diagnostics.inputs import check_model
 from flip_sklearn.estimation import scoring
 from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.extractor import FLiPExtractor
+from flip_sklearn.io import as_numpy
 from flip_sklearn.parameters import check_integer, check_number
 
 # Maximum number of words in the repr.
@@ -205,7 +206,7 @@ def _one_row(model: FLiPExtractor, x: Any, name: str) -> np.ndarray:
         x = np.asarray(x)
     if x.ndim == 1:
         x = x.reshape(1, -1)
-    rows = scoring.fitted_input(model, x)
+    rows = as_numpy(scoring.fitted_input(model, x))
     if len(rows) != 1:
         raise ValueError(f"{name} has {len(rows)} rows; pass one embedding, of shape (d,) or (1, d).")
     row: np.ndarray = rows[0].astype(np.float64)

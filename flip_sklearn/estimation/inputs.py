@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils import check_random_state
 
-from flip_sklearn.backend.device import Compute, resolve_compute
+from flip_sklearn.backend.device import Compute, Embeddings, resolve_compute
 from flip_sklearn.backend.distributed import ProcessGroup
 from flip_sklearn.backend.fit.data import count_words
 from flip_sklearn.backend.fit.state import SolverOptions
@@ -37,7 +37,7 @@ STEPS_PER_PASS, AUTO_BATCH_RANGE = 50, (32, 500)
 class FitData:
     """Checked rows: embeddings, counts, weights, groups, and the vocabulary of the counts."""
 
-    X: np.ndarray
+    X: Embeddings
     counts: sp.csr_array
     weights: np.ndarray
     sample_weight: np.ndarray | None  # the weights, or None if none were passed
@@ -136,7 +136,7 @@ def check_data(
 
 
 def _check_next_chunk(
-    estimator: Any, embeddings: np.ndarray, counts: sp.csr_array, names: list[str] | None
+    estimator: Any, embeddings: Embeddings, counts: sp.csr_array, names: list[str] | None
 ) -> None:
     """Check that a chunk continues the chunks before."""
     if getattr(estimator, "_moments", None) is None:

@@ -6,8 +6,9 @@ import zlib
 
 import numpy as np
 
-from flip_sklearn.backend.device import Compute
+from flip_sklearn.backend.device import Compute, Embeddings
 from flip_sklearn.backend.distributed import ProcessGroup, count_ungrouped_processes
+from flip_sklearn.io import as_numpy
 from flip_sklearn.parameters import warn_caller
 
 # Rows of X that processes compare to find out whether they were given the same data.
@@ -28,7 +29,7 @@ def join_processes() -> ProcessGroup:
 
 
 def check_same_call(
-    group: ProcessGroup, compute: Compute, settings: str, X: np.ndarray, arrays: list[np.ndarray]
+    group: ProcessGroup, compute: Compute, settings: str, X: Embeddings, arrays: list[np.ndarray]
 ) -> None:
     """Refuse a group whose processes were given different rows or parameters.
 
@@ -38,7 +39,7 @@ def check_same_call(
         return
     rows = np.unique(np.linspace(0, len(X) - 1, COMPARED_ROWS).astype(np.int64))
     checksum = zlib.crc32(f"{X.dtype}{X.shape}{settings}".encode())
-    for array in (X[rows], *arrays):
+    for array in (as_numpy(X[rows]), *arrays):
         checksum = zlib.crc32(np.ascontiguousarray(array).data, checksum)
     if not group.agrees(checksum, compute.device):
         raise ValueError(

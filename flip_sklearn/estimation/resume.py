@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from flip_sklearn.backend.device import Compute
+from flip_sklearn.backend.device import Compute, Embeddings
 from flip_sklearn.backend.distributed import ProcessGroup
 from flip_sklearn.backend.fit.checkpoint import FORMAT, Checkpoint
 from flip_sklearn.backend.fit.state import SolverOptions
 from flip_sklearn.estimation.inputs import FitInputs
+from flip_sklearn.io import as_numpy
 
 CHECKSUM_BYTES = 2**22
 # Settings that do not change the numbers of a pass, or that enter the digest separately.
@@ -44,7 +45,7 @@ def open_checkpoint(folder: Path, estimator: Any, inputs: FitInputs) -> tuple[Ch
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     X, arrays = inputs.data.X, inputs.data.other_arrays
-    digest.update(f"{X.dtype}{X.shape}{_checksum(X)}".encode())
+    digest.update(f"{str(X.dtype).removeprefix('torch.')}{tuple(X.shape)}{_checksum(X)}".encode())
     if estimator.warm_start and hasattr(estimator, "bias_"):
         arrays += [estimator.bias_, estimator.embedding_mean_, estimator.projection_]
     for array in arrays:
@@ -76,10 +77,10 @@ def _check_writable(folder: Path, group: ProcessGroup, compute: Compute) -> None
         ) from problem
 
 
-def _checksum(X: np.ndarray) -> int:
-    """CRC-32 of all of X, read in chunks: a fit with one changed row is another fit."""
+def _checksum(X: Embeddings) -> int:
+    """CRC-32 of all of X, read in chunks, also from a device: a fit with one changed row is another fit."""
     rows = max(1, CHECKSUM_BYTES // max(1, X.itemsize * X.shape[1]))
     value = 0
     for first in range(0, len(X), rows):
-        value = zlib.crc32(np.ascontiguousarray(X[first : first + rows]).data, value)
+        value = zlib.crc32(np.ascontiguousarray(as_numpy(X[first : first + rows])).data, value)
     return value

@@ -11,21 +11,22 @@ import scipy.sparse as sp
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
-from flip_sklearn.backend.device import Compute, resolve_compute
+from flip_sklearn.backend.device import Compute, Embeddings, resolve_compute
 from flip_sklearn.backend.scoring.scorer import Scorer
+from flip_sklearn.estimation.array_api import like
 from flip_sklearn.estimation.validation import check_embeddings
 from flip_sklearn.parameters import check_bool, check_integer, warn_caller
 
 
-def fitted_input(estimator: Any, X: Any) -> np.ndarray:
-    """Check that the estimator is fitted and that X fits it; return X as an array."""
+def fitted_input(estimator: Any, X: Any) -> Embeddings:
+    """Check that the estimator is fitted and that X fits it; return X as ``check_embeddings`` does."""
     check_is_fitted(estimator)
     return check_embeddings(estimator, X, reset=False)[0]
 
 
-def output_dtype(X: np.ndarray) -> np.dtype:
+def output_dtype(X: Embeddings) -> np.dtype:
     """float64 for float64 embeddings, float32 for all others."""
-    return np.dtype(np.float64 if X.dtype == np.float64 else np.float32)
+    return np.dtype(np.float64 if str(X.dtype).endswith("float64") else np.float32)
 
 
 def scoring_compute(estimator: Any, precision: str) -> Compute:
@@ -59,7 +60,7 @@ def make_scorer(estimator: Any, use_bias: bool | None = None) -> Scorer:
 
 
 def top_words(
-    estimator: Any, X: np.ndarray, k: Any, *, use_bias: bool | None = None, probabilities: bool = False
+    estimator: Any, X: Embeddings, k: Any, *, use_bias: bool | None = None, probabilities: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k best words of each row and their scores, best first; unseen words are never among them."""
     k = resolve_top_k(estimator, k)
@@ -69,7 +70,7 @@ def top_words(
 
 
 def keywords(
-    estimator: Any, X: np.ndarray, k: Any, return_scores: bool, *, use_bias: bool | None = None
+    estimator: Any, X: Embeddings, k: Any, return_scores: bool, *, use_bias: bool | None = None
 ) -> list[list[Any]]:
     """The words of each row, best first, or (word, score) pairs.
 
@@ -93,7 +94,7 @@ def with_scores(words: list[list[str]], scores: list[list[float]]) -> list[list[
     ]
 
 
-def keyword_hits(estimator: Any, X: np.ndarray, counts: sp.csr_array) -> np.ndarray:
+def keyword_hits(estimator: Any, X: Embeddings, counts: sp.csr_array) -> np.ndarray:
     """Number of the words of each row that are among its best words, as many as it has words."""
     with progress(estimator, len(X)) as bar:
         return make_scorer(estimator).hits(X, counts, after_block=bar.update)
@@ -120,16 +121,22 @@ def top_to_csr(indices: np.ndarray, values: np.ndarray, n_words: int) -> sp.csr_
     return sp.csr_array((data, columns, row_start), shape=(len(indices), n_words))
 
 
-def dense(estimator: Any, X: Any, transform: str) -> np.ndarray:
+def dense(estimator: Any, X: Any, transform: str) -> Any:
     """Scores of all words (n, V), or their "softmax" or "log_softmax"."""
-    X = fitted_input(estimator, X)
-    dtype = output_dtype(X)
-    refuse_too_large(X.shape[0], len(estimator.vocabulary_), dtype)
-    return make_scorer(estimator).dense(X, transform).astype(dtype, copy=False)
+    embeddings = fitted_input(estimator, X)
+    refuse_too_large(embeddings, len(estimator.vocabulary_))
+    result = make_scorer(estimator).dense(embeddings, transform)
+    return like(X, result, output_dtype(embeddings))
 
 
-def refuse_too_large(n: int, n_words: int, dtype: np.dtype) -> None:
-    """Raise if a dense (n, V) array would not fit in memory."""
+def refuse_too_large(X: Embeddings, n_words: int) -> None:
+    """Raise if a dense array (n, V) of results would not fit in memory.
+
+    On a device torch itself refuses to allocate it; the operating system would end the process later.
+    """
+    if not isinstance(X, np.ndarray) and X.device.type != "cpu":
+        return
+    n, dtype = X.shape[0], output_dtype(X)
     size, free = n * n_words * dtype.itemsize, free_memory()
     if size > free:
         raise ValueError(

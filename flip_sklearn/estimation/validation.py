@@ -11,6 +11,8 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils.validation import _check_sample_weight, _num_samples, validate_data
 
+from flip_sklearn.backend.device import Embeddings, as_shared_tensor, is_finite
+from flip_sklearn.estimation.array_api import float_formats, namespace_of
 from flip_sklearn.io import as_numpy
 from flip_sklearn.parameters import is_integer
 
@@ -33,8 +35,10 @@ def resolve_rank(rank: Any, d: int) -> int | None:
     return int(rank)
 
 
-def check_embeddings(estimator: Any, X: Any, *, reset: bool) -> tuple[np.ndarray, Any]:
+def check_embeddings(estimator: Any, X: Any, *, reset: bool) -> tuple[Embeddings, Any]:
     """X as a 2-D float array, and an object with scikit-learn's feature attributes.
+
+    X is a tensor under scikit-learn's array API, and an ndarray otherwise (``array_api.py``).
 
     A float16 or memory-mapped array is returned as it is, without a copy. The feature attributes
     (``n_features_in_``, ``feature_names_in_``) are set with ``reset`` and checked otherwise. They are set
@@ -47,14 +51,16 @@ def check_embeddings(estimator: Any, X: Any, *, reset: bool) -> tuple[np.ndarray
         )
     if hasattr(X, "layout") and "strided" not in str(X.layout):
         raise ValueError(f"X is a sparse tensor ({X.layout}); embeddings are dense. Pass X.to_dense().")
-    X = as_numpy(X)
+    xp = namespace_of(X)
+    formats: list[Any] = [np.float64, np.float32, np.float16] if xp is None else float_formats(xp)
+    X = as_numpy(X) if xp is None else X
     feature_info = copy.copy(estimator) if reset else estimator
     try:
         X = validate_data(
             feature_info,
             X,
             reset=reset,
-            dtype=[np.float64, np.float32, np.float16],
+            dtype=formats,
             ensure_all_finite=False,  # checked below, in chunks
         )
     except ValueError as error:
@@ -62,9 +68,18 @@ def check_embeddings(estimator: Any, X: Any, *, reset: bool) -> tuple[np.ndarray
         if reset or len(shape) != 2 or shape[1] == estimator.n_features_in_:
             raise
         raise ValueError(f"{error} Use the encoder that made the training embeddings.") from error
+    X = X if xp is None else as_shared_tensor(X)
+    _check_finite(X)
+    return X, feature_info
+
+
+def _check_finite(X: Embeddings) -> None:
+    """Raise for the first value of X that is NaN or infinite."""
     rows = max(1, _CHECK_ELEMENTS // max(1, X.shape[1]))
+    if not isinstance(X, np.ndarray) and is_finite(X, rows):
+        return
     for first in range(0, X.shape[0], rows):
-        chunk = X[first : first + rows]
+        chunk = as_numpy(X[first : first + rows])
         if not np.isfinite(chunk).all():
             row, column = np.argwhere(~np.isfinite(chunk))[0]
             value = chunk[row, column]
@@ -73,7 +88,6 @@ def check_embeddings(estimator: Any, X: Any, *, reset: bool) -> tuple[np.ndarray
                 f"Input X contains {kind}: X[{first + row}, {column}] = {value}. Embeddings must be "
                 "finite; drop such rows, or find out why the encoder returned them."
             )
-    return X, feature_info
 
 
 def one_target(Y: Any, y: Any) -> Any:
@@ -164,7 +178,8 @@ def check_weights(sample_weight: Any, X: Any) -> np.ndarray:
     """Row weights as float64, >= 0, not all zero; ones when None."""
     if sample_weight is None:
         return np.ones(_num_samples(X))
-    weights: np.ndarray = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    rows = np.empty(_num_samples(X))  # X itself may be on a device, where the weights need not be
+    weights: np.ndarray = _check_sample_weight(as_numpy(sample_weight), rows, dtype=np.float64)
     if (weights < 0).any():
         row = int(np.argmax(weights < 0))
         raise ValueError(f"sample_weight[{row}] = {weights[row]} is negative; weights must be >= 0.")
@@ -177,7 +192,7 @@ def check_groups(groups: Any, n: int) -> np.ndarray | None:
     """Group labels as integers from 0; None stays None."""
     if groups is None:
         return None
-    labels = np.asarray(groups)
+    labels = np.asarray(as_numpy(groups))
     if labels.shape != (n,):
         raise ValueError(f"groups has shape {labels.shape}; pass one group per row, ({n},).")
     return np.asarray(np.unique(labels, return_inverse=True)[1]).astype(np.int64, copy=False)

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from sklearn.utils import check_array
+from sklearn.utils._array_api import get_namespace
 
+from flip_sklearn.backend.device import Embeddings, dense_tensor
 from flip_sklearn.estimation.validation import check_vocabulary
 from flip_sklearn.io import as_numpy
 
@@ -48,22 +50,32 @@ def check_names(vocabulary: Any, Y: Any, n_concepts: int) -> np.ndarray:
     return check_vocabulary(vocabulary, column_names, n_concepts)
 
 
-def unit(rows: np.ndarray) -> np.ndarray:
-    """Scale rows to length one, in float64; zero rows stay zero."""
-    rows = np.asarray(rows, dtype=np.float64)
+def unit(rows: Any) -> Any:
+    """Scale rows, an ndarray or a tensor, to length one, in float64; zero rows stay zero."""
+    xp, _ = get_namespace(rows)
+    rows = xp.astype(rows, xp.float64, copy=False)
     # Divided by their largest entry first, so that no square overflows or underflows.
-    largest = np.abs(rows).max(axis=1, keepdims=True, initial=0)
-    rows = rows / np.where(largest > 0, largest, 1)
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(length > 0, length, 1)
+    largest = xp.max(xp.abs(rows), axis=1, keepdims=True)
+    rows = rows / xp.where(largest > 0, largest, xp.ones_like(largest))
+    length = xp.linalg.vector_norm(rows, axis=1, keepdims=True)
+    return rows / xp.where(length > 0, length, xp.ones_like(length))
 
 
-def centred(directions: np.ndarray, mean: np.ndarray) -> np.ndarray:
+def centred(directions: Any, mean: Any) -> Any:
     """Return unit(directions - mean); zero for rows that are zero or equal the mean."""
+    xp, _ = get_namespace(directions)
     difference = directions - mean
-    at_mean = np.linalg.norm(difference, axis=1) <= MIN_CENTRED_LENGTH
-    difference[at_mean | ~directions.any(axis=1)] = 0
-    return unit(difference)
+    is_off_mean = xp.linalg.vector_norm(difference, axis=1) > MIN_CENTRED_LENGTH
+    has_direction = is_off_mean & xp.any(directions != 0, axis=1)
+    return unit(xp.where(has_direction[:, None], difference, xp.zeros_like(difference)))
+
+
+def recompose(W: Any, concepts: Embeddings) -> Any:
+    """Return unit(C^T w) of rows of weights, as an array of the kind of the concepts."""
+    if isinstance(concepts, np.ndarray):
+        return unit(W.astype(np.float64) @ concepts)
+    weights = dense_tensor(W, concepts.device) if sp.issparse(W) else W
+    return unit(weights.double() @ concepts.double())
 
 
 def keep_largest(weights: sp.csr_array, k: int) -> sp.csr_array:
@@ -85,7 +97,7 @@ class Block:
     """The decomposition of m rows."""
 
     rows: slice
-    targets: np.ndarray  # v (m, d)
+    targets: Embeddings  # v (m, d)
     indices: np.ndarray  # words (m, k), largest weight first, padded with -1
     weights: np.ndarray  # their weights (m, k)
     gap: np.ndarray  # duality gaps (m,)

@@ -10,16 +10,27 @@ import scipy.sparse as sp
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array
+from sklearn.utils._array_api import get_namespace
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from tqdm.auto import tqdm
 
-from flip_sklearn.backend.device import resolve_device
+from flip_sklearn.backend.device import Embeddings, as_shared_tensor, resolve_device
 from flip_sklearn.backend.sparse_coding.lasso import SparseCoder
 from flip_sklearn.estimation import scoring
+from flip_sklearn.estimation.array_api import beside, like, namespace_of, to_dense
 from flip_sklearn.estimation.validation import check_counts, check_embeddings, one_target
+from flip_sklearn.io import as_numpy
 from flip_sklearn.metrics import keyword_accuracy
 from flip_sklearn.parameters import check_bool, check_choice, check_integer, check_number, warn_caller
-from flip_sklearn.splice.concepts import Block, centred, check_dictionary, check_names, keep_largest, unit
+from flip_sklearn.splice.concepts import (
+    Block,
+    centred,
+    check_dictionary,
+    check_names,
+    keep_largest,
+    recompose,
+    unit,
+)
 from flip_sklearn.splice.results import ConceptMeans, DecompositionQuality
 
 CHUNK_ROWS = 4096
@@ -158,8 +169,8 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         total, n_directions = np.zeros(X.shape[1]), 0
         for start in range(0, len(X), CHUNK_ROWS):
             rows = unit(X[start : start + CHUNK_ROWS])
-            total += rows.sum(axis=0)
-            n_directions += int(np.count_nonzero(rows.any(axis=1)))
+            total += as_numpy(rows.sum(axis=0))
+            n_directions += int((rows != 0).any(axis=1).sum())
         # The estimator is changed only now that nothing can fail. Names of an earlier fit are removed.
         self.__dict__.pop("feature_names_in_", None)
         self.n_features_in_ = X.shape[1]
@@ -192,11 +203,11 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
             no weights.
         """
         sparse_output = check_bool("sparse_output", self.sparse_output)
-        X = scoring.fitted_input(self, X)
+        embeddings = scoring.fitted_input(self, X)
         if not sparse_output:
-            scoring.refuse_too_large(len(X), len(self.vocabulary_), scoring.output_dtype(X))
-        weights = self._weights(X)
-        return weights if sparse_output else weights.toarray()
+            scoring.refuse_too_large(embeddings, len(self.vocabulary_))
+        weights = self._weights(embeddings)
+        return weights if sparse_output else like(X, to_dense(weights, embeddings), weights.dtype)
 
     def predict(self, X: Any) -> sp.csr_array:
         """Return the words of largest weight of each row, at most ``top_k``, as indicators.
@@ -278,12 +289,13 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
             L0, cosine of v and C^T w, and duality gap of each row.
         """
         X = scoring.fitted_input(self, X)
+        concepts = beside(X, self.concepts_)
         l0, cosine, gap = np.zeros(len(X), dtype=np.int64), np.zeros(len(X)), np.zeros(len(X))
         for block in self._decompose(X):
             rows = block.rows
             l0[rows] = (block.indices >= 0).sum(axis=1)
-            recomposed = unit(self._to_csr(block).astype(np.float64) @ self.concepts_)
-            cosine[rows] = (recomposed * block.targets).sum(axis=1)
+            recomposed = recompose(self._to_csr(block), concepts)
+            cosine[rows] = as_numpy((recomposed * block.targets).sum(axis=1))
             gap[rows] = block.gap
         return DecompositionQuality(l0, cosine, gap)
 
@@ -319,7 +331,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
             means = keep_largest(means, k)
         return ConceptMeans(labels, n_rows, means, self.vocabulary_)
 
-    def inverse_transform(self, W: Any) -> np.ndarray:
+    def inverse_transform(self, W: Any) -> Any:
         """Compute embeddings from weights: unit(unit(C^T w) + m), as in the published code.
 
         The lengths of the original embeddings are lost. A row without weights becomes unit(m).
@@ -335,20 +347,31 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
             Of unit length; float64 for float64 weights, float32 otherwise.
         """
         check_is_fitted(self)
-        W = check_array(W, accept_sparse="csr", dtype=[np.float64, np.float32])
-        if W.shape[1] != len(self.vocabulary_):
+        xp = namespace_of(W)
+        if xp is None:
+            weights: Any = check_array(as_numpy(W), accept_sparse="csr", dtype=[np.float64, np.float32])
+        else:
+            weights = as_shared_tensor(check_array(W, dtype=[xp.float64, xp.float32]))
+        if weights.shape[1] != len(self.vocabulary_):
             raise ValueError(
-                f"W has {W.shape[1]} columns, the dictionary {len(self.vocabulary_)} concepts; pass "
+                f"W has {weights.shape[1]} columns, the dictionary {len(self.vocabulary_)} concepts; pass "
                 "weights of transform."
             )
-        out = np.empty((W.shape[0], len(self.embedding_mean_)), dtype=W.dtype)
-        for start in range(0, len(out), CHUNK_ROWS):
-            rows = slice(start, start + CHUNK_ROWS)
-            recomposed = unit(W[rows].astype(np.float64) @ self.concepts_)
-            out[rows] = unit(recomposed + self.embedding_mean_)
-        return out
+        kind = self.embedding_mean_ if sp.issparse(weights) else weights
+        dtype = scoring.output_dtype(weights)
+        return like(W, self._embeddings(weights, kind, dtype), dtype)
 
-    def intervene(self, X: Any, remove: Any) -> np.ndarray:
+    def _embeddings(self, weights: Any, kind: Embeddings, dtype: np.dtype) -> Any:
+        """Compute unit(unit(C^T w) + m), as an array of this kind and on its device."""
+        concepts, mean = beside(kind, self.concepts_), beside(kind, self.embedding_mean_)
+        xp, _ = get_namespace(mean)
+        rows = []
+        for start in range(0, weights.shape[0], CHUNK_ROWS):
+            recomposed = recompose(weights[start : start + CHUNK_ROWS], concepts)
+            rows.append(xp.astype(unit(recomposed + mean), getattr(xp, dtype.name)))
+        return xp.concat(rows)
+
+    def intervene(self, X: Any, remove: Any) -> Any:
         """Compute embeddings from the weights of X with those of some concepts set to zero.
 
         The residual of the decomposition is lost, too: compare the result with ``intervene(X, [])``.
@@ -369,7 +392,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         ValueError
             If a name is not in the vocabulary.
         """
-        X = scoring.fitted_input(self, X)
+        embeddings = scoring.fitted_input(self, X)
         names = [remove] if isinstance(remove, str) else remove
         if not isinstance(names, Iterable):
             raise ValueError(f"remove={names!r} is not allowed; use a list of concept names.")
@@ -379,9 +402,10 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
             if name not in column:
                 raise ValueError(f"{name!r} is not a concept; use names from get_feature_names_out().")
             columns.append(column[name])
-        weights = self._weights(X)
+        weights = self._weights(embeddings)
         weights.data[np.isin(weights.indices, columns)] = 0
-        return self.inverse_transform(weights)
+        dtype = scoring.output_dtype(embeddings)
+        return like(X, self._embeddings(weights, embeddings, dtype), dtype)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return the names of the concepts in the order of the dictionary.
@@ -398,7 +422,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         names: np.ndarray = self.vocabulary_.copy()
         return names
 
-    def _decompose(self, X: np.ndarray) -> Iterator[Block]:
+    def _decompose(self, X: Embeddings) -> Iterator[Block]:
         """Yield the decompositions of blocks of rows."""
         l1 = self._check_parameters()
         precision = self.precision
@@ -406,10 +430,10 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
             precision = str(scoring.output_dtype(X))
         compute = scoring.scoring_compute(self, precision)
         coder = SparseCoder(self.concepts_, compute.device, compute.dtype)
-        largest_gap = 0.0
+        mean, largest_gap = beside(X, self.embedding_mean_), 0.0
         with tqdm(total=len(X), unit="row", desc="SpLiCE", delay=2, disable=not self.verbose) as bar:
             for start in range(0, len(X), CHUNK_ROWS):
-                targets = centred(unit(X[start : start + CHUNK_ROWS]), self.embedding_mean_)
+                targets = centred(unit(X[start : start + CHUNK_ROWS]), mean)
                 indices, weights, gap = coder.decompose(targets, l1)
                 largest_gap = max(largest_gap, float(gap.max(initial=0)))
                 rows = slice(start, start + len(targets))
@@ -425,7 +449,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
     def _to_csr(self, block: Block) -> sp.csr_array:
         return scoring.top_to_csr(block.indices, block.weights, len(self.vocabulary_))
 
-    def _weights(self, X: np.ndarray) -> sp.csr_array:
+    def _weights(self, X: Embeddings) -> sp.csr_array:
         """Compute the weights (n, V) of rows that have been checked."""
         parts = [self._to_csr(block) for block in self._decompose(X)]
         return sp.csr_array(sp.vstack(parts, format="csr"), dtype=scoring.output_dtype(X))

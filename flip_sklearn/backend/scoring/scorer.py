@@ -18,7 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from flip_sklearn.backend.device import Compute, bfloat16_is_fast, even_slices, slices, to_device
+from flip_sklearn.backend.device import Compute, Embeddings, bfloat16_is_fast, even_slices, slices, to_device
 from flip_sklearn.backend.ranking import groups_by_size, read_top, top_k, top_k_without_waiting, uses_blocks
 from flip_sklearn.backend.scoring.bfloat16 import Shortlist
 from flip_sklearn.backend.scoring.products import DenseProduct, SparseProduct, make_product, ranking_problem
@@ -55,7 +55,7 @@ class Scorer:
     _last_ranker: tuple[tuple[int, bool], _Ranker] | None = field(default=None, init=False, repr=False)
 
     def top(
-        self, X: np.ndarray, k: int, *, probabilities: bool = False, after_block: AfterRows | None = None
+        self, X: Embeddings, k: int, *, probabilities: bool = False, after_block: AfterRows | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the k best words per row, best first: indices (n, k) and their scores, or theta."""
         indices = np.empty((X.shape[0], k), dtype=np.int64)
@@ -71,7 +71,7 @@ class Scorer:
 
     @torch.inference_mode()  # of a generator: active during each step only, not in the caller
     def top_blocks(
-        self, X: np.ndarray, k: int, *, probabilities: bool = False
+        self, X: Embeddings, k: int, *, probabilities: bool = False
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the result of ``top`` for consecutive blocks of rows."""
         ranker = self._ranker(k, X.shape[0])
@@ -81,7 +81,7 @@ class Scorer:
                 yield words, values
 
     @torch.inference_mode()
-    def hits(self, X: np.ndarray, words: sp.csr_array, *, after_block: AfterRows | None = None) -> np.ndarray:
+    def hits(self, X: Embeddings, words: sp.csr_array, *, after_block: AfterRows | None = None) -> np.ndarray:
         """Count, for each row, its words that are among its k best, k being the number of its words.
 
         The stored entries of a row of ``words`` (n, V) are its words, sorted and unique. Rows are ranked
@@ -106,15 +106,22 @@ class Scorer:
         return n_hits
 
     @torch.inference_mode()
-    def dense(self, X: np.ndarray, transform: str) -> np.ndarray:
-        """Return all scores (n, V), or their "softmax" or "log_softmax".
+    def dense(self, X: Embeddings, transform: str) -> Embeddings:
+        """Return all scores (n, V), or their "softmax" or "log_softmax"; of a tensor X on its device.
 
         The caller has checked that the array fits in memory. Words that training did not see score
         UNSEEN_SCORE, or less where a seen word of the row scores that low, so they are finite and below
         every seen word. Their theta is 0.
         """
         n_words = self.A.shape[0]
-        result = np.empty((X.shape[0], n_words), dtype=self.compute.numpy_dtype)
+        shape = X.shape[0], n_words
+        if isinstance(X, np.ndarray):
+            array = np.empty(shape, dtype=self.compute.numpy_dtype)
+            result = torch.from_numpy(array)
+        else:
+            array = None
+            with torch.inference_mode(False):  # a tensor that its user may differentiate with
+                result = torch.empty(shape, dtype=self.compute.dtype, device=X.device)
         if self._all_words is None:
             self._all_words = make_product(self.A, self.offset, self.compute)
         product = self._all_words
@@ -123,8 +130,8 @@ class Scorer:
             chunk = result[chunk_start : chunk_start + len(h)]
             for rows in even_slices(len(h), product.block_rows):
                 scores, _ = product.scores(h[rows], maxima=False)
-                chunk[rows] = _transform(scores[:, :n_words], unseen, transform).cpu().numpy()
-        return result
+                chunk[rows] = _transform(scores[:, :n_words], unseen, transform)
+        return result if array is None else array
 
     def _ranker(self, k: int, n_rows: int) -> _Ranker:
         """Return the prepared ranking of n_rows rows by their k best words."""
@@ -133,7 +140,7 @@ class Scorer:
             self._last_ranker = key, _Ranker(self, *key)
         return self._last_ranker[1]
 
-    def _project(self, X: np.ndarray, latents: np.ndarray | None) -> Iterator[tuple[int, torch.Tensor]]:
+    def _project(self, X: Embeddings, latents: np.ndarray | None) -> Iterator[tuple[int, torch.Tensor]]:
         """Yield the first row and h = B (x - mean) of chunks of rows, for some or all (None) latents."""
         mean = to_device(self.mean, self.compute)
         B = to_device(self.B if latents is None else self.B[latents], self.compute)

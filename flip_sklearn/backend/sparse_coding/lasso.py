@@ -40,7 +40,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
-from flip_sklearn.backend.device import as_shared_tensor, rows_per_block, slices, to_numpy
+from flip_sklearn.backend.device import Embeddings, as_shared_tensor, rows_per_block, slices, to_numpy
 from flip_sklearn.backend.ranking import top_k
 from flip_sklearn.backend.sparse_coding.active_set import minimize_quadratic, slope
 
@@ -87,9 +87,10 @@ class SparseCoder:
     def __init__(self, dictionary: np.ndarray, device: torch.device, dtype: torch.dtype) -> None:
         self._dictionary = as_shared_tensor(dictionary).to(device, dtype)
 
-    def decompose(self, targets: np.ndarray, l1: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def decompose(self, targets: Embeddings, l1: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return indices (n, m), weights (n, m) and gap (n,) of :class:`Decomposition` as arrays."""
-        rows = as_shared_tensor(targets).to(self._dictionary.device, self._dictionary.dtype)
+        device, dtype = self._dictionary.device, self._dictionary.dtype
+        rows = as_shared_tensor(targets).to(device, non_blocking=device.type != "cpu").to(dtype)
         result = nonnegative_lasso(self._dictionary, rows, l1)
         return to_numpy(result.indices), to_numpy(result.weights), to_numpy(result.gap)
 
