@@ -12,7 +12,8 @@ the device the next wait raises an error.
 
 It replaces the kernels of the dispatch key CUDA, which a CPU build of torch leaves empty, so it works in
 every thread. It says nothing about the rounding, the memory and the speed of a GPU; it does not see whether
-one stream reads what another one has not written yet; and other processes do not have it.
+one stream reads what another one has not written yet; it has neither ``backward`` nor CUDA graphs; and other
+processes do not have it.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Counts:
 
     operators: Counter[str] = field(default_factory=Counter)  # views and copies included
     waits: Counter[str] = field(default_factory=Counter)  # of the host for the device
+    downloads: list[int] = field(default_factory=list)  # number of elements of each copy to the host
     _lock: Any = field(default_factory=threading.Lock)
 
     def add(self, counter: Counter[str], name: str) -> None:
@@ -259,6 +261,8 @@ def _copy(func: Any, arguments: dict[str, Any], asked: Any, args: Any, kwargs: A
     result: torch.Tensor = func(*args, **kwargs)
     if target_on_gpu == isinstance(source, StandInTensor):
         return result
+    if _counts is not None and not target_on_gpu:
+        _counts.downloads.append(source.numel())
     stream = current_stream()
     if not arguments.get("non_blocking"):
         wait("copy to the device" if target_on_gpu else "copy to the host")
