@@ -59,7 +59,7 @@ BACKEND_PARTS: dict[str, set[str]] = {
     "scoring": SHARED_PARTS,
     "sparse_coding": SHARED_PARTS,
     "device": {"distributed"},
-    "ranking": set(),
+    "ranking": {"device", "distributed"},
     "distributed": set(),
 }
 MOST_BOXES = 20

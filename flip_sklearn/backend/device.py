@@ -171,6 +171,13 @@ def page_locked(tensors: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat(tensors, out=memory)
 
 
+def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return the tensor on the device; the host does not wait for a copy from it to an accelerator."""
+    if device.type == "cpu" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return page_locked([tensor]).to(device, non_blocking=True)
+
+
 def to_device(array: Embeddings, compute: Compute) -> torch.Tensor:
     """Return the array as a tensor on the device and in the format of the arithmetic."""
     # Only a copy to the host must be waited for. The number format is changed on the device, which is faster.

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from flip_sklearn.backend.device import upload
 from flip_sklearn.metrics.ranking import count_hits
 
 BLOCK = 64
@@ -147,7 +148,7 @@ def keyword_accuracy_per_row(scores: torch.Tensor, indptr: np.ndarray, indices: 
     groups = sorted(groups_by_size(k), key=len, reverse=True)
     tops = []
     for number, group in enumerate(groups):
-        rows = torch.from_numpy(group).to(scores.device, non_blocking=True)
+        rows = upload(torch.from_numpy(group), scores.device)
         widest = int(k[group].max())
         if number == 0:  # rank all rows: this costs less than copying the rows of the largest group
             _, columns, is_right = top_k_without_waiting(scores, widest)

@@ -18,7 +18,16 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from flip_sklearn.backend.device import Compute, Embeddings, bfloat16_is_fast, even_slices, slices, to_device
+from flip_sklearn.backend.device import (
+    Compute,
+    Embeddings,
+    as_shared_tensor,
+    bfloat16_is_fast,
+    even_slices,
+    slices,
+    to_device,
+    upload,
+)
 from flip_sklearn.backend.ranking import groups_by_size, read_top, top_k, top_k_without_waiting, uses_blocks
 from flip_sklearn.backend.scoring.bfloat16 import Shortlist
 from flip_sklearn.backend.scoring.products import DenseProduct, SparseProduct, make_product, ranking_problem
@@ -94,13 +103,16 @@ class Scorer:
             return n_hits
         ranker = self._ranker(max_k, X.shape[0])
         for chunk_start, h in self._project(X, ranker.problem.latents):
-            for group in groups_by_size(k[chunk_start : chunk_start + len(h)]):
+            groups = list(groups_by_size(k[chunk_start : chunk_start + len(h)]))
+            grouped = _select(h, np.concatenate([np.empty(0, np.int64), *groups]))
+            first = 0
+            for group in groups:
                 for part in even_slices(len(group), ranker.product.block_rows):
-                    in_chunk = group[part]
-                    rows = chunk_start + in_chunk
+                    rows = chunk_start + group[part]
                     widest = min(int(k[rows].max()), max_k)
-                    _, top = ranker.top(_select(h, in_chunk), widest, False)
+                    _, top = ranker.top(grouped[first : first + len(rows)], widest, False)
                     n_hits[rows] = count_hits(words[rows], top)
+                    first += len(rows)
             if after_block is not None:
                 after_block(len(h))
         return n_hits
@@ -145,7 +157,8 @@ class Scorer:
         mean = to_device(self.mean, self.compute)
         B = to_device(self.B if latents is None else self.B[latents], self.compute)
         for rows in slices(X.shape[0], CHUNK_ROWS[self.compute.device.type]):
-            yield rows.start, (to_device(X[rows], self.compute) - mean) @ B.T
+            x = upload(as_shared_tensor(X[rows]), self.compute.device).to(self.compute.dtype)
+            yield rows.start, (x - mean) @ B.T
 
 
 class _Ranker:
@@ -203,7 +216,7 @@ class _Ranker:
 
 def _select(h: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
     """Return some rows of h."""
-    return h.index_select(0, torch.from_numpy(rows).to(h.device, non_blocking=True))
+    return h.index_select(0, upload(torch.from_numpy(rows), h.device))
 
 
 def _transform(scores: torch.Tensor, unseen: torch.Tensor, transform: str) -> torch.Tensor:

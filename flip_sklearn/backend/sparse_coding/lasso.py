@@ -40,7 +40,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
-from flip_sklearn.backend.device import Embeddings, as_shared_tensor, rows_per_block, slices, to_numpy
+from flip_sklearn.backend.device import Embeddings, as_shared_tensor, rows_per_block, slices, to_numpy, upload
 from flip_sklearn.backend.ranking import top_k
 from flip_sklearn.backend.sparse_coding.active_set import minimize_quadratic, slope
 
@@ -90,7 +90,7 @@ class SparseCoder:
     def decompose(self, targets: Embeddings, l1: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return indices (n, m), weights (n, m) and gap (n,) of :class:`Decomposition` as arrays."""
         device, dtype = self._dictionary.device, self._dictionary.dtype
-        rows = as_shared_tensor(targets).to(device, non_blocking=device.type != "cpu").to(dtype)
+        rows = upload(as_shared_tensor(targets), device).to(dtype)
         result = nonnegative_lasso(self._dictionary, rows, l1)
         return to_numpy(result.indices), to_numpy(result.weights), to_numpy(result.gap)
 
