@@ -180,9 +180,7 @@ def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 def to_device(array: Embeddings, compute: Compute) -> torch.Tensor:
     """Return the array as a tensor on the device and in the format of the arithmetic."""
-    # Only a copy to the host must be waited for. The number format is changed on the device, which is faster.
-    non_blocking = compute.device.type != "cpu"
-    return as_shared_tensor(array).to(compute.device, non_blocking=non_blocking).to(compute.dtype)
+    return upload(as_shared_tensor(array), compute.device).to(compute.dtype)
 
 
 def dense_tensor(rows: sp.csr_array, device: torch.device) -> torch.Tensor:
@@ -209,6 +207,11 @@ def rows_per_block(n_words: int, max_rows: int, device: torch.device) -> int:
     """Return the number of rows of one block of scores, which bounds memory independently of n."""
     rows = BLOCK_ELEMENTS[device.type] // max(1, n_words)
     return max(1, min(max_rows, max(MIN_BLOCK_ROWS, rows)))
+
+
+def rows_of(tensor: torch.Tensor, rows: slice) -> torch.Tensor:
+    """Return a view of some rows, or the tensor itself: a view costs as much host time as arithmetic."""
+    return tensor if rows == slice(0, len(tensor)) else tensor[rows]
 
 
 def slices(n: int, size: int) -> Iterator[slice]:

@@ -19,7 +19,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from flip_sklearn.backend.device import Compute, slices, to_device
+from flip_sklearn.backend.device import Compute, slices, to_device, upload
 from flip_sklearn.backend.ranking import BLOCK, block_maxima
 
 # Scores of one block, in elements. The product reads all of A for every block, so blocks must be tall
@@ -176,7 +176,7 @@ def ranking_problem(
     if len(latents) < A.shape[1]:
         A = A[:, latents]
     product = make_product(A, offset[columns], compute)
-    return RankingProblem(product, torch.from_numpy(columns).to(compute.device), latents, omitted)
+    return RankingProblem(product, upload(torch.from_numpy(columns), compute.device), latents, omitted)
 
 
 def make_product(A: Any, offset: np.ndarray, compute: Compute) -> DenseProduct | SparseProduct:

@@ -21,7 +21,6 @@ import torch
 from flip_sklearn.backend.device import (
     Compute,
     Embeddings,
-    as_shared_tensor,
     bfloat16_is_fast,
     even_slices,
     slices,
@@ -137,7 +136,7 @@ class Scorer:
         if self._all_words is None:
             self._all_words = make_product(self.A, self.offset, self.compute)
         product = self._all_words
-        unseen = torch.from_numpy(np.flatnonzero(self.unseen)).to(self.compute.device)
+        unseen = upload(torch.from_numpy(np.flatnonzero(self.unseen)), self.compute.device)
         for chunk_start, h in self._project(X, None):
             chunk = result[chunk_start : chunk_start + len(h)]
             for rows in even_slices(len(h), product.block_rows):
@@ -157,8 +156,7 @@ class Scorer:
         mean = to_device(self.mean, self.compute)
         B = to_device(self.B if latents is None else self.B[latents], self.compute)
         for rows in slices(X.shape[0], CHUNK_ROWS[self.compute.device.type]):
-            x = upload(as_shared_tensor(X[rows]), self.compute.device).to(self.compute.dtype)
-            yield rows.start, (x - mean) @ B.T
+            yield rows.start, (to_device(X[rows], self.compute) - mean) @ B.T
 
 
 class _Ranker:
