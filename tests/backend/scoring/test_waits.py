@@ -111,11 +111,11 @@ def test_dense_scores_wait_once_a_block_and_not_at_all_if_they_stay(gpu: Counts,
 
 def test_only_blocks_with_ties_at_k_wait_again(gpu: Counts) -> None:
     """Words 5, 6 and 7 are equal. With k = 2 rows whose best word they are need the lowest two of them."""
-    factors, X = make_factors(bias=True, sparse=False), make_rows(200)
+    factors = make_factors(bias=True, sparse=False)
     factors["A"][5:8], factors["offset"][5:8] = 10, 0
-    B, mean = factors["B"], factors["mean"]
-    towards = np.linalg.lstsq(B, factors["A"][5], rcond=None)[0] + mean
-    X[150:160] = towards.astype(np.float32)  # in the second block
+    towards = np.linalg.lstsq(factors["B"], factors["A"][5], rcond=None)[0]
+    X = 0.1 * make_rows(200) + (factors["mean"] - towards).astype(np.float32)
+    X[150:160] += 2 * towards.astype(np.float32)  # in the second block
     on_device = Scorer(**factors, compute=resolve_compute("cuda", "float32"))
     on_device.top(X[:100], 2)
     gpu.waits.clear()
