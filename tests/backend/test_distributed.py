@@ -123,13 +123,13 @@ def rows_read(rank: int) -> dict[str, list[int]]:
     """Return the rows whose embeddings a fit reads: those of this process and those of others."""
     own: set[int] = set()
     others: list[int] = []
-    embeddings = CountDataset._embeddings
+    embeddings = CountDataset.stored
 
     def recording(self: CountDataset, rows: np.ndarray, *where: Any) -> torch.Tensor:
         (own.update if (rows % 2 == rank).all() else others.extend)(rows.tolist())
         return embeddings(self, rows, *where)
 
-    with replaced(CountDataset, "_embeddings", recording):
+    with replaced(CountDataset, "stored", recording):
         model(early_stopping=False).fit(TRUTH.X, TRUTH.Y)
     return {"own": sorted(own), "others": others}
 
@@ -465,7 +465,7 @@ def test_device_holds_the_rows_of_its_process(rank: int) -> None:
     cpu = torch.device("cpu")
     local_rows = np.arange(rank, 100, 3)
     x = resident._upload(local_rows, torch.float64, cpu)  # as on a GPU with enough memory
-    resident._tensors, resident._tensors_device = (x, *resident._on(cpu)[1:]), cpu
+    resident._x, resident._x_device = x, cpu
     resident._x_is_local = True
     assert len(x) == len(local_rows)
     for rows in (local_rows, local_rows[::5][::-1].copy(), np.array([0, 1, 2, 50]), local_rows[:0]):

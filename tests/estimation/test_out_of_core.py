@@ -68,7 +68,7 @@ def predicted(fit: Fit) -> float:
     def block(rows: int) -> int:
         return 4 * V * min(rows, max(device.MIN_BLOCK_ROWS, device.BLOCK_ELEMENTS["cpu"] // V))
 
-    moments = max(256, chunk(4096, session.MOMENT_ELEMENTS // d)) * d * (fit.x_bytes + 16)
+    moments = max(256, chunk(4096, session.MOMENT_ELEMENTS["cpu"] // d)) * d * (fit.x_bytes + 16)
     some = chunk(start.GRADIENT_CHUNK_ROWS, start.CHUNK_ELEMENTS // d, start.CHUNK_COUNTS // fit.words)
     words_of_some = some * fit.words
     gradient = 4 * 2 * V * d + some * d * (fit.x_bytes + 4) + words_of_some * 400

@@ -86,23 +86,23 @@ class ClassSampler:
     ) -> SampledClasses:
         """Draw the classes of a batch of m rows.
 
-        m and ``batch_words`` (on the CPU, with repetitions) describe the batch over all processes of a group,
-        ``targets`` the rows of this process. Classes are drawn on the CPU, so that every device and every
-        process draws the same.
+        m and ``batch_words`` (with repetitions) describe the batch over all processes of a group, ``targets``
+        the rows of this process. Classes are drawn on the CPU, so that every device and every process draws
+        the same.
         """
-        device = targets.col.device
-        target_words = batch_words if batch_words is targets.col else targets.col.cpu()
-        uniform = torch.rand(len(self._draw_probability), generator=generator, device="cpu")
+        n_words = len(self._draw_probability)
+        uniform = torch.rand(n_words, generator=generator, device="cpu")
         is_class = uniform < self._draw_probability
         is_class[batch_words] = True
-        words = is_class.nonzero().squeeze(1)
-        column = torch.cumsum(is_class, 0).sub_(1)
-        log_inclusion = self.log_inclusion(m).to(targets.count.dtype)
+        words = torch.from_numpy(np.flatnonzero(is_class.numpy()))  # five times as fast as nonzero
+        column = torch.empty(n_words, dtype=torch.int64, device="cpu")
+        column[words] = torch.arange(len(words), device="cpu")
+        log_inclusion, dtype = self.log_inclusion(m), targets.count.dtype
         return SampledClasses(
-            words=words.to(device),
-            log_inclusion=log_inclusion.index_select(0, words).to(device),
-            targets=replace(targets, col=column.index_select(0, target_words).to(device)),
-            target_log_inclusion=log_inclusion.index_select(0, target_words).to(device),
+            words=words,
+            log_inclusion=log_inclusion.index_select(0, words).to(dtype),
+            targets=replace(targets, col=column.index_select(0, targets.col)),
+            target_log_inclusion=log_inclusion.index_select(0, targets.col).to(dtype),
         )
 
 

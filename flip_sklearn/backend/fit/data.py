@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from flip_sklearn.backend.device import Compute, as_shared_tensor, fits_on_device, slices
+from flip_sklearn.backend.device import Compute, Embeddings, as_shared_tensor, fits_on_device, slices
 from flip_sklearn.backend.distributed import ProcessGroup
 
 UPLOAD_ROWS = 65_536
@@ -21,8 +21,8 @@ ENTRIES_AT_ONCE = 2**20
 class Targets:
     """Weighted counts of the words of a batch as coordinates: entry i says word ``col`` in row ``row``.
 
-    ``count`` holds w_n Y_nj and ``total`` holds w_n T_n, so every loss below is a plain sum over them.
-    Coordinates are unique, so scattering into them needs no atomic additions.
+    ``count`` holds w_n Y_nj and ``total`` holds w_n T_n, so every loss below is a plain sum over them. They
+    are made on the host, where the counts are; coordinates are unique.
     """
 
     row: torch.Tensor  # (nnz,) int64, position in the batch, ascending
@@ -31,16 +31,49 @@ class Targets:
     total: torch.Tensor  # (m,)
     start: np.ndarray  # (m + 1,) int64, entries of row i are start[i]:start[i+1]
 
-    def block(self, first: int, last: int) -> Targets:
-        """Rows first..last-1 as their own targets."""
-        a, b = int(self.start[first]), int(self.start[last])
-        return Targets(
-            self.row[a:b] - first,
-            self.col[a:b],
-            self.count[a:b],
-            self.total[first:last],
-            self.start[first : last + 1] - a,
+    def to(self, device: torch.device) -> Targets:
+        """Return the targets on the device."""
+        row, col, count, total = (t.to(device) for t in (self.row, self.col, self.count, self.total))
+        return Targets(row, col, count, total, self.start)
+
+    def flat(self, n_classes: int) -> FlatTargets:
+        """Return the targets as positions in the flattened (m, n_classes) scores of the batch."""
+        smallest = torch.finfo(self.count.dtype).tiny
+        share = self.count / self.total.index_select(0, self.row).clamp_min(smallest)
+        return FlatTargets(self.row * n_classes + self.col, self.count, share, self.total, self.start)
+
+
+@dataclass(frozen=True)
+class FlatTargets:
+    """Targets as the likelihood reads them, on the device of the scores.
+
+    Positions are unique, so scattering into them needs no atomic additions.
+    """
+
+    position: torch.Tensor  # (nnz,) int64, row * n_classes + column, ascending
+    count: torch.Tensor  # (nnz,), w_n Y_nj
+    share: torch.Tensor  # (nnz,), Y_nj / T_n
+    total: torch.Tensor  # (m,), w_n T_n
+    start: np.ndarray  # (m + 1,) int64
+
+    def block(self, rows: slice, n_classes: int) -> FlatTargets:
+        """Return the targets of some rows, with positions in the scores of these rows."""
+        if rows == slice(0, len(self.total)):
+            return self
+        first, last = int(self.start[rows.start]), int(self.start[rows.stop])
+        return FlatTargets(
+            self.position[first:last] - rows.start * n_classes,
+            self.count[first:last],
+            self.share[first:last],
+            self.total[rows],
+            self.start[rows.start : rows.stop + 1] - first,
         )
+
+    def to(self, device: torch.device) -> FlatTargets:
+        """Return the targets on the device."""
+        tensors = self.position, self.count, self.share, self.total
+        position, count, share, total = (tensor.to(device) for tensor in tensors)
+        return FlatTargets(position, count, share, total, self.start)
 
 
 class CountDataset:
@@ -56,7 +89,7 @@ class CountDataset:
 
     def __init__(
         self,
-        X: np.ndarray | torch.Tensor,
+        X: Embeddings,
         counts: sp.csr_array,
         weights: np.ndarray,
         *,
@@ -73,8 +106,8 @@ class CountDataset:
         # Rows without words carry no information about A, B and b.
         self.weights = np.where(n_tokens > 0, weights, 0.0)
         self.row_weight = self.weights * n_tokens  # w_n T_n
-        self._tensors: tuple[torch.Tensor, ...] | None = None
-        self._tensors_device: torch.device | None = None
+        self._x: torch.Tensor | None = None
+        self._x_device: torch.device | None = None
         self._x_is_local = False  # x holds the rows of this process only
 
     def __len__(self) -> int:
@@ -110,24 +143,17 @@ class CountDataset:
     def _rows_of_X(self, rows: np.ndarray) -> np.ndarray:
         return rows if self.rows is None else self.rows[rows]
 
-    def _on(self, device: torch.device) -> tuple[torch.Tensor, ...]:
-        """x, indices, values, weights: on the device if they fit there, otherwise on the host."""
-        if self._tensors is None or self._tensors_device != device:
+    def _source(self, device: torch.device) -> torch.Tensor:
+        """X as a tensor: on the device if it lies or fits there, otherwise on the host."""
+        if self._x is None or self._x_device != device:
             x = as_shared_tensor(self.X)
-            arrays = (self.indices, self.values, self.weights)
-            sparse = tuple(as_shared_tensor(array) for array in arrays)
-            if device.type != "cpu":
+            if device.type != "cpu" and x.device.type == "cpu":
                 local = self.group.local_rows(np.arange(len(self)))
-                on_host = x.device.type == "cpu"
-                n_bytes = len(local) * self.d * x.element_size() if on_host else 0
-                n_bytes += sum(t.numel() * t.element_size() for t in sparse)
-                if fits_on_device(n_bytes, device):
-                    sparse = tuple(t.to(device) for t in sparse)
-                    if on_host:
-                        x = self._upload(local, x.dtype, device)
-                        self._x_is_local = True
-            self._tensors, self._tensors_device = (x, *sparse), device
-        return self._tensors
+                if fits_on_device(len(local) * self.d * x.element_size(), device):
+                    x = self._upload(local, x.dtype, device)
+                    self._x_is_local = True
+            self._x, self._x_device = x, device
+        return self._x
 
     def _upload(self, rows: np.ndarray, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         """Rows of X on the device, moved in chunks, so that the host needs no second copy."""
@@ -136,16 +162,21 @@ class CountDataset:
             x[chunk] = as_shared_tensor(self.X[self._rows_of_X(rows[chunk])]).to(device)
         return x
 
-    def _embeddings(self, rows: np.ndarray, device: torch.device) -> torch.Tensor:
-        """Embeddings of rows in X's own format, on the device."""
-        x = self._on(device)[0]
+    def stored(self, rows: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a tensor with embeddings, and where in it those of ``rows`` are (on the host)."""
+        x = self._source(device)
         if not self._x_is_local:
             index = self._rows_of_X(rows)
         elif (rows % self.group.size == self.group.rank).all():
             index = rows // self.group.size
         else:  # rows of another process
             x, index = as_shared_tensor(self.X), self._rows_of_X(rows)
-        return _select(x, index, device)
+        return x, torch.from_numpy(index)
+
+    def embeddings(self, rows: np.ndarray, device: torch.device) -> torch.Tensor:
+        """Embeddings (m, d) of rows in X's own format, on the device."""
+        x, index = self.stored(rows, device)
+        return x.index_select(0, index.to(x.device)).to(device, non_blocking=device.type != "cpu")
 
     def _entries(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Where each row starts among the entries, the row of each entry, its place in ``indices``."""
@@ -158,25 +189,26 @@ class CountDataset:
         """The words of some rows, on the host; a word of several rows is repeated."""
         return torch.from_numpy(self.indices[self._entries(rows)[2]]).to(torch.int64)
 
+    def targets(self, rows: np.ndarray, dtype: torch.dtype) -> Targets:
+        """Targets of the given rows."""
+        start, row, entry = (torch.from_numpy(array) for array in self._entries(rows))
+        w = torch.from_numpy(self.weights[rows])
+        count = as_shared_tensor(self.values).index_select(0, entry).to(w.dtype) * w.index_select(0, row)
+        col = as_shared_tensor(self.indices).index_select(0, entry).to(torch.int64)
+        total = torch.from_numpy(self.row_weight[rows]).to(dtype)
+        return Targets(row, col, count.to(dtype), total, start.numpy())
+
     def batch(self, rows: np.ndarray, compute: Compute) -> tuple[torch.Tensor, Targets]:
-        """Embeddings (m, d) and targets of the given rows."""
-        _, indices, values, weights = self._on(compute.device)
-        start, row, entry = self._entries(rows)
-        row_on_device = torch.from_numpy(row).to(compute.device)
-        w = _select(weights, rows, compute.device)
-        count = _select(values, entry, compute.device).to(w.dtype)
-        count = count * w.index_select(0, row_on_device)
-        total = torch.from_numpy(self.row_weight[rows]).to(compute.device, compute.dtype)
-        col = _select(indices, entry, compute.device).to(torch.int64)
-        x = self._embeddings(rows, compute.device).to(compute.dtype)
-        return x, Targets(row_on_device, col, count.to(compute.dtype), total, start)
+        """Embeddings (m, d) on the device and targets of the given rows."""
+        return self.embeddings(rows, compute.device).to(compute.dtype), self.targets(rows, compute.dtype)
 
     def chunks(self, size: int, compute: Compute) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """(x, weights) of this process's rows in order, for the streaming moments."""
-        weights = self._on(compute.device)[3]
         for rows in self.local_blocks(size):
-            x = self._embeddings(rows, compute.device)
-            yield x, _select(weights, rows, compute.device)
+            yield (
+                self.embeddings(rows, compute.device),
+                torch.from_numpy(self.weights[rows]).to(compute.device),
+            )
 
     def local_blocks(self, size: int) -> Iterator[np.ndarray]:
         """This process's rows, from blocks of ``size`` rows of all processes."""
@@ -206,11 +238,6 @@ def _row_slices(indptr: np.ndarray) -> Iterator[slice]:
         yield slice(first, last)
 
 
-def _select(source: torch.Tensor, index: np.ndarray, device: torch.device) -> torch.Tensor:
-    selected = source.index_select(0, torch.from_numpy(index).to(source.device))
-    return selected.to(device, non_blocking=device.type != "cpu")  # the host would not wait for its copy
-
-
 @dataclass(frozen=True)
 class WhitenedDataset:
     """Batches of a dataset in whitened coordinates: x~ = (x - mu) Q."""
@@ -231,7 +258,11 @@ class WhitenedDataset:
     def batch(self, rows: np.ndarray) -> tuple[torch.Tensor, Targets]:
         """Whitened embeddings (m, d) and targets."""
         x, targets = self.dataset.batch(rows, self.compute)
-        return (x - self.mean) @ self.Q, targets
+        return self.whitened(x), targets
+
+    def whitened(self, x: torch.Tensor) -> torch.Tensor:
+        """Whiten embeddings on the device."""
+        return (x.to(self.compute.dtype) - self.mean) @ self.Q
 
     def centred_blocks(self, size: int) -> Iterator[tuple[torch.Tensor, Targets]]:
         """This process's rows in order, not yet whitened: (x - mu, targets)."""

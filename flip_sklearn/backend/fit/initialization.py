@@ -60,7 +60,8 @@ def gradient_at_zero(data: WhitenedDataset, counts: np.ndarray) -> torch.Tensor:
     weighted_sum = torch.zeros(d, device=compute.device, dtype=compute.dtype)
     n, n_counts = len(data.dataset), max(1, len(data.dataset.indices))
     chunk_rows = min(GRADIENT_CHUNK_ROWS, CHUNK_COUNTS * n // n_counts, CHUNK_ELEMENTS // d)
-    for x, targets in data.centred_blocks(max(1, chunk_rows)):
+    for x, targets_on_host in data.centred_blocks(max(1, chunk_rows)):
+        targets = targets_on_host.to(compute.device)
         weighted_sum += targets.total @ x
         by_word = torch.argsort(targets.col, stable=True)
         columns = targets.col.index_select(0, by_word)
@@ -110,17 +111,17 @@ def _best_step_length(
     n, n_words = len(data.dataset), len(A)
     # Evenly spaced, so that they cover data in any order.
     search_rows = np.unique(np.linspace(0, n - 1, min(n, SEARCH_ROWS)).astype(np.int64))
-    latent, targets = data.batch(search_rows)
+    latent, targets_on_host = data.batch(search_rows)
+    targets = targets_on_host.flat(n_words).to(data.compute.device)
     h = latent if B is None else latent @ B.T
     losses = np.zeros(len(STEP_LENGTHS))
     for rows in slices(len(h), work.block_rows(n_words, len(h))):
-        block = targets.block(rows.start, rows.stop)
-        index = block.row * n_words + block.col
-        full_scores, scores = work.pair(len(block.total), n_words)
-        torch.mm(h[rows], A.T, out=full_scores)
+        block = targets.block(rows, n_words)
+        full_scores = torch.mm(h[rows], A.T, out=work.scores(len(block.total), n_words))
+        scores = torch.empty_like(full_scores)
         for i, length in enumerate(STEP_LENGTHS):
             torch.mul(full_scores, length, out=scores).add_(log_p - length**2 * half_norms)
-            target_scores = scores.view(-1).index_select(0, index)
+            target_scores = scores.view(-1).index_select(0, block.position)
             logsumexp = scores.logsumexp(dim=1)
             losses[i] += float(block.total.double() @ logsumexp.double())
             losses[i] -= float(block.count.double() @ target_scores.double())

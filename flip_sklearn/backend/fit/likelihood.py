@@ -18,8 +18,16 @@ from dataclasses import dataclass
 
 import torch
 
-from flip_sklearn.backend.device import Compute, even_slices, matmul, product_precision, rows_per_block
-from flip_sklearn.backend.fit.data import Targets
+from flip_sklearn.backend.device import (
+    Compute,
+    as_factor,
+    even_slices,
+    matmul,
+    product_precision,
+    rows_of,
+    rows_per_block,
+)
+from flip_sklearn.backend.fit.data import FlatTargets
 
 
 @dataclass(frozen=True)
@@ -45,30 +53,45 @@ class Gradients:
 
 
 class Workspace:
-    """Reused buffers for blocks of scores: allocating new memory costs more than the arithmetic on it."""
+    """Reused buffers for blocks of scores: allocating new memory costs more than the arithmetic on it.
+
+    The residual has the format of the factors of products on an accelerator, since it is only multiplied.
+    """
 
     def __init__(self, compute: Compute) -> None:
         self.compute = compute
-        self._buffers = [torch.empty(0, dtype=compute.dtype, device=compute.device)] * 2
+        self._on_cpu = compute.device.type == "cpu"
+        factor_dtype = compute.dtype if self._on_cpu else compute.product_dtype
+        # One buffer is enough for both if the residual replaces the scores.
+        self._shares_memory = not self._on_cpu and factor_dtype == compute.dtype
+        self._scores = torch.empty(0, dtype=compute.dtype, device=compute.device)
+        self._residual = torch.empty(0, dtype=factor_dtype, device=compute.device)
 
     def block_rows(self, n_columns: int, n_rows: int) -> int:
         """Return the number of rows in one block of an (n_rows, n_columns) matrix of scores."""
         return rows_per_block(n_columns, n_rows, self.compute.device)
 
-    def pair(self, n_rows: int, n_columns: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return two matrices (n_rows, n_columns) with undefined contents."""
-        size = n_rows * n_columns
-        if len(self._buffers[0]) < size:
-            old = self._buffers[0]
-            self._buffers = [old.new_empty(size) for _ in range(2)]
-        first, second = (buffer[:size].view(n_rows, n_columns) for buffer in self._buffers)
-        return first, second
+    def scores(self, n_rows: int, n_columns: int) -> torch.Tensor:
+        """Return a matrix (n_rows, n_columns) with undefined contents."""
+        self._scores = _enlarged(self._scores, n_rows * n_columns)
+        return self._scores.as_strided((n_rows, n_columns), (n_columns, 1))
+
+    def residual(self, scores: torch.Tensor) -> torch.Tensor:
+        """Return a matrix of the shape of the scores with undefined contents; it may be the scores."""
+        if self._shares_memory:
+            return scores
+        self._residual = _enlarged(self._residual, scores.numel())
+        return self._residual.as_strided(scores.shape, scores.stride())
+
+
+def _enlarged(buffer: torch.Tensor, size: int) -> torch.Tensor:
+    return buffer if len(buffer) >= size else buffer.new_empty(size)
 
 
 def loss_and_gradients(
     h: torch.Tensor,
     layer: SoftmaxLayer,
-    targets: Targets,
+    targets: FlatTargets,
     work: Workspace,
     gradients: Gradients,
     *,
@@ -77,82 +100,110 @@ def loss_and_gradients(
 ) -> torch.Tensor:
     """Compute L of a batch (float64 scalar tensor) and write ``scale`` times its gradients.
 
-    ``h`` (m, r) are the latent rows; the columns of ``targets`` are classes of ``layer``. With ``add``, the
-    gradients are added to ``gradients.A`` and ``gradients.b`` instead of overwriting them.
+    ``h`` (m, r) are the latent rows; the positions of ``targets`` are those of ``layer``'s classes. With
+    ``add``, the gradients are added to ``gradients.A`` and ``gradients.b`` instead of overwriting them.
     """
     m = len(h)
-    loss = torch.zeros((), dtype=torch.float64, device=h.device)
     if m == 0:
         if not add:
             gradients.A.zero_()
             gradients.b.zero_()
-        return loss
+        return torch.zeros((), dtype=torch.float64, device=h.device)
     # The factor w_n T_n of row n of G is applied to h and to dL/dh instead, which are smaller than G.
-    weight = targets.total * scale
-    weighted_h = h * weight[:, None]
+    weight = (targets.total * scale)[:, None]
+    # Converted once, because several products use them.
+    weighted_h, h = (as_factor(matrix, work.compute) for matrix in (h * weight, h))
+    A = as_factor(layer.A, work.compute)
+    losses = []
     with product_precision(work.compute):
-        for rows in even_slices(m, work.block_rows(len(layer.A), m)):
-            block_loss, G = _loss_and_residual(h, layer, targets, rows, work)
-            loss += block_loss
+        for rows in even_slices(m, work.block_rows(len(A), m)):
+            block = targets.block(rows, len(A))
+            offset = layer.target_offset
+            if offset is not None:
+                offset = rows_of(offset, slice(int(targets.start[rows.start]), int(targets.start[rows.stop])))
+            scores = work.scores(rows.stop - rows.start, len(A))
+            matmul(rows_of(h, rows), A.T, work.compute, out=scores).add_(layer.b)
+            if offset is not None:
+                scores.view(-1).index_add_(0, block.position, offset)
+            block_loss, G = _loss_and_residual(scores, block, work)
+            losses.append(block_loss)
             accumulate = add or rows.start > 0
-            gradients.b.addmv_(G.T, weight[rows], beta=1.0 if accumulate else 0.0)
-            matmul(G.T, weighted_h[rows], work.compute, out=gradients.A, add=accumulate)
+            transposed = G.T
+            _add_weighted_rows(transposed, rows_of(weight, rows), work.compute, gradients.b, add=accumulate)
+            matmul(transposed, rows_of(weighted_h, rows), work.compute, out=gradients.A, add=accumulate)
             if gradients.h is not None:
-                matmul(G, layer.A, work.compute, out=gradients.h[rows])
+                matmul(G, A, work.compute, out=rows_of(gradients.h, rows))
     if gradients.h is not None:
-        gradients.h.mul_(weight[:, None])
-    return loss
+        gradients.h.mul_(weight)
+    return sum(losses[1:], start=losses[0])
+
+
+def _add_weighted_rows(
+    transposed: torch.Tensor, weight: torch.Tensor, compute: Compute, out: torch.Tensor, *, add: bool
+) -> None:
+    """Compute ``out = G^T weight``, or add it to ``out``."""
+    if compute.device.type == "cpu":
+        out.addmv_(transposed, weight[:, 0], beta=1.0 if add else 0.0)
+    else:
+        matmul(transposed, weight, compute, out=out[:, None], add=add)
 
 
 def _loss_and_residual(
-    h: torch.Tensor, layer: SoftmaxLayer, targets: Targets, rows: slice, work: Workspace
+    scores: torch.Tensor, targets: FlatTargets, work: Workspace
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """L of some rows, and G_nj / (w_n T_n) = theta_nj - Y_nj / T_n."""
-    block = targets.block(rows.start, rows.stop)
-    n_classes = len(layer.A)
-    scores, theta = work.pair(len(block.total), n_classes)
-    matmul(h[rows], layer.A.T, work.compute, out=scores).add_(layer.b)
-    index = block.row * n_classes + block.col  # of the targets in the flattened scores
-    if layer.target_offset is not None:
-        entries = slice(int(targets.start[rows.start]), int(targets.start[rows.stop]))
-        flat = scores.view(-1)
-        flat[index] = flat.index_select(0, index) + layer.target_offset[entries]
-    torch.softmax(scores, dim=1, out=theta)
-    target_theta = theta.view(-1).index_select(0, index)
-    loss = _loss(scores, theta, target_theta, block, index)
-    smallest = torch.finfo(block.count.dtype).tiny
-    share = block.count / block.total.index_select(0, block.row).clamp_min(smallest)
-    theta.view(-1)[index] = target_theta - share  # theta is now the residual
-    return loss, theta
+    """L of a block of rows, and G_nj / (w_n T_n) = theta_nj - Y_nj / T_n; overwrites the scores."""
+    residual = work.residual(scores)
+    if scores.device.type == "cpu":
+        theta = torch.softmax(scores, dim=1, out=residual)
+        target_theta = theta.view(-1).index_select(0, targets.position)
+        loss = _loss(scores, theta, target_theta, targets)
+    else:
+        # As many operations on (m, V) arrays as with theta, and exact where theta underflows: the
+        # exponential is taken while the residual is written in the format of the factors.
+        torch.log_softmax(scores, dim=1, out=scores)
+        target_log_theta = scores.view(-1).index_select(0, targets.position)
+        loss = _loss_from_logarithms(target_log_theta, targets)
+        torch.exp(scores, out=residual)
+        target_theta = target_log_theta.exp_()
+    residual.view(-1).index_copy_(0, targets.position, (target_theta - targets.share).to(residual.dtype))
+    return loss, residual
+
+
+def _loss_from_logarithms(target_log_theta: torch.Tensor, targets: FlatTargets) -> torch.Tensor:
+    return (targets.count * target_log_theta).sum(dtype=torch.float64).neg_()
 
 
 def _loss(
-    scores: torch.Tensor,
-    theta: torch.Tensor,
-    target_theta: torch.Tensor,
-    targets: Targets,
-    index: torch.Tensor,
+    scores: torch.Tensor, theta: torch.Tensor, target_theta: torch.Tensor, targets: FlatTargets
 ) -> torch.Tensor:
-    """L of one block, from theta at the targets, or from the scores if theta underflows there."""
+    """L of one block on a CPU, from theta at the targets, or from the scores if theta underflows there."""
     tiny = torch.finfo(theta.dtype).tiny
-    if theta.device.type == "cpu" and bool((target_theta > tiny).all()):
+    if bool((target_theta > tiny).all()):
         return -(targets.count.double() @ target_theta.log().double())
     # The largest theta of a row is at least 1/V, so logsumexp from it and its score is exact, also where
     # other entries of theta underflow.
     logsumexp = scores.amax(dim=1) - theta.amax(dim=1).log()
-    target_scores = scores.view(-1).index_select(0, index)
+    target_scores = scores.view(-1).index_select(0, targets.position)
     of_totals = (targets.total * logsumexp).sum(dtype=torch.float64)
     return of_totals - (targets.count * target_scores).sum(dtype=torch.float64)
 
 
 def loss_and_scores(
-    h: torch.Tensor, layer: SoftmaxLayer, targets: Targets, work: Workspace
-) -> tuple[float, torch.Tensor]:
-    """Compute L of at most one block of rows, and their scores (a view of the workspace)."""
-    scores, theta = work.pair(len(h), len(layer.A))
+    h: torch.Tensor, layer: SoftmaxLayer, targets: FlatTargets, work: Workspace
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute L (float64 scalar tensor) of at most one block of rows, and their scores.
+
+    The scores are a view of the workspace.
+    """
+    scores = work.scores(len(h), len(layer.A))
     with product_precision(work.compute):
         matmul(h, layer.A.T, work.compute, out=scores).add_(layer.b)
-    torch.softmax(scores, dim=1, out=theta)
-    index = targets.row * len(layer.A) + targets.col
-    target_theta = theta.view(-1).index_select(0, index)
-    return float(_loss(scores, theta, target_theta, targets, index)), scores
+    if scores.device.type != "cpu":
+        # The ranking needs the scores, so only their row sums are computed.
+        logsumexp = torch.logsumexp(scores, dim=1)
+        target_scores = scores.view(-1).index_select(0, targets.position)
+        of_totals = (targets.total * logsumexp).sum(dtype=torch.float64)
+        return of_totals - (targets.count * target_scores).sum(dtype=torch.float64), scores
+    theta = torch.softmax(scores, dim=1, out=work.residual(scores))
+    target_theta = theta.view(-1).index_select(0, targets.position)
+    return _loss(scores, theta, target_theta, targets), scores

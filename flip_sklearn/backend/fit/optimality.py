@@ -39,7 +39,8 @@ def smooth_gradients(
     layer = SoftmaxLayer(A, b)
     for _, latent, targets in data.blocks(CHUNK_ROWS * data.group.size):
         h = latent if B is None else latent @ B.T
-        loss_and_gradients(h, layer, targets, work, gradients, scale=1.0 / total_count, add=True)
+        on_device = targets.flat(len(b)).to(h.device)
+        loss_and_gradients(h, layer, on_device, work, gradients, scale=1.0 / total_count, add=True)
     data.group.sum_(gradients.A, gradients.b)
     return gradients.A.add_(A, alpha=l2 / total_count), gradients.b
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch.optim.adam import adam
 
-from flip_sklearn.backend.device import slices
+from flip_sklearn.backend.device import rows_of, slices
 from flip_sklearn.backend.fit.penalty import penalty_step_
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-10
@@ -35,7 +35,7 @@ B_RATE, BIAS_RATE = 0.2, 0.02
 # Training diverges at once beyond this rate, and float32 could not represent much larger factors.
 MAX_RATE = 1e30
 # Elements in one tile of rows: on a CPU, the elementwise operations on a tile stay in cache.
-TILE_ELEMENTS = {"cpu": 2**18, "cuda": 2**25}
+TILE_ELEMENTS = {"cpu": 2**18, "cuda": 2**27}
 
 
 class Parameters(NamedTuple):
@@ -48,11 +48,16 @@ class Parameters(NamedTuple):
 
 @dataclass(frozen=True)
 class GatheredRows:
-    """Copies of the rows of A and the entries of b of distinct words."""
+    """Copies of the rows of A of distinct words, and of the numbers that the optimizer keeps for each."""
 
     words: torch.Tensor  # (S,) int64
     A: torch.Tensor  # (S, r)
-    b: torch.Tensor  # (S,)
+    numbers: torch.Tensor  # (4, S): b, the average of b, v of A, v of b
+
+    @property
+    def b(self) -> torch.Tensor:
+        """Entries of b, (S,)."""
+        return self.numbers[0]
 
 
 class Optimizer:
@@ -63,20 +68,24 @@ class Optimizer:
     """
 
     def __init__(self, parameters: Parameters, *, l1: float, l2: float, learning_rate: float) -> None:
-        A, B, b = self.A, self.B, self.b = parameters
+        self.A, self.B, b = A, B, _ = parameters
         n_words, self._rank = A.shape
         self.l1, self.l2 = l1 / n_words, l2 / n_words
         self._rate = min(learning_rate, MAX_RATE)
         self.steps = 0
         self._log_decay = 0.0  # sum of log(decay of the averages) over the steps
         self._average_start = 0  # the averages are over the steps after this one
+        self._all_touched = False  # by the last step; "touched" and "averaged" are then written when needed
+        # One matrix, so that the numbers of some words are gathered and scattered at once.
+        self._numbers = torch.stack([b, b, torch.zeros_like(b), torch.zeros_like(b)])
+        self.b, average_b, square_A, square_b = self._numbers.unbind()
         self._state = {
             "A": A,
-            "b": b,
+            "b": self.b,
             "average_A": A.clone(),
-            "average_b": b.clone(),
-            "square_A": torch.zeros_like(b),
-            "square_b": torch.zeros_like(b),
+            "average_b": average_b,
+            "square_A": square_A,
+            "square_b": square_b,
             # Per word: the step that touched it last, and _log_decay after that step.
             "touched": torch.zeros(n_words, dtype=torch.int64, device=A.device),
             "averaged": torch.zeros(n_words, dtype=torch.float64, device=A.device),
@@ -96,6 +105,7 @@ class Optimizer:
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
         """Return everything that the next step depends on: tensors (not copied) and numbers."""
+        self._write_touched()
         return dict(self._state), {"steps": self.steps, "log_decay": self._log_decay}
 
     def load(self, tensors: dict[str, torch.Tensor], numbers: dict[str, float]) -> None:
@@ -103,6 +113,7 @@ class Optimizer:
         for name, tensor in self._state.items():
             tensor.copy_(tensors[name])
         self.steps, self._log_decay = int(numbers["steps"]), float(numbers["log_decay"])
+        self._all_touched = False
 
     def set_strength_and_rate(self, *, l1: float, learning_rate: float) -> None:
         """Set the L1 strength and the learning rate, and restart the averages.
@@ -124,7 +135,7 @@ class Optimizer:
         if len(self._gather_buffer) < len(words):
             self._gather_buffer = self.A.new_empty(len(words) * 5 // 4, self._rank)
         A = torch.index_select(self.A, 0, words, out=self._gather_buffer[: len(words)])
-        return GatheredRows(words, A, self.b.index_select(0, words))
+        return GatheredRows(words, A, self._numbers.index_select(1, words))
 
     @torch.no_grad()
     def step(
@@ -135,6 +146,8 @@ class Optimizer:
         rows: GatheredRows | None = None,
     ) -> None:
         """Take one step on all words, or on the words of ``rows``, which are overwritten."""
+        if rows is not None:
+            self._write_touched()
         self.steps += 1
         n_averaged = self.steps - self._average_start
         decay = min(AVERAGE_DECAY, (1 + n_averaged) / (10 + n_averaged))
@@ -152,45 +165,54 @@ class Optimizer:
     ) -> None:
         state = self._state
         for tile in self._tiles(len(grad_A)):
-            a, average, square = self.A[tile], state["average_A"][tile], state["square_A"][tile]
-            square.lerp_(self._mean_square(grad_A[tile]), 1 - BETA2)
+            a, gradient = rows_of(self.A, tile), rows_of(grad_A, tile)
+            square = rows_of(state["square_A"], tile)
+            square.lerp_(self._mean_square(gradient), 1 - BETA2)
             metric = self._metric(square, warm_up)
-            a.addcmul_(grad_A[tile], metric, value=-1)
+            a.addcmul_(gradient, metric, value=-1)
             self._penalty_step(a, metric)
-            average.lerp_(a, 1 - decay)
+            rows_of(state["average_A"], tile).lerp_(a, 1 - decay)
         self._step_bias(self.b, state["average_b"], state["square_b"], grad_b, warm_up, decay)
-        state["touched"].fill_(self.steps)
-        state["averaged"].fill_(self._log_decay + math.log(decay))
+        self._all_touched = True
 
     def _step_gathered_words(
         self, rows: GatheredRows, grad_A: torch.Tensor, grad_b: torch.Tensor, warm_up: float, decay: float
     ) -> None:
         """Apply to each word what it missed since it was touched last, then the step."""
-        state, b = self._state, rows.b
-        missed = self.steps - state["touched"].index_select(0, rows.words) - 1
+        state = self._state
+        b, average_b, square_A, square_b = rows.numbers.unbind()
+        lags = (self.steps - 1 - state["touched"].index_select(0, rows.words)).to(grad_A.dtype)
+        catch_up = self._catch_up_weight(state["averaged"].index_select(0, rows.words))
+        square_A.mul_(BETA2 ** (lags + 1))
+        square_b.mul_(BETA2**lags)
         for tile in self._tiles(len(grad_A)):
-            words, a, lag = rows.words[tile], rows.A[tile], missed[tile].to(grad_A.dtype)
-            square = state["square_A"].index_select(0, words)
-            square.mul_(BETA2 ** (lag + 1)).add_(self._mean_square(grad_A[tile]), alpha=1 - BETA2)
-            buffer = self._average_buffer[: len(words)]
-            average = torch.index_select(state["average_A"], 0, words, out=buffer)
-            average.lerp_(a, self._catch_up_weight(words)[:, None])
+            words, a, gradient = rows_of(rows.words, tile), rows_of(rows.A, tile), rows_of(grad_A, tile)
+            square = rows_of(square_A, tile).add_(self._mean_square(gradient), alpha=1 - BETA2)
+            average = self._gathered_average(words)
+            average.lerp_(a, rows_of(catch_up, tile)[:, None])
             metric = self._metric(square, warm_up)
-            a.addcmul_(grad_A[tile], metric, value=-1)
-            self._penalty_step(a, metric * (lag[:, None] + 1))
+            a.addcmul_(gradient, metric, value=-1)
+            self._penalty_step(a, metric * (rows_of(lags, tile)[:, None] + 1))
             average.lerp_(a, 1 - decay)
             self.A.index_copy_(0, words, a)
-            state["square_A"].index_copy_(0, words, square)
             state["average_A"].index_copy_(0, words, average)
-        average = state["average_b"].index_select(0, rows.words)
-        average.lerp_(b, self._catch_up_weight(rows.words))
-        square = state["square_b"].index_select(0, rows.words)
-        square.mul_(BETA2 ** missed.to(square.dtype))
-        self._step_bias(b, average, square, grad_b, warm_up, decay)
-        for name, values in (("b", b), ("average_b", average), ("square_b", square)):
-            state[name].index_copy_(0, rows.words, values)
+        average_b.lerp_(b, catch_up)
+        self._step_bias(b, average_b, square_b, grad_b, warm_up, decay)
+        self._numbers.index_copy_(1, rows.words, rows.numbers)
         state["touched"].index_fill_(0, rows.words, self.steps)
         state["averaged"].index_fill_(0, rows.words, self._log_decay + math.log(decay))
+
+    def _gathered_average(self, words: torch.Tensor) -> torch.Tensor:
+        """Copy the averages of rows of A; the next call reuses the memory."""
+        buffer = rows_of(self._average_buffer, slice(0, len(words)))
+        return torch.index_select(self._state["average_A"], 0, words, out=buffer)
+
+    def _write_touched(self) -> None:
+        """Record the last step for every word, if that step was on all words."""
+        if self._all_touched:
+            self._state["touched"].fill_(self.steps)
+            self._state["averaged"].fill_(self._log_decay)
+            self._all_touched = False
 
     def _tiles(self, n_rows: int) -> Iterator[slice]:
         return slices(n_rows, self._tile_rows)
@@ -213,14 +235,17 @@ class Optimizer:
         metric = (self._rate * warm_up / math.sqrt(self._rank)) / self._unbiased_root(square)
         return metric.masked_fill_(square == 0, 0.0)[:, None]
 
-    def _catch_up_weight(self, words: torch.Tensor | slice) -> torch.Tensor:
-        """Return the weight of the current value in its average after the steps that skipped these words."""
-        averaged = self._state["averaged"][words]
+    def _catch_up_weight(self, averaged: torch.Tensor) -> torch.Tensor:
+        """Return the weight of the current value in its average after the steps that skipped some words.
+
+        ``averaged`` is _log_decay after the last step on each of them.
+        """
         return (1 - (self._log_decay - averaged).exp()).to(self.A.dtype)
 
     def _penalty_step(self, a: torch.Tensor, metric: torch.Tensor) -> None:
         """Take the proximal step of the penalty on one tile of rows of A, in place."""
-        penalty_step_(a, metric, l1=self.l1, l2=self.l2, scratch=self._scratch[: len(a)])
+        scratch = rows_of(self._scratch, slice(0, len(a)))
+        penalty_step_(a, metric, l1=self.l1, l2=self.l2, scratch=scratch)
 
     def _step_bias(
         self,
@@ -269,9 +294,12 @@ class Optimizer:
     def flush_lazy_updates(self) -> None:
         """Apply to every word what it missed since it was touched last."""
         state = self._state
+        if self._all_touched:  # in every step, so no word has missed anything
+            self._write_touched()
+            return
         for tile in self._tiles(len(self.A)):
             a, missed = self.A[tile], (self.steps - state["touched"][tile]).to(self.A.dtype)
-            weight = self._catch_up_weight(tile)
+            weight = self._catch_up_weight(state["averaged"][tile])
             state["average_A"][tile].lerp_(a, weight[:, None])
             state["average_b"][tile].lerp_(self.b[tile], weight)
             for name in ("square_A", "square_b"):
@@ -296,14 +324,14 @@ class Optimizer:
         A *= normalize_rows_(B).T
         return Parameters(A, B, b)
 
-    def penalty(self, A: torch.Tensor) -> float:
-        """Compute the penalty terms of J at A."""
-        value = 0.0
+    def penalty(self, A: torch.Tensor) -> torch.Tensor:
+        """Compute the penalty terms of J at A, as a float64 scalar tensor."""
+        value = torch.zeros((), dtype=torch.float64, device=A.device)
         for tile in self._tiles(len(A)):
             if self.l1:
-                value += self.l1 * float(A[tile].abs().sum(dtype=torch.float64))
+                value += self.l1 * A[tile].abs().sum(dtype=torch.float64)
             if self.l2:
-                value += 0.5 * self.l2 * float(A[tile].square().sum(dtype=torch.float64))
+                value += 0.5 * self.l2 * A[tile].square().sum(dtype=torch.float64)
         return value
 
 

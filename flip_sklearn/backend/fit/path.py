@@ -24,7 +24,7 @@ from flip_sklearn.backend.fit.data import WhitenedDataset
 from flip_sklearn.backend.fit.initialization import log_frequencies
 from flip_sklearn.backend.fit.optimality import kkt_residual
 from flip_sklearn.backend.fit.optimizer import Parameters
-from flip_sklearn.backend.fit.session import Session, share_of_zeros
+from flip_sklearn.backend.fit.session import Session
 from flip_sklearn.backend.fit.solver import Solution, make_solution
 from flip_sklearn.backend.ranking import keyword_accuracy_per_row
 
@@ -116,6 +116,11 @@ def _train_at(
     return parameters
 
 
+def share_of_zeros(A: torch.Tensor) -> float:
+    """Share of exact zeros in A."""
+    return 1.0 - int(torch.count_nonzero(A)) / max(1, A.numel())
+
+
 def zero_start(session: Session) -> Parameters:
     """A = 0, b the log frequencies, and rows of B~ along the gradients of single words."""
     A, B, _ = session.parameters
@@ -146,14 +151,14 @@ def measure(session: Session, held_out: WhitenedDataset, parameters: Parameters)
     """Negative log-likelihood, and the accuracy of each held-out row with and without bias."""
     dataset = held_out.dataset
     accuracy = np.zeros((2, len(dataset)))
-    loss = 0.0
+    loss = torch.zeros((), dtype=torch.float64, device=session.compute.device)
     for rows, block_loss, scores, targets in session.score_blocks(held_out, parameters):
-        loss += block_loss
-        words = targets.col.cpu().numpy()
+        loss = loss + block_loss
+        words = targets.col.numpy()
         accuracy[0, rows] = keyword_accuracy_per_row(scores, targets.start, words)
         scores.sub_(parameters.b)
         accuracy[1, rows] = keyword_accuracy_per_row(scores, targets.start, words)
-    sums = torch.from_numpy(np.append(loss, accuracy)).to(session.compute.device)
+    sums = torch.from_numpy(np.append(float(loss), accuracy)).to(session.compute.device)
     held_out.group.sum_(sums)
     total = sums.cpu().numpy()
     with_bias, without_bias = total[1:].reshape(2, len(dataset))

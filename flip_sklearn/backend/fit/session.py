@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from flip_sklearn.backend.device import Compute
+from flip_sklearn.backend.fit.batches import Batch, BatchReader
 from flip_sklearn.backend.fit.candidates import ClassSampler
 from flip_sklearn.backend.fit.checkpoint import Checkpoint
 from flip_sklearn.backend.fit.data import CountDataset, Targets, WhitenedDataset
@@ -27,8 +29,10 @@ from flip_sklearn.backend.fit.penalty import l1_max
 from flip_sklearn.backend.fit.state import PassRecord, SolverOptions, TrainingState
 from flip_sklearn.backend.fit.whitening import Moments, Whitening, shared_moments, streaming_moments
 
-# The moments read rows in chunks of this many elements, since each chunk is copied to float64.
-MOMENT_ELEMENTS, MOMENT_CHUNK_ROWS = 2**20, (256, 4096)
+# The moments read rows in chunks of this many elements, since each chunk is copied to float64; on an
+# accelerator each chunk is waited for.
+MOMENT_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
+MOMENT_CHUNK_ROWS = {"cpu": (256, 4096), "cuda": (256, 2**16)}
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class Session:
             sampler = ClassSampler(self.word_counts, frequency, len(train), options.batch_size)
             if options.solver == "sampled" or sampler.is_cheaper():
                 self.sampler = sampler
+        self._reader = BatchReader(train, compute, self.sampler)
         # The optimizer divides both strengths by V, but J divides l2 by the sum W of the counts.
         self.l2 = options.l2 * train.n_words / float(counts_so_far.sum())
         gradient = self.gradient_at_zero()
@@ -87,8 +92,9 @@ class Session:
         self.state = TrainingState(start, options, options.l1, self.l2, generator)
 
     def _compute_moments(self, train: CountDataset, earlier: EarlierFit | None) -> Moments:
-        low, high = MOMENT_CHUNK_ROWS
-        chunk_rows = max(low, min(high, MOMENT_ELEMENTS // train.d))
+        device = self.compute.device.type
+        low, high = MOMENT_CHUNK_ROWS[device]
+        chunk_rows = max(low, min(high, MOMENT_ELEMENTS[device] // train.d))
         moments = streaming_moments(train.chunks(chunk_rows, self.compute), train.d)
         moments = shared_moments(moments, train.group, self.compute.device)
         if earlier is None or earlier.moments is None:
@@ -129,7 +135,10 @@ class Session:
         state = self.state
         averaged = state.optimizer.averaged()
         # The norm is nan if one entry is; a mask of A's size is not needed.
-        largest = [float(torch.linalg.vector_norm(p, math.inf)) for p in averaged if p is not None]
+        largest = [torch.linalg.vector_norm(p, math.inf).double() for p in averaged if p is not None]
+        n_nonzero = torch.count_nonzero(averaged.A).double()
+        measured = torch.stack([state.optimizer.penalty(averaged.A), n_nonzero, *largest])
+        penalty, n_nonzero, *largest = measured.tolist()  # read at once, since reading waits for the device
         if not all(map(math.isfinite, [*largest, nll])):
             raise FloatingPointError(
                 f"the training loss or a parameter became nan or infinite in pass "
@@ -137,61 +146,60 @@ class Session:
                 "or use precision='float32' or 'float64'."
             )
         record = PassRecord(
-            loss=nll + state.optimizer.penalty(averaged.A),
+            loss=nll + penalty,
             validation_nll=math.nan,
             validation_accuracy=math.nan,
-            sparsity=share_of_zeros(averaged.A),
+            sparsity=1.0 - n_nonzero / max(1, averaged.A.numel()),
             seconds=time.perf_counter() - state.began,
         )
         return record, averaged
 
     def _take_steps(self, after_step: Callable[[int], None] | None, checkpoint: Checkpoint | None) -> float:
         """Take the steps of a shuffled pass that are left; return the mean loss per word of the pass."""
-        state, n = self.state, len(self.data.dataset)
+        state, n, size = self.state, len(self.data.dataset), self.options.batch_size
         order = state.begin_pass(n)
-        while state.rows_done < n:
-            batch = order[state.rows_done : state.rows_done + self.options.batch_size]
-            state.loss += self._take_step(batch)
-            state.rows_done += len(batch)
-            if after_step is not None:
-                after_step(state.rows_done)
-            if checkpoint is not None and state.rows_done < n:
-                checkpoint.save_if_due(state.to_checkpoint)
+        batches = [order[first : first + size] for first in range(state.rows_done, n, size)]
+        with closing(self._reader.read(batches, state.generator)) as reader:
+            for batch in reader:
+                state.loss += self._take_step(batch)
+                state.rows_done += batch.n_rows
+                state.generator.set_state(batch.generator_state)
+                if after_step is not None:
+                    after_step(state.rows_done)
+                if checkpoint is not None and state.rows_done < n:
+                    checkpoint.save_if_due(state.to_checkpoint)
         state.optimizer.flush_lazy_updates()
         self._grad_A = None
         state.rows_done = 0
         return float(state.loss) / float(self.word_counts.sum())
 
-    def _take_step(self, batch: np.ndarray) -> torch.Tensor:
+    def _take_step(self, batch: Batch) -> torch.Tensor:
         """Take one step on a batch of rows; return its loss."""
         optimizer, group = self.state.optimizer, self.data.group
-        latent, targets = self.data.batch(group.local_rows(batch))
+        latent = self.data.whitened(batch.x)
         h = latent if optimizer.B is None else latent @ optimizer.B.T
         layer, rows = SoftmaxLayer(optimizer.A, optimizer.b), None
-        if self.sampler is not None:
-            # Every process of a group draws the same classes, so it needs the words of the whole batch.
-            on_host = group.is_single_process and self.compute.device.type == "cpu"
-            batch_words = targets.col if on_host else self.data.dataset.words(batch)
-            sampled = self.sampler.draw(len(batch), batch_words, targets, self.state.generator)
-            targets = sampled.targets
-            rows = optimizer.gather(sampled.words)
-            layer = SoftmaxLayer(rows.A, rows.b - sampled.log_inclusion, sampled.target_log_inclusion)
+        if batch.classes is not None:
+            rows = optimizer.gather(batch.classes.words)
+            b = rows.b - batch.classes.log_inclusion
+            layer = SoftmaxLayer(rows.A, b, batch.classes.target_log_inclusion)
         # n / m / W times the sum over a batch has the gradient of J as its mean over batches.
-        scale = len(self.data.dataset) / len(batch) / self.word_counts.sum()
-        grad_h = None if optimizer.B is None else torch.empty_like(h)
-        gradients = Gradients(self._gradient_rows(len(layer.A)), torch.empty_like(layer.b), grad_h)
-        loss = loss_and_gradients(h, layer, targets, self.work, gradients, scale=scale)
-        grad_B = None if grad_h is None else torch.mm(grad_h.T, latent)
+        scale = len(self.data.dataset) / batch.n_rows / self.word_counts.sum()
+        gradients = self._gradient_buffers(layer, h)
+        loss = loss_and_gradients(h, layer, batch.targets, self.work, gradients, scale=scale)
+        grad_B = None if gradients.h is None else torch.mm(gradients.h.T, latent)
         group.sum_(gradients.A, gradients.b, grad_B, loss)
         optimizer.step(gradients.A, gradients.b, grad_B, rows)
         return loss
 
-    def _gradient_rows(self, n: int) -> torch.Tensor:
-        """Memory for the gradient of n rows of A, kept during a pass; it grows when it is too small."""
+    def _gradient_buffers(self, layer: SoftmaxLayer, h: torch.Tensor) -> Gradients:
+        """Memory for the gradients of a step, kept during a pass; it grows when it is too small."""
         A = self.state.optimizer.A
-        if self._grad_A is None or len(self._grad_A) < n:
-            self._grad_A = A.new_empty(min(len(A), n * 5 // 4), A.shape[1])
-        return self._grad_A[:n]
+        grad_A, n = self._grad_A, len(layer.A)
+        if grad_A is None or len(grad_A) < n:
+            grad_A = self._grad_A = A.new_empty(min(len(A), n * 5 // 4), A.shape[1])
+        grad_h = None if self.state.optimizer.B is None else torch.empty_like(h)
+        return Gradients(grad_A if len(grad_A) == n else grad_A[:n], torch.empty_like(layer.b), grad_h)
 
     def whiten(self, rows: CountDataset) -> WhitenedDataset:
         """Other rows in the whitened coordinates of the session."""
@@ -199,7 +207,7 @@ class Session:
 
     def score_blocks(
         self, data: WhitenedDataset, parameters: Parameters
-    ) -> Iterator[tuple[np.ndarray, float, torch.Tensor, Targets]]:
+    ) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor, Targets]]:
         """Row numbers, loss, scores and targets of this process's rows, block by block.
 
         The next block overwrites the scores.
@@ -208,10 +216,6 @@ class Session:
         layer = SoftmaxLayer(A, b)
         for rows, latent, targets in data.blocks(self.work.block_rows(len(b), len(data.dataset))):
             h = latent if B is None else latent @ B.T
-            loss, scores = loss_and_scores(h, layer, targets, self.work)
+            on_device = targets.flat(len(b)).to(self.compute.device)
+            loss, scores = loss_and_scores(h, layer, on_device, self.work)
             yield rows, loss, scores, targets
-
-
-def share_of_zeros(A: torch.Tensor) -> float:
-    """Share of exact zeros in A."""
-    return 1.0 - int(torch.count_nonzero(A)) / max(1, A.numel())

@@ -175,12 +175,12 @@ def make_solution(session: Session, parameters: Parameters, pass_number: int) ->
 
 def evaluate(session: Session, held_out: WhitenedDataset, parameters: Parameters) -> tuple[float, float]:
     """Negative log-likelihood per word and keyword accuracy of held-out rows, both weighted."""
-    dataset = held_out.dataset
-    sums = torch.zeros(2, dtype=torch.float64, device=session.compute.device)
-    for rows, loss, scores, targets in session.score_blocks(held_out, parameters):
-        accuracy = keyword_accuracy_per_row(scores, targets.start, targets.col.cpu().numpy())
-        block = [loss, float(dataset.weights[rows] @ accuracy)]
-        sums += torch.tensor(block, dtype=torch.float64, device=sums.device)
+    dataset, device = held_out.dataset, session.compute.device
+    loss, accuracy = torch.zeros((), dtype=torch.float64, device=device), 0.0
+    for rows, block_loss, scores, targets in session.score_blocks(held_out, parameters):
+        per_row = keyword_accuracy_per_row(scores, targets.start, targets.col.numpy())
+        loss, accuracy = loss + block_loss, accuracy + float(dataset.weights[rows] @ per_row)
+    sums = torch.stack([loss, torch.tensor(accuracy, dtype=torch.float64, device=device)])
     held_out.group.sum_(sums)
-    loss, accuracy = sums.tolist()
-    return loss / float(dataset.row_weight.sum()), accuracy / float(dataset.weights.sum())
+    total_loss, total_accuracy = sums.tolist()
+    return total_loss / float(dataset.row_weight.sum()), total_accuracy / float(dataset.weights.sum())

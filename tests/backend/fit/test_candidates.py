@@ -90,9 +90,9 @@ class Draws:
 
 
 def corrected_scores(z: torch.Tensor, sampled: SampledClasses, targets: Targets) -> torch.Tensor:
-    """The scores of a row as ``loss_and_gradients`` corrects them; ``targets`` are those of the row."""
+    """The scores of a row as ``loss_and_gradients`` corrects them; its targets are those of row 0."""
     scores = z[sampled.words] - sampled.log_inclusion
-    scores[targets.col] += sampled.target_log_inclusion[: len(targets.col)]
+    scores[targets.col[targets.row == 0]] += sampled.target_log_inclusion[targets.row == 0]
     return scores
 
 
@@ -109,7 +109,7 @@ def draw_many(m: int, n_drawn: float) -> Draws:
         batch = np.append(0, 1 + rng.permutation(n - 1)[: m - 1])
         _, targets = rows.batch(batch, CPU64)
         sampled = sampler.draw(m, targets.col, targets, generator)
-        scores = corrected_scores(z, sampled, sampled.targets.block(0, 1))
+        scores = corrected_scores(z, sampled, sampled.targets)
         is_class[i, sampled.words.numpy()] = True
         partition[i] = float(scores.exp().sum())
         usual[i] = float((z[sampled.words] - sampled.log_inclusion).exp().sum())
@@ -219,7 +219,8 @@ def compute_gradients(
         offset = sampled.target_log_inclusion
         layer = SoftmaxLayer(A[words], b[words] - sampled.log_inclusion, offset)
     gradients = Gradients(torch.empty_like(layer.A), torch.empty_like(layer.b), torch.empty_like(h))
-    loss = loss_and_gradients(h, layer, targets, Workspace(CPU64), gradients)
+    flat = targets.flat(len(layer.A))
+    loss = loss_and_gradients(h, layer, flat, Workspace(CPU64), gradients)
     grad_A, grad_b = torch.zeros_like(A), torch.zeros_like(b)
     grad_A[words], grad_b[words] = gradients.A, gradients.b
     return loss, grad_A, grad_b, gradients.h

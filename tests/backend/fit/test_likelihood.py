@@ -44,7 +44,8 @@ def compute_gradients(rows: CountDataset, picked: np.ndarray, A, b, B, compute):
     x, targets = rows.batch(picked, compute)
     h = x @ B.T
     nans = [torch.full_like(tensor, np.nan) for tensor in (A, b, h)]
-    loss = loss_and_gradients(h, SoftmaxLayer(A, b), targets, Workspace(compute), Gradients(*nans))
+    flat = targets.flat(len(A))
+    loss = loss_and_gradients(h, SoftmaxLayer(A, b), flat, Workspace(compute), Gradients(*nans))
     return loss, *nans
 
 
@@ -113,7 +114,7 @@ def test_loss_is_exact_where_probabilities_underflow() -> None:
     rows = CountDataset(np.ones((1, 1), np.float32), counts, np.ones(1))
     x, targets = rows.batch(np.array([0]), CPU32)
     A, b = torch.tensor([[-150.0], [150.0]]), torch.zeros(2)
-    loss, _ = loss_and_scores(x, SoftmaxLayer(A, b), targets, Workspace(CPU32))
+    loss, _ = loss_and_scores(x, SoftmaxLayer(A, b), targets.flat(2), Workspace(CPU32))
     assert torch.softmax(x @ A.T, dim=1)[0, 0] == 0
     assert loss == pytest.approx(300.0)
 

@@ -315,7 +315,8 @@ def test_step_uses_the_rows_it_is_given() -> None:
     expected = flushed_state(run_lazily(make_optimizer(p), steps))
     opt = make_optimizer(p)
     for s in steps:
-        rows = GatheredRows(s.words, opt.A[s.words], opt.b[s.words])
+        rows = opt.gather(s.words)
+        rows = GatheredRows(rows.words, rows.A.clone(), rows.numbers.clone())
         opt.gather(torch.arange(9))
         opt.step(s.A[s.words], s.b[s.words], s.B.clone(), rows)
     assert_same(flushed_state(opt), expected, rtol=0, atol=0)
