@@ -147,7 +147,9 @@ class CountDataset:
         """X as a tensor: on the device if it lies or fits there, otherwise on the host."""
         if self._x is None or self._x_device != device:
             x = as_shared_tensor(self.X)
-            if device.type != "cpu" and x.device.type == "cpu":
+            if x.device.type != "cpu":
+                x = x.to(device)  # copies nothing if it lies there
+            elif device.type != "cpu":
                 local = self.group.local_rows(np.arange(len(self)))
                 if fits_on_device(len(local) * self.d * x.element_size(), device):
                     x = self._upload(local, x.dtype, device)
