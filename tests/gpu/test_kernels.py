@@ -89,15 +89,15 @@ def test_loss_and_gradients_equal_float64_autograd(
     if is_sampled:
         sampler = ClassSampler(rows.word_counts(), rows.document_frequency(), 10 * N_ROWS, N_ROWS, 40)
         generator = torch.Generator().manual_seed(0)
-        sampled = sampler.draw(N_ROWS, targets.col.cpu(), targets, generator)
-        words = sampled.words.cpu()
+        sampled = sampler.draw(N_ROWS, targets.col, targets, generator)
+        words, targets = sampled.words, sampled.targets
         assert 10 < len(words) < N_WORDS
-        targets, target_offset = sampled.targets, sampled.target_log_inclusion
-        A, b = A[words], b[words] - sampled.log_inclusion.double().cpu()
+        A, b = A[words], b[words] - sampled.log_inclusion.double()
         offsets = offsets[:, : len(words)]
-        offsets[targets.row.cpu(), targets.col.cpu()] = target_offset.double().cpu()
+        offsets[targets.row, targets.col] = sampled.target_log_inclusion.double()
+        target_offset = sampled.target_log_inclusion.to(compute.device)
     counts = torch.zeros(offsets.shape, dtype=torch.float64)
-    counts[targets.row.cpu(), targets.col.cpu()] = targets.count.double().cpu()
+    counts[targets.row, targets.col] = targets.count.double()
 
     for tensor in (h, A, b):
         tensor.requires_grad_()
@@ -109,7 +109,8 @@ def test_loss_and_gradients_equal_float64_autograd(
     gradients = Gradients(*(torch.full_like(t, np.nan) for t in (A_device, b_device, h_device)))
     layer = SoftmaxLayer(A_device, b_device, target_offset)
     with torch.no_grad():
-        loss = loss_and_gradients(h_device, layer, targets, Workspace(compute), gradients)
+        flat = targets.flat(len(A)).to(compute.device)
+        loss = loss_and_gradients(h_device, layer, flat, Workspace(compute), gradients)
     assert loss.device.type == "cuda"
     errors = [
         relative_error(loss, expected.detach()),
@@ -129,7 +130,8 @@ def test_loss_and_scores_equal_their_definition(compute: Compute, precision: str
     counts = torch.from_numpy(rows.weights[:, None] * rows.counts.toarray())
     z = b + h @ A.T
     on_device = [t.to(compute.device, compute.dtype) for t in (h, A, b)]
-    loss, scores = loss_and_scores(on_device[0], SoftmaxLayer(*on_device[1:]), targets, Workspace(compute))
+    flat = targets.flat(N_WORDS).to(compute.device)
+    loss, scores = loss_and_scores(on_device[0], SoftmaxLayer(*on_device[1:]), flat, Workspace(compute))
     assert relative_error(scores, z) < TOLERANCE[precision]
     expected = float(-(counts * torch.log_softmax(z, dim=1)).sum())
     assert float(loss) == pytest.approx(expected, rel=TOLERANCE[precision])
@@ -141,7 +143,8 @@ def test_loss_is_exact_where_probabilities_underflow() -> None:
     rows = CountDataset(np.ones((1, 1), np.float32), sp.csr_array(np.array([[1.0, 0.0]])), np.ones(1))
     x, targets = rows.batch(np.array([0]), compute)
     A, b = torch.tensor([[-150.0], [150.0]]).to(x.device), torch.zeros(2, device=x.device)
-    loss, _ = loss_and_scores(x, SoftmaxLayer(A, b), targets, Workspace(compute))
+    flat = targets.flat(2).to(x.device)
+    loss, _ = loss_and_scores(x, SoftmaxLayer(A, b), flat, Workspace(compute))
     assert float(loss) == pytest.approx(300.0)
 
 
