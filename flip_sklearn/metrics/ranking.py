@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
+from flip_sklearn.io import as_numpy
 from flip_sklearn.metrics.summary import divide
 
 # Number of scores computed at a time: 2**24 float64 are 128 MiB.
@@ -41,7 +42,7 @@ def score_blocks(estimator: Any, X: Any, n_words: int) -> Iterator[tuple[np.ndar
         scores = score(_safe_indexing(X, rows))
         if isinstance(scores, list):
             scores = np.column_stack([classes[:, -1] for classes in scores])
-        scores = np.asarray(scores).reshape(len(rows), -1)
+        scores = np.asarray(as_numpy(scores)).reshape(len(rows), -1)
         # Integers would be taken for word indices.
         yield rows, scores.astype(float) if scores.dtype.kind in "iu" else scores
 
@@ -51,7 +52,7 @@ def counts_csr(Y: Any) -> sp.csr_array:
     if sp.issparse(Y):
         counts = sp.csr_array(Y)
     else:
-        array = np.asarray(Y)
+        array = np.asarray(as_numpy(Y))
         if array.ndim not in (1, 2) or array.dtype.kind not in "buif":
             raise ValueError(f"Y has {array.ndim} dimensions of type {array.dtype}; pass word counts (n, V).")
         counts = sp.csr_array(array[:, None] if array.ndim == 1 else array)
@@ -81,7 +82,7 @@ def top_indices(scores_or_topk: Any, shape: tuple[int, int], n_top: int) -> np.n
     n, n_words = shape
     if sp.issparse(scores_or_topk):
         return _rank_sparse_scores(scores_or_topk, shape, n_top)
-    array = np.asarray(scores_or_topk)
+    array = np.asarray(as_numpy(scores_or_topk))
     if array.ndim != 2 or array.shape[0] != n:
         raise ValueError(
             f"scores_or_topk has shape {array.shape}; Y has {n} rows, so pass scores ({n}, {n_words}) or "

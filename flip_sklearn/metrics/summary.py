@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from flip_sklearn.io import as_numpy
+
 
 @dataclass(frozen=True)
 class RowStatistic:
@@ -107,7 +109,7 @@ def check_weights(sample_weight: Any, n: int) -> np.ndarray:
     """Return one finite weight >= 0 for each of n rows; ones for None."""
     if sample_weight is None:
         return np.ones(n)
-    weights = np.asarray(sample_weight, dtype=float)
+    weights = np.asarray(as_numpy(sample_weight), dtype=float)
     if weights.shape != (n,):
         raise ValueError(f"sample_weight has shape {weights.shape}; pass one weight per row, ({n},).")
     if not np.isfinite(weights).all() or (weights < 0).any():
