@@ -215,7 +215,8 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         Parameters
         ----------
         X : array-like of shape (n, d)
-            Embeddings: NumPy (float16, float32, float64, memory-mapped), DataFrame or torch tensor.
+            Embeddings: NumPy (float16, float32, float64, memory-mapped), DataFrame or torch tensor. Under
+            scikit-learn's array API, arrays stay on their device (docs/index.md).
         Y : {array-like, sparse matrix} of shape (n, V)
             Word counts, integers >= 0; never densified. A 1-D array is one column. Rows without counts are
             ignored; words without counts are never extracted.
@@ -324,7 +325,7 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
 
         Returns
         -------
-        z : ndarray of shape (n, V)
+        z : ndarray of shape (n, V), or an array like X under scikit-learn's array API
             In nats. Words that training never saw score -1e4, or lower in rows where a seen word scores
             -1e4 or less, so they are finite and below all seen words.
 
@@ -345,7 +346,7 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
 
         Returns
         -------
-        theta : ndarray of shape (n, V)
+        theta : ndarray of shape (n, V), or an array like X under scikit-learn's array API
             Rows sum to 1; words that training never saw have probability 0.
 
         Raises
@@ -364,7 +365,7 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
 
         Returns
         -------
-        log_theta : ndarray of shape (n, V)
+        log_theta : ndarray of shape (n, V), or an array like X under scikit-learn's array API
             Finite, also for words that training never saw.
 
         Raises
@@ -398,7 +399,7 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
 
         Returns
         -------
-        activations : csr_array of shape (n, V), or ndarray with ``sparse_output=False``
+        activations : csr_array of shape (n, V), or a dense array with ``sparse_output=False``
             float64 for float64 input, float32 otherwise.
         """
         sparse_output = check_bool("sparse_output", self.sparse_output)

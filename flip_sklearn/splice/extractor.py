@@ -198,7 +198,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        weights : csr_array of shape (n, V), or ndarray with ``sparse_output=False``
+        weights : csr_array of shape (n, V), or a dense array with ``sparse_output=False``
             float64 for float64 input, float32 otherwise. Rows of X that are zero or equal the mean have
             no weights.
         """
@@ -343,7 +343,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        embeddings : ndarray of shape (n, d)
+        embeddings : ndarray of shape (n, d), or an array like W under scikit-learn's array API
             Of unit length; float64 for float64 weights, float32 otherwise.
         """
         check_is_fitted(self)
@@ -384,7 +384,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        embeddings : ndarray of shape (n, d)
+        embeddings : ndarray of shape (n, d), or an array like X under scikit-learn's array API
             As of ``inverse_transform``.
 
         Raises
