@@ -41,7 +41,7 @@ TO_THE_END: dict[str, Any] = dict(
 
 
 def model(**settings: Any) -> FLiPExtractor:
-    return FLiPExtractor(**{"rank": 4, "random_state": 0, "device": "cpu", **settings})
+    return FLiPExtractor(**{"rank": 4, "random_state": 0, "precision": "float32", **settings})
 
 
 def path_of(truth: Planted = TRUTH, strengths: Any = 5, **settings: Any) -> RegularizationPath:

@@ -263,7 +263,7 @@ def test_precision_and_blocks(monkeypatch: pytest.MonkeyPatch, fitted: SpLiCEExt
     assert single.dtype == np.float64  # that of X, whatever the format of the products
     np.testing.assert_allclose(single.toarray(), expected, atol=1e-4)
     monkeypatch.setattr(splice, "CHUNK_ROWS", 17)
-    monkeypatch.setattr(lasso, "ROWS", {"cpu": 50})
+    monkeypatch.setitem(lasso.ROWS, make_model().fit(X).device_, 50)
     np.testing.assert_allclose(make_model().fit(X).transform(X).toarray(), expected, atol=1e-8)
     twice = [make_model().fit(X).transform(X) for _ in range(2)]
     np.testing.assert_array_equal(twice[0].data, twice[1].data)

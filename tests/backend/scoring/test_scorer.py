@@ -24,7 +24,8 @@ from flip_sklearn.estimation import scoring
 from flip_sklearn.metrics import keyword_accuracy
 from tests.helpers.ranking import integer_model, sorted_top
 
-DOUBLE, SINGLE = resolve_compute("cpu", "float64"), resolve_compute("cpu", "float32")
+DOUBLE, SINGLE = resolve_compute("auto", "float64"), resolve_compute("auto", "float32")
+DEVICE = SINGLE.device.type
 
 
 @settings(max_examples=40, deadline=None)
@@ -39,7 +40,7 @@ def test_scores_equal_their_definition(n: int, n_words: int, block: int, seed: i
     k = int(rng.integers(1, n_words + 1))
     order = np.argsort(-z, axis=1)[:, :k]
     with pytest.MonkeyPatch().context() as m:
-        m.setattr(products, "BLOCK_ROWS", {"cpu": (block, block)})
+        m.setitem(products.BLOCK_ROWS, DEVICE, (block, block))
         indices, scores = scorer.top(X, k)
         _, probabilities = scorer.top(X, k, probabilities=True)
         np.testing.assert_allclose(scorer.dense(X, "scores"), z)
@@ -73,7 +74,7 @@ def test_results_do_not_depend_on_blocks_or_storage(
     unseen[-1] = False
     A[unseen] = 0
     seen = ~unseen
-    compute = resolve_compute("cpu", precision)
+    compute = resolve_compute("auto", precision)
     dtype = np.float32 if precision == "float32" else np.float64
     z = offset + (X - mean) @ B.T @ A.T
     theta = np.exp(z - z.max(axis=1, keepdims=True, initial=-np.inf)) * seen
@@ -86,10 +87,10 @@ def test_results_do_not_depend_on_blocks_or_storage(
     ranked = sorted_top(np.where(seen, z, -np.inf), int(seen.sum()))
     n_hits = [int(is_row_word[i, ranked[i, : n_row_words[i]]].sum()) for i in range(n)]
     with pytest.MonkeyPatch().context() as m:
-        m.setattr(products, "BLOCK_ROWS", {"cpu": (block, block)})
+        m.setitem(products.BLOCK_ROWS, DEVICE, (block, block))
         m.setattr(products, "SPARSE_BLOCK_ROWS", block)
-        m.setattr(products, "TILE_ELEMENTS", {"cpu": 64 * block})
-        m.setattr(scorer_module, "CHUNK_ROWS", {"cpu": 2 * block + 1})
+        m.setitem(products.TILE_ELEMENTS, DEVICE, 64 * block)
+        m.setitem(scorer_module.CHUNK_ROWS, DEVICE, 2 * block + 1)
         for many_rows, csr_density in ((10**9, 0.0), (0, 0.0), (0, 2.0)):
             m.setattr(scorer_module, "MANY_ROWS", many_rows)
             m.setattr(products, "CSR_DENSITY", csr_density)
@@ -202,7 +203,7 @@ def test_unseen_words_score_below_all_seen_words(
     seen = ~unseen
     A = np.where(seen, [1.0, 0, 1, 1, 0], 0)[:, None]
     offset = np.where(seen, [0.0, 0, 0.5, 1, 0], bias_of_unseen)
-    compute = resolve_compute("cpu", precision)
+    compute = resolve_compute("auto", precision)
     scorer = Scorer(as_stored(A), np.ones((1, 1)), offset, np.zeros(1), compute, unseen)
     X = np.array([[level], [3.0]])
     z = scorer.dense(X, "scores").astype(np.float32)
@@ -237,7 +238,7 @@ def fitted() -> Fitted:
     Y[:, 80:] = 0
     Y[::50] = 0
     X = (Y @ rng.normal(size=(90, 12)) + rng.normal(size=(2500, 12))).astype(np.float32)
-    model = FLiPExtractor(6, l1_strength=0.3, max_iter=3, random_state=0, device="cpu")
+    model = FLiPExtractor(6, l1_strength=0.3, max_iter=3, random_state=0, precision="float32")
     model.fit(X, Y)
     return model, X, sp.csr_array(Y)
 

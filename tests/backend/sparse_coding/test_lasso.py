@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from scipy.optimize import nnls
 from sklearn.linear_model import Lasso
 
+from flip_sklearn.backend.device import resolve_device
 from flip_sklearn.backend.sparse_coding import lasso as lasso_module
 from flip_sklearn.backend.sparse_coding.active_set import minimize_quadratic
 from flip_sklearn.backend.sparse_coding.lasso import Decomposition, nonnegative_lasso
 
+DEVICE = resolve_device("auto").type
 KINDS = ("plain", "norms", "duplicates", "collinear", "low rank", "one direction", "zeros")
 
 
@@ -36,7 +38,10 @@ def dictionary(kind: str, n_words: int, d: int, rng: np.random.Generator) -> np.
 
 
 def solve(D: np.ndarray, X: np.ndarray, l1: float, **options: float) -> Decomposition:
-    return nonnegative_lasso(torch.from_numpy(D), torch.from_numpy(X), l1, **options)
+    on_device = (torch.from_numpy(array).to(DEVICE) for array in (D, X))
+    result = nonnegative_lasso(*on_device, l1, **options)
+    tensors = (tensor.cpu() for tensor in (result.indices, result.weights, result.gap))
+    return Decomposition(*tensors, result.n_rounds)
 
 
 def dense(result: Decomposition, n_words: int) -> np.ndarray:
@@ -231,10 +236,10 @@ def test_solution_does_not_depend_on_blocks_of_rows(monkeypatch: pytest.MonkeyPa
     rng = np.random.default_rng(0)
     D, X = rng.normal(size=(150, 15)), rng.normal(size=(20, 15))
     whole = dense(solve(D, X, 3.0), 150)
-    monkeypatch.setattr(lasso_module, "ROWS", {"cpu": 7})
-    monkeypatch.setattr(lasso_module, "SMALL_ELEMENTS", {"cpu": 500})
+    monkeypatch.setitem(lasso_module.ROWS, DEVICE, 7)
+    monkeypatch.setitem(lasso_module.SMALL_ELEMENTS, DEVICE, 500)
     monkeypatch.setattr(lasso_module, "MIN_SMALL_ROWS", 2)
-    monkeypatch.setattr(lasso_module, "GATHERED_ELEMENTS", {"cpu": 1000})
+    monkeypatch.setitem(lasso_module.GATHERED_ELEMENTS, DEVICE, 1000)
     monkeypatch.setattr(lasso_module, "rows_per_block", lambda *_: 3)
     parts = solve(D, X, 3.0)
     np.testing.assert_allclose(dense(parts, 150), whole, atol=1e-8)
