@@ -659,6 +659,7 @@ def in_a_group(rank: int, folder: str) -> list[Any]:
 
 
 @pytest.mark.skipif(os.name != "posix" or not dist.is_available(), reason="no gloo")
+@pytest.mark.cpu_only(reason="bits of several processes")
 def test_two_processes_give_the_path_of_one(tmp_path: Path) -> None:
     with Child(in_a_group, 0, str(tmp_path)) as first, Child(in_a_group, 1, str(tmp_path)) as second:
         results = first.result(), second.result()

@@ -563,6 +563,7 @@ def test_memory_map_equals_its_array(
     assert (tmp_path / "X.npy").read_bytes() == before
 
 
+@pytest.mark.cpu_only(reason="memory of the host")
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_memory_map_is_not_read_into_memory(tmp_path: Path, early_stopping: bool) -> None:
     """X is not copied, also when "auto" holds rows out."""

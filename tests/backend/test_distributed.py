@@ -43,6 +43,7 @@ from tests.helpers.processes import PATIENCE, Child
 pytestmark = [
     pytest.mark.skipif(not dist.is_available(), reason="torch without torch.distributed"),
     pytest.mark.skipif(os.name != "posix", reason="gloo's tests here are POSIX's"),
+    pytest.mark.cpu_only(reason="bits of several processes"),
 ]
 
 TRUTH = planted(n=601, d=10, n_words=80, rank=4, length=5, seed=4)

@@ -25,9 +25,10 @@ from flip_sklearn.backend.fit import session
 from tests.helpers.processes import in_process
 
 MIB = 2**20
-pytestmark = pytest.mark.skipif(
-    not Path("/proc/self/clear_refs").exists(), reason="measures with Linux's /proc"
-)
+pytestmark = [
+    pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measures with Linux's /proc"),
+    pytest.mark.cpu_only(reason="memory of the host"),
+]
 
 
 @dataclass(frozen=True)

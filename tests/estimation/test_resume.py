@@ -37,7 +37,10 @@ from flip_sklearn.estimation import training as _training
 from tests.helpers.planted import planted
 from tests.helpers.processes import PATIENCE, Child, in_process, note
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's"),
+    pytest.mark.cpu_only(reason="bits of other processes; tests/gpu resumes fits on a device"),
+]
 
 TRUTH = planted(n=500, d=10, n_words=150, rank=4, length=5, seed=2)
 X, Y = TRUTH.X.astype(np.float32), TRUTH.Y

@@ -336,6 +336,7 @@ def fingerprint(seed):
 """
 
 
+@pytest.mark.cpu_only(reason="bits of another process")
 def test_same_seed_gives_the_same_bits_in_two_processes(monkeypatch) -> None:
     monkeypatch.setattr(candidates, "DRAWN_WORDS", candidates.DRAWN_WORDS)  # restored afterwards
     child = subprocess.run(

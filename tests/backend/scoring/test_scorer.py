@@ -404,6 +404,7 @@ def private_memory() -> int:
     return 1024 * int(re.search(r"RssAnon:\s+(\d+)", status)[1])  # type: ignore[index]
 
 
+@pytest.mark.cpu_only(reason="memory of the host")
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 def test_extraction_from_a_memory_map_is_bounded(tmp_path: Path) -> None:
     """Besides the result, memory holds one chunk of rows and one block of scores, whatever n is."""
