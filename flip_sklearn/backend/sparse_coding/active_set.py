@@ -18,7 +18,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+
+from flip_sklearn.backend.device import upload
 
 # Relative to a diagonal of ones. The error of the objective is at most RIDGE |w|^2.
 RIDGE = 1e-12
@@ -37,6 +40,7 @@ def minimize_quadratic(
 
     ``G`` (m, s, s) is positive semi-definite with a diagonal of ones, or zeros where not ``allowed`` (m, s);
     ``b`` (m, s) is at most about 1; ``w`` (m, s) is the initial point. Other weights are zero in the result.
+    The host waits for the device once a step.
     """
     result = w.clone()
     rows = torch.arange(len(G), device=G.device)  # of the problems that are not finished
@@ -60,14 +64,15 @@ def minimize_quadratic(
         had_minimum |= is_minimum
         last_free = torch.where(is_minimum[:, None], free, last_free)
         free |= enters
-        if is_done.any():
-            result[rows[is_done]] = w[is_done]
-            keep = ~is_done
-            rows, G, b, w, allowed = rows[keep], G[keep], b[keep], w[keep], allowed[keep]
-            free, last_free, had_minimum = free[keep], last_free[keep], had_minimum[keep]
-            if not len(rows):
-                return result
-    result[rows] = w  # not optimal to the last digits because of rounding, as the gap will show
+        done = is_done.cpu().numpy()
+        if done.all():
+            break
+        if done.any():
+            finished, kept = (upload(torch.from_numpy(np.flatnonzero(d)), G.device) for d in (done, ~done))
+            result[rows[finished]] = w[finished]
+            rows, G, b, w, allowed = rows[kept], G[kept], b[kept], w[kept], allowed[kept]
+            free, last_free, had_minimum = free[kept], last_free[kept], had_minimum[kept]
+    result[rows] = w  # after too many steps not optimal to the last digits, as the gap will show
     return result
 
 
@@ -103,7 +108,9 @@ def _solve_free(G: torch.Tensor, b: torch.Tensor, free: torch.Tensor) -> torch.T
     A.diagonal(dim1=1, dim2=2).add_((~free).to(G.dtype) + RIDGE)
     L, failed = torch.linalg.cholesky_ex(A)
     b = b.masked_fill(~free, 0)[:, :, None]
-    if bool((failed > 0).any()):  # the products in G are rounded: use a ridge above the rounding
+    # The products in G are rounded: use a ridge above the rounding. On a device, a second factorization
+    # of all problems takes less time than to wait and see whether one is needed.
+    if G.device.type != "cpu" or bool((failed > 0).any()):
         A.diagonal(dim1=1, dim2=2).add_((failed > 0)[:, None] * LARGE_RIDGE)
         L = torch.linalg.cholesky_ex(A).L
     x = torch.cholesky_solve(b, L)

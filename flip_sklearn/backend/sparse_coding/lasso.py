@@ -41,7 +41,7 @@ import numpy as np
 import torch
 
 from flip_sklearn.backend.device import Embeddings, as_shared_tensor, rows_per_block, slices, to_numpy, upload
-from flip_sklearn.backend.ranking import top_k
+from flip_sklearn.backend.ranking import top_k, top_k_without_waiting
 from flip_sklearn.backend.sparse_coding.active_set import minimize_quadratic, slope
 
 # Tolerance of the gap. Without a penalty it is smaller, because the error of the residual, which is used
@@ -92,7 +92,12 @@ class SparseCoder:
         device, dtype = self._dictionary.device, self._dictionary.dtype
         rows = upload(as_shared_tensor(targets), device).to(dtype)
         result = nonnegative_lasso(self._dictionary, rows, l1)
-        return to_numpy(result.indices), to_numpy(result.weights), to_numpy(result.gap)
+        width = result.indices.shape[1]
+        # float64 holds all of them exactly, and one array is copied at once.
+        columns = [result.indices.double(), result.weights.double(), result.gap[:, None]]
+        packed = to_numpy(torch.cat(columns, dim=1))
+        weights = packed[:, width : 2 * width].astype(str(dtype).removeprefix("torch."))
+        return packed[:, :width].astype(np.int64), weights, packed[:, -1].copy()
 
 
 @torch.inference_mode()
@@ -171,19 +176,23 @@ class _WorkingSets:
     target_products: torch.Tensor  # (m, s), D_j . v
     gram: torch.Tensor  # (m, s, s), D_i . D_j
 
-    def select(self, mask: torch.Tensor) -> _WorkingSets:
+    def select(self, positions: torch.Tensor) -> _WorkingSets:
         """Return the sets of some of the rows."""
-        return _WorkingSets(*(getattr(self, field.name)[mask] for field in fields(self)))
+        return _WorkingSets(*(getattr(self, field.name)[positions] for field in fields(self)))
 
     def contains(self, words: torch.Tensor) -> torch.Tensor:
         """Whether the set of each row contains the words (m, k), as bool (m, k)."""
         is_same = words[:, :, None] == self.words[:, None, :]
         return torch.any(is_same & self.used[:, None, :], dim=2)
 
-    def drop_slack_words(self) -> None:
-        """Remove words with weight zero whose correlation is well below the bound."""
+    def is_kept(self) -> torch.Tensor:
+        """Whether a slot holds a word with a weight, or with a correlation close to the bound."""
         is_slack = (self.weights == 0) & (self.slope < -SLACK)
-        self.used, order = _move_to_front(self.used & ~is_slack)
+        return self.used & ~is_slack
+
+    def drop_slack_words(self, n_slots: int) -> None:
+        """Remove the other words; at most ``n_slots`` words are kept in each row."""
+        self.used, order = _move_to_front(self.is_kept(), n_slots)
         self.words = self.words.gather(1, order).masked_fill_(~self.used, 0)
         self.weights = self.weights.gather(1, order).masked_fill_(~self.used, 0)
         self.target_products = self.target_products.gather(1, order)
@@ -201,6 +210,16 @@ class _WorkingSets:
         self.target_products = torch.cat([self.target_products, products], dim=1)
         old_rows = torch.cat([self.gram, gram[:, :, :n_old].mT], dim=2)
         self.gram = torch.cat([old_rows, gram], dim=1)
+
+
+@dataclass(frozen=True)
+class _Status:
+    """The state of each row in a round, on the host."""
+
+    is_unfinished: np.ndarray
+    n_new: np.ndarray  # words to add
+    n_kept: np.ndarray  # words to keep in the set
+    is_right: np.ndarray  # no words of equal correlation were left out
 
 
 class _BlockSolver:
@@ -237,21 +256,44 @@ class _BlockSolver:
         while len(self._sets.rows) and n_rounds < max_rounds:
             n_rounds += 1
             residual = self._residual()
-            correlations, words = self._largest_correlations(residual)
-            gap = self._compute_gap(residual, correlations[:, 0])
-            self._gap[self._sets.rows] = gap
-            if n_rounds == max_rounds:
+            words, is_new, status = self._find_words(residual)
+            if n_rounds == max_rounds or not status.is_unfinished.any():
                 break
-            is_new = self._violates(correlations, words) & ~self._sets.contains(words)
-            is_unfinished = (gap > self._tol) & is_new.any(dim=1)
-            if not is_unfinished.all():
-                self._finish(~is_unfinished)
-                words, is_new = words[is_unfinished], is_new[is_unfinished]
-            if len(self._sets.rows):
-                self._update_sets(words, is_new)
-                self._solve_sets()
-        self._finish(torch.ones_like(self._sets.rows, dtype=torch.bool))
+            if not status.is_right.all():
+                words, is_new, status = self._find_words(residual, resolve_ties=True)
+            if not status.is_unfinished.all():
+                unfinished, finished = (
+                    upload(torch.from_numpy(np.flatnonzero(mask)), words.device)
+                    for mask in (status.is_unfinished, ~status.is_unfinished)
+                )
+                self._finish(finished)
+                self._sets = self._sets.select(unfinished)
+                words, is_new = words[unfinished], is_new[unfinished]
+            n_kept, n_new = (int(n[status.is_unfinished].max()) for n in (status.n_kept, status.n_new))
+            self._update_sets(words, is_new, n_kept, n_new)
+            self._solve_sets()
+        self._finish(torch.arange(len(self._sets.rows), device=self._gap.device))
         return self._result(n_rounds)
+
+    def _find_words(
+        self, residual: torch.Tensor, *, resolve_ties: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, _Status]:
+        """Return the words of the largest correlations, which of them to add, and the state of each row.
+
+        The host waits once for the device, or more often with ``resolve_ties``: then all words are right.
+        """
+        sets = self._sets
+        correlations, words, is_right = self._largest_correlations(residual, resolve_ties=resolve_ties)
+        gap = self._compute_gap(residual, correlations[:, 0])
+        self._gap[sets.rows] = gap
+        violates = self._violates(correlations, words)
+        is_new = violates & ~sets.contains(words)
+        # At a minimum many words have equal correlations; none of these is added.
+        is_right = is_right | ~violates[:, -1]
+        is_unfinished = (gap > self._tol) & is_new.any(dim=1)
+        state = (is_unfinished, is_new.sum(dim=1), sets.is_kept().sum(dim=1), is_right)
+        columns = torch.stack([column.to(torch.int32) for column in state]).cpu().numpy()
+        return words, is_new, _Status(columns[0] > 0, columns[1], columns[2], columns[3] > 0)
 
     def _residual(self) -> torch.Tensor:
         """Compute r = v - D^T w of the unfinished rows."""
@@ -264,13 +306,23 @@ class _BlockSolver:
             sets.words, self._dictionary, per_sample_weights=weights, mode="sum"
         )
 
-    def _largest_correlations(self, residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the largest D_j . r of each row, largest first, and their words."""
+    def _largest_correlations(
+        self, residual: torch.Tensor, *, resolve_ties: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the largest D_j . r of each row, largest first, their words, and which rows are right."""
         n_words = len(self._dictionary)
         k = min(max(NEW_WORDS, int(GROWTH * self._sets.words.shape[1])), n_words)
         n_rows = rows_per_block(n_words, len(residual), residual.device)
-        parts = [top_k(part @ self._dictionary.T, k) for part in torch.split(residual, n_rows)]
-        return torch.cat([values for values, _ in parts]), torch.cat([words for _, words in parts])
+        parts = []
+        for part in torch.split(residual, n_rows):
+            products = part @ self._dictionary.T
+            if resolve_ties:
+                is_right = torch.ones(len(part), dtype=torch.bool, device=part.device)
+                parts.append((*top_k(products, k), is_right))
+            else:
+                parts.append(top_k_without_waiting(products, k))
+        values, words, right = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return values, words, right
 
     def _violates(self, correlations: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         """Whether words violate optimality by more than rounding."""
@@ -308,12 +360,12 @@ class _BlockSolver:
             primal, dual = rr, half_slope.square() / rr.clamp(min=tiny)
         return torch.clamp(primal - dual, min=0)
 
-    def _update_sets(self, words: torch.Tensor, is_new: torch.Tensor) -> None:
-        """Remove slack words from the sets and add the new words."""
+    def _update_sets(self, words: torch.Tensor, is_new: torch.Tensor, n_kept: int, n_new: int) -> None:
+        """Remove slack words from the sets and add the new words, given their largest numbers in a row."""
         sets = self._sets
         if sets.words.shape[1]:
-            sets.drop_slack_words()
-        is_new, order = _move_to_front(is_new)
+            sets.drop_slack_words(n_kept)
+        is_new, order = _move_to_front(is_new, n_new)
         words = words.gather(1, order).masked_fill_(~is_new, 0)
         products, gram = self._inner_products(torch.cat([sets.words, words], dim=1), words.shape[1])
         sets.add(words, is_new, products, gram)
@@ -347,13 +399,12 @@ class _BlockSolver:
             new_weights[part], new_slope[part] = w, slope(G, b, w)
         sets.weights, sets.slope = new_weights, new_slope
 
-    def _finish(self, mask: torch.Tensor) -> None:
-        """Store the solution of these rows and continue with the others."""
-        done = self._sets.select(mask)
+    def _finish(self, positions: torch.Tensor) -> None:
+        """Store the solution of the rows at these positions of the sets."""
+        done = self._sets.select(positions)
         norms = torch.where(done.used, self._word_norms[done.words], 1.0)
         weights = done.weights * self._target_norms[done.rows][:, None] / norms
         self._finished.append((done.rows, done.words, weights))
-        self._sets = self._sets.select(~mask)
 
     def _result(self, n_rounds: int) -> Decomposition:
         """Sort the words of each row by weight."""
@@ -372,8 +423,7 @@ class _BlockSolver:
         return Decomposition(all_indices, all_weights.to(self._targets.dtype), self._gap, n_rounds)
 
 
-def _move_to_front(flags: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return flags with the true ones of each row first, cut to the maximum count, and their order."""
-    max_count = int(flags.sum(dim=1).max())
+def _move_to_front(flags: torch.Tensor, max_count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return flags with the true ones of each row first, at most ``max_count``, and their order."""
     order = (~flags).to(torch.int8).sort(dim=1, stable=True).indices[:, :max_count]
     return flags.gather(1, order), order
