@@ -42,6 +42,7 @@ MANY_ROWS = 2048
 UNSEEN_SCORE = -1e4
 
 AfterRows = Callable[[int], object]
+Top = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # values, words, and which rows are right
 
 
 @dataclass(eq=False)
@@ -83,10 +84,14 @@ class Scorer:
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the result of ``top`` for consecutive blocks of rows."""
         ranker = self._ranker(k, X.shape[0])
+        for _, values, words in ranker.rank(self._blocks(X, ranker, k), probabilities):
+            yield words, values
+
+    def _blocks(self, X: Embeddings, ranker: _Ranker, k: int) -> Iterator[_Block]:
+        """Yield all rows in order."""
         for _, h in self._project(X, ranker.problem.latents):
             for rows in even_slices(len(h), ranker.product.block_rows):
-                values, words = ranker.top(h[rows], k, probabilities)
-                yield words, values
+                yield _Block(rows, h[rows], k)
 
     @torch.inference_mode()
     def hits(self, X: Embeddings, words: sp.csr_array, *, after_block: AfterRows | None = None) -> np.ndarray:
@@ -101,6 +106,15 @@ class Scorer:
         if max_k == 0:
             return n_hits
         ranker = self._ranker(max_k, X.shape[0])
+        blocks = self._blocks_by_size(X, ranker, k, after_block)
+        for block, _, top in ranker.rank(blocks, False):
+            n_hits[block.rows] = count_hits(words[block.rows], top)
+        return n_hits
+
+    def _blocks_by_size(
+        self, X: Embeddings, ranker: _Ranker, k: np.ndarray, after_block: AfterRows | None
+    ) -> Iterator[_Block]:
+        """Yield the rows with k > 0, those with about the same k together."""
         for chunk_start, h in self._project(X, ranker.problem.latents):
             groups = list(groups_by_size(k[chunk_start : chunk_start + len(h)]))
             grouped = _select(h, np.concatenate([np.empty(0, np.int64), *groups]))
@@ -108,13 +122,11 @@ class Scorer:
             for group in groups:
                 for part in even_slices(len(group), ranker.product.block_rows):
                     rows = chunk_start + group[part]
-                    widest = min(int(k[rows].max()), max_k)
-                    _, top = ranker.top(grouped[first : first + len(rows)], widest, False)
-                    n_hits[rows] = count_hits(words[rows], top)
-                    first += len(rows)
+                    last = first + len(rows)
+                    yield _Block(rows, grouped[first:last], min(int(k[rows].max()), ranker.max_k))
+                    first = last
             if after_block is not None:
                 after_block(len(h))
-        return n_hits
 
     @torch.inference_mode()
     def dense(self, X: Embeddings, transform: str) -> Embeddings:
@@ -159,12 +171,22 @@ class Scorer:
             yield rows.start, (to_device(X[rows], self.compute) - mean) @ B.T
 
 
+@dataclass(frozen=True)
+class _Block:
+    """Rows that are ranked together."""
+
+    rows: Any  # their numbers, for the caller
+    h: torch.Tensor  # (m, r)
+    k: int
+
+
 class _Ranker:
     """The k best words of blocks of latent rows, by bfloat16 products where these are faster."""
 
     def __init__(self, scorer: Scorer, k: int, many_rows: bool) -> None:
         compute = scorer.compute
         A, offset, unseen = scorer.A, scorer.offset, scorer.unseen
+        self.max_k = k
         self.problem = ranking_problem(A, offset, unseen, k, compute, find_zeros=many_rows)
         self.product = self.problem.product
         self._shortlist = None
@@ -172,26 +194,43 @@ class _Ranker:
         if is_fast and many_rows and isinstance(self.product, DenseProduct):
             self._shortlist = Shortlist(self.product, compute)
 
-    def top(self, h: torch.Tensor, k: int, probabilities: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Return scores, or theta, and words, both (m, k), best first.
+    def rank(
+        self, blocks: Iterator[_Block], probabilities: bool
+    ) -> Iterator[tuple[_Block, np.ndarray, np.ndarray]]:
+        """Yield each block with scores, or theta, and words, both (m, k), best first.
 
-        The host waits once for the device, and a second time if some rows must be ranked again.
+        The host waits for the device once a block, and more often if some rows must be ranked again. While
+        the caller works on one result, the device computes the next.
         """
-        if self._shortlist is not None and self._shortlist.is_cheaper(k) and not probabilities:
-            best, columns, is_certified = self._shortlist.top(h, k)
-            values, words, is_right = read_top(best, self._words(columns), is_certified)
-        else:
-            values, words, is_right = self._rank(h, k, probabilities)
+        result = None
+        for block in blocks:
+            top = self._top(block, probabilities)
+            if result is not None:
+                yield result
+            result = block, *self._read(block, top, probabilities)
+        if result is not None:
+            yield result
+
+    def _top(self, block: _Block, probabilities: bool) -> Top:
+        """Rank a block without waiting for the device."""
+        if self._shortlist is not None and self._shortlist.is_cheaper(block.k) and not probabilities:
+            values, columns, is_right = self._shortlist.top(block.h, block.k)
+            return values, self._words(columns), is_right
+        return self._top_of_all(block, probabilities)
+
+    def _read(self, block: _Block, top: Top, probabilities: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Wait for the result of a block, and rank the rows again that are not right."""
+        values, words, is_right = read_top(*top)
         wrong = np.flatnonzero(~is_right)
         if len(wrong):
-            again = self._rank(_select(h, wrong), k, probabilities, resolve_ties=True)
-            values[wrong], words[wrong] = again[:2]
+            again = _Block(block.rows, _select(block.h, wrong), block.k)
+            top = self._top_of_all(again, probabilities, resolve_ties=True)
+            values[wrong], words[wrong] = read_top(*top)[:2]
         return values, words
 
-    def _rank(
-        self, h: torch.Tensor, k: int, probabilities: bool, *, resolve_ties: bool = False
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return scores, or theta, and words by the scores of all words, and whether each row is right."""
+    def _top_of_all(self, block: _Block, probabilities: bool, *, resolve_ties: bool = False) -> Top:
+        """Rank by all scores; with ``resolve_ties`` all rows are right, and the host may wait."""
+        h, k = block.h, block.k
         with_maxima = uses_blocks(k + 1, self.product.A.shape[0])
         scores, maxima = self.product.scores(h, maxima=with_maxima)
         if resolve_ties:
@@ -205,7 +244,7 @@ class _Ranker:
             if self.problem.omitted > -math.inf:
                 total += (self.problem.omitted - highest).exp()
             values = (values - highest).exp() / total
-        return read_top(values, self._words(columns), is_right)
+        return values, self._words(columns), is_right
 
     def _words(self, columns: torch.Tensor) -> torch.Tensor:
         """Return the words of scored columns."""

@@ -330,13 +330,13 @@ def test_a_long_row_is_ranked_separately(fitted: Fitted, monkeypatch: pytest.Mon
     Y = Y.tolil()
     Y[7, :] = 1
     calls = []
-    top = scorer_module._Ranker.top
+    top = scorer_module._Ranker._top
 
-    def recording_top(self: Any, h: torch.Tensor, k: int, probabilities: bool) -> object:
-        calls.append((len(h), k))
-        return top(self, h, k, probabilities)
+    def recording_top(self: Any, block: Any, probabilities: bool) -> object:
+        calls.append((len(block.h), block.k))
+        return top(self, block, probabilities)
 
-    monkeypatch.setattr(scorer_module._Ranker, "top", recording_top)
+    monkeypatch.setattr(scorer_module._Ranker, "_top", recording_top)
     model.score(X, Y)
     assert [(n_rows, k) for n_rows, k in calls if k > 32] == [(1, 80)]
     n_rows_with_words = int((np.diff(sp.csr_array(Y).indptr) > 0).sum())

@@ -153,6 +153,19 @@ def test_keyword_accuracy_with_ties_is_that_of_the_cpu(gpu: Counts) -> None:
     np.testing.assert_array_equal(accuracy, keyword_accuracy_per_row(scores, *arguments))
 
 
+def test_the_device_ranks_the_next_block_while_the_caller_reads_one(gpu: Counts) -> None:
+    on_device = Scorer(**make_factors(bias=True, sparse=False), compute=resolve_compute("cuda", "float32"))
+    blocks = on_device.top_blocks(make_rows(200), 5)
+    gpu.operators.clear()
+    next(blocks)
+    assert gpu.operators["aten::mm"] >= 2 + 1  # the projection, and a product for each of two blocks
+    assert gpu.waits.total() == 1
+    n_operators = gpu.operators["aten::mm"]
+    next(blocks)
+    assert gpu.operators["aten::mm"] == n_operators
+    assert gpu.waits.total() == 2
+
+
 def test_the_count_of_waits_can_fail(gpu: Counts) -> None:
     """Negative control: top_k resolves ties itself, which waits, and so does reading each result alone."""
     scores = torch.from_numpy(np.random.default_rng(0).normal(size=(50, 700))).to("cuda")
