@@ -227,7 +227,8 @@ def test_path_equals_that_of_the_cpu(rank: int | None) -> None:
     np.testing.assert_allclose(on_gpu.nll, on_cpu.nll, rtol=1e-3)
     np.testing.assert_allclose(on_gpu.accuracy, on_cpu.accuracy, atol=0.005)
     np.testing.assert_allclose(on_gpu.sparsity, on_cpu.sparsity, atol=0.005)
-    np.testing.assert_allclose(on_gpu.kkt_residual, on_cpu.kkt_residual, rtol=0.02)
+    # At the strongest penalty, the residual of the closed form is rounding only.
+    np.testing.assert_allclose(on_gpu.kkt_residual, on_cpu.kkt_residual, rtol=0.02, atol=1e-4)
 
 
 @pytest.mark.parametrize("rank", [6, None])

@@ -85,8 +85,15 @@ def test_splice_equals_that_of_the_cpu(l1_strength: float, dtype: type) -> None:
     ]
     on_cpu, on_gpu = (model.transform(rows) for model in models)
     assert on_cpu.nnz > 0
-    tolerance = 1e-2 if dtype is np.float32 else 1e-5  # weights are determined less well than the objective
-    np.testing.assert_allclose(on_gpu.toarray(), on_cpu.toarray(), atol=tolerance)
+    if l1_strength:
+        # The weights are determined less well than the objective.
+        tolerance = 1e-2 if dtype is np.float32 else 1e-5
+        np.testing.assert_allclose(on_gpu.toarray(), on_cpu.toarray(), atol=tolerance)
+    else:  # many weights of more concepts than dimensions give the same best reconstruction
+        rebuilt = [
+            model.inverse_transform(weights) for model, weights in zip(models, (on_cpu, on_gpu), strict=True)
+        ]
+        np.testing.assert_allclose(rebuilt[1], rebuilt[0], atol=1e-2 * np.abs(rows).max())
     np.testing.assert_allclose(models[1].embedding_mean_, models[0].embedding_mean_, rtol=1e-4, atol=1e-6)
 
 

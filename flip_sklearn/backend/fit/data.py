@@ -38,9 +38,12 @@ class Targets:
 
     def flat(self, n_classes: int) -> FlatTargets:
         """Return the targets as positions in the flattened (m, n_classes) scores of the batch."""
-        smallest = torch.finfo(self.count.dtype).tiny
-        share = self.count / self.total.index_select(0, self.row).clamp_min(smallest)
-        return FlatTargets(self.row * n_classes + self.col, self.count, share, self.total, self.start)
+        row, count, total = self.row.numpy(), self.count.numpy(), self.total.numpy()
+        share = count / np.maximum(total, np.finfo(total.dtype).tiny)[row]
+        position = row * n_classes + self.col.numpy()
+        return FlatTargets(
+            torch.from_numpy(position), self.count, torch.from_numpy(share), self.total, self.start
+        )
 
 
 @dataclass(frozen=True)
@@ -192,13 +195,20 @@ class CountDataset:
         return torch.from_numpy(self.indices[self._entries(rows)[2]]).to(torch.int64)
 
     def targets(self, rows: np.ndarray, dtype: torch.dtype) -> Targets:
-        """Targets of the given rows."""
-        start, row, entry = (torch.from_numpy(array) for array in self._entries(rows))
-        w = torch.from_numpy(self.weights[rows])
-        count = as_shared_tensor(self.values).index_select(0, entry).to(w.dtype) * w.index_select(0, row)
-        col = as_shared_tensor(self.indices).index_select(0, entry).to(torch.int64)
-        total = torch.from_numpy(self.row_weight[rows]).to(dtype)
-        return Targets(row, col, count.to(dtype), total, start.numpy())
+        """Targets of the given rows.
+
+        NumPy gathers the few thousand entries, because torch would wake its threads for them.
+        """
+        start, row, entry = self._entries(rows)
+        count = self.values[entry].astype(np.float64) * self.weights[rows][row]
+        numpy_dtype = np.float64 if dtype == torch.float64 else np.float32
+        return Targets(
+            torch.from_numpy(row),
+            torch.from_numpy(self.indices[entry].astype(np.int64)),
+            torch.from_numpy(count.astype(numpy_dtype)),
+            torch.from_numpy(self.row_weight[rows].astype(numpy_dtype)),
+            start,
+        )
 
     def batch(self, rows: np.ndarray, compute: Compute) -> tuple[torch.Tensor, Targets]:
         """Embeddings (m, d) on the device and targets of the given rows."""

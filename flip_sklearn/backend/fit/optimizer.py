@@ -23,6 +23,7 @@ import torch
 from torch.optim.adam import adam
 
 from flip_sklearn.backend.device import rows_of, slices
+from flip_sklearn.backend.fit.fused import FusedUpdates, fused_updates
 from flip_sklearn.backend.fit.penalty import penalty_step_
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-10
@@ -98,8 +99,10 @@ class Optimizer:
                 "second_B": torch.zeros_like(B),
                 "adam_step": torch.zeros((), dtype=torch.float32, device=A.device),
             }
+        self._fused = fused_updates(A.device)
+        self._nothing = A.new_zeros(1)
         self._tile_rows = max(1, TILE_ELEMENTS[A.device.type] // max(1, self._rank))
-        size = min(self._tile_rows, n_words), self._rank
+        size = 0 if self._fused else min(self._tile_rows, n_words), self._rank
         self._scratch, self._average_buffer = A.new_empty(size), A.new_empty(size)
         self._gather_buffer = A.new_empty(0, self._rank)
 
@@ -152,7 +155,9 @@ class Optimizer:
         n_averaged = self.steps - self._average_start
         decay = min(AVERAGE_DECAY, (1 + n_averaged) / (10 + n_averaged))
         warm_up = min(1.0, self.steps / WARM_UP_STEPS)
-        if rows is None:
+        if self._fused is not None:
+            self._fused_step(self._fused, rows, grad_A, grad_b, warm_up, decay)
+        elif rows is None:
             self._step_all_words(grad_A, grad_b, warm_up, decay)
         else:
             self._step_gathered_words(rows, grad_A, grad_b, warm_up, decay)
@@ -198,9 +203,56 @@ class Optimizer:
             state["average_A"].index_copy_(0, words, average)
         average_b.lerp_(b, catch_up)
         self._step_bias(b, average_b, square_b, grad_b, warm_up, decay)
-        self._numbers.index_copy_(1, rows.words, rows.numbers)
-        state["touched"].index_fill_(0, rows.words, self.steps)
-        state["averaged"].index_fill_(0, rows.words, self._log_decay + math.log(decay))
+        self._scatter_numbers(rows.words, rows.numbers, decay)
+
+    def _fused_step(
+        self,
+        fused: FusedUpdates,
+        rows: GatheredRows | None,
+        grad_A: torch.Tensor,
+        grad_b: torch.Tensor,
+        warm_up: float,
+        decay: float,
+    ) -> None:
+        """The step on all words or on gathered words in three kernels; a kernel cannot write in place."""
+        state, numbers, a = self._state, self._numbers, self.A
+        skipped, catch_up, average_A = self._nothing, self._nothing, state["average_A"]
+        if rows is not None:
+            numbers, a = rows.numbers, rows.A
+            skipped = (self.steps - 1 - state["touched"].index_select(0, rows.words)).to(grad_A.dtype)
+            catch_up = self._catch_up_weight(state["averaged"].index_select(0, rows.words))
+            average_A = average_A.index_select(0, rows.words)
+        b, average_b, square_A, square_b = numbers.unbind()
+        square = {
+            "keep": BETA2, "add": 1.0 - BETA2, "correction": 1.0 - BETA2**self.steps, "eps": EPS,
+        }  # fmt: skip
+        norms, rate = torch.linalg.vector_norm(grad_A, dim=1), self._rate * warm_up
+        square_A, sizes, penalty_sizes = fused.step_sizes(
+            square_A, norms, skipped, scale=1.0 / self._rank, rate=rate / math.sqrt(self._rank), **square
+        )
+        columns = (numbers_of_row[:, None] for numbers_of_row in (sizes, penalty_sizes, catch_up))
+        a, average_A = fused.update_rows(
+            a, grad_A, average_A, *columns, l1=self.l1, l2=self.l2, weight=1.0 - decay
+        )
+        b, average_b, square_b = fused.update_bias(
+            b, grad_b, average_b, square_b, skipped, catch_up,
+            rate=rate * BIAS_RATE, weight=1.0 - decay, **square,
+        )  # fmt: skip
+        numbers = torch.stack([b, average_b, square_A, square_b], out=numbers)
+        if rows is None:
+            self.A = state["A"] = a
+            state["average_A"] = average_A
+            self._all_touched = True
+        else:
+            self.A.index_copy_(0, rows.words, a)
+            state["average_A"].index_copy_(0, rows.words, average_A)
+            self._scatter_numbers(rows.words, numbers, decay)
+
+    def _scatter_numbers(self, words: torch.Tensor, numbers: torch.Tensor, decay: float) -> None:
+        """Write back the numbers of words after a step on them."""
+        self._numbers.index_copy_(1, words, numbers)
+        self._state["touched"].index_fill_(0, words, self.steps)
+        self._state["averaged"].index_fill_(0, words, self._log_decay + math.log(decay))
 
     def _gathered_average(self, words: torch.Tensor) -> torch.Tensor:
         """Copy the averages of rows of A; the next call reuses the memory."""
