@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _limit_examples(item: pytest.Item) -> None:
-    """Draw few examples, since small operators are slow on a device; a profile yields to a test's settings."""
+    """Draw few examples, since a device is slow on small data. A profile would yield to a test's settings."""
     function = getattr(item, "function", None)
     chosen = getattr(function, "_hypothesis_internal_use_settings", None)
     if chosen is not None:

@@ -23,16 +23,15 @@ import ctypes
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils import _pytree as pytree
 from torch.utils._mode_utils import no_dispatch
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
@@ -94,8 +93,8 @@ class StandInTensor(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
-            return func.decompose(*args, **(kwargs or {}))  # in inference mode torch has not done it
+        if _facts(func).is_composite:  # in inference mode torch has not taken it apart
+            return func.decompose(*args, **(kwargs or {}))
         return _run(func, *args, **(kwargs or {}))
 
     def tolist(self) -> Any:
@@ -137,42 +136,71 @@ class StandInTensor(torch.Tensor):
         return f"StandInTensor({self.data_on_host!r})"
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What the schema of an operator says."""
+
+    name: str
+    arguments: tuple[str, ...]
+    written: tuple[str, ...]  # arguments that it writes to and returns
+    is_composite: bool
+    is_copy: bool
+    is_mixed_product: bool  # mm or addmm with out_dtype
+    changes_shape: bool  # of an argument, in place
+    takes_scalars: bool  # tensors of no dimension may be on the CPU
+
+
+@cache
+def _facts(func: Any) -> Facts:
+    schema, key = func._schema, "CompositeImplicitAutograd"
+    is_written = [a.alias_info is not None and a.alias_info.is_write for a in schema.arguments]
+    names = tuple(a.name for a in schema.arguments)
+    return Facts(
+        name=schema.name,
+        arguments=names,
+        written=tuple(itertools.compress(names, is_written)),
+        is_composite=torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key),
+        is_copy=schema.name in ("aten::copy_", "aten::_to_copy"),
+        is_mixed_product=schema.name in ("aten::mm", "aten::addmm") and "out_dtype" in names,
+        changes_shape=torch.Tag.inplace_view in func.tags,
+        takes_scalars=torch.Tag.pointwise in func.tags or schema.name in {*INDEXING, "aten::fill_"},
+    )
+
+
 def _run(func: Any, *args: Any, **kwargs: Any) -> Any:
     """One operator: refuse what CUDA refuses, compute on the host, return tensors of the device."""
     if _counts is None:
         raise RuntimeError("a tensor of the stand-in device was used outside of standin_gpu()")
-    name = func._schema.name
-    arguments = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
-    tensors = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+    facts = _facts(func)
+    name, arguments = facts.name, dict(zip(facts.arguments, args, strict=False)) | kwargs
     asked = None if kwargs.get("device") is None else torch.device(kwargs["device"])
     if asked is not None and asked.type == "cuda" and asked.index not in (None, 0):
         raise RuntimeError(f"CUDA error: invalid device ordinal ({asked})")
-    is_copy = name in ("aten::copy_", "aten::_to_copy")
-    if not is_copy:
-        _check_devices(func, name, arguments, tensors)
+    written = [arguments[n] for n in facts.written if arguments.get(n) is not None]
+    if not facts.is_copy:
+        _check_devices(func, facts, arguments, written)
     _counts.add(_counts.operators, name)
     if name in WAITING or (name == "aten::repeat_interleave" and arguments.get("output_size") is None):
         wait(name)
     elif name in INDEXING:
         _count_waits_of_index(name, arguments)
 
-    on_host, on_host_kwargs = pytree.tree_map(_to_host, (args, kwargs))
+    on_host, on_host_kwargs = _to_host(args), {key: _to_host(value) for key, value in kwargs.items()}
     if asked is not None:
         on_host_kwargs["device"] = CPU
     if "pin_memory" in on_host_kwargs:
         on_host_kwargs["pin_memory"] = False
-    if func._overloadname.startswith("dtype") and name in ("aten::mm", "aten::addmm"):
-        result = _product_with_out_dtype(name, pytree.tree_map(_to_host, arguments))
-    elif is_copy:
+    if facts.is_mixed_product:
+        result = _product_with_out_dtype(name, {key: _to_host(value) for key, value in arguments.items()})
+    elif facts.is_copy:
         result = _copy(func, arguments, asked, on_host, on_host_kwargs)
     else:
         result = func(*on_host, **on_host_kwargs)
 
-    if torch.Tag.inplace_view in func.tags:  # the tensor on top has a shape of its own
+    if facts.changes_shape:  # the tensor on top has a shape of its own
         with no_dispatch():
             func(*args, **kwargs)
-    written = _written(func, arguments)
-    for tensor in pytree.tree_leaves(written):
+    for tensor in _tensors(written):
         if isinstance(tensor, StandInTensor) and tensor.shape != tensor.data_on_host.shape:
             raise NotImplementedError(f"{func} resizes its output, which the stand-in device cannot do")
     if written and isinstance(result, torch.Tensor):
@@ -181,32 +209,43 @@ def _run(func: Any, *args: Any, **kwargs: Any) -> Any:
         return tuple(written)
     if asked is not None and asked.type == "cpu":
         return result
-    return pytree.tree_map(lambda x: StandInTensor(x) if isinstance(x, torch.Tensor) else x, result)
+    return _to_device(result)
 
 
 def _to_host(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(map(_to_host, value))
     return value.data_on_host if isinstance(value, StandInTensor) else value
 
 
-def _written(func: Any, arguments: dict[str, Any]) -> list[Any]:
-    """The arguments that an operator in place or with ``out=`` writes to and returns."""
-    aliases = [a for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
-    return [arguments[a.name] for a in aliases if arguments.get(a.name) is not None]
+def _to_device(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(map(_to_device, value))
+    return StandInTensor(value) if isinstance(value, torch.Tensor) else value
 
 
-def _check_devices(func: Any, name: str, arguments: dict[str, Any], tensors: list[torch.Tensor]) -> None:
+def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    """The tensors among arguments and in lists of them."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
+def _check_devices(func: Any, facts: Facts, arguments: dict[str, Any], written: list[Any]) -> None:
+    tensors = list(_tensors(arguments.values()))
     on_cpu = [x for x in tensors if not isinstance(x, StandInTensor)]
     if not on_cpu or len(on_cpu) == len(tensors):
         return
-    if name in INDEXING:
+    if facts.name in INDEXING:
         if not isinstance(arguments["self"], StandInTensor):
             raise RuntimeError(
                 "indices should be either on cpu or on the same device as the indexed tensor (cpu)"
             )
         on_cpu = [x for x in on_cpu if x is arguments.get("values")]
-    takes_scalars = torch.Tag.pointwise in func.tags or name in INDEXING | {"aten::fill", "aten::fill_"}
-    is_written = any(x is y for x in on_cpu for y in pytree.tree_leaves(_written(func, arguments)))
-    if is_written or any(x.dim() > 0 or not takes_scalars for x in on_cpu):
+    is_written = any(x is y for x in on_cpu for y in _tensors(written))
+    if is_written or any(x.dim() > 0 or not facts.takes_scalars for x in on_cpu):
         raise RuntimeError(
             "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu! "
             f"({func}, shapes on the CPU: {[tuple(x.shape) for x in on_cpu]})"
