@@ -16,7 +16,15 @@ PLAIN_PROCESSOR := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE OPENBLAS_CORE
 FOUR_THREADS := ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=AVX2 DNNL_MAX_CPU_ISA=AVX2 \
 	OMP_NUM_THREADS=4 OMP_WAIT_POLICY=passive FLIP_TEST_THREADS=4
 
-.PHONY: demo report test test-processors bench clean
+# Tests that compute on a GPU where there is one, without the longest ones and those that start processes.
+GPU_TESTS := tests/gpu tests/backend/scoring tests/backend/sparse_coding tests/splice tests/diagnostics \
+	tests/metrics/test_perplexity.py tests/test_path.py tests/test_sklearn_contracts.py \
+	tests/estimation/test_bad_input.py \
+	-k 'not test_scale_of_the_weights and not test_compare_encoders and not test_informative_words \
+	and not test_rank_analysis_of and not test_path_begins and not test_data_formats_give \
+	and not in_parallel and not in_another_process and not real_gpu'
+
+.PHONY: demo report test test-processors test-standin-gpu bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/quickstart.py
@@ -30,10 +38,15 @@ test: $(VENV)/.test
 	$(BIN)/mypy
 	$(PYTEST)
 	$(MAKE) test-processors
+	$(MAKE) test-standin-gpu
 
 test-processors: $(VENV)/.test
 	$(PLAIN_PROCESSOR) $(PYTEST) $(NUMERIC_TESTS)
 	$(FOUR_THREADS) $(PYTEST) $(NUMERIC_TESTS)
+
+# Without a GPU: its tensors lie in host memory, and what CUDA refuses is refused.
+test-standin-gpu: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(PYTEST) --dist load --standin-gpu $(GPU_TESTS)
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.bench_fit
