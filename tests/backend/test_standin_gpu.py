@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.helpers import standin_gpu as standin_module
 from tests.helpers.standin_gpu import Counts, StandInTensor, standin_gpu
+from tests.helpers.standin_streams import _pinned
 
 pytestmark = pytest.mark.skipif(
     torch.version.cuda is not None and torch.cuda.is_available(), reason="there is a CUDA device"
@@ -362,7 +362,7 @@ def test_pinned_memory_is_known(gpu: Counts) -> None:
     assert not pinned.clone().is_pinned()
     del pinned
     torch.ones(1).pin_memory()
-    assert len([1 for _, s in standin_module._pinned.values() if not s.expired()]) <= 1
+    assert len([1 for _, s in _pinned.values() if not s.expired()]) <= 1
 
 
 def test_torch_is_as_before_afterwards() -> None:

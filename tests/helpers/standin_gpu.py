@@ -21,20 +21,35 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import itertools
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._mode_utils import no_dispatch
 
-GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
+from tests.helpers.standin_streams import (
+    GPU,
+    Counts,
+    Event,
+    Stream,
+    count_operator,
+    current_stream,
+    default_stream,
+    download,
+    is_pinned,
+    opened,
+    pin,
+    pin_memory,
+    upload,
+    use_stream,
+    wait,
+)
+
+CPU = torch.device("cpu")
 TOTAL_BYTES = 80 << 30
 
 # Operators after which the host needs a size or a value from the device, and therefore waits for it.
@@ -54,24 +69,6 @@ WAITING = {
     "aten::_linalg_solve_ex",
 }
 INDEXING = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
-
-
-@dataclass
-class Counts:
-    """What was done on the device."""
-
-    operators: Counter[str] = field(default_factory=Counter)  # views and copies included
-    waits: Counter[str] = field(default_factory=Counter)  # of the host for the device
-    downloads: list[int] = field(default_factory=list)  # number of elements of each copy to the host
-    _lock: Any = field(default_factory=threading.Lock)
-
-    def add(self, counter: Counter[str], name: str) -> None:
-        """Add one; threads share the counts."""
-        with self._lock:
-            counter[name] += 1
-
-
-_counts: Counts | None = None  # None while there is no stand-in
 
 
 class StandInTensor(torch.Tensor):
@@ -169,7 +166,7 @@ def _facts(func: Any) -> Facts:
 
 def _run(func: Any, *args: Any, **kwargs: Any) -> Any:
     """One operator: refuse what CUDA refuses, compute on the host, return tensors of the device."""
-    if _counts is None:
+    if not opened:
         raise RuntimeError("a tensor of the stand-in device was used outside of standin_gpu()")
     facts = _facts(func)
     name, arguments = facts.name, dict(zip(facts.arguments, args, strict=False)) | kwargs
@@ -179,7 +176,7 @@ def _run(func: Any, *args: Any, **kwargs: Any) -> Any:
     written = [arguments[n] for n in facts.written if arguments.get(n) is not None]
     if not facts.is_copy:
         _check_devices(func, facts, arguments, written)
-    _counts.add(_counts.operators, name)
+    count_operator(name)
     if name in WAITING or (name == "aten::repeat_interleave" and arguments.get("output_size") is None):
         wait(name)
     elif name in INDEXING:
@@ -286,9 +283,6 @@ def _product_with_out_dtype(name: str, given: dict[str, Any]) -> torch.Tensor:
     return out.copy_(product)
 
 
-# --- Copies and waits -------------------------------------------------------------------------
-
-
 def _copy(func: Any, arguments: dict[str, Any], asked: Any, args: Any, kwargs: Any) -> torch.Tensor:
     """Copy within the device, or between it and the host: then it waits, or is in progress from now on."""
     is_in_place = func._schema.name == "aten::copy_"
@@ -300,149 +294,18 @@ def _copy(func: Any, arguments: dict[str, Any], asked: Any, args: Any, kwargs: A
     result: torch.Tensor = func(*args, **kwargs)
     if target_on_gpu == isinstance(source, StandInTensor):
         return result
-    if _counts is not None and not target_on_gpu:
-        _counts.downloads.append(source.numel())
+    if not target_on_gpu:
+        opened[-1].downloads.append(source.numel())
     stream = current_stream()
     if not arguments.get("non_blocking"):
         wait("copy to the device" if target_on_gpu else "copy to the host")
     elif target_on_gpu and is_pinned(source):
-        stream.unfinished.append(_upload(source))
+        stream.unfinished.append(upload(source))
     elif not target_on_gpu and (not is_in_place or is_pinned(result)):
-        stream.unfinished.append(_download(result))
+        stream.unfinished.append(download(result))
     else:
         wait("copy with memory that is not pinned")
     return result
-
-
-def _upload(source: torch.Tensor) -> Callable[[], None]:
-    before = source.clone()
-
-    def finish() -> None:
-        if not torch.equal(before.nan_to_num(), source.nan_to_num()):
-            raise RuntimeError("pinned memory was changed while it was being copied to the device")
-
-    return finish
-
-
-def _download(target: torch.Tensor) -> Callable[[], None]:
-    values = target.clone()
-    is_done = False
-    target.fill_(float("nan") if target.is_floating_point() else 0)
-
-    def finish() -> None:
-        nonlocal is_done
-        if not is_done:
-            target.copy_(values)
-        is_done = True
-
-    return finish
-
-
-def wait(name: str) -> None:
-    """The host waits for the current stream."""
-    assert _counts is not None
-    _counts.add(_counts.waits, name)
-    _finish(current_stream().unfinished)
-
-
-def _finish(copies: list[Callable[[], None]]) -> None:
-    while copies:
-        copies.pop(0)()
-
-
-class Stream:
-    """``torch.cuda.Stream``: the copies that it has not finished."""
-
-    def __init__(self, device: Any = None, priority: int = 0) -> None:
-        self.device = GPU
-        self.unfinished: list[Callable[[], None]] = []
-
-    def synchronize(self) -> None:
-        with use_stream(self):
-            wait("Stream.synchronize")
-
-    def record_event(self, event: Event | None = None) -> Event:
-        event = Event() if event is None else event
-        event.record(self)
-        return event
-
-    def wait_event(self, event: Event) -> None:
-        self.unfinished += event.unfinished
-
-    def wait_stream(self, stream: Stream) -> None:
-        self.unfinished += stream.unfinished
-
-    def query(self) -> bool:
-        return not self.unfinished
-
-
-class Event:
-    """``torch.cuda.Event``: the copies that were in progress when it was recorded."""
-
-    def __init__(
-        self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False
-    ) -> None:
-        self.unfinished: list[Callable[[], None]] = []
-
-    def record(self, stream: Stream | None = None) -> None:
-        self.unfinished = list((current_stream() if stream is None else stream).unfinished)
-
-    def wait(self, stream: Stream | None = None) -> None:
-        (current_stream() if stream is None else stream).wait_event(self)
-
-    def synchronize(self) -> None:
-        assert _counts is not None
-        _counts.add(_counts.waits, "Event.synchronize")
-        _finish(self.unfinished)
-
-    def query(self) -> bool:
-        _finish(self.unfinished)
-        return True
-
-    def elapsed_time(self, end: Event) -> float:
-        return 0.0
-
-
-_default_stream = Stream()
-_of_thread = threading.local()
-
-
-def current_stream(device: Any = None) -> Stream:
-    return getattr(_of_thread, "stream", _default_stream)
-
-
-@contextlib.contextmanager
-def use_stream(stream: Stream | None) -> Iterator[None]:
-    before = current_stream()
-    _of_thread.stream = before if stream is None else stream
-    try:
-        yield
-    finally:
-        _of_thread.stream = before
-
-
-# --- Pinned memory, which is plain memory that is remembered -----------------------------------
-
-_pinned: dict[int, tuple[int, StorageWeakRef]] = {}  # first address -> (end, storage)
-
-
-def pin(tensor: torch.Tensor) -> torch.Tensor:
-    for start in [start for start, (_, storage) in _pinned.items() if storage.expired()]:
-        del _pinned[start]
-    storage = tensor.untyped_storage()
-    _pinned[storage.data_ptr()] = (storage.data_ptr() + storage.nbytes(), StorageWeakRef(storage))
-    return tensor
-
-
-def is_pinned(tensor: torch.Tensor, device: Any = None) -> bool:
-    address = tensor.data_ptr()
-    return any(
-        start <= address < end and not storage.expired() for start, (end, storage) in list(_pinned.items())
-    )
-
-
-def pin_memory(tensor: torch.Tensor, device: Any = None) -> torch.Tensor:
-    return tensor if is_pinned(tensor) else pin(tensor.clone(memory_format=torch.contiguous_format))
 
 
 def _with_pinning(function: Any) -> Any:
@@ -495,7 +358,7 @@ def _answers(free_bytes: int) -> list[tuple[Any, str, Any]]:
         "Event": Event,
         "stream": use_stream,
         "current_stream": current_stream,
-        "default_stream": lambda device=None: _default_stream,
+        "default_stream": lambda device=None: default_stream,
     }
     makers = ("empty", "zeros", "ones", "full", "empty_like", "zeros_like", "empty_strided")
     return [
@@ -510,19 +373,18 @@ def _answers(free_bytes: int) -> list[tuple[Any, str, Any]]:
 @contextlib.contextmanager
 def standin_gpu(free_bytes: int = 78 << 30) -> Iterator[Counts]:
     """``torch.cuda`` with one device of compute capability 9.0; inside another one, new counts."""
-    global _counts
-    if _counts is None and torch.cuda.is_available():
+    if not opened and torch.cuda.is_available():
         raise RuntimeError("this machine has a CUDA device; the stand-in is for machines without one")
     _install_device()
-    outer, _counts = _counts, Counts()
+    opened.append(Counts())
     with contextlib.ExitStack() as stack:
         for owner, name, value in _answers(free_bytes):
             stack.callback(_restore, owner, name, vars(owner).get(name))
             setattr(owner, name, value)
         try:
-            yield _counts
+            yield opened[-1]
         finally:
-            _counts = outer
+            opened.pop()
 
 
 def _restore(owner: Any, name: str, value: Any) -> None:
