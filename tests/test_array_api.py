@@ -31,7 +31,8 @@ from flip_sklearn.io import as_numpy
 from flip_sklearn.metrics import keyword_accuracy, keyword_accuracy_scorer
 from flip_sklearn.splice import SpLiCEExtractor
 from tests.helpers.paths import ROOT
-from tests.helpers.standin_gpu import Counts, standin_gpu
+from tests.helpers.standin_gpu import standin_gpu
+from tests.helpers.standin_streams import Counts
 
 IS_ENABLED = os.environ.get("SCIPY_ARRAY_API") == "1"
 with_array_api = pytest.mark.skipif(not IS_ENABLED, reason="runs in the process of the first test")

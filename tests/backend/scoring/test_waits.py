@@ -14,7 +14,8 @@ from flip_sklearn.backend.device import resolve_compute
 from flip_sklearn.backend.ranking import keyword_accuracy_per_row, top_k
 from flip_sklearn.backend.scoring import products, scorer
 from flip_sklearn.backend.scoring.scorer import Scorer
-from tests.helpers.standin_gpu import Counts, standin_gpu
+from tests.helpers.standin_gpu import standin_gpu
+from tests.helpers.standin_streams import Counts
 
 N_WORDS, D, RANK = 3000, 12, 8
 BLOCK_ROWS = 100
