@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from flip_sklearn.backend.device import Compute, Embeddings, as_shared_tensor, fits_on_device, slices
+from flip_sklearn.backend.device import Compute, Embeddings, as_shared_tensor, fits_on_device, slices, upload
 from flip_sklearn.backend.distributed import ProcessGroup
 
 UPLOAD_ROWS = 65_536
@@ -33,7 +33,7 @@ class Targets:
 
     def to(self, device: torch.device) -> Targets:
         """Return the targets on the device."""
-        row, col, count, total = (t.to(device) for t in (self.row, self.col, self.count, self.total))
+        row, col, count, total = (upload(t, device) for t in (self.row, self.col, self.count, self.total))
         return Targets(row, col, count, total, self.start)
 
     def flat(self, n_classes: int) -> FlatTargets:
@@ -75,7 +75,7 @@ class FlatTargets:
     def to(self, device: torch.device) -> FlatTargets:
         """Return the targets on the device."""
         tensors = self.position, self.count, self.share, self.total
-        position, count, share, total = (tensor.to(device) for tensor in tensors)
+        position, count, share, total = (upload(tensor, device) for tensor in tensors)
         return FlatTargets(position, count, share, total, self.start)
 
 
@@ -181,7 +181,7 @@ class CountDataset:
     def embeddings(self, rows: np.ndarray, device: torch.device) -> torch.Tensor:
         """Embeddings (m, d) of rows in X's own format, on the device."""
         x, index = self.stored(rows, device)
-        return x.index_select(0, index.to(x.device)).to(device, non_blocking=device.type != "cpu")
+        return upload(x.index_select(0, upload(index, x.device)), device)
 
     def _entries(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Where each row starts among the entries, the row of each entry, its place in ``indices``."""
@@ -219,7 +219,7 @@ class CountDataset:
         for rows in self.local_blocks(size):
             yield (
                 self.embeddings(rows, compute.device),
-                torch.from_numpy(self.weights[rows]).to(compute.device),
+                upload(torch.from_numpy(self.weights[rows]), compute.device),
             )
 
     def local_blocks(self, size: int) -> Iterator[np.ndarray]:

@@ -123,9 +123,10 @@ def loss_and_gradients(
                 offset = rows_of(offset, slice(int(targets.start[rows.start]), int(targets.start[rows.stop])))
             scores = work.scores(rows.stop - rows.start, len(A))
             matmul(rows_of(h, rows), A.T, work.compute, out=scores).add_(layer.b)
+            flat = scores.view(-1)
             if offset is not None:
-                scores.view(-1).index_add_(0, block.position, offset)
-            block_loss, G = _loss_and_residual(scores, block, work)
+                flat.index_add_(0, block.position, offset)
+            block_loss, G = _loss_and_residual(scores, flat, block, work)
             losses.append(block_loss)
             accumulate = add or rows.start > 0
             transposed = G.T
@@ -149,7 +150,7 @@ def _add_weighted_rows(
 
 
 def _loss_and_residual(
-    scores: torch.Tensor, targets: FlatTargets, work: Workspace
+    scores: torch.Tensor, flat_scores: torch.Tensor, targets: FlatTargets, work: Workspace
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """L of a block of rows, and G_nj / (w_n T_n) = theta_nj - Y_nj / T_n; overwrites the scores."""
     residual = work.residual(scores)
@@ -161,7 +162,7 @@ def _loss_and_residual(
         # As many operations on (m, V) arrays as with theta, and exact where theta underflows: the
         # exponential is taken while the residual is written in the format of the factors.
         torch.log_softmax(scores, dim=1, out=scores)
-        target_log_theta = scores.view(-1).index_select(0, targets.position)
+        target_log_theta = flat_scores.index_select(0, targets.position)
         loss = _loss_from_logarithms(target_log_theta, targets)
         torch.exp(scores, out=residual)
         target_theta = target_log_theta.exp_()

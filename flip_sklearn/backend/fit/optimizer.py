@@ -54,11 +54,12 @@ class GatheredRows:
     words: torch.Tensor  # (S,) int64
     A: torch.Tensor  # (S, r)
     numbers: torch.Tensor  # (4, S): b, the average of b, v of A, v of b
+    unbound: tuple[torch.Tensor, ...]  # the four rows of ``numbers``, as views
 
     @property
     def b(self) -> torch.Tensor:
         """Entries of b, (S,)."""
-        return self.numbers[0]
+        return self.unbound[0]
 
 
 class Optimizer:
@@ -100,9 +101,9 @@ class Optimizer:
                 "adam_step": torch.zeros((), dtype=torch.float32, device=A.device),
             }
         self._fused = fused_updates(A.device)
-        self._nothing = A.new_zeros(1)
+        self._nothing = torch.zeros(1, dtype=A.dtype, device=A.device)
         self._tile_rows = max(1, TILE_ELEMENTS[A.device.type] // max(1, self._rank))
-        size = 0 if self._fused else min(self._tile_rows, n_words), self._rank
+        size = min(self._tile_rows, n_words) if A.device.type == "cpu" else 0, self._rank
         self._scratch, self._average_buffer = A.new_empty(size), A.new_empty(size)
         self._gather_buffer = A.new_empty(0, self._rank)
 
@@ -135,10 +136,14 @@ class Optimizer:
 
         The next call reuses the memory of the rows of A.
         """
-        if len(self._gather_buffer) < len(words):
-            self._gather_buffer = self.A.new_empty(len(words) * 5 // 4, self._rank)
-        A = torch.index_select(self.A, 0, words, out=self._gather_buffer[: len(words)])
-        return GatheredRows(words, A, self._numbers.index_select(1, words))
+        if self.A.device.type == "cpu":
+            if len(self._gather_buffer) < len(words):
+                self._gather_buffer = self.A.new_empty(len(words) * 5 // 4, self._rank)
+            A = torch.index_select(self.A, 0, words, out=self._gather_buffer[: len(words)])
+        else:  # whose allocator reuses memory without a call of the system
+            A = self.A.index_select(0, words)
+        numbers = self._numbers.index_select(1, words)
+        return GatheredRows(words, A, numbers, numbers.unbind())
 
     @torch.no_grad()
     def step(
@@ -185,10 +190,11 @@ class Optimizer:
     ) -> None:
         """Apply to each word what it missed since it was touched last, then the step."""
         state = self._state
-        b, average_b, square_A, square_b = rows.numbers.unbind()
+        b, average_b, square_A, square_b = rows.unbound
         lags = (self.steps - 1 - state["touched"].index_select(0, rows.words)).to(grad_A.dtype)
         catch_up = self._catch_up_weight(state["averaged"].index_select(0, rows.words))
-        square_A.mul_(BETA2 ** (lags + 1))
+        due = lags + 1
+        square_A.mul_(BETA2**due)
         square_b.mul_(BETA2**lags)
         for tile in self._tiles(len(grad_A)):
             words, a, gradient = rows_of(rows.words, tile), rows_of(rows.A, tile), rows_of(grad_A, tile)
@@ -197,7 +203,7 @@ class Optimizer:
             average.lerp_(a, rows_of(catch_up, tile)[:, None])
             metric = self._metric(square, warm_up)
             a.addcmul_(gradient, metric, value=-1)
-            self._penalty_step(a, metric * (rows_of(lags, tile)[:, None] + 1))
+            self._penalty_step(a, metric * rows_of(due, tile)[:, None])
             average.lerp_(a, 1 - decay)
             self.A.index_copy_(0, words, a)
             state["average_A"].index_copy_(0, words, average)
@@ -215,13 +221,14 @@ class Optimizer:
         decay: float,
     ) -> None:
         """The step on all words or on gathered words in three kernels; a kernel cannot write in place."""
-        state, numbers, a = self._state, self._numbers, self.A
+        state, a = self._state, self.A
         skipped, catch_up, average_A = self._nothing, self._nothing, state["average_A"]
         if rows is not None:
-            numbers, a = rows.numbers, rows.A
+            a = rows.A
             skipped = (self.steps - 1 - state["touched"].index_select(0, rows.words)).to(grad_A.dtype)
             catch_up = self._catch_up_weight(state["averaged"].index_select(0, rows.words))
             average_A = average_A.index_select(0, rows.words)
+        numbers = self._numbers if rows is None else rows.numbers
         b, average_b, square_A, square_b = numbers.unbind()
         square = {
             "keep": BETA2, "add": 1.0 - BETA2, "correction": 1.0 - BETA2**self.steps, "eps": EPS,
@@ -256,7 +263,9 @@ class Optimizer:
 
     def _gathered_average(self, words: torch.Tensor) -> torch.Tensor:
         """Copy the averages of rows of A; the next call reuses the memory."""
-        buffer = rows_of(self._average_buffer, slice(0, len(words)))
+        if self.A.device.type != "cpu":
+            return self._state["average_A"].index_select(0, words)
+        buffer = self._average_buffer[: len(words)]
         return torch.index_select(self._state["average_A"], 0, words, out=buffer)
 
     def _write_touched(self) -> None:
@@ -296,7 +305,7 @@ class Optimizer:
 
     def _penalty_step(self, a: torch.Tensor, metric: torch.Tensor) -> None:
         """Take the proximal step of the penalty on one tile of rows of A, in place."""
-        scratch = rows_of(self._scratch, slice(0, len(a)))
+        scratch = self._scratch[: len(a)] if self.A.device.type == "cpu" else None
         penalty_step_(a, metric, l1=self.l1, l2=self.l2, scratch=scratch)
 
     def _step_bias(

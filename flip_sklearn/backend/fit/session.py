@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from flip_sklearn.backend.device import Compute
+from flip_sklearn.backend.device import Compute, rows_of
 from flip_sklearn.backend.fit.batches import Batch, BatchReader
 from flip_sklearn.backend.fit.candidates import ClassSampler
 from flip_sklearn.backend.fit.checkpoint import Checkpoint
@@ -193,13 +193,16 @@ class Session:
         return loss
 
     def _gradient_buffers(self, layer: SoftmaxLayer, h: torch.Tensor) -> Gradients:
-        """Memory for the gradients of a step, kept during a pass; it grows when it is too small."""
-        A = self.state.optimizer.A
-        grad_A, n = self._grad_A, len(layer.A)
-        if grad_A is None or len(grad_A) < n:
-            grad_A = self._grad_A = A.new_empty(min(len(A), n * 5 // 4), A.shape[1])
-        grad_h = None if self.state.optimizer.B is None else torch.empty_like(h)
-        return Gradients(grad_A if len(grad_A) == n else grad_A[:n], torch.empty_like(layer.b), grad_h)
+        """Memory for the gradients of a step. That of A is kept during a pass; it grows when too small."""
+        A, n = self.state.optimizer.A, len(layer.A)
+
+        def empty(*shape: int) -> torch.Tensor:
+            return torch.empty(shape, dtype=A.dtype, device=A.device)
+
+        if self._grad_A is None or len(self._grad_A) < n:
+            self._grad_A = empty(min(len(A), n * 5 // 4), A.shape[1])
+        grad_h = None if self.state.optimizer.B is None else empty(*h.shape)
+        return Gradients(rows_of(self._grad_A, slice(0, n)), empty(n), grad_h)
 
     def whiten(self, rows: CountDataset) -> WhitenedDataset:
         """Other rows in the whitened coordinates of the session."""

@@ -180,7 +180,7 @@ def evaluate(session: Session, held_out: WhitenedDataset, parameters: Parameters
     for rows, block_loss, scores, targets in session.score_blocks(held_out, parameters):
         per_row = keyword_accuracy_per_row(scores, targets.start, targets.col.numpy())
         loss, accuracy = loss + block_loss, accuracy + float(dataset.weights[rows] @ per_row)
-    sums = torch.stack([loss, torch.tensor(accuracy, dtype=torch.float64, device=device)])
+    sums = torch.stack([loss, torch.full_like(loss, accuracy)])
     held_out.group.sum_(sums)
     total_loss, total_accuracy = sums.tolist()
     return total_loss / float(dataset.row_weight.sum()), total_accuracy / float(dataset.weights.sum())

@@ -316,7 +316,8 @@ def test_step_uses_the_rows_it_is_given() -> None:
     opt = make_optimizer(p)
     for s in steps:
         rows = opt.gather(s.words)
-        rows = GatheredRows(rows.words, rows.A.clone(), rows.numbers.clone())
+        numbers = rows.numbers.clone()
+        rows = GatheredRows(rows.words, rows.A.clone(), numbers, numbers.unbind())
         opt.gather(torch.arange(9))
         opt.step(s.A[s.words], s.b[s.words], s.B.clone(), rows)
     assert_same(flushed_state(opt), expected, rtol=0, atol=0)
