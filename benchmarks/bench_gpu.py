@@ -64,6 +64,7 @@ from flip_sklearn.backend.scoring.scorer import Scorer
 
 TARGETS = (0.75, 0.80)
 TOP_K = 10
+LARGE_BATCH_ROWS = 2000
 PROFILED_STEPS = 20
 
 
@@ -245,9 +246,10 @@ def _add_floors(
     A, compute = session.parameters.A, session.compute
     n_words, rank = A.shape
     n_classes = n_words if session.sampler is None else round(session.sampler.expected)
-    floor = product_floor(BATCH_ROWS, rank, n_classes, compute)
+    m = session.options.batch_size
+    floor = product_floor(m, rank, n_classes, compute)
     bfloat16 = compute.product_dtype == torch.bfloat16
-    n_bytes = step_bytes(session.solver, BATCH_ROWS, n_classes, rank, bfloat16=bfloat16)
+    n_bytes = step_bytes(session.solver, m, n_classes, rank, bfloat16=bfloat16)
     figures.add(f"{prefix}.step", 1e3 * measured.step, "ms")
     figures.add(f"{prefix}.products", 1e3 * floor, "ms")
     figures.add(f"{prefix}.step_over_products", measured.step / floor, "ratio")
@@ -261,18 +263,35 @@ def paper(run: Run) -> None:
     start = time.perf_counter()
     X, Y = normal_rows(shape.n, shape.d, run.device), zipf_rows(shape.n, shape.n_words, run.device)
     run.figures.add("data", time.perf_counter() - start, "s")
-    for solver in ("exact", "sampled"):
-        with run.figures.peak_memory(solver):
+    for solver, batch_size in (("exact", BATCH_ROWS), ("exact", LARGE_BATCH_ROWS), ("sampled", BATCH_ROWS)):
+        prefix = f"{solver}.m{batch_size}"
+        with run.figures.peak_memory(prefix):
             start = time.perf_counter()
-            session = make_session(X, Y, shape.rank, solver, str(run.device))
+            session = make_session(X, Y, shape.rank, solver, str(run.device), batch_size=batch_size)
             synchronize(run.device)
-            run.figures.add(f"{solver}.setup", time.perf_counter() - start, "s")
+            run.figures.add(f"{prefix}.setup", time.perf_counter() - start, "s")
             pass_time = time_pass(session, run.seconds)
-            run.figures.add(f"{solver}.pass", pass_time.seconds, "s")
-            run.figures.add(f"{solver}.steps_timed", pass_time.steps, "steps")
-            run.figures.add(f"{solver}.steps", pass_time.total, "steps")
-            _add_floors(run.figures, solver, session, pass_time, copy_rate)
+            run.figures.add(f"{prefix}.pass", pass_time.seconds, "s")
+            run.figures.add(f"{prefix}.steps_timed", pass_time.steps, "steps")
+            run.figures.add(f"{prefix}.steps", pass_time.total, "steps")
+            _add_floors(run.figures, prefix, session, pass_time, copy_rate)
+            _add_host(run.figures, prefix, session)
             del session
+
+
+def _add_host(figures: Figures, prefix: str, session: Session) -> None:
+    """Add the host's time for a batch: in the second thread, and between two steps."""
+    reader, m = session._reader, session.options.batch_size
+    rows = np.random.default_rng(0).integers(0, len(session.data.dataset), (20, m))
+    generator = torch.Generator()
+    start = time.perf_counter()
+    packed = [reader._pack(batch, generator) for batch in rows]
+    ready = time.perf_counter()
+    for batch in packed:
+        batch.to(session.compute.device)
+    handed_over = time.perf_counter()
+    figures.add(f"{prefix}.batch_prepared", 1e3 * (ready - start) / len(rows), "ms")
+    figures.add(f"{prefix}.batch_handed_over", 1e3 * (handed_over - ready) / len(rows), "ms")
 
 
 def extract(run: Run) -> None:

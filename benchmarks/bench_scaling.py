@@ -78,6 +78,7 @@ def make_session(
     solver: str,
     device: str,
     precision: str = "auto",
+    batch_size: int = BATCH_ROWS,
 ) -> Session:
     """Return the session of a fit with default settings before the first pass."""
     rows = CountDataset(X, Y, np.ones(len(X)))
@@ -87,7 +88,7 @@ def make_session(
         l2=20.0,
         max_iter=1,
         tol=1e-3,
-        batch_size=BATCH_ROWS,
+        batch_size=batch_size,
         learning_rate=0.05,
         stop_on=None,
         n_iter_no_change=2,

@@ -2,6 +2,7 @@
 
     python -m benchmarks.bench_settings                          # the table of docs/performance.md
     python -m benchmarks.bench_settings --solver --rows 12000    # constants of the solver: docs/solver.md
+    python -m benchmarks.bench_settings --batches                # size of the batches: docs/performance.md
     python -m benchmarks.bench_settings --rows 3000              # a quick test
 
 The captions are captions.{train,dev}.en.{txt.gz,npy} in the folder --data. The vocabulary is that of the
@@ -44,6 +45,12 @@ SETTINGS: list[dict[str, Any]] = [
     {"rank": 32},
     {"rank": None},
 ]
+# The larger the batches, the better a GPU is used; the rate that suits them grows with their size.
+BATCHES: list[dict[str, Any]] = [
+    {"rank": 64, "solver": "exact", "batch_size": m, "learning_rate": 0.05 * factor}
+    for m, factor in ((500, 1), (1000, 1), (1000, 2), (2000, 1), (2000, 2), (2000, 4), (4000, 4), (4000, 8))
+]
+BATCHES += [{"batch_size": 500, "learning_rate": 0.05}, {"batch_size": 2000, "learning_rate": 0.2}]
 
 
 def centered_only(moments: Moments, ridge: float | None = None) -> Whitening:
@@ -74,6 +81,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="folder of the captions")
     parser.add_argument("--rows", type=positive_int, help="number of training rows (default: all)")
     parser.add_argument("--solver", action="store_true", help="vary constants of the solver")
+    parser.add_argument("--batches", action="store_true", help="vary the size of the batches and the rate")
     args = parser.parse_args()
     data = load_captions(args.data, args.rows)
     n, d = data.X.shape
@@ -97,7 +105,7 @@ def main() -> None:
         )
 
     if not args.solver:
-        for setting in tqdm(SETTINGS, unit="fit"):
+        for setting in tqdm(BATCHES if args.batches else SETTINGS, unit="fit"):
             text = ", ".join(f"{name}={value!r}" for name, value in setting.items())
             print_row(f"`{text}`" if text else "defaults", setting)
         return

@@ -4,12 +4,15 @@
 #     bash benchmarks/gpu_check.sh                         # on a machine with a GPU
 #     bash benchmarks/gpu_check.sh --device cpu --small    # runs the figures on a CPU, in small
 #
-# It needs a Python with torch and the test tools (PYTHON names another than python3), no installation and no
-# network. Output is kept in the folder $OUT if it is set: one log a part, and figures.jsonl. A part that fails
+# It needs a Python with torch and the test tools, no installation and no network. PYTHON names one; otherwise it
+# is that of .venv, or python3.
+# Output is kept in the folder $OUT if it is set: one log a part, and figures.jsonl. A part that fails
 # or exceeds its time does not stop the others; the last lines are all figures and what became of each part.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
-python=${PYTHON:-python3}
+python=python3
+if [ -x .venv/bin/python ]; then python=.venv/bin/python; fi
+python=${PYTHON:-$python}
 export PYTHONPATH=. PYTHONDONTWRITEBYTECODE=1
 if [ -n "${OUT:-}" ]; then
     mkdir -p "$OUT" || exit 1

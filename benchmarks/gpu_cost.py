@@ -66,29 +66,33 @@ LIKELIHOOD = {
         Term("dL/dh = G A", scores=4, A=4),
     ),
 }
+# On a CUDA device, the update of A is one kernel, which reads A, its gradient and its average once.
+FUSED_STEP = (Term("row norms of the gradient", A=4), Term("step, L1, L2 and average in one kernel", A=20))
+FUSED_GATHERED = (
+    Term("gather rows of A and of its average", A=16),
+    Term("scatter rows of A and of its average", A=16),
+)
+# As separate operators, where torch cannot compile the kernel.
 STEP = (
     Term("row norms of the gradient", A=4),
     Term("A - metric * gradient", A=12),
-    Term("L1: minimum, maximum, subtraction", A=8 + 8 + 12),
+    Term("L1: clamp, subtraction", A=8 + 12),
     Term("L2: division", A=8),
     Term("average towards A", A=12),
 )
-GATHERED = (
-    Term("gather rows of A and of its average", A=16),
-    Term("average: the steps that were skipped", A=12),
-    Term("scatter rows of A and of its average", A=16),
-)
+GATHERED = (*FUSED_GATHERED, Term("average: the steps that were skipped", A=12))
 
 
-def step_terms(solver: str, *, bfloat16: bool) -> tuple[Term, ...]:
+def step_terms(solver: str, *, bfloat16: bool, fused: bool = True) -> tuple[Term, ...]:
     """Return the terms of an "exact" or "sampled" step."""
-    terms = LIKELIHOOD[bfloat16] + STEP
-    return terms if solver == "exact" else terms + GATHERED
+    step, gathered = (FUSED_STEP, FUSED_GATHERED) if fused else (STEP, GATHERED)
+    terms = LIKELIHOOD[bfloat16] + step
+    return terms if solver == "exact" else terms + gathered
 
 
-def step_bytes(solver: str, m: int, n_classes: int, rank: int, *, bfloat16: bool) -> int:
+def step_bytes(solver: str, m: int, n_classes: int, rank: int, *, bfloat16: bool, fused: bool = True) -> int:
     """Return the bytes that a step of m rows reads and writes."""
-    terms = step_terms(solver, bfloat16=bfloat16)
+    terms = step_terms(solver, bfloat16=bfloat16, fused=fused)
     return n_classes * sum(m * term.scores + rank * term.A for term in terms)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from benchmarks.bench_scaling import BATCH_ROWS, TOKENS_PER_ROW
+from benchmarks.bench_scaling import TOKENS_PER_ROW
 from benchmarks.measuring import synchronize
 from flip_sklearn.backend.device import Compute, matmul, slices
 from flip_sklearn.backend.fit.session import Session
@@ -133,14 +133,14 @@ class PassTime:
 
 def time_pass(session: Session, budget: float) -> PassTime:
     """Make one pass, or as many of its steps as the budget in seconds allows."""
-    device, n = session.compute.device, len(session.data.dataset)
-    total = math.ceil(n / BATCH_ROWS)
+    device, n, m = session.compute.device, len(session.data.dataset), session.options.batch_size
+    total = math.ceil(n / m)
     times: dict[int, float] = {}  # when a step had ended
     last = total
 
     def after_step(rows_done: int) -> None:
         nonlocal last
-        steps = math.ceil(rows_done / BATCH_ROWS)
+        steps = math.ceil(rows_done / m)
         if steps not in (WARM_UP_STEPS, WARM_UP_STEPS + PROBE_STEPS, last):
             return
         synchronize(device)
