@@ -38,10 +38,14 @@ def as_numpy(array: Any) -> Any:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file and wait until it is on the disk."""
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(path, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk is reported without a path
+        raise
 
 
 def write_atomic(path: Path, content: bytes) -> None:

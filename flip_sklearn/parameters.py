@@ -101,7 +101,7 @@ def check_folder(name: str, value: Any) -> Path | None:
         return None
     if not isinstance(value, (str, PathLike)) or not str(value):
         raise refusal(name, value, "the path of a folder, or None")
-    path = Path(value)
+    path = Path(value).expanduser()
     if path.exists() and not path.is_dir():
         raise ValueError(f"{name}={value!r} is a file; use the path of a folder, or None.")
     return path

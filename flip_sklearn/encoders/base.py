@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,8 @@ class LocalModel(EncoderBackend):
         """Return the result of ``load``, which is called once."""
         with self._lock:
             if self._weights is None:
-                weights = self.load()
+                with self._named_errors():
+                    weights = self.load()
                 if self._stamp is not None and self._stamp != folder_stamp(Path(self.model)):
                     raise EncodingError(
                         f"The files of {self.model!r} changed while they were loaded, so that the cache "
@@ -109,10 +111,28 @@ class LocalModel(EncoderBackend):
                 self._weights = weights
             return self._weights
 
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Name the model in errors about damaged files, which the libraries raise without a name."""
+        try:
+            yield
+        except (ImportError, OSError, MemoryError, EncodingError):
+            raise
+        except Exception as error:
+            is_damage = not isinstance(error, ValueError) or isinstance(
+                error, (JSONDecodeError, UnicodeError)
+            )
+            if not is_damage or type(error).__name__ == "OutOfMemoryError":
+                raise
+            raise EncodingError(
+                f"model={self.model!r} cannot be used ({type(error).__name__}: {error}); if its files are "
+                "damaged, download or save it again."
+            ) from error
+
     def encode(self, texts: list[str]) -> Any:
         """Return the vectors of one batch."""
         weights = self.weights()
-        with self._lock:
+        with self._lock, self._named_errors():
             return self.vectors(weights, texts)
 
     def version(self) -> str:

@@ -24,7 +24,7 @@ def locate(folder_or_id: Any, subfolder: Any = None, revision: str | None = None
         raise ValueError(
             f"{folder_or_id!r} is not a model; use the path of a folder, or 'owner/name' on the hub."
         )
-    root = Path(folder_or_id)
+    root = Path(folder_or_id).expanduser()
     if root.exists():
         if revision is not None:
             raise ValueError(

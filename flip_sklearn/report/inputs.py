@@ -162,7 +162,7 @@ def check_out(out: Any) -> Path:
     """Check the path of an HTML file that can be written."""
     if not isinstance(out, (str, os.PathLike)) or not str(out):
         raise refusal("out", out, "the path of an .html file, or None")
-    path = Path(out)
+    path = Path(out).expanduser()
     if path.suffix.lower() not in {".html", ".htm"}:
         raise ValueError(f"out={str(out)!r} does not end in .html; name it {path.name}.html.")
     if path.is_dir():
