@@ -5,6 +5,9 @@ embedding of x is
 
     x~ = Q^T (x - mu),      Q = U diag(lambda + ridge)^(-1/2),      Cov(x~) = I (up to the ridge).
 
+The ridge is relative to the mean of lambda, so C is computed after columns of X of much smaller or larger
+scale than the others are rescaled: Q = S U diag(lambda + ridge)^(-1/2) with the diagonal S of their factors.
+
 Training uses x~, in which every direction has unit variance. Afterwards Q is folded into B, so that the
 fitted model reads raw embeddings: B~ x~ = (B~ Q^T) (x - mu).
 """
@@ -24,6 +27,10 @@ from flip_sklearn.backend.distributed import ProcessGroup
 # it. With many rows the ridge only guards against rounding errors.
 RIDGE_RANGE = (1e-4, 0.3)
 RIDGE_PER_ROW = 0.2
+# Without these limits one column of large variance would raise the ridge above the variance of all others.
+# Sentence encoders are far within them: the standard deviations of their columns differ by a factor of 2.
+MAX_COLUMN_RATIO = 10.0  # standard deviation of a column, to the median column, that is not rescaled
+MAX_EIGENVALUE_RATIO = 1000.0  # eigenvalue, to the median one, that counts in the mean eigenvalue
 
 
 @dataclass(frozen=True)
@@ -102,12 +109,32 @@ class Whitening:
                 "the covariance of X overflows float64: the values of X are finite, but their squares "
                 "are not; scale X, for example to rows of unit norm."
             )
-        values, vectors = np.linalg.eigh(covariance)
-        mean_eigenvalue = values.clip(min=0).mean()
-        if mean_eigenvalue <= 0:  # constant embeddings: nothing to whiten
+        column_scale = _column_scale(covariance, moments.mean)
+        values, vectors = np.linalg.eigh(covariance * column_scale * column_scale[:, None])
+        # With fewer rows than dimensions most eigenvalues are zero up to rounding.
+        nonzero = values[values > values.max() * d * np.finfo(float).eps]
+        if not len(nonzero):  # constant embeddings: nothing to whiten
             return cls(moments.mean, np.eye(d), np.eye(d))
+        usual = values[values <= MAX_EIGENVALUE_RATIO * np.median(nonzero)]
+        mean_eigenvalue = usual.clip(min=0).mean()
         # The signs of eigenvectors are arbitrary; fixing them makes refits comparable.
         signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(d)])
         vectors = vectors * np.where(signs == 0, 1.0, signs)
         scale = np.sqrt(values.clip(min=0) + ridge * mean_eigenvalue)
-        return cls(moments.mean, vectors / scale, (vectors * scale).T)
+        forward = column_scale[:, None] * (vectors / scale)
+        return cls(moments.mean, forward, (vectors * scale).T / column_scale)
+
+
+def _column_scale(covariance: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Factors (d,) that give columns of a much smaller or larger scale than the median the median's."""
+    deviation = np.sqrt(covariance.diagonal())
+    # Columns that vary less than by float32 rounding hold noise, which must not be enlarged.
+    rounding = 4 * np.finfo(np.float32).eps
+    varies = deviation > rounding * np.abs(mean)
+    if not varies.any():
+        return np.ones(len(deviation))
+    median = np.median(deviation[varies])
+    varies &= deviation > rounding * median
+    factor = median / np.where(varies, deviation, median)
+    is_usual = (factor <= MAX_COLUMN_RATIO) & (factor >= 1 / MAX_COLUMN_RATIO)
+    return np.where(is_usual, 1.0, factor)
