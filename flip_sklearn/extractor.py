@@ -430,7 +430,9 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         k = self.top_k if top_k is None else top_k
         return scoring.keywords(self, scoring.fitted_input(self, X), k, return_scores)
 
-    def score(self, X: Any, Y: Any = None, sample_weight: Any = None, *, y: Any = None) -> float:
+    def score(
+        self, X: Any, Y: Any = None, sample_weight: Any = None, *, y: Any = None, use_bias: bool | None = None
+    ) -> float:
         """Compute the keyword accuracy: the share of a row's words among as many extracted words.
 
         Parameters
@@ -440,6 +442,8 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         sample_weight : array-like of shape (n,), default=None
         y : {array-like, sparse matrix} of shape (n, V)
             The same as Y.
+        use_bias : bool, default=None
+            Whether the words are ranked with the bias; the estimator's ``use_bias`` if None.
 
         Returns
         -------
@@ -448,7 +452,7 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         """
         X = scoring.fitted_input(self, X)
         counts, _ = check_counts(one_target(Y, y), X.shape[0], len(self.vocabulary_))
-        hits, k = scoring.keyword_hits(self, X, counts), np.diff(counts.indptr)
+        hits, k = scoring.keyword_hits(self, X, counts, use_bias), np.diff(counts.indptr)
         per_row = np.where(k > 0, hits / np.maximum(k, 1), np.nan)
         return float(RowMean.of(per_row, sample_weight))
 

@@ -266,6 +266,8 @@ def test_scorer_of_the_scaling_page(problem: Planted, serial: GridSearchCV) -> N
         np.testing.assert_array_equal(
             search.cv_results_[f"mean_test_{name}"], serial.cv_results_["mean_test_score"][rows]
         )
+    search.score(problem.X, problem.Y)
+    assert search.best_estimator_.use_bias  # as before the call
 
 
 def test_search_does_not_use_cuda_in_the_parent(

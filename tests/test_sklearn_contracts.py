@@ -400,6 +400,21 @@ np.save(sys.argv[1] + "/z.npy", model.decision_function(np.load(sys.argv[1] + "/
 # --- Metadata routing ------------------------------------------------------------------------
 
 
+def test_score_with_or_without_bias_leaves_the_estimator_as_it_is(
+    data: tuple[np.ndarray, np.ndarray],
+) -> None:
+    X, Y = data
+    model = make_model().fit(X, Y)
+    with_bias = model.score(X, Y)
+    before = model.get_params()
+    assert model.score(X, Y, use_bias=True) == model.score(X, Y, use_bias=None) == with_bias
+    without_bias = model.score(X, Y, use_bias=False)
+    assert model.get_params() == before
+    assert with_bias != without_bias == model.set_params(use_bias=False).score(X, Y)
+    with pytest.raises(ValueError, match="use_bias"):
+        model.score(X, Y, use_bias="no")
+
+
 def test_weights_are_routed_to_fit_and_score(data: tuple[np.ndarray, np.ndarray]) -> None:
     X, Y = data
     Y = Y.copy()

@@ -94,10 +94,14 @@ def with_scores(words: list[list[str]], scores: list[list[float]]) -> list[list[
     ]
 
 
-def keyword_hits(estimator: Any, X: Embeddings, counts: sp.csr_array) -> np.ndarray:
+def keyword_hits(
+    estimator: Any, X: Embeddings, counts: sp.csr_array, use_bias: bool | None = None
+) -> np.ndarray:
     """Number of the words of each row that are among its best words, as many as it has words."""
+    if use_bias is not None:
+        use_bias = check_bool("use_bias", use_bias)
     with progress(estimator, len(X)) as bar:
-        return make_scorer(estimator).hits(X, counts, after_block=bar.update)
+        return make_scorer(estimator, use_bias).hits(X, counts, after_block=bar.update)
 
 
 def resolve_top_k(estimator: Any, k: Any) -> int:
