@@ -81,7 +81,7 @@ def agreement(model: FLiPExtractor, X: np.ndarray, Y: sp.csr_array, n_words: int
     c = X - model.embedding_mean_
     means = (present.T @ c) / present.sum(axis=0)[:, None]
     directions = model.word_embeddings_[words] @ model.projection_
-    patterns, axes = similarity._patterns(model)
+    patterns, axes, _ = similarity._patterns(model)
     for name, vectors in (
         ("direction", directions),
         ("covariance times direction", directions @ np.cov(X.T)),
@@ -98,8 +98,8 @@ def explanations(model: FLiPExtractor, X: Any, X_dev: Any, Y_dev: Any, n_pairs: 
     directions = model.word_embeddings_ @ model.projection_
     eye = np.eye(X.shape[1])
     vectors = {
-        "direction B^T a": (directions, eye),
-        "covariance times direction": (directions @ np.cov(X.T).astype(np.float32), eye),
+        "direction B^T a": (directions, eye, 1.0),
+        "covariance times direction": (directions @ np.cov(X.T).astype(np.float32), eye, 1.0),
         "pattern B^+ a": similarity._patterns(model),
     }
     lasso = similarity._strengths

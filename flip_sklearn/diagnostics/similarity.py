@@ -18,6 +18,8 @@ from flip_sklearn.parameters import check_integer, check_number
 
 # Maximum number of words in the repr.
 _N_REPR = 5
+# Largest rounding error of the terms' sum; embeddings whose terms are much larger than 1 are refused.
+_MAX_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,8 +148,9 @@ def explain_similarity(
     Raises
     ------
     ValueError
-        If an embedding is zero, not one row, or does not match the model; if ``threshold`` is out of
-        range, or the model is not a FLiPExtractor.
+        If an embedding is zero, not one row, or does not match the model; if it is so much shorter than the
+        mean embedding that rounding errors exceed the cosine; if ``threshold`` is out of range, or the
+        model is not a FLiPExtractor.
 
     Notes
     -----
@@ -174,9 +177,9 @@ def explain_similarity(
     """
     model = check_model(model)
     threshold = check_number("threshold", threshold, 0, 1, open_high=True)
-    x = [_one_row(model, x1, "x1"), _one_row(model, x2, "x2")]
-    mean = model.embedding_mean_.astype(np.float64)
-    patterns, axes = _patterns(model)
+    patterns, axes, unit = _patterns(model)
+    x = [_one_row(model, x1, "x1") / unit, _one_row(model, x2, "x2") / unit]
+    mean = model.embedding_mean_.astype(np.float64) / unit
     c = [row - mean for row in x]
     # One row at a time, so that exchanging x1 and x2 gives the same bits.
     s1, s2 = (_strengths(patterns, axes @ centred, threshold) for centred in c)
@@ -188,10 +191,20 @@ def explain_similarity(
     v1, v2 = (s @ p @ axes for s in (s1, s2))
     contribution = (parts.sum(axis=1) + parts.sum(axis=0)) / 2
     order = np.argsort(-np.abs(contribution), kind="stable")
+    cosine = float(x[0] @ x[1]) / scale
+    common = float(mean @ x[0] + mean @ x[1] - mean @ mean) / scale
+    residual = float(v1 @ (c[1] - v2) + (c[0] - v1) @ c[1]) / scale
+    if not abs(common + contribution.sum() + residual - cosine) <= _MAX_ROUNDING:
+        lengths = [f"{np.linalg.norm(row) * unit:.3g}" for row in (*x, mean)]
+        raise ValueError(
+            f"x1 and x2 have length {lengths[0]} and {lengths[1]}, the mean embedding has {lengths[2]}: the "
+            "contributions are so large that rounding errors exceed the cosine; pass embeddings with the "
+            "same normalization as in training."
+        )
     return SimilarityExplanation(
-        cosine=float(x[0] @ x[1]) / scale,
-        common=float(mean @ x[0] + mean @ x[1] - mean @ mean) / scale,
-        residual=float(v1 @ (c[1] - v2) + (c[0] - v1) @ c[1]) / scale,
+        cosine=cosine,
+        common=common,
+        residual=residual,
         words=model.vocabulary_[columns[order]],
         contribution=contribution[order],
         strength1=s1[order],
@@ -215,16 +228,19 @@ def _one_row(model: FLiPExtractor, x: Any, name: str) -> np.ndarray:
     return row
 
 
-def _patterns(model: FLiPExtractor) -> tuple[np.ndarray, np.ndarray]:
-    """The patterns p_j = B^+ a_j as coordinates (V, k) along k <= r orthonormal axes (k, d).
+def _patterns(model: FLiPExtractor) -> tuple[np.ndarray, np.ndarray, float]:
+    """The patterns p_j = B^+ a_j as coordinates (V, k) along k <= r orthonormal axes (k, d), and their unit.
 
-    The coordinates need less memory than patterns of shape (V, d).
+    The coordinates need less memory than patterns of shape (V, d). The unit keeps their squares in the range
+    of float32 for embeddings of any scale; it is a power of two, so that it rounds nothing.
     """
     projection = model.projection_
     u, s, axes = np.linalg.svd(projection.astype(np.float64), full_matrices=False)
     is_nonzero = s > s.max(initial=0) * max(projection.shape) * np.finfo(projection.dtype).eps
-    to_axes = (u[:, is_nonzero] / s[is_nonzero]).astype(projection.dtype)
-    return np.ascontiguousarray(model.word_embeddings_ @ to_axes), axes[is_nonzero]
+    to_axes = u[:, is_nonzero] / s[is_nonzero]
+    unit = float(np.exp2(np.frexp(np.abs(to_axes).max(initial=0))[1]))
+    to_axes = (to_axes / unit).astype(projection.dtype)
+    return np.ascontiguousarray(model.word_embeddings_ @ to_axes), axes[is_nonzero], unit
 
 
 def _strengths(patterns: np.ndarray, target: np.ndarray, threshold: float) -> np.ndarray:

@@ -32,6 +32,13 @@ def orthogonal(n_words: int = 5, d: int = 5) -> FLiPExtractor:
     return model
 
 
+def planted_embeddings() -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings that are sums of word vectors, away from zero, and the counts of their words."""
+    rng = np.random.default_rng(0)
+    Y = rng.poisson(0.3, size=(400, 8))
+    return Y @ rng.normal(size=(8, 12)) + 0.1 * rng.normal(size=(400, 12)) + 1, Y
+
+
 problems = st.tuples(st.integers(2, 9), st.integers(1, 30), st.integers(1, 9), st.integers(0, 10**6))
 
 
@@ -252,3 +259,28 @@ def test_invalid_input_is_rejected(trained) -> None:
             explain_similarity(flip, x, x, threshold=threshold)
     with pytest.raises(ValueError, match="model is a Pipeline; pass a fitted FLiPExtractor"):
         explain_similarity(make_pipeline(flip), x, x)
+
+
+@pytest.mark.parametrize("scale", [1e-35, 1e-25, 1e-20, 1e-10, 1e10, 1e18])
+def test_the_scale_of_all_embeddings_does_not_matter(scale: float) -> None:
+    X, Y = planted_embeddings()
+    results = []
+    for Z in (X, X * scale):
+        model = FLiPExtractor(rank=6, max_iter=20, random_state=0, device="cpu").fit(Z.astype(np.float32), Y)
+        results.append(explain_similarity(model, Z[0], Z[3]))
+    expected, result = results
+    assert result.words.tolist() == expected.words.tolist()
+    assert len(result.words) > 1
+    assert total(result) == pytest.approx(result.cosine, abs=1e-9)
+    np.testing.assert_allclose(result.contribution, expected.contribution, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scales", [(1e-20, 1e-20), (1.0, 1e-20), (1e-30, 1.0), (1e-8, 1e-8)])
+def test_embeddings_too_short_for_terms_that_add_up_are_refused(scales: tuple[float, float]) -> None:
+    X, Y = planted_embeddings()
+    model = FLiPExtractor(rank=6, max_iter=5, random_state=0, device="cpu").fit(X, Y)
+    with pytest.raises(ValueError, match=r"length .*e-.*same normalization as in training"):
+        explain_similarity(model, X[0] * scales[0], X[3] * scales[1])
+    for scale in (1e-3, 1.0, 1e20):  # negative control
+        result = explain_similarity(model, X[0] * scale, X[3] * scale)
+        assert total(result) == pytest.approx(result.cosine, abs=1e-6)
