@@ -87,7 +87,7 @@ class RowMean(RowStatistic):
         weights = check_weights(sample_weight, len(per_row))
         is_defined = ~np.isnan(per_row)
         used = is_defined & (weights > 0)  # rows of zero weight are ignored, even if infinite
-        values, weights = per_row[used], weights[used]
+        values, weights = per_row[used], rescale_weights(weights[used])
         m, total_weight = len(weights), weights.sum()
         mean = float(weights @ values / total_weight) if m else math.nan
         error = math.nan
@@ -103,6 +103,15 @@ def divide(numerator: np.ndarray, denominator: np.ndarray, default: float) -> np
     quotient = np.full(denominator.shape, default)
     np.divide(numerator, denominator, out=quotient, where=denominator > 0)
     return quotient
+
+
+def rescale_weights(weights: np.ndarray) -> np.ndarray:
+    """Return weights whose largest is about one, so that their sums neither overflow nor underflow.
+
+    The factor is a power of two, which rounds nothing.
+    """
+    exponent = np.frexp(weights.max(initial=0))[1]
+    return np.asarray(np.ldexp(weights, -exponent))
 
 
 def check_weights(sample_weight: Any, n: int) -> np.ndarray:

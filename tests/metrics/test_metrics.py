@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator
 from sklearn.neighbors import KNeighborsClassifier
 
 from flip_sklearn import keyword_accuracy, keyword_accuracy_scorer
-from flip_sklearn.metrics import ranking
+from flip_sklearn.metrics import RowMean, ranking
 
 NAN = float("nan")
 
@@ -236,6 +236,17 @@ def test_integer_weights_repeat_rows(problem: tuple[np.ndarray, np.ndarray, int]
     again = keyword_accuracy(Y, scores, sample_weight=1e-3 * w)
     assert again.value == pytest.approx(weighted.value, nan_ok=True)
     assert again.standard_error == pytest.approx(weighted.standard_error, nan_ok=True, abs=1e-12)
+
+
+@pytest.mark.parametrize("scale", [2.0**-1070, 1e-300, 1e300, 2.0**1018, 1e308])
+def test_weights_of_any_scale_that_float64_holds(scale: float) -> None:
+    rng = np.random.default_rng(0)
+    values, w = rng.random(50), rng.integers(0, 2, 50).astype(float)
+    values[3] = NAN
+    expected, result = RowMean.of(values, w), RowMean.of(values, scale * w)
+    assert result.value == pytest.approx(expected.value, rel=1e-12)
+    assert result.standard_error == pytest.approx(expected.standard_error, rel=1e-12)
+    assert 0.3 < result.value < 0.7
 
 
 def test_standard_error() -> None:
