@@ -10,6 +10,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from flip_sklearn.io import as_numpy
+from flip_sklearn.metrics.counts import count_matrix
+from flip_sklearn.metrics.summary import rescale_weights
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,7 @@ def stack_views(
     arrays = check_views(views)
     names = list(arrays)
     n = len(arrays[names[0]])
-    if not sp.issparse(Y):
-        Y = np.asarray(Y)
-        if Y.ndim == 1:
-            Y = Y[:, None]
-    counts = sp.csr_array(Y)
+    counts = count_matrix(Y)
     if counts.shape[0] != n:
         raise ValueError(
             f"Y has {counts.shape[0]} rows, the views have {n}; pass one row of counts per sentence."
@@ -120,8 +118,9 @@ def _normalize_weights(weights: Any, names: list[str]) -> np.ndarray:
         alpha = np.array([float(weights[name]) for name in names])
     except (TypeError, ValueError):
         alpha = np.array([np.nan])
-    if not np.isfinite(alpha).all() or (alpha < 0).any() or alpha.sum() <= 0:
+    if not np.isfinite(alpha).all() or (alpha < 0).any() or not alpha.any():
         raise ValueError(f"weights are {dict(weights)}; they must be finite, >= 0 and not all zero.")
+    alpha = rescale_weights(alpha)
     return np.asarray(alpha / alpha.sum())
 
 

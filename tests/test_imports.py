@@ -46,7 +46,7 @@ INDEPENDENT: dict[str, set[str]] = {
     "datasets": {"vocabulary"},
     "encoders": set(),
     "metrics": set(),
-    "views": set(),
+    "views": {"metrics.counts", "metrics.summary"},
     "vocabulary": set(),
     "io": set(),
     "parameters": set(),

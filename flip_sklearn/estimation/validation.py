@@ -14,6 +14,7 @@ from sklearn.utils.validation import _check_sample_weight, _num_samples, validat
 from flip_sklearn.backend.device import Embeddings, as_shared_tensor, is_finite
 from flip_sklearn.estimation.array_api import float_formats, namespace_of
 from flip_sklearn.io import as_numpy
+from flip_sklearn.metrics.counts import column_names, count_matrix
 from flip_sklearn.parameters import is_integer
 
 MAX_AUTO_RANK = 512
@@ -107,10 +108,7 @@ def check_counts(Y: Any, n_rows: int, n_words: int | None = None) -> tuple[sp.cs
             "FLiPExtractor requires y to be passed, but the target y is None. Pass Y, the (n, V) word "
             "counts, for example from CountVectorizer."
         )
-    names = [str(c) for c in Y.columns] if hasattr(Y, "columns") else None
-    counts = _to_csr(Y)
-    if counts.dtype.kind not in "buif":
-        raise ValueError(f"Y holds values of type {counts.dtype}; pass word counts, which are real.")
+    counts = count_matrix(Y, integers=True)
     if counts.shape[0] != n_rows:
         raise ValueError(
             f"Found input variables with inconsistent numbers of samples: X has {n_rows} rows and Y "
@@ -123,55 +121,7 @@ def check_counts(Y: Any, n_rows: int, n_words: int | None = None) -> tuple[sp.cs
         )
     if counts.shape[1] == 0:
         raise ValueError("Y has no columns; pass counts of at least one word, shape (n, V >= 1).")
-    data = counts.data
-    if data.dtype.kind == "f":
-        _reject(counts, ~np.isfinite(data), "is not finite; counts must be finite numbers >= 0")
-    _reject(counts, data < 0, "is negative; word counts must be >= 0")
-    if data.dtype.kind == "f":
-        _reject(
-            counts,
-            data != np.floor(data),
-            "is not an integer; word counts are integers (weight rows with sample_weight instead)",
-        )
-    too_many = np.finfo(np.float32).max
-    _reject(counts, data > too_many, f"is too large; counts must stay below {too_many:.1g}")
-    counts = counts.astype(np.float32, copy=True)
-    counts.sum_duplicates()
-    counts.eliminate_zeros()
-    return counts, names
-
-
-def _to_csr(Y: Any) -> sp.csr_array:
-    """Y of any supported type as a csr_array; a 1-D array is one column."""
-    if hasattr(Y, "sparse") and hasattr(Y.sparse, "to_coo"):  # a DataFrame of sparse columns
-        return sp.csr_array(Y.sparse.to_coo())
-    if sp.issparse(Y):
-        return sp.csr_array(Y)
-    try:
-        array = np.asarray(as_numpy(Y))
-    except ValueError as error:
-        raise ValueError("Y has rows of different lengths; pass word counts of shape (n, V).") from error
-    if array.ndim == 1:
-        array = array[:, None]
-    if array.ndim != 2:
-        raise ValueError(f"Y has {array.ndim} dimensions; pass word counts of shape (n, V), dense or sparse.")
-    if array.dtype.kind not in "buifc":
-        try:
-            array = array.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"Y holds values of type {array.dtype}; pass word counts, for example "
-                "CountVectorizer().fit_transform(texts)."
-            ) from error
-    return sp.csr_array(array)
-
-
-def _reject(counts: sp.csr_array, bad: np.ndarray, reason: str) -> None:
-    """Raise for the first entry that is bad."""
-    if bad.any():
-        entry = int(np.argmax(bad))
-        row = int(np.searchsorted(counts.indptr, entry, side="right")) - 1
-        raise ValueError(f"Y[{row}, {counts.indices[entry]}] = {counts.data[entry]} {reason}.")
+    return counts.astype(np.float32, copy=True), column_names(Y)
 
 
 def check_weights(sample_weight: Any, X: Any) -> np.ndarray:

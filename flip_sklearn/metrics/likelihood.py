@@ -9,8 +9,9 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils import _safe_indexing
 
-from flip_sklearn.metrics.ranking import check_n_rows, counts_csr, row_blocks
-from flip_sklearn.metrics.summary import RowMean, RowStatistic, check_weights, divide
+from flip_sklearn.metrics.counts import count_matrix
+from flip_sklearn.metrics.ranking import check_n_rows, row_blocks
+from flip_sklearn.metrics.summary import RowMean, RowStatistic, check_weights, divide, rescale_weights
 
 # Tolerance for rounding: logarithms of probabilities near one may be slightly above zero.
 _ROUNDING = 1e-5
@@ -81,7 +82,7 @@ def perplexity(Y: Any, log_proba: Any, *, sample_weight: Any = None) -> Perplexi
     >>> perplexity([[2, 0, 0], [1, 1, 0]], np.log(theta))  # 2 words at 1/2, 2 words at 1/8
     Perplexity(4.0000 +- 2.7726, n_rows=2, n_skipped=0)
     """
-    counts = counts_csr(Y)
+    counts = count_matrix(Y)
     log_proba = np.asarray(log_proba)
     if log_proba.shape != counts.shape:
         raise ValueError(
@@ -135,7 +136,7 @@ def log_likelihood_scorer(estimator: Any, X: Any, Y: Any, sample_weight: Any = N
     >>> bool(np.isclose(np.exp(-score), perplexity(Y, flip.predict_log_proba(X)).value))
     True
     """
-    counts = counts_csr(Y)
+    counts = count_matrix(Y)
     check_n_rows(X, counts.shape[0])
     logs = [np.empty(0)]
     for rows in row_blocks(*counts.shape):
@@ -178,5 +179,5 @@ def _negative_log_likelihood(counts: sp.csr_array, logs: np.ndarray, sample_weig
     row = np.repeat(np.arange(n), np.diff(counts.indptr))
     total_count = np.bincount(row, weights=counts.data.astype(float), minlength=n)
     nats = -np.bincount(row, weights=counts.data * logs, minlength=n)
-    weights = check_weights(sample_weight, n) * total_count
+    weights = rescale_weights(check_weights(sample_weight, n)) * total_count
     return RowMean.of(divide(nats, total_count, np.nan), weights)

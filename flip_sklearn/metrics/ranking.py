@@ -11,6 +11,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
 from flip_sklearn.io import as_numpy
+from flip_sklearn.metrics.counts import checked_sparse, count_matrix
 from flip_sklearn.metrics.summary import divide
 
 # Number of scores computed at a time: 2**24 float64 are 128 MiB.
@@ -47,29 +48,9 @@ def score_blocks(estimator: Any, X: Any, n_words: int) -> Iterator[tuple[np.ndar
         yield rows, scores.astype(float) if scores.dtype.kind in "iu" else scores
 
 
-def counts_csr(Y: Any) -> sp.csr_array:
-    """Return word counts (dense, sparse or 1-D) as CSR with sorted, unique, positive entries."""
-    if sp.issparse(Y):
-        counts = sp.csr_array(Y)
-    else:
-        array = np.asarray(as_numpy(Y))
-        if array.ndim not in (1, 2) or array.dtype.kind not in "buif":
-            raise ValueError(f"Y has {array.ndim} dimensions of type {array.dtype}; pass word counts (n, V).")
-        counts = sp.csr_array(array[:, None] if array.ndim == 1 else array)
-    if (counts.data < 0).any():
-        raise ValueError(f"Y holds the negative count {counts.data.min()}; counts are >= 0.")
-    if not counts.has_canonical_format or (counts.data <= 0).any():
-        counts = counts.copy()  # leaves the caller's matrix unchanged
-        counts.sum_duplicates()
-        counts.eliminate_zeros()
-    if not np.isfinite(counts.data).all():
-        raise ValueError("Y holds NaN or infinity; counts are finite numbers >= 0.")
-    return counts
-
-
 def binary_csr(Y: Any) -> sp.csr_array:
     """Return the distinct words of each row: true where a count is above zero, columns sorted."""
-    counts = counts_csr(Y)
+    counts = count_matrix(Y)
     words = np.ones(counts.nnz, dtype=bool)
     return sp.csr_array((words, counts.indices, counts.indptr), shape=counts.shape)
 
@@ -206,7 +187,7 @@ def _stable_top(scores: np.ndarray, n_top: int) -> np.ndarray:
 
 
 def _rank_sparse_scores(scores: Any, shape: tuple[int, int], n_top: int) -> np.ndarray:
-    scores = sp.csr_array(scores)
+    scores = sp.csr_array(checked_sparse(scores, "scores_or_topk").tocsr())
     if scores.shape != shape:
         raise ValueError(f"sparse scores have shape {scores.shape}, Y has {shape}; they must agree.")
     if not scores.has_canonical_format:

@@ -21,6 +21,7 @@ from flip_sklearn.estimation.array_api import beside, like, namespace_of, to_den
 from flip_sklearn.estimation.validation import check_counts, check_embeddings, one_target
 from flip_sklearn.io import as_numpy
 from flip_sklearn.metrics import keyword_accuracy
+from flip_sklearn.metrics.counts import checked_sparse
 from flip_sklearn.parameters import check_bool, check_choice, check_integer, check_number, warn_caller
 from flip_sklearn.splice.concepts import (
     Block,
@@ -348,6 +349,8 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         xp = namespace_of(W)
+        if sp.issparse(W):
+            W = checked_sparse(W, "W").tocsr()
         if xp is None:
             weights: Any = check_array(as_numpy(W), accept_sparse="csr", dtype=[np.float64, np.float32])
         else:
