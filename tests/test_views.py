@@ -121,6 +121,13 @@ A2 = np.zeros((3, 2))
 Y3 = np.ones((3, 4))
 
 
+@pytest.mark.parametrize("scale", [2.0**-1070, 1e308])
+def test_weights_of_any_scale_that_float64_holds(scale: float) -> None:
+    views = {"a": np.eye(2), "b": np.eye(2)}
+    stacked = stack_views(views, np.eye(2), weights={"a": 1.5 * scale, "b": 0.5 * scale})
+    assert stacked.sample_weight.tolist() == [0.75, 0.75, 0.25, 0.25]
+
+
 @pytest.mark.parametrize(
     ("views", "Y", "options", "parts"),
     [

@@ -135,6 +135,16 @@ def test_standard_error_agrees_with_the_bootstrap() -> None:
     assert result.standard_error == pytest.approx(np.std(values), rel=0.15)
 
 
+@pytest.mark.parametrize("weight", [1e-320, 1e-300, 1e300, 1e308])
+def test_weights_of_any_scale_that_float64_holds(weight: float) -> None:
+    rng = np.random.default_rng(0)
+    Y = rng.poisson(2.0, size=(30, 5))
+    logs = np.log(rng.dirichlet(np.ones(5), size=30))
+    result = perplexity(Y, logs, sample_weight=np.full(30, weight))
+    assert result.value == pytest.approx(perplexity(Y, logs).value, rel=1e-12)
+    assert result.standard_error == pytest.approx(perplexity(Y, logs).standard_error, rel=1e-9)
+
+
 def test_result_type() -> None:
     """A perplexity is not a mean over rows: ``per_row`` holds nats per word."""
     result = perplexity([[2, 0], [1, 1]], np.log([[0.5, 0.5], [0.25, 0.75]]))
