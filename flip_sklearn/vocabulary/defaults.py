@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from flip_sklearn.vocabulary import ConceptVectorizer
+from flip_sklearn.vocabulary.normalization import same_text
 
 
 def default_vectorizer(
@@ -38,5 +39,5 @@ def default_min_count(n_texts: int) -> int:
 
 
 def normalized_texts(texts: Sequence[str]) -> list[str]:
-    """Case-fold texts and collapse white space, so that texts that differ in these only are equal."""
-    return [" ".join(text.casefold().split()) for text in texts]
+    """Return texts that are equal if they differ only in case, white space and invisible characters."""
+    return list(map(same_text, texts))

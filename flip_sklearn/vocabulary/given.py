@@ -18,17 +18,23 @@ def parse_vocabulary(vocabulary: Any, tokenizer: Tokenizer) -> tuple[dict[str, i
     incomplete: list[tuple[str, tuple[str, ...]]] = []  # concepts of which the tokenizer drops letters
     for name, concept in zip(names, concepts, strict=True):
         if concept and name_of.setdefault(concept, name) != name:
-            raise ValueError(
-                f"vocabulary has {name_of[concept]!r} and {name!r}, which are the same words once cleaned; "
-                "keep one of them."
-            )
+            other = name_of[concept]
+            message = f"vocabulary has {other!r} and {name!r}, which are the same words once cleaned; "
+            if letters(other.lower()) == letters(name.lower()):
+                raise ValueError(message + "keep one of them.")
+            # A vocabulary that was learned before case and accents were folded as today must still load.
+            warn_caller(message + "texts count for the first of them.")
+            concepts[columns[name]] = ()
+            continue
         if letters("".join(concept)) != letters(tokenizer.clean(name)):
             incomplete.append((name, concept))
     if incomplete:
         name, concept = incomplete[0]
+        is_word = tokenizer.strip_punctuation and letters("".join(tokenizer.split(name))) == letters(name)
+        remedy = "Pass strip_punctuation=False" if is_word else "Change token_pattern"
         warn_caller(
             f"{len(incomplete)} concepts of vocabulary lose letters when they are split into words; the "
-            f"first is {name!r}, which counts {' '.join(concept)!r}. Change token_pattern, or leave them out."
+            f"first is {name!r}, which counts {' '.join(concept)!r}. {remedy}, or leave them out."
         )
     return columns, concepts
 

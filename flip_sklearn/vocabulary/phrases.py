@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -59,6 +59,16 @@ class PhraseMatcher:
                 children.append(child)
         edge_array, child_array, column_array = (np.array(v, np.int64) for v in (edges, children, column))
         return cls(words, first, edge_array, child_array, column_array, len(concepts))
+
+    def rename(self, clean: Callable[[str], str]) -> PhraseMatcher:
+        """Return this matcher with other spellings of its words; of equal ones, the first counts."""
+        if all(map(str.isascii, self.words)):
+            return self
+        words: dict[str, int] = {}
+        for word, i in self.words.items():
+            cleaned = clean(word)
+            words[word if cleaned in words else cleaned] = i
+        return replace(self, words=words)
 
     def word_ids(self, tokens: Sequence[str]) -> np.ndarray:
         """Return the id of each token, -1 for one that is in no concept."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-import string
-import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -16,14 +14,18 @@ import numpy as np
 from joblib import Parallel, delayed
 from sklearn.feature_extraction.text import strip_accents_ascii, strip_accents_unicode
 
-from flip_sklearn.parameters import refusal, short_repr
+from flip_sklearn.parameters import refusal, short_repr, warn_caller
+from flip_sklearn.vocabulary.normalization import normalize
 
 PRESETS = ("latin", "indic", "whitespace")
 ACCENT_STRIPPERS = {"ascii": strip_accents_ascii, "unicode": strip_accents_unicode, None: None}
-# Characters deleted by the published code, so that "don't" becomes "dont": ASCII punctuation, curly
-# quotes, the em dash and three zero-width characters. The joiner U+200D stays: Indic spelling needs it.
-_DELETED = re.compile(f"[{re.escape(string.punctuation)}’‘“”—\u200b\u200c\u2060]+")  # noqa: RUF001
-_LATIN = re.compile(r"\b\w\w+\b")
+# Two or more letters or digits, which may have diacritics that cannot be composed with them.
+_LATIN = re.compile(r"\w[\u0300-\u036f]*\w[\w\u0300-\u036f]*")
+# Thai, Lao, Burmese, Khmer, Japanese and Chinese are written without blanks.
+_WITHOUT_BLANKS = (
+    "\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30fa\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f"
+    "\U00020000-\U0003ffff"
+)
 MAX_CHUNK_ROWS, MAX_CHUNK_CHARACTERS = 4096, 2**21
 
 
@@ -36,15 +38,27 @@ def split_latin(text: str) -> list[str]:
 
 
 @functools.cache
+def _marks(first_code: int) -> str:
+    """Return the marks of Unicode from a code on, as ranges for a character class."""
+    # Beyond this range there are only variation selectors, which are not read.
+    is_mark = [unicodedata.category(chr(code))[0] == "M" for code in range(first_code, 0x20000)]
+    ends = first_code + np.flatnonzero(np.diff(is_mark, prepend=False, append=False))
+    return "".join(f"{chr(first)}-{chr(end - 1)}" for first, end in ends.reshape(-1, 2))
+
+
 def _indic_pattern() -> str:
     r"""Return a pattern for a letter or digit and the letters, digits, marks and joiners after it.
 
     ``\w`` does not match marks.
     """
-    is_mark = [unicodedata.category(chr(code))[0] == "M" for code in range(sys.maxunicode + 1)]
-    ends = np.flatnonzero(np.diff(is_mark, prepend=False, append=False))
-    ranges = [f"{chr(first)}-{chr(end - 1)}" for first, end in ends.reshape(-1, 2)]
-    return rf"\w[\w\u200c\u200d{''.join(ranges)}]*"
+    return rf"\w[\w\u200c\u200d{_marks(0)}]*"
+
+
+def unsuitable(token_pattern: Any) -> re.Pattern[str] | None:
+    """Return a pattern that finds letters which a preset does not split into words; None for the others."""
+    if token_pattern == "latin":  # it cuts words at marks, except the diacritics before U+0370
+        return re.compile(rf"[{_WITHOUT_BLANKS}]|[^\W\d_][{_marks(0x370)}]")
+    return re.compile(f"[{_WITHOUT_BLANKS}]") if token_pattern == "indic" else None
 
 
 @dataclass(frozen=True)
@@ -113,16 +127,8 @@ class Tokenizer:
 
     def clean(self, text: str) -> str:
         """Return the text with punctuation, case and accents removed, as configured."""
-        if self.strip_punctuation:
-            text = _DELETED.sub("", text)
-        if self.lowercase:
-            text = text.lower()
-        if not text.isascii():
-            # White space outside ASCII becomes a blank: ASCII folding would delete it and join two words.
-            text = " ".join(unicodedata.normalize("NFC", text).split())
-        if self.fold is not None and not text.isascii():
-            text = self.fold(text)
-        return text
+        text = normalize(text, lowercase=self.lowercase, strip_punctuation=self.strip_punctuation)
+        return text if self.fold is None else self.fold(text)
 
     def __call__(self, text: str) -> list[str]:
         """Return the tokens of a text."""
@@ -153,30 +159,64 @@ class TokenBlock:
     tokens: list[str]  # distinct
     ids: np.ndarray
     row_ends: np.ndarray
-    rows_without_letters: list[int]  # rows whose letters are all deleted when accents are stripped
+    rows_losing_letters: list[int]  # rows of which letters are deleted when accents are stripped
+    unsuited_rows: list[int]  # rows with letters that the pattern does not split into words
+    without_words: str | None  # a text that has letters and no token
 
 
-def _tokenize_chunk(texts: Sequence[str], tokenizer: Tokenizer) -> TokenBlock:
+def _tokenize_chunk(
+    texts: Sequence[str], tokenizer: Tokenizer, unsuitable: re.Pattern[str] | None
+) -> TokenBlock:
     all_tokens: list[str] = []
     row_ends = np.empty(len(texts), dtype=np.int64)
-    rows_without_letters = []
+    rows_losing_letters, unsuited_rows = [], []
+    without_words = None
     for i, text in enumerate(texts):
         tokens = tokenizer(text)
-        if not tokens and letters(text) and not letters(tokenizer.clean(text)):
-            rows_without_letters.append(i)
+        if not text.isascii():
+            if (
+                tokenizer.fold is strip_accents_ascii
+                and not letters(unicodedata.normalize("NFKD", text)).isascii()
+            ):
+                rows_losing_letters.append(i)
+            elif unsuitable is not None and unsuitable.search(text):
+                unsuited_rows.append(i)
+        if not tokens and without_words is None and letters(text):
+            without_words = text
         all_tokens += tokens
         row_ends[i] = len(all_tokens)
     token_ids = TokenIds()
     ids = token_ids.look_up(all_tokens)
-    return TokenBlock(list(token_ids), ids, row_ends, rows_without_letters)
+    return TokenBlock(list(token_ids), ids, row_ends, rows_losing_letters, unsuited_rows, without_words)
 
 
-def tokenize(chunks: Iterator[list[str]], tokenizer: Tokenizer, n_jobs: int) -> Iterator[TokenBlock]:
+def tokenize(
+    chunks: Iterator[list[str]], tokenizer: Tokenizer, unsuitable: re.Pattern[str] | None, n_jobs: int
+) -> Iterator[TokenBlock]:
     """Tokenize chunks of texts in ``n_jobs`` processes; yield one block per chunk, in order."""
     # A few chunks at a time, so that memory stays bounded.
     while window := list(itertools.islice(chunks, 4 * n_jobs)):
         pool = Parallel(n_jobs=min(n_jobs, len(window)))  # starts no process for one chunk
-        yield from pool(delayed(_tokenize_chunk)(chunk, tokenizer) for chunk in window)
+        yield from pool(delayed(_tokenize_chunk)(chunk, tokenizer, unsuitable) for chunk in window)
+
+
+def warn_of_scripts(
+    token_pattern: Any, n_rows: int, rows_losing_letters: list[int], unsuited_rows: list[int]
+) -> None:
+    """Warn of rows whose letters are deleted, or not split into words."""
+    if rows_losing_letters:
+        warn_caller(
+            f"{len(rows_losing_letters)} of {n_rows} texts lose letters that ASCII does not have (the first "
+            f"is row {rows_losing_letters[0]}). Pass strip_accents='auto'; for scripts with vowel signs also "
+            "token_pattern='indic'."
+        )
+    if unsuited_rows:
+        indic = "token_pattern='indic' for scripts with vowel signs, and " if token_pattern == "latin" else ""
+        warn_caller(
+            f"{len(unsuited_rows)} of {n_rows} texts have letters of scripts that token_pattern="
+            f"{token_pattern!r} does not split into words (the first is row {unsuited_rows[0]}). Pass {indic}"
+            "a callable, or texts split by blanks, for scripts without blanks such as Thai and Chinese."
+        )
 
 
 def check_documents(raw_documents: Any) -> Iterable[Any]:

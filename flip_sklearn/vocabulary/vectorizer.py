@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from joblib import effective_n_jobs
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
@@ -21,12 +22,14 @@ from flip_sklearn.parameters import (
     is_integer,
     is_real,
     refusal,
-    warn_caller,
+    short_repr,
 )
 from flip_sklearn.vocabulary.given import parse_vocabulary
+from flip_sklearn.vocabulary.normalization import fold_accents
 from flip_sklearn.vocabulary.phrases import Block, PhraseMatcher, choose_pairs, choose_words
 from flip_sklearn.vocabulary.tokenizer import (
     ACCENT_STRIPPERS,
+    PRESETS,
     TokenBlock,
     TokenIds,
     Tokenizer,
@@ -34,6 +37,8 @@ from flip_sklearn.vocabulary.tokenizer import (
     make_splitter,
     split_into_chunks,
     tokenize,
+    unsuitable,
+    warn_of_scripts,
 )
 
 
@@ -73,14 +78,16 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         ``"whitespace"``: anything between white space. A callable takes a text and returns its words, for
         scripts without blanks.
     lowercase : bool, default=True
-        Whether to convert texts to lower case.
+        Whether to fold case, as ``str.casefold`` does: "Straße" and "STRASSE" become "strasse".
     strip_punctuation : bool, default=True
-        Whether to delete ASCII punctuation, curly quotes, the em dash and zero-width characters. They are
-        not replaced by a blank: "don't" becomes "dont".
+        Whether to remove punctuation. Apostrophes, hyphens and single characters of ASCII are not replaced
+        by a blank: "don't" becomes "dont", "U.S." "us". Others separate words: dashes, ellipses, quotes
+        outside ASCII, ``, ; : ! ? / \\ < > " | =`` before a letter, and two or more characters of ASCII.
     strip_accents : {"auto", "ascii", "unicode"} or None, default="auto"
-        ``"ascii"`` and ``"unicode"`` as in ``CountVectorizer``; ``"auto"`` is "ascii" for
-        ``token_pattern="latin"``, as in the paper, and None for any other. "ascii" deletes every letter
-        that has no ASCII form: all of other scripts, and the German ß. "unicode" only removes accents.
+        ``"auto"`` removes the accents of Latin and Greek letters for ``token_pattern="latin"``, and nothing
+        for any other pattern; letters such as ß, ł and œ stay. ``"ascii"`` and ``"unicode"`` as in
+        ``CountVectorizer``: "ascii" deletes every letter that has no ASCII form, all of other scripts
+        among them, and "unicode" removes the marks of all scripts.
     vocabulary : mapping of str to int, or iterable of str, default=None
         The concepts and their columns. Nothing is learned then: ``fit`` reads no text, and the five
         parameters above ``token_pattern`` have no effect. Concepts may have any number of words and are
@@ -105,7 +112,9 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
     counts of the texts of ``fit``. Two words are neighbors if they are adjacent after cleaning: punctuation
     and words that the pattern drops do not separate them.
 
-    Composed and decomposed spellings of a letter are treated as equal (NFC). ``fit`` and ``fit_transform``
+    Equivalent spellings of a letter are treated as equal (NFKC), and characters without width, such as soft
+    hyphens and direction marks, are deleted. A warning counts the texts in scripts that do not suit
+    ``token_pattern``. ``fit`` and ``fit_transform``
     read any iterable once and keep 4 bytes per word of it; ``transform`` keeps only the counts.
 
     Examples
@@ -304,15 +313,17 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         preset = self.token_pattern if isinstance(self.token_pattern, str) else None
         accents = check_choice("strip_accents", self.strip_accents, ("auto", *ACCENT_STRIPPERS))
         if accents == "auto":
-            accents = "ascii" if preset == "latin" else None
-        if accents is not None and preset == "indic":
+            fold = fold_accents if preset == "latin" else None
+        else:
+            fold = ACCENT_STRIPPERS[accents]
+        if fold is not None and preset == "indic":
             raise ValueError(
                 f"strip_accents={accents!r} removes marks, which token_pattern='indic' is meant to keep; "
                 "use strip_accents='auto' or None."
             )
         check_bool("lowercase", self.lowercase)
         check_bool("strip_punctuation", self.strip_punctuation)
-        return Tokenizer(self.lowercase, self.strip_punctuation, ACCENT_STRIPPERS[accents], split)
+        return Tokenizer(self.lowercase, self.strip_punctuation, fold, split)
 
     def _check_criteria(self) -> None:
         if not (is_real(self.min_pmi) and math.isfinite(self.min_pmi)):
@@ -331,21 +342,20 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
             raise refusal("n_jobs", self.n_jobs, "an integer >= 1, -1 for all cores, or None")
         n_jobs = effective_n_jobs(self.n_jobs)
         n_rows = 0
-        rows_without_letters: list[int] = []
+        rows_losing_letters: list[int] = []
+        unsuited_rows: list[int] = []
         total = len(documents) if isinstance(documents, Sized) else None
         hidden = not self.verbose
         with tqdm(total=total, unit="text", desc="ConceptVectorizer", delay=2, disable=hidden) as bar:
-            for block in tokenize(split_into_chunks(documents), tokenizer, n_jobs):
-                rows_without_letters += [n_rows + i for i in block.rows_without_letters]
+            for block in tokenize(
+                split_into_chunks(documents), tokenizer, unsuitable(self.token_pattern), n_jobs
+            ):
+                rows_losing_letters += [n_rows + i for i in block.rows_losing_letters]
+                unsuited_rows += [n_rows + i for i in block.unsuited_rows]
                 n_rows += block.row_ends.size
                 bar.update(block.row_ends.size)
                 yield block
-        if rows_without_letters:
-            warn_caller(
-                f"{len(rows_without_letters)} of {n_rows} texts lose all their letters when accents are "
-                f"stripped (the first is row {rows_without_letters[0]}). Pass strip_accents=None; for "
-                "scripts with vowel signs also token_pattern='indic'."
-            )
+        warn_of_scripts(self.token_pattern, n_rows, rows_losing_letters, unsuited_rows)
 
     def _learn(self, raw_documents: Any) -> tuple[list[str], list[Block]]:
         """Choose the concepts. Return the distinct words, and the texts as blocks of ids of these words."""
@@ -354,7 +364,9 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         counts = np.zeros(0, dtype=np.int64)
         blocks = []
         n_rows = 0
+        without_words = None
         for block in self._tokenize(raw_documents):
+            without_words = without_words or block.without_words
             word_ids = token_ids.look_up(block.tokens)
             if counts.size < len(token_ids):  # doubles, so that the total cost of copying is linear
                 counts = np.pad(counts, (0, len(token_ids)))
@@ -363,10 +375,8 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
             n_rows += block.row_ends.size
         words, counts = list(token_ids), counts[: len(token_ids)]
         if not words:
-            raise ValueError(
-                f"There is no word in {n_rows} texts. Pass texts, and for other scripts than Latin "
-                "token_pattern='indic' or a callable, with strip_accents=None."
-            )
+            remedy = self._remedy(without_words)
+            raise ValueError(f"There is no word in {n_rows} texts. {remedy}")
         if counts.max() < self.min_count:
             raise ValueError(
                 f"No word occurs min_count={self.min_count} times in {n_rows} texts; the most frequent, "
@@ -381,6 +391,19 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         self._matcher = PhraseMatcher.from_concepts(concepts)
         self.vocabulary_ = {" ".join(concept): j for j, concept in enumerate(concepts)}
         return words, blocks
+
+    def _remedy(self, text: str | None) -> str:
+        """Return what to change for a text in which the pattern finds no word."""
+        if text is None or self.token_pattern in PRESETS:
+            return "Pass texts, and for other scripts than Latin token_pattern='indic' or a callable."
+        pattern, example = short_repr(self.token_pattern), short_repr(text)
+        settings = [("strip_punctuation", False), ("lowercase", False), ("strip_accents", None)]
+        for size in range(1, len(settings) + 1):
+            for changes in itertools.combinations(settings, size):
+                if clone(self).set_params(**dict(changes))._make_tokenizer()(text):
+                    arguments = " and ".join(f"{name}={value}" for name, value in changes)
+                    return f"Pass {arguments}: token_pattern={pattern} matches {example} only uncleaned."
+        return f"token_pattern={pattern} matches nothing, for instance in {example}; change it."
 
     def _use_given_vocabulary(self) -> None:
         columns, concepts = parse_vocabulary(self.vocabulary, self._make_tokenizer())
@@ -399,6 +422,11 @@ class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
     def _stack(self, blocks: Iterable[sp.csr_array]) -> sp.csr_array:
         no_rows = sp.csr_array((0, self._matcher.n_columns), dtype=np.int32)
         return sp.csr_array(sp.vstack([no_rows, *blocks], format="csr"))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if hasattr(self, "_matcher"):  # words that were learned when texts were cleaned in another way
+            self._matcher = self._matcher.rename(self._make_tokenizer().clean)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_matcher") or self.vocabulary is not None

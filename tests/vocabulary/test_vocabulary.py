@@ -31,6 +31,8 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from flip_sklearn import FLiPExtractor
 from flip_sklearn.vocabulary import ConceptVectorizer, phrases, tokenizer
+from flip_sklearn.vocabulary.defaults import normalized_texts
+from flip_sklearn.vocabulary.normalization import fold_accents, normalize, read_words, same_text
 from tests.helpers.paths import ROOT
 
 EVERYTHING: dict[str, Any] = {"min_count": 1, "min_pmi": -100.0, "max_unigrams": None, "max_bigrams": None}
@@ -295,23 +297,39 @@ words_and_more = st.lists(
     accents=st.sampled_from(["ascii", "unicode"]),
     lowercase=st.booleans(),
 )
-@pytest.mark.filterwarnings("ignore:.*texts lose all their letters")
+@pytest.mark.filterwarnings("ignore:.*texts lose letters", "ignore:.*texts have letters of scripts")
 def test_words_equal_those_of_count_vectorizer(texts: list[str], accents: str, lowercase: bool) -> None:
+    """On normalized texts; where a diacritic cannot be composed with its letter, it does not cut the word."""
     ours = ConceptVectorizer(
         bigrams=False, strip_punctuation=False, strip_accents=accents, lowercase=lowercase, **EVERYTHING
     )
-    theirs = CountVectorizer(strip_accents=accents, lowercase=lowercase)
-    same_counts(ours, theirs, texts, [" ".join(text.split()) for text in texts])
+    theirs = CountVectorizer(strip_accents=accents, lowercase=False)
+    normal = [normalize(text, lowercase=lowercase, strip_punctuation=False) for text in texts]
+    same_counts(ours, theirs, texts, normal)
 
 
-@settings(max_examples=200, deadline=None)
-@given(texts=texts_of_any_kind | words_and_more)
-@pytest.mark.filterwarnings("ignore:.*texts lose all their letters")
-def test_words_equal_those_of_the_published_code(texts: list[str]) -> None:
-    """Which deletes punctuation and uses CountVectorizer with lower case and ASCII accents."""
-    deleted = {*string.punctuation, *"\u2018\u2019\u201c\u201d[]", "\u200c", "\u200b", "\u2060", "—"}
-    stripped = ["".join(c for c in text if c not in deleted) for text in texts]
-    stripped = [re.sub(r"\s+", " ", text) for text in stripped]
+ascii_texts = st.lists(
+    st.text(alphabet=st.characters(codec="ascii"), max_size=30)
+    | st.lists(
+        st.sampled_from(["Don't", "e-mail", "U.S.", "3.5", "Yes,", "(no)", "x", "\n"]), max_size=9
+    ).map(" ".join),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(texts=ascii_texts)
+def test_words_of_ascii_equal_those_of_the_published_code(texts: list[str]) -> None:
+    """Which deletes punctuation and uses CountVectorizer with lower case and ASCII accents.
+
+    Here some punctuation inside words separates them.
+    """
+    separated = [
+        re.sub(rf'[,;:!?/\\<>"|=](?=[^\W\d_])|[{re.escape(string.punctuation)}]{{2,}}(?=[^\W_])', " ", text)
+        for text in texts
+    ]
+    stripped = ["".join(c for c in text if c not in string.punctuation) for text in separated]
     ours = ConceptVectorizer(bigrams=False, **EVERYTHING)
     same_counts(ours, CountVectorizer(strip_accents="ascii"), texts, stripped)
 
@@ -331,10 +349,173 @@ def same_counts(
     assert counts.has_canonical_format
 
 
-def test_punctuation_is_deleted_without_a_blank() -> None:
-    assert concepts_of("Don't stop—now, it\u2019s “over”!") == ["dont", "stopnow", "its", "over"]
+def test_punctuation_of_a_word_is_deleted_without_a_blank() -> None:
+    assert concepts_of("Don't stop—now, it\u2019s “over”!") == ["dont", "stop", "now", "its", "over"]
     separated = concepts_of("Don't stop—now", strip_punctuation=False, strip_accents=None)
     assert separated == ["don", "stop", "now"]  # "t" has one letter
+    joined = "U.S. AT&T 10:30 1,000 3/4 word(s) snake_case Saint-Denis Saint\u2011Denis O'Neill O\u02bcNeill"
+    expected = "us att 1030 1000 34 words snakecase saintdenis saintdenis oneill oneill"
+    assert concepts_of(joined) == expected.split()
+
+
+@pytest.mark.parametrize("mark", [*"—–…“«、,;:/!|", ": ", "--", "...", "?!", ")."])
+@pytest.mark.parametrize("token_pattern", ["latin", "indic", "whitespace"])
+def test_punctuation_between_words_separates_them(mark: str, token_pattern: str) -> None:
+    for first, second in [("end", "next"), ("début", "été"), ("слово", "дело")]:
+        words = concepts_of(f"{first}{mark}{second}", token_pattern=token_pattern, strip_accents=None)
+        assert words == [first, second]
+
+
+# --- One normalizer --------------------------------------------------------------------------
+
+PATTERNS = ("latin", "indic", "whitespace", r"\w+", str.split)
+
+
+@pytest.mark.parametrize("token_pattern", PATTERNS)
+@pytest.mark.parametrize("accents", ["auto", None])
+@pytest.mark.parametrize("strip_punctuation", [True, False])
+def test_turkish_i_is_one_word(token_pattern: Any, accents: Any, strip_punctuation: bool) -> None:
+    texts = ["İstanbul", "istanbul", "\u0049\u0307stanbul", "ISTANBUL"]
+    fitted = ConceptVectorizer(
+        bigrams=False,
+        token_pattern=token_pattern,
+        strip_accents=accents,
+        strip_punctuation=strip_punctuation,
+        **EVERYTHING,
+    )
+    assert fitted.fit_transform(texts).toarray().tolist() == [[1]] * 4
+    assert list(fitted.vocabulary_) == ["istanbul"]
+
+
+@pytest.mark.parametrize("code", [
+    0xAD, 0x34F, 0x61C, 0x180E, 0x200B, 0x200C, 0x200E, 0x200F, 0x202A, 0x202C, 0x202E, 0x2060, 0x2063,
+    0x2066, 0x2067, 0x2068, 0x2069, 0xFE0F, 0xFEFF, 0xE0020,
+])  # fmt: skip
+@pytest.mark.parametrize("token_pattern", PATTERNS)
+@pytest.mark.parametrize("strip_punctuation", [True, False])
+def test_characters_without_width_are_deleted(code: int, token_pattern: Any, strip_punctuation: bool) -> None:
+    for word in ("walking", "straße", "привет", "नई"):
+        half, mark = len(word) // 2, chr(code)
+        texts = [word, mark + word, word + mark, word[:half] + mark + word[half:]]
+        fitted = ConceptVectorizer(
+            token_pattern=token_pattern, strip_accents=None, strip_punctuation=strip_punctuation, **EVERYTHING
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            counts = fitted.fit_transform(texts).toarray()
+        assert (counts == counts[0]).all()
+
+
+def test_joiner_is_deleted_beside_latin_letters_only() -> None:
+    assert concepts_of("walk\u200ding \u200dhere\u200d") == ["walking", "here"]
+    assert concepts_of("क्\u200dष", token_pattern="indic") == ["क्\u200dष"]
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("sœur", "sœur"), ("łódź", "łodz"), ("Maße", "masse"), ("MASSE", "masse"), ("MAẞE", "masse"),
+        ("Bjørn", "bjørn"), ("Þór", "þor"), ("Đorđe", "đorđe"), ("Żółć", "zołc"), ("Čapek", "capek"),
+        ("Việt", "viet"), ("ﬁnd", "find"), ("ｆｕｌｌ", "full"), ("ΛΌΓΟΣ", "λογος"), ("λόγος", "λογος"),
+        ("Йод", "йод"), ("за\u0301мок", "замок"), ("ẹ\u0300kọ", "eko"), ("Ærø", "ærø"), ("ǅep", "dzep"),
+        ("col·lecció", "colleccio"), ("Adobe™", "adobe"), ("m²x", "m2x"), ("d´été", "dete"), ("שלום", "שלום"),
+    ],
+)  # fmt: skip
+def test_default_reading_keeps_all_letters(text: str, word: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert concepts_of(text) == [word]
+        assert concepts_of(unicodedata.normalize("NFD", text)) == [word]
+        assert read_words(text) == [word]
+
+
+@settings(max_examples=500, deadline=None)
+@given(text=st.text(max_size=20) | st.text(alphabet="aİßΣσςﬁ—'-·́̇´™ǅ한नि\u200d\u00ad", max_size=12))
+def test_normalizing_twice_changes_nothing(text: str) -> None:
+    for options in ({}, {"lowercase": False}, {"strip_punctuation": False}):
+        once = normalize(text, **options)
+        assert normalize(once, **options) == once
+    assert fold_accents(normalize(fold_accents(normalize(text)))) == fold_accents(normalize(text))
+    assert same_text(same_text(text)) == same_text(text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.text(alphabet=st.characters(categories=["Lu", "Ll", "Lt", "Lo"]), max_size=8))
+def test_no_letter_is_deleted(text: str) -> None:
+    """NFKC writes some letters as two or as a letter and a mark; none has an empty form."""
+    hangul_fillers = "\u115f\u1160\u3164\uffa0"
+    for letter in text:
+        if letter not in hangul_fillers + "\ua78b\ua78c":
+            assert fold_accents(normalize(letter)).strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        (HINDI, "token_pattern='indic'"),
+        ("ฉันรักภาษาไทย", "a callable"),
+        ("我住在北京。", "a callable"),
+        ("東京に行きます", "a callable"),
+        ("شُكْرًا", "token_pattern='indic'"),
+    ],
+)
+def test_scripts_that_do_not_suit_the_pattern_are_warned_of(text: str, remedy: str) -> None:
+    vectorizer = ConceptVectorizer(vocabulary=["words"])
+    with pytest.warns(UserWarning, match=rf"2 of 4 texts.*'latin'.*row 1\).*{remedy}"):
+        vectorizer.transform(["words", text, "été, слово", f"a {text}"])
+    if remedy == "a callable":
+        vectorizer.set_params(token_pattern="indic")
+        with pytest.warns(UserWarning, match=r"1 of 2 texts.*'indic'.*row 1"):
+            vectorizer.transform(["words", text])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for pattern in ("whitespace", str.split, *(["indic"] if "indic" in remedy else [])):
+            vectorizer.set_params(token_pattern=pattern).transform(["words", text])
+
+
+def test_texts_that_are_equal_for_a_reader_are_one() -> None:
+    texts = ["İzmir  straße", "izmir STRASSE", "iz\u00admir\u00a0strasse\ufeff"]
+    assert len({*normalized_texts(texts)}) == 1
+    assert len({*normalized_texts(["a b", "a, b", "ab"])}) == 3  # punctuation counts
+
+
+def test_words_learned_with_an_earlier_spelling_are_found() -> None:
+    """A pickle of a vectorizer that did not fold ß and the final sigma."""
+    vectorizer = ConceptVectorizer(min_count=1, min_pmi=-9, token_pattern="indic").fit(["maße maße in λόγος"])
+    for now, before in (("masse", "maße"), ("λόγος", "λόγοσ")):
+        for name in [name for name in vectorizer.vocabulary_ if now in name]:
+            vectorizer.vocabulary_[name.replace(now, before)] = vectorizer.vocabulary_.pop(name)
+        vectorizer._matcher.words[before] = vectorizer._matcher.words.pop(now)
+    opened = pickle.loads(pickle.dumps(vectorizer))
+    assert opened.build_analyzer()("MASSE, MASSE in Λόγος") == ["maße maße", "in λόγοσ"]
+    with pytest.warns(UserWarning, match="'masse' and 'maße'.*texts count for the first"):
+        both = ConceptVectorizer(vocabulary=["masse", "maße", "in"]).fit([])
+    assert both.transform(["Maße in Masse"]).toarray().tolist() == [[2, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "text", "remedy"),
+    [
+        ({"token_pattern": r"#\w+"}, "a #tag here", "strip_punctuation=False"),
+        ({"token_pattern": r"\w+@\w+"}, "me@home", "strip_punctuation=False"),
+        ({"token_pattern": r"[A-Z]\w+"}, "Upper case", "lowercase=False"),
+        ({"token_pattern": r"#[A-Z]\w+"}, "#Tag", "strip_punctuation=False and lowercase=False"),
+        ({"token_pattern": re.compile(r"@\w+").findall}, "by @me", "strip_punctuation=False"),
+        ({"token_pattern": r"[é]", "strip_accents": "unicode"}, "été", "strip_accents=None"),
+    ],
+)
+def test_remedy_for_a_pattern_that_needs_uncleaned_texts(
+    parameters: dict[str, Any], text: str, remedy: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"no word in 1 texts\. Pass {remedy}: token_pattern"):
+        ConceptVectorizer(min_count=1, **parameters).fit([text])
+
+
+def test_remedy_for_a_pattern_that_matches_nothing() -> None:
+    with pytest.raises(ValueError, match=r"d\+' matches nothing, for instance in 'words'; change it"):
+        ConceptVectorizer(min_count=1, token_pattern=r"\d+").fit(["words"])
+    with pytest.warns(UserWarning, match="'#tag'.*Pass strip_punctuation=False, or leave"):
+        ConceptVectorizer(token_pattern=r"#\w+", vocabulary=["#tag"]).fit([])
 
 
 # --- Scripts ---------------------------------------------------------------------------------
@@ -405,9 +586,10 @@ def test_callable_that_returns_a_generator_with_blanks() -> None:
 
 def test_german_and_french() -> None:
     german, french = "Die Straße führt über Köln.", "L\u2019été à Noël, où es-tu ?"
-    assert concepts_of(german) == ["die", "strae", "fuhrt", "uber", "koln"]  # as published
-    assert concepts_of(german, strip_accents="unicode") == ["die", "straße", "fuhrt", "uber", "koln"]
-    assert concepts_of(german, strip_accents=None) == ["die", "straße", "führt", "über", "köln"]
+    assert concepts_of(german) == ["die", "strasse", "fuhrt", "uber", "koln"]
+    assert concepts_of(german, strip_accents="unicode") == concepts_of(german)
+    assert concepts_of(german, strip_accents=None) == ["die", "strasse", "führt", "über", "köln"]
+    assert concepts_of(german, lowercase=False) == ["Die", "Straße", "fuhrt", "uber", "Koln"]
     assert concepts_of(french) == ["lete", "noel", "ou", "estu"]
     assert concepts_of(french, strip_accents=None) == ["lété", "noël", "où", "estu"]
 
@@ -430,14 +612,15 @@ def test_whitespace_and_expressions() -> None:
 
 
 def test_texts_without_ascii_letters_are_warned_of() -> None:
+    ascii_only = {**EVERYTHING, "strip_accents": "ascii"}
     with (
-        pytest.warns(UserWarning, match=r"1 of 1 texts.*row 0.*strip_accents=None.*'indic'"),
+        pytest.warns(UserWarning, match=r"1 of 1 texts.*row 0.*strip_accents='auto'.*'indic'"),
         pytest.raises(ValueError, match=r"There is no word in 1 texts.*token_pattern='indic'"),
     ):
-        ConceptVectorizer(**EVERYTHING).fit([HINDI])
-    fitted = ConceptVectorizer(**EVERYTHING).fit(["some words"])
-    with pytest.warns(UserWarning, match=r"2 of 4 texts.*row 1"):
-        counts = fitted.transform(["some words", HINDI, "☃ é ☃", TELUGU])
+        ConceptVectorizer(**ascii_only).fit([HINDI])
+    fitted = ConceptVectorizer(**ascii_only).fit(["some words"])
+    with pytest.warns(UserWarning, match=r"3 of 5 texts lose letters.*row 1"):
+        counts = fitted.transform(["some words", HINDI, "☃ é ☃", TELUGU, "Straße"])
     assert counts.sum() == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -699,7 +882,7 @@ def test_warnings_point_at_the_caller() -> None:
         vectorizer.fit([])
     assert [warning.filename for warning in record] == [__file__]
     fitted = ConceptVectorizer(min_count=1).fit(["aa"])
-    with pytest.warns(UserWarning, match="lose all their letters") as record:
+    with pytest.warns(UserWarning, match="have letters of scripts") as record:
         make_pipeline(fitted).transform([HINDI])
     assert [warning.filename for warning in record] == [__file__]
 
