@@ -1,15 +1,17 @@
-"""Conversion of tensors to NumPy, and atomic writing of files. Does not import torch."""
+"""Conversion of tensors to NumPy, checked reading and atomic writing of files. Does not import torch."""
 
 from __future__ import annotations
 
 import glob
+import json
 import os
 import shutil
 import socket
+import stat
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,32 @@ def as_numpy(array: Any) -> Any:
         return np.from_dlpack(array, device="cpu") if is_foreign else array
     tensor = array.detach().cpu()
     return tensor.float().numpy() if str(tensor.dtype) == "torch.bfloat16" else tensor.numpy()
+
+
+def check_regular_file(path: Path) -> int:
+    """Return the size of a file, or of the file that a link points to.
+
+    Anything else is refused before it is opened, because a pipe would block and a device may have no end.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{str(path)!r} is not a file, but a folder, pipe or device.")
+    return status.st_size
+
+
+def read_json(
+    path: Path, max_bytes: int, object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None
+) -> Any:
+    """Read a JSON file that anyone may have written; every fault of its content is a ValueError."""
+    size = check_regular_file(path)
+    with open(path, "rb") as file:
+        content = b"" if size > max_bytes else file.read(max_bytes + 1)
+    if max(size, len(content)) > max_bytes:
+        raise ValueError(f"it is longer than the {max_bytes} bytes that are allowed")
+    try:
+        return json.loads(content, object_pairs_hook=object_pairs_hook)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:

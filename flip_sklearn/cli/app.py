@@ -32,6 +32,7 @@ from flip_sklearn.cli.options import (
     Encoder,
     EncoderOptionPairs,
     Entities,
+    ForceEncoder,
     Json,
     Model,
     Quiet,
@@ -39,6 +40,7 @@ from flip_sklearn.cli.options import (
     Seed,
     Subfolder,
     TopK,
+    TrustEncoder,
     check_standard_input,
     parse_encoder_options,
     parse_named_files,
@@ -194,6 +196,8 @@ def _keywords(
     as_json: Json = False,
     encoder: Encoder = None,
     encoder_option: EncoderOptionPairs = None,
+    trust_encoder: TrustEncoder = False,
+    force: ForceEncoder = False,
     cache: Cache = None,
     subfolder: Subfolder = None,
     revision: Revision = None,
@@ -217,7 +221,9 @@ def _keywords(
     encoder_params = parse_encoder_options(encoder, encoder_option, cache, device, True, embeddings)
     from flip_sklearn.cli import commands
 
-    flip, _, text_encoder = commands.open_model(model, subfolder, revision, encoder_params, device=device)
+    flip, _, text_encoder = commands.open_model(
+        *(model, subfolder, revision, encoder_params), trust_encoder=trust_encoder, force=force, device=device
+    )
     blocks = commands.keywords(flip, text_encoder, text, embeddings, top_k, bias, not quiet)
     first_line = 1
     for rows in blocks:
@@ -241,6 +247,8 @@ def _evaluate(
     as_json: Json = False,
     encoder: Encoder = None,
     encoder_option: EncoderOptionPairs = None,
+    trust_encoder: TrustEncoder = False,
+    force: ForceEncoder = False,
     cache: Cache = None,
     subfolder: Subfolder = None,
     revision: Revision = None,
@@ -262,7 +270,12 @@ def _evaluate(
     from flip_sklearn.cli import commands
 
     flip, vectorizer, text_encoder = commands.open_model(
-        model, subfolder, revision, encoder_params, device=device, use_bias=True, verbose=int(not quiet)
+        *(model, subfolder, revision, encoder_params),
+        trust_encoder=trust_encoder,
+        force=force,
+        device=device,
+        use_bias=True,
+        verbose=int(not quiet),
     )
     metrics = commands.evaluate(flip, vectorizer, text_encoder, text, embeddings, entities, top_k)
     write(format_metrics(metrics, as_json))

@@ -16,11 +16,12 @@ from tqdm import tqdm
 from flip_sklearn import metrics
 from flip_sklearn.bulk import KeywordMapper
 from flip_sklearn.cli import files
-from flip_sklearn.cli.encoding import EncodingConfig
-from flip_sklearn.cli.output import PERPLEXITY, Figures
+from flip_sklearn.cli.encoding import EncodingConfig, read_model
+from flip_sklearn.cli.output import PERPLEXITY, Figures, write_message
 from flip_sklearn.encoders import SentenceEncoder
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.persistence.hub import locate
+from flip_sklearn.persistence.ownership import check_replaceable
 from flip_sklearn.vocabulary import ConceptVectorizer
 from flip_sklearn.vocabulary.defaults import default_vectorizer, normalized_texts
 
@@ -79,15 +80,24 @@ def open_model(
     subfolder: str | None,
     revision: str | None,
     encoder_params: dict[str, Any] | None,
+    *,
+    trust_encoder: bool = False,
+    force: bool = False,
     **flip_params: Any,
 ) -> tuple[FLiPExtractor, ConceptVectorizer, SentenceEncoder | None]:
-    """Return a stored model with changed parameters, and the vectorizer and the encoder of its texts."""
-    folder = locate(folder_or_id, subfolder, revision)
-    config = EncodingConfig.read(folder)
-    flip = FLiPExtractor.from_pretrained(folder).set_params(**flip_params)
+    """Return a stored model with changed parameters, and the vectorizer and the encoder of its texts.
+
+    An encoder that the model names, not the user, is named on standard error.
+    """
+    flip, config = read_model(locate(folder_or_id, subfolder, revision))
+    flip.set_params(**flip_params)
     if encoder_params is not None:
-        stored = config.encoder_settings(encoder_params.get("model"), flip.pretrained_info_["encoder"])
-        encoder_params = {**stored, **encoder_params}
+        is_named = "model" in encoder_params
+        encoder_params = config.encoder_settings(
+            encoder_params, flip.pretrained_info_["encoder"], trusted=trust_encoder, forced=force
+        )
+        if not is_named:
+            write_message(f"the text is encoded by {encoder_params['model']!r}, which the model names")
     vectorizer = ConceptVectorizer(vocabulary=flip.vocabulary_.tolist(), **config.words)
     return flip, vectorizer, make_encoder(encoder_params)
 
@@ -103,6 +113,7 @@ def check_output_folder(out: Path, force: bool) -> None:
     existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise ValueError(f"the folder {str(out)!r} cannot be written; pass another one with --out.")
+    check_replaceable(out, writes_text=True)
 
 
 def fit(
@@ -135,8 +146,8 @@ def fit(
     flip = FLiPExtractor(vocabulary=vectorizer.get_feature_names_out().tolist(), **flip_params)
     flip.fit(X, Y, sample_weight=weight, groups=labels)
     config = EncodingConfig.from_fit(encoder, vectorizer)
-    flip.save_pretrained(out, trained_on=f"{len(train):,} sentences.", encoder=config.encoder_name)
-    config.write(out)
+    info = {"trained_on": f"{len(train):,} sentences.", "encoder": config.encoder_name, "license": None}
+    flip._write(out, info, config.content())
     summary = {
         "out": str(out),
         "words": len(flip.vocabulary_),

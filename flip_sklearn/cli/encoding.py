@@ -1,27 +1,37 @@
 """The encoder and the vectorizer of a model's texts, stored in ``text.json`` beside the model.
 
 The file contains the hash of the model's ``config.json``, which contains the hashes of the model's other
-files. A file that belongs to another model is therefore ignored.
+files. A file that belongs to another model is therefore ignored. The author of a model may be anyone: an
+encoder that the file names is used without asking only if it is on this machine and runs no code of its own.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flip_sklearn.encoders import SentenceEncoder
-from flip_sklearn.io import write_atomic
-from flip_sklearn.persistence.format import ENCODING_FILE
+from flip_sklearn.extractor import FLiPExtractor
+from flip_sklearn.io import read_json
+from flip_sklearn.persistence.card import local_folder_name
+from flip_sklearn.persistence.format import (
+    CONFIG_FILE,
+    ENCODING_FILE,
+    MAX_CONFIG_BYTES,
+    MAX_ENCODING_BYTES,
+    digest_name,
+)
 from flip_sklearn.vocabulary import ConceptVectorizer
 
 _VERSION = 1
-_MAX_BYTES = 2**16
 # Parameters that determine the vectors, and nothing specific to a machine: no device, folder or key.
 ENCODER_PARAMETERS = ("model", "backend", "normalize", "truncate_dim", "prompt_name", "language", "revision")
 TOKEN_PATTERNS = ("latin", "indic", "whitespace")  # no regular expression from a file: it may be too slow
+# Backends of models that run here. A file cannot redirect a folder that the user names to another backend.
+LOCAL_BACKENDS = ("auto", "sentence-transformers", "sonar")
 VECTORIZER_PARAMETERS = ("token_pattern", "lowercase", "strip_punctuation", "strip_accents")
 
 
@@ -52,23 +62,24 @@ class EncodingConfig:
     @classmethod
     def read(cls, folder: Path) -> EncodingConfig:
         """Read the file of a model; without one, no encoder and the default vectorizer."""
-        path = folder / ENCODING_FILE
-        if not path.exists():
-            return cls(None, {})
-        try:
-            if not path.is_file() or path.stat().st_size > _MAX_BYTES:
-                raise ValueError("not a small file")
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content["version"] != _VERSION:
-                raise ValueError(f"version {content['version']!r:.20}; this package reads version {_VERSION}")
-            if content["of"] != _config_digest(folder):
-                return cls(None, {})
-            return cls._from_content(content)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ValueError(
-                f"{str(path)!r} cannot be used ({type(error).__name__}: {error}); delete it and pass "
-                "--encoder, or get the model again."
-            ) from None
+        of = _config_digest(folder)
+        for name in (ENCODING_FILE, digest_name(ENCODING_FILE, of)):
+            path = folder / name
+            if not path.exists():
+                continue
+            try:
+                content = read_json(path, MAX_ENCODING_BYTES)
+                if content["version"] != _VERSION:
+                    version = f"{content['version']!r:.20}"
+                    raise ValueError(f"version {version}; this package reads version {_VERSION}")
+                if content["of"] == of:
+                    return cls._from_content(content)
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise ValueError(
+                    f"{str(path)!r} cannot be used ({type(error).__name__}: {error}); delete it and pass "
+                    "--encoder, or get the model again."
+                ) from None
+        return cls(None, {})
 
     @classmethod
     def _from_content(cls, content: dict[str, Any]) -> EncodingConfig:
@@ -89,35 +100,48 @@ class EncodingConfig:
         ConceptVectorizer(vocabulary=["word"], **words).fit([])
         return cls(encoder, words, bool(is_local))
 
-    def write(self, folder: Path) -> None:
-        """Write the file beside a stored model."""
-        content = {
+    def content(self) -> dict[str, Any]:
+        """Return the content of the file, without the hash of config.json."""
+        return {
             "version": _VERSION,
-            "of": _config_digest(folder),
             "encoder": self.encoder,
             "encoder_is_local": self.encoder_is_local,
             "words": self.words,
         }
-        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        write_atomic(folder / ENCODING_FILE, text.encode())
 
     @property
     def encoder_name(self) -> str | None:
         """The encoder as the model card names it, without paths of this machine."""
         if self.encoder is None:
             return None
-        return f"{self.encoder['model']} (a local folder)" if self.encoder_is_local else self.encoder["model"]
+        name = Path(self.encoder["model"]).name if self.encoder_is_local else self.encoder["model"]
+        return local_folder_name(name) if self.encoder_is_local else str(name)
 
-    def encoder_settings(self, model: str | None, note: str | None) -> dict[str, Any]:
+    def encoder_settings(
+        self, options: dict[str, Any], note: str | None, *, trusted: bool = False, forced: bool = False
+    ) -> dict[str, Any]:
         """Return the parameters of the encoder for texts of this model.
 
-        ``model`` is the encoder that the user names. It replaces the stored encoder, but if that is a
-        local folder, it says where the folder is, and the other parameters stay. ``note`` is what the
-        author of the model wrote about the encoder.
+        ``options`` are the parameters that the user gives, with "model" if the encoder is named. Parameters
+        in the file apply to the encoder of the model, also if that is a folder whose path the user names.
+        ``note`` is what the author of the model wrote about the encoder. ``trusted`` accepts any encoder in
+        the file, ``forced`` another encoder than that of the model.
         """
-        if model is not None:
-            stored = self.encoder if self.encoder_is_local and self.encoder else {}
-            return {**stored, "model": model}
+        stored = self.encoder or {}
+        if "model" in options:
+            known = self.encoder_name or note
+            is_other = known is not None and not is_same_encoder(options["model"], known)
+            if is_other and not forced:
+                raise ValueError(
+                    f"the model was trained with the encoder {known!r}, and --encoder names "
+                    f"{options['model']!r}, from whose embeddings it cannot read words; name the encoder of "
+                    "the model. If they are the same under two names, add --force."
+                )
+            if is_other and not self.encoder_is_local:
+                stored = {}
+            if stored.get("backend") not in LOCAL_BACKENDS:
+                stored = {name: value for name, value in stored.items() if name != "backend"}
+            return {**stored, **options}
         if self.encoder is None:
             hint = f" (its author notes: {note})" if note else ""
             raise ValueError(
@@ -129,9 +153,43 @@ class EncodingConfig:
                 f"the encoder of this model is the local folder {self.encoder['model']!r}, whose path is not "
                 "stored; pass the path with --encoder (other parameters are stored), or pass --embeddings."
             )
-        return self.encoder
+        settings = {**stored, **options}
+        if not trusted and not SentenceEncoder(**settings)._is_local():
+            raise ValueError(
+                f"{ENCODING_FILE} of the model names the encoder {stored['model']!r}, which is a service "
+                "that would receive your text, or would be downloaded, or has code. If you agree, pass "
+                f"--trust-encoder or --encoder {shlex.quote(stored['model'])}; or pass --embeddings."
+            )
+        return settings
 
 
-def _config_digest(folder: Path) -> str | None:
-    config = folder / "config.json"
-    return hashlib.sha256(config.read_bytes()).hexdigest() if config.is_file() else None
+def read_model(folder: Path) -> tuple[FLiPExtractor, EncodingConfig]:
+    """Return a stored model and the configuration of its texts, also while another process replaces both."""
+    while True:
+        of = _config_digest(folder)
+        config = EncodingConfig.read(folder)
+        flip = FLiPExtractor.from_pretrained(folder)
+        if _config_digest(folder) == of:
+            return flip, config
+
+
+def is_same_encoder(name: str, other: str) -> bool:
+    """Return whether two names may be of one encoder.
+
+    "LaBSE", "sentence-transformers/LaBSE" and a folder called LaBSE may be, two ids of the hub must be equal.
+    """
+    owners, names = [], []
+    for text in (name, other):
+        folder = Path(text.removesuffix(local_folder_name(""))).expanduser()
+        parts = folder.resolve().parts if folder.is_dir() else folder.parts
+        is_id = len(parts) == 2 and not folder.is_dir() and not folder.is_absolute()
+        owners.append(parts[0].casefold() if is_id else None)
+        names.append(parts[-1].casefold() if parts else "")
+    return names[0] == names[1] and (None in owners or owners[0] == owners[1])
+
+
+def _config_digest(folder: Path) -> str:
+    """Return the SHA-256 of config.json; that of nothing if there is none, as in a folder of other code."""
+    config = folder / CONFIG_FILE
+    is_readable = config.is_file() and config.stat().st_size <= MAX_CONFIG_BYTES
+    return hashlib.sha256(config.read_bytes() if is_readable else b"").hexdigest()

@@ -47,6 +47,17 @@ EncoderOptionPairs = Annotated[
         "normalize=true; may be repeated.",
     ),
 ]
+TrustEncoder = Annotated[
+    bool,
+    typer.Option(
+        "--trust-encoder",
+        help="Use the encoder that the model names, also if it is a service that receives the text, or must "
+        "be downloaded.",
+    ),
+]
+ForceEncoder = Annotated[
+    bool, typer.Option("--force", help="Use --encoder although the model names another encoder.")
+]
 Cache = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder of embeddings, so that no text is encoded twice.")
 ]

@@ -14,6 +14,11 @@ from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
+from flip_sklearn.io import check_regular_file, read_json
+
+# config.json of an encoder has some kilobytes.
+MAX_CONFIG_BYTES = 2**22
+
 Encode = Callable[[list[str]], Any]
 
 
@@ -31,6 +36,10 @@ class EncoderBackend:
     def identity(self) -> dict[str, Any]:
         """Return JSON-serializable settings that determine an embedding: one part of the cache key."""
         raise NotImplementedError
+
+    def is_local(self) -> bool:
+        """Return whether encoding needs no service and no download, and runs no code of the model's files."""
+        return False
 
     def check(self, texts: Sequence[str]) -> None:
         """Raise ValueError for texts that cannot be encoded, before any text is encoded."""
@@ -101,6 +110,7 @@ class LocalModel(EncoderBackend):
         """Return the result of ``load``, which is called once."""
         with self._lock:
             if self._weights is None:
+                check_files(Path(self.model))
                 with self._named_errors():
                     weights = self.load()
                 if self._stamp is not None and self._stamp != folder_stamp(Path(self.model)):
@@ -128,6 +138,13 @@ class LocalModel(EncoderBackend):
                 f"model={self.model!r} cannot be used ({type(error).__name__}: {error}); if its files are "
                 "damaged, download or save it again."
             ) from error
+
+    def is_local(self) -> bool:
+        """Return whether the weights are in a folder, or in the hub's cache, without code."""
+        folder: Path | None = Path(self.model)
+        if not os.path.isdir(self.model):
+            folder = cached_snapshot(self.model, self.revision)
+        return folder is not None and _has_weights_only(folder)
 
     def encode(self, texts: list[str]) -> Any:
         """Return the vectors of one batch."""
@@ -168,6 +185,13 @@ def require(module: str, backend: str, remedy: str) -> Any:
         raise ImportError(f"The {backend} backend needs {module} ({error}). {remedy}") from error
 
 
+def check_files(folder: Path) -> None:
+    """Raise ValueError if a folder has a pipe or a device, which a library would read without end."""
+    for path in folder.rglob("*") if folder.is_dir() else ():
+        if path.exists() and not path.is_dir():
+            check_regular_file(path)
+
+
 def folder_digest(folder: Path) -> str:
     """Return a hash of the names and contents of the files in a folder, except hidden files."""
     digest = hashlib.sha256()
@@ -190,8 +214,31 @@ def _visible_files(folder: Path) -> list[Path]:
     return sorted(name for name in names if not any(part.startswith(".") for part in name.parts))
 
 
+def _has_weights_only(folder: Path) -> bool:
+    """Return whether a folder has weights and no code; modules.json can name classes of any package."""
+    files = [folder / name for name in _visible_files(folder)]
+    if any(file.suffix == ".py" for file in files) or not any(
+        file.suffix in (".safetensors", ".bin") for file in files
+    ):
+        return False
+    modules_file = folder / "modules.json"
+    if modules_file not in files:
+        return True
+    try:
+        modules = read_json(modules_file, MAX_CONFIG_BYTES)
+        return all(module["type"].startswith("sentence_transformers.") for module in modules)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return False
+
+
 def cached_commit(model: str, revision: str | None) -> str | None:
     """Return the commit at which a model of the hub was last loaded, or None if it is not known."""
+    snapshot = cached_snapshot(model, revision)
+    return None if snapshot is None else snapshot.name
+
+
+def cached_snapshot(model: str, revision: str | None) -> Path | None:
+    """Return the folder of a model in the hub's cache, as it was last loaded, or None."""
     hub = importlib.import_module("huggingface_hub")
     # sentence-transformers looks in the folder of this variable first, then in the hub's cache.
     stores = (os.environ.get("SENTENCE_TRANSFORMERS_HOME"), None)
@@ -200,7 +247,7 @@ def cached_commit(model: str, revision: str | None) -> str | None:
     for store, name, file in itertools.product(stores, names, ("modules.json", "config.json")):
         path = hub.try_to_load_from_cache(name, file, cache_dir=store, revision=revision)
         if isinstance(path, str):
-            return Path(path).parent.name
+            return Path(path).parent
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import threading
@@ -14,11 +13,12 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from flip_sklearn.encoders.base import CallableBackend, EncoderBackend
+from flip_sklearn.encoders.base import MAX_CONFIG_BYTES, CallableBackend, EncoderBackend
 from flip_sklearn.encoders.batching import encode
 from flip_sklearn.encoders.gemini import MAX_BATCH_SIZE, Gemini
 from flip_sklearn.encoders.sentence_transformers import SentenceTransformers
 from flip_sklearn.encoders.sonar import SonarSpeech, SonarText
+from flip_sklearn.io import read_json
 from flip_sklearn.parameters import check_bool, check_choice, check_folder, check_integer, refusal, short_repr
 
 # The default model of each backend.
@@ -254,6 +254,10 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
                 loaded = _LOADED[self] = _Loaded(parameters, self._make_backend(name))
             return loaded
 
+    def _is_local(self) -> bool:
+        """Return whether encoding needs no service and no download, and runs no code of the model's files."""
+        return self._load(self._check_parameters()).backend.is_local()
+
     def _make_backend(self, name: str) -> EncoderBackend:
         if name == "callable":
             return CallableBackend(self.model, self.revision)
@@ -327,8 +331,14 @@ def _find_backend(model: str) -> str:
         config = folder / "config.json"
         if (folder / "modules.json").exists() or not config.exists():
             return "sentence-transformers"
-        model_type = json.loads(config.read_text(encoding="utf8")).get("model_type")
-        return "sonar" if model_type == "m2m_100" else "sentence-transformers"
+        try:
+            content = read_json(config, MAX_CONFIG_BYTES)
+        except ValueError as error:
+            raise ValueError(
+                f"{str(config)!r} cannot be read ({error}); download or save the model again."
+            ) from error
+        is_sonar = isinstance(content, dict) and content.get("model_type") == "m2m_100"
+        return "sonar" if is_sonar else "sentence-transformers"
     name = model.rsplit("/", 1)[-1].lower()
     for prefix, backend in (("gemini", "gemini"), ("sonar_speech", "sonar-speech"), ("sonar", "sonar")):
         if name.startswith(prefix):

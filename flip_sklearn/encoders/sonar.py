@@ -110,6 +110,10 @@ class SonarSpeech(LocalModel):
         """Return the name of the model card and the user's revision; cards have no version."""
         return {"model": self.model, "revision": self.revision}
 
+    def is_local(self) -> bool:
+        """Return False: sonar-space decides whether the weights are downloaded."""
+        return False
+
     def check(self, texts: Sequence[str]) -> None:
         """Raise ValueError for a path that is not a file."""
         for row, path in enumerate(texts):

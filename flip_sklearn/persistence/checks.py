@@ -6,6 +6,7 @@ Each raises a ValueError that says what is wrong with a file, without its name.
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,10 @@ def check_metadata(metadata: Any) -> None:
     files = metadata.get("files")
     if not isinstance(files, dict) or set(files) != set(HASHED_FILES):
         raise ValueError(f"its section {SECTION!r} lacks the digests of {', '.join(HASHED_FILES)}")
+    for name, digest in files.items():
+        is_digest = isinstance(digest, dict) and re.fullmatch("[0-9a-f]{64}", str(digest.get("sha256")))
+        if not is_digest or set(digest) != {"bytes", "sha256"}:
+            raise ValueError(f"its digest of {name} is {short_repr(digest)}, not a size and a SHA-256")
 
 
 def check_tensors(stored: dict[str, tuple[str, tuple[int, ...]]]) -> tuple[dict[str, str], tuple[int, int]]:

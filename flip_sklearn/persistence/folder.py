@@ -1,8 +1,14 @@
-"""Reading a stored model from a folder, and replacing the files of a folder by those of a model.
+"""Reading a stored model from a folder, and replacing the model of a folder by another one.
 
-Files are replaced in this order: config.json is deleted, flip_sklearn.safetensors is moved into place, then
-the others, config.json last. A folder with flip_sklearn.safetensors but no config.json is therefore
-incomplete; with both, the digests in config.json tell whether the files belong together.
+The digests in config.json say which files belong to the model. A file is looked for under its own name, and
+under a name with the beginning of its digest, such as model-0123456789abcdef.safetensors. A model is replaced
+in this order:
+
+1. The new files are written under their names with a digest; the old model is not touched.
+2. config.json is replaced. This is the switch: before it a reader finds the old model, after it the new.
+3. The new files get their own names, for other code. vocab.json is deleted first and comes last, so that
+   other code, which checks no digests, finds no pair of files of two models.
+4. What is left of older models is removed.
 """
 
 from __future__ import annotations
@@ -10,8 +16,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
-import stat
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -19,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from flip_sklearn.io import fsync_directory, staging_directory, write_bytes
+from flip_sklearn.io import check_regular_file, fsync_directory, read_json, staging_directory, write_bytes
 from flip_sklearn.persistence.checks import (
     check_metadata,
     check_tensors,
@@ -30,6 +37,7 @@ from flip_sklearn.persistence.checks import (
 from flip_sklearn.persistence.format import (
     CARD_FILE,
     CONFIG_FILE,
+    ENCODING_FILE,
     EXTRA_FILE,
     FORMAT,
     HASHED_FILES,
@@ -40,12 +48,15 @@ from flip_sklearn.persistence.format import (
     SECTION,
     VOCABULARY_FILE,
     ModelFiles,
+    digest_name,
     max_vocabulary_bytes,
 )
+from flip_sklearn.persistence.ownership import check_replaceable, is_encoding_file, is_unedited_card
 from flip_sklearn.persistence.tensors import describe, read_arrays, write_arrays
 
 STAGING = ".flip-sklearn"  # name of the staging directory
-READ_ATTEMPTS = 5  # while another process replaces the files
+RETRY_SECONDS = 30.0  # while another process replaces the model
+REPLACED_FILE = re.compile(r"(model|flip_sklearn|vocab|text)-[0-9a-f]{16}\.(safetensors|json)")
 
 
 def read_folder(folder: Path) -> ModelFiles:
@@ -53,12 +64,12 @@ def read_folder(folder: Path) -> ModelFiles:
     if not folder.is_dir():
         problem = "is a file; pass its folder" if folder.exists() else "does not exist"
         raise ValueError(f"the model folder {str(folder)!r} {problem}.")
-    for _ in range(READ_ATTEMPTS):
-        for name in (MODEL_FILE, VOCABULARY_FILE):
-            _check_regular_file(folder / name)
+    deadline = time.monotonic() + RETRY_SECONDS
+    while time.monotonic() < deadline:
         with ExitStack() as open_files:
             # Every file is opened by name several times. While these handles are open, the system cannot
-            # give an inode number to another file: equal identities mean that no file was replaced.
+            # give an inode number to another file: equal identities mean that no file was replaced. A file
+            # whose name has a digest is only ever renamed or removed, which changes one of these, too.
             before = _identify_files(folder, open_files)
             try:
                 files = _read_files(folder)
@@ -68,25 +79,26 @@ def read_folder(folder: Path) -> ModelFiles:
                 continue
             if _identify_files(folder, open_files) == before:
                 return files
-    raise ValueError(f"another process is replacing the model in {str(folder)!r}; try again.")
+    raise ValueError(f"another process keeps replacing the model in {str(folder)!r}; try again.")
 
 
 def _read_files(folder: Path) -> ModelFiles:
     metadata = _read_metadata(folder)
-    if metadata is not None:
-        _check_digests(folder, metadata["files"])
-    with _errors_name(folder / MODEL_FILE):
-        names, (n_words, d) = check_tensors(describe(folder / MODEL_FILE))
+    paths = _find_files(folder, None if metadata is None else metadata["files"])
+    with _errors_name(paths[MODEL_FILE]):
+        names, (n_words, d) = check_tensors(describe(paths[MODEL_FILE]))
+    # The words come first: a file of tensors cannot claim more rows than there are words.
+    with _errors_name(paths[VOCABULARY_FILE]):
+        content = read_json(paths[VOCABULARY_FILE], max_vocabulary_bytes(n_words), unique_keys)
+        words = check_vocabulary(content, n_words)
+    with _errors_name(paths[MODEL_FILE]):
         if metadata is not None:
             names.pop("E", None)  # the product of two of the extra arrays
-        arrays = read_arrays(folder / MODEL_FILE, names.values())
-    with _errors_name(folder / VOCABULARY_FILE):
-        text = _read_bytes(folder / VOCABULARY_FILE, max_vocabulary_bytes(n_words))
-        words = check_vocabulary(json.loads(text, object_pairs_hook=unique_keys), n_words)
+        arrays = read_arrays(paths[MODEL_FILE], names.values())
     extra_arrays: dict[str, np.ndarray] = {}
     if metadata is not None:
-        with _errors_name(folder / EXTRA_FILE):
-            extra_arrays = read_extra_arrays(folder / EXTRA_FILE, n_words, d, factorized="E1" in names)
+        with _errors_name(paths[EXTRA_FILE]):
+            extra_arrays = read_extra_arrays(paths[EXTRA_FILE], n_words, d, factorized="E1" in names)
     tensors = {name: arrays[stored_name] for name, stored_name in names.items()}
     return ModelFiles(tensors, words, metadata, extra_arrays)
 
@@ -96,10 +108,10 @@ def _errors_name(path: Path) -> Iterator[None]:
     """Turn an error in reading a file into a ValueError that names the file."""
     try:
         yield
-    except (ValueError, OSError, RecursionError, MemoryError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+    # torch raises a RuntimeError if there is not enough memory.
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
         raise ValueError(
-            f"{str(path)!r} cannot be read: {reason}. Download or save the folder again."
+            f"{str(path)!r} cannot be read: {error}. Download or save the folder again."
         ) from error
 
 
@@ -108,9 +120,9 @@ def _read_metadata(folder: Path) -> dict[str, Any] | None:
     path = folder / CONFIG_FILE
     if not path.exists() and not (folder / EXTRA_FILE).exists():
         return None  # the published code reads a folder without config.json, too
-    _check_regular_file(path)
+    _check_file(path)
     with _errors_name(path):
-        config = json.loads(_read_bytes(path, MAX_CONFIG_BYTES))
+        config = read_json(path, MAX_CONFIG_BYTES)
         if not isinstance(config, dict):
             raise ValueError(f"it holds a {type(config).__name__}, not an object")
         metadata: dict[str, Any] | None = config.get(SECTION)
@@ -132,38 +144,44 @@ def _identify_files(folder: Path, open_files: ExitStack) -> list[tuple[int, ...]
     return identities
 
 
-def _check_regular_file(path: Path) -> None:
-    """Check that a path is a file or a link to one; reading a pipe would block."""
+def _check_file(path: Path) -> None:
+    """Check that a path is a file or a link to one."""
     try:
-        mode = path.stat().st_mode
-    except (OSError, ValueError) as error:
+        check_regular_file(path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a link to itself
         raise ValueError(
             f"{path.name} is missing in {str(path.parent)!r}; a stored model has {MODEL_FILE} and "
             f"{VOCABULARY_FILE}, one of flip-sklearn also {EXTRA_FILE} and {CONFIG_FILE}. Download or save "
             "it again."
         ) from error
-    if not stat.S_ISREG(mode):
-        raise ValueError(f"{str(path)!r} is not a file.")
 
 
-def _read_bytes(path: Path, max_bytes: int) -> bytes:
-    with open(path, "rb") as file:
-        content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise ValueError(f"it is longer than the {max_bytes} bytes that are allowed")
-    return content
+def _find_files(folder: Path, digests: dict[str, Any] | None) -> dict[str, Path]:
+    """Return the path of each file: those with the digests in config.json, if there are any."""
+    if digests is None:
+        paths = {name: folder / name for name in (MODEL_FILE, VOCABULARY_FILE)}
+        for path in paths.values():
+            _check_file(path)
+        return paths
+    return {name: _find_file(folder, name, digests[name]) for name in HASHED_FILES}
 
 
-def _check_digests(folder: Path, expected: dict[str, Any]) -> None:
-    """Check that the files are those with which config.json was written."""
-    _check_regular_file(folder / EXTRA_FILE)
-    for name in HASHED_FILES:
-        if compute_digest(folder / name) != expected[name]:
-            raise ValueError(
-                f"{name} in {str(folder)!r} does not match its digest in {CONFIG_FILE}: it was truncated or "
-                f"edited, or belongs to another model. Download or save the model again; or delete "
-                f"{SECTION!r} from {CONFIG_FILE} to read E1, E2 and b alone, as other code does."
-            )
+def _find_file(folder: Path, name: str, expected: dict[str, Any]) -> Path:
+    renamed_later = folder / digest_name(name, expected["sha256"])
+    for path in (folder / name, renamed_later):
+        # A link could lead out of the folder, and this package makes none.
+        if path == renamed_later and (path.is_symlink() or not path.exists()):
+            continue
+        if path == renamed_later or path.exists():
+            size = check_regular_file(path)
+            if size == expected["bytes"] and compute_digest(path) == expected:
+                return path
+    _check_file(folder / name)
+    raise ValueError(
+        f"{name} in {str(folder)!r} does not match its digest in {CONFIG_FILE}: it was truncated or edited, "
+        f"or belongs to another model. Download or save the model again; or delete {SECTION!r} from "
+        f"{CONFIG_FILE} to read E1, E2 and b alone, as other code does."
+    )
 
 
 def compute_digest(path: Path) -> dict[str, Any]:
@@ -172,12 +190,13 @@ def compute_digest(path: Path) -> dict[str, Any]:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def write_folder(folder: Path, files: ModelFiles, card: str) -> None:
+def write_folder(folder: Path, files: ModelFiles, card: str, text: dict[str, Any] | None = None) -> None:
     """Write a model into a folder, which is created if it does not exist.
 
-    An existing model stays whole until all new files are on the disk. A process killed at any time leaves no
-    mixture of two models that could be loaded. An existing model card is not replaced.
+    ``text`` is the content of text.json. A process killed at any time leaves the old model or the new one. A
+    model card that a person has edited is not replaced.
     """
+    check_replaceable(folder, writes_text=text is not None)
     vocabulary = _encode_vocabulary(files.words)
     folder.mkdir(parents=True, exist_ok=True)
     with staging_directory(folder, STAGING) as staging:
@@ -187,17 +206,60 @@ def write_folder(folder: Path, files: ModelFiles, card: str) -> None:
             # safetensors writes files that only their owner may read.
             shutil.copymode(staging / VOCABULARY_FILE, staging / name)
         digests = {name: compute_digest(staging / name) for name in HASHED_FILES}
-        write_bytes(staging / CONFIG_FILE, _encode_config(files, digests))
+        new_names = {name: digest_name(name, digests[name]["sha256"]) for name in HASHED_FILES}
+        config = _encode_config(files, digests)
+        write_bytes(staging / CONFIG_FILE, config)
+        if text is not None:
+            of = hashlib.sha256(config).hexdigest()
+            new_names = {ENCODING_FILE: digest_name(ENCODING_FILE, of), **new_names}
+            content = json.dumps({**text, "of": of}, indent=2, ensure_ascii=False)
+            write_bytes(staging / ENCODING_FILE, f"{content}\n".encode())
         write_bytes(staging / CARD_FILE, card.encode())
-        (folder / CONFIG_FILE).unlink(missing_ok=True)
-        fsync_directory(folder)
-        for name in HASHED_FILES:
-            os.replace(staging / name, folder / name)
-        if not (folder / CARD_FILE).exists():
-            os.replace(staging / CARD_FILE, folder / CARD_FILE)
-        fsync_directory(folder)
-        os.replace(staging / CONFIG_FILE, folder / CONFIG_FILE)
-        fsync_directory(folder)
+        with _lock(folder) as locked:
+            for name, new_name in new_names.items():
+                os.replace(staging / name, folder / new_name)
+            fsync_directory(folder)
+            os.replace(staging / CONFIG_FILE, folder / CONFIG_FILE)
+            fsync_directory(folder)
+            (folder / VOCABULARY_FILE).unlink(missing_ok=True)
+            for name, new_name in new_names.items():
+                os.replace(folder / new_name, folder / name)
+            if not (folder / CARD_FILE).exists() or is_unedited_card(folder / CARD_FILE):
+                os.replace(staging / CARD_FILE, folder / CARD_FILE)
+            if text is None and is_encoding_file(folder / ENCODING_FILE):
+                (folder / ENCODING_FILE).unlink()  # of the old model
+            if locked:
+                _remove_replaced_files(folder)
+            fsync_directory(folder)
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[bool]:
+    """Wait until no other process writes into the folder; yield False where the system has no such locks."""
+    try:
+        import fcntl
+    except ImportError:
+        yield False
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            locked = True
+        except OSError:  # some network file systems
+            locked = False
+        yield locked
+        if locked:  # a forked process may have inherited the handle, which holds the lock
+            fcntl.flock(handle, fcntl.LOCK_UN)
+    finally:
+        os.close(handle)
+
+
+def _remove_replaced_files(folder: Path) -> None:
+    """Remove files that killed processes have left under names with a digest."""
+    for path in folder.iterdir():
+        if REPLACED_FILE.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def _encode_vocabulary(words: list[str]) -> bytes:

@@ -19,13 +19,23 @@ MODEL_FILE, VOCABULARY_FILE, CONFIG_FILE = "model.safetensors", "vocab.json", "c
 EXTRA_FILE, CARD_FILE = "flip_sklearn.safetensors", "README.md"
 MODEL_FILES = (MODEL_FILE, VOCABULARY_FILE, CONFIG_FILE, EXTRA_FILE)
 ENCODING_FILE = "text.json"  # how the command line embeds texts; not read with the model
-HASHED_FILES = (EXTRA_FILE, MODEL_FILE, VOCABULARY_FILE)  # in the order of their replacement
+HASHED_FILES = (EXTRA_FILE, MODEL_FILE, VOCABULARY_FILE)  # in the order in which they get their names
 
 SECTION = "flip_sklearn"  # of config.json
 FORMAT = 1
 
 MAX_CONFIG_BYTES = 2**22
+MAX_ENCODING_BYTES = 2**16
 MAX_BYTES_PER_WORD = 1000  # of vocab.json, on average
+
+
+def digest_name(name: str, sha256: str) -> str:
+    """Return the name of a file while a model is being replaced: with the beginning of a digest.
+
+    For text.json it is the digest of the config.json that it belongs to, otherwise that of the file.
+    """
+    stem, _, extension = name.rpartition(".")
+    return f"{stem}-{sha256[:16]}.{extension}"
 
 
 def max_vocabulary_bytes(n_words: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -11,7 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flip_sklearn.parameters import refusal
-from flip_sklearn.persistence.format import CARD_FILE, ENCODING_FILE, MODEL_FILES
+from flip_sklearn.persistence.format import CARD_FILE, CONFIG_FILE, ENCODING_FILE, MODEL_FILES
+from flip_sklearn.persistence.ownership import foreign_files_error, is_config, is_unedited_card
 
 DOWNLOADED_FILES = (*MODEL_FILES, ENCODING_FILE)
 REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -91,18 +93,30 @@ def check_subfolder(subfolder: Any) -> PurePosixPath:
 def upload(
     folder: Path, repo_id: str, subpath: PurePosixPath, revision: str | None, token: Any, private: bool | None
 ) -> str:
-    """Upload the files of a folder in one commit and return its URL; an existing card is not replaced."""
+    """Upload the files of a folder in one commit and return its URL.
+
+    Files of others are refused, and a model card that a person has edited is not replaced.
+    """
     api = _client().HfApi(token=token)
+    paths = {name: str(subpath / name) for name in (*MODEL_FILES, CARD_FILE)}
+    with tempfile.TemporaryDirectory() as existing:
+        with _hub_errors(repo_id, "written"):
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            present = [name for name in paths if api.file_exists(repo_id, paths[name], revision=revision)]
+            for name in {CONFIG_FILE, CARD_FILE}.intersection(present):
+                api.hf_hub_download(repo_id, paths[name], revision=revision, local_dir=existing)
+        foreign = [name for name in present if name != CARD_FILE]
+        if foreign and not is_config(Path(existing) / paths[CONFIG_FILE]):
+            raise foreign_files_error(repo_id, foreign)
+        keeps_card = CARD_FILE in present and not is_unedited_card(Path(existing) / paths[CARD_FILE])
     with _hub_errors(repo_id, "written"):
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        has_card = api.file_exists(repo_id, str(subpath / CARD_FILE), revision=revision)
         commit = api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,
             path_in_repo=str(subpath) if subpath.parts else None,
             revision=revision,
             commit_message="A model of flip-sklearn",
-            ignore_patterns=[CARD_FILE] if has_card else None,
+            ignore_patterns=[CARD_FILE] if keeps_card else None,
         )
     return str(commit.commit_url)
 

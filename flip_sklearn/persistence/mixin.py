@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from os import PathLike
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from sklearn.utils.validation import check_is_fitted
 
 from flip_sklearn.parameters import check_folder, refusal
-from flip_sklearn.persistence.card import model_card
+from flip_sklearn.persistence.card import FOLDER_IN_CARD, model_card, public_name
 from flip_sklearn.persistence.hub import REPOSITORY_ID, check_subfolder, locate, upload
-from flip_sklearn.persistence.model import read_model, write_model
+from flip_sklearn.persistence.model import INFO, read_model, write_model
 
 
 class PretrainedMixin:
@@ -31,18 +30,19 @@ class PretrainedMixin:
 
         ``from_pretrained`` restores the model exactly. Other code for the published layout reads
         ``model.safetensors`` and ``vocab.json`` and computes the same scores with bias, up to rounding. If
-        the process is killed, the folder holds the old model, the new one, or none that can be loaded.
+        the process is killed, the folder holds the old model or the new one.
 
         Parameters
         ----------
         folder : path-like
-            Created if it does not exist. A model in it is replaced; a README.md in it is not.
+            Created if it does not exist. A model in it is replaced, and so is the README.md of that model
+            unless it was edited. Files of others with the names of a model's files are refused.
         trained_on : str, default=None
             Description of the training texts, in Markdown. Like ``encoder`` and ``license`` it is written
             into the model card and ``pretrained_info_``; None keeps the value that a loaded model has.
         encoder : str, default=None
-            Name of the encoder of the embeddings, such as "sentence-transformers/LaBSE". It is written as
-            given: pass a public name rather than the path of a local folder.
+            Name of the encoder of the embeddings, such as "sentence-transformers/LaBSE". Of the path of a
+            local folder only the folder's name is written.
         license : str, default=None
             Identifier such as "mit"; the card says "unknown" without one.
 
@@ -55,8 +55,8 @@ class PretrainedMixin:
         NotFittedError
             If the model is not fitted.
         ValueError
-            If an argument is not allowed, a parameter of the model is not finite, a word is not valid
-            text, or words or names are too long to be read back.
+            If an argument is not allowed, the folder has files of others, a parameter of the model is not
+            finite, a word is not valid text, or words or names are too long to be read back.
         OSError
             If the folder cannot be written; an existing model is left unchanged.
 
@@ -83,7 +83,7 @@ class PretrainedMixin:
         path = check_folder("folder", folder)
         if path is None:
             raise refusal("folder", folder, "the path of a folder")
-        self._write(path, '"the/path/of/this/folder"', trained_on, encoder, license)
+        self._write(path, {"trained_on": trained_on, "encoder": encoder, "license": license})
         return path
 
     @classmethod
@@ -118,7 +118,9 @@ class PretrainedMixin:
             words without parameters), ``solver_`` and ``device_`` are "unknown", and ``history_`` is
             empty. Neither can continue with ``partial_fit``; both can with ``fit`` and ``warm_start``.
             ``pretrained_info_`` is a dict with the ``"encoder"``, ``"trained_on"`` and ``"license"`` that
-            ``save_pretrained`` was given, each text or None. The next ``fit`` removes it.
+            ``save_pretrained`` was given, each text or None. The next ``fit`` removes it. They are the
+            author's words: to pass the encoder to ``SentenceEncoder`` is your decision to download it, or to
+            send your texts to the service that it names.
 
         Raises
         ------
@@ -149,7 +151,8 @@ class PretrainedMixin:
         Parameters
         ----------
         repo_id : str
-            ``"owner/name"``; created if it does not exist. A README.md in it is not replaced.
+            ``"owner/name"``; created if it does not exist. Files in it are treated like those in the folder
+            of ``save_pretrained``; a model of other code is not replaced.
         subfolder : str, default=None
             Folder of the model in the repository; its root when None.
         revision : str, default=None
@@ -179,19 +182,25 @@ class PretrainedMixin:
         if not isinstance(repo_id, str) or not REPOSITORY_ID.fullmatch(repo_id):
             raise refusal("repo_id", repo_id, "'owner/name'")
         subpath = check_subfolder(subfolder)
-        source = f'"{repo_id}"'  # the arguments of from_pretrained in the model card
-        if subpath.parts:
-            source += f", subfolder={json.dumps(str(subpath), ensure_ascii=False)}"
         with tempfile.TemporaryDirectory() as folder:
-            self._write(Path(folder), source, trained_on, encoder, license)
+            info = {"trained_on": trained_on, "encoder": encoder, "license": license}
+            self._write(Path(folder), info, place=(repo_id, subfolder))
             return upload(Path(folder), repo_id, subpath, revision=revision, token=token, private=private)
 
     def _write(
-        self, folder: Path, source: str, trained_on: str | None, encoder: str | None, license: str | None
+        self,
+        folder: Path,
+        info: dict[str, str | None],
+        text: dict[str, Any] | None = None,
+        place: tuple[str, str | PathLike[str] | None] = (FOLDER_IN_CARD, None),
     ) -> None:
-        """Write the model and its card, which names ``source`` as the arguments of from_pretrained."""
+        """Write the model, its card and ``text``, the content of text.json.
+
+        ``place`` is the folder or repository, and the subfolder, that the examples of the card load.
+        """
         check_is_fitted(self)
-        info = {"encoder": encoder, "trained_on": trained_on, "license": license}
         loaded = getattr(self, "pretrained_info_", {})
-        info |= {name: text for name, text in loaded.items() if info[name] is None}
-        write_model(self, folder, model_card(self, source, info), info)
+        info = {name: loaded.get(name) if info[name] is None else info[name] for name in INFO}
+        if isinstance(info["encoder"], str):
+            info["encoder"] = public_name(info["encoder"])
+        write_model(self, folder, model_card(self, info, place), info, text)

@@ -46,8 +46,10 @@ def is_factorized(model: Any) -> bool:
     return not (model.rank is None and square)
 
 
-def write_model(model: Any, folder: Path, card: str, info: dict[str, str | None]) -> None:
-    """Write a fitted model and its model card into a folder; ``info`` becomes ``pretrained_info_``."""
+def write_model(
+    model: Any, folder: Path, card: str, info: dict[str, str | None], text: dict[str, Any] | None = None
+) -> None:
+    """Write a fitted model into a folder; ``info`` becomes ``pretrained_info_``, ``text`` text.json."""
     A, B = model.word_embeddings_, model.projection_
     if sp.issparse(A):
         A = A.toarray()
@@ -64,7 +66,7 @@ def write_model(model: Any, folder: Path, card: str, info: dict[str, str | None]
     for name, array in (tensors | extra_arrays).items():
         check_finite(name, array)
     words = model.vocabulary_.tolist()
-    write_folder(folder, ModelFiles(tensors, words, _metadata(model, info), extra_arrays), card)
+    write_folder(folder, ModelFiles(tensors, words, _metadata(model, info), extra_arrays), card, text)
 
 
 def _absorb_mean(A: np.ndarray, B: np.ndarray, b: np.ndarray, mean: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from flip_sklearn.io import fsync_file
+from flip_sklearn.io import check_regular_file, fsync_file
 
 # A header of a few tensors has some hundred bytes; a longer one would only take long to read.
 MAX_HEADER_BYTES = 2**20
@@ -20,7 +20,7 @@ WIDENED = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 
 def describe(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Return the format ("F32", ...) and shape of every tensor, from the header alone."""
-    size = path.stat().st_size
+    size = check_regular_file(path)
     with open(path, "rb") as file:
         header_bytes = int.from_bytes(file.read(8), "little")
     if size < 8 or header_bytes > min(MAX_HEADER_BYTES, size - 8):

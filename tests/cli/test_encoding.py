@@ -3,27 +3,45 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flip_sklearn import FLiPExtractor
-from flip_sklearn.cli.encoding import EncodingConfig
+from flip_sklearn.cli.encoding import EncodingConfig, is_same_encoder
 from flip_sklearn.encoders import SentenceEncoder
 from flip_sklearn.vocabulary import ConceptVectorizer
 from tests.helpers.command_line import Corpus, error_line, run
 
 
+def save(model: Path, folder: Path, config: EncodingConfig) -> None:
+    """Save a model again, with another text.json."""
+    info = dict.fromkeys(("encoder", "trained_on", "license"))
+    FLiPExtractor.from_pretrained(model)._write(folder, info, config.content())
+
+
+def name_encoder(folder: Path, **encoder: Any) -> None:
+    """Edit the encoder in text.json, as a stranger may."""
+    content = json.loads((folder / "text.json").read_text())
+    content |= {"encoder": encoder, "encoder_is_local": False}
+    (folder / "text.json").write_text(json.dumps(content))
+
+
 def test_config_belongs_to_its_model(corpus: Corpus, tmp_path: Path) -> None:
     folder = tmp_path / "m"
-    FLiPExtractor.from_pretrained(corpus.model).save_pretrained(folder)
     config = EncodingConfig({"model": "someone/encoder"}, {"token_pattern": "indic"})
-    config.write(folder)
+    save(corpus.model, folder, config)
     assert EncodingConfig.read(folder) == config
     assert sorted(path.name for path in folder.glob("*text*")) == ["text.json"]
-    # The file is ignored when another model is saved in the folder.
+    # The file is removed when another model is saved in the folder, and ignored beside another model.
+    text = (folder / "text.json").read_bytes()
     FLiPExtractor.from_pretrained(folder).set_params(top_k=3).save_pretrained(folder)
+    assert not (folder / "text.json").exists()
+    (folder / "text.json").write_bytes(text)
     assert EncodingConfig.read(folder) == EncodingConfig(None, {})
     assert EncodingConfig.read(tmp_path) == EncodingConfig(None, {})
 
@@ -44,8 +62,7 @@ def test_config_belongs_to_its_model(corpus: Corpus, tmp_path: Path) -> None:
 )
 def test_invalid_parameters_are_refused(corpus: Corpus, tmp_path: Path, change: dict[str, Any]) -> None:
     folder = tmp_path / "m"
-    FLiPExtractor.from_pretrained(corpus.model).save_pretrained(folder)
-    EncodingConfig({"model": "m"}, {}).write(folder)
+    save(corpus.model, folder, EncodingConfig({"model": "m"}, {}))
     content = json.loads((folder / "text.json").read_text()) | change
     (folder / "text.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"text\.json"):
@@ -92,21 +109,172 @@ def test_local_encoder_must_be_named(corpus: Corpus, local_model: Path, tmp_path
     assert "keyword accuracy" in out
 
 
-def test_hub_encoder_is_used_without_an_option(corpus: Corpus) -> None:
-    config = EncodingConfig.from_fit(SentenceEncoder("team/name"), ConceptVectorizer())
+def test_encoder_of_the_hub_needs_trust_until_it_is_on_this_machine(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = EncodingConfig.from_fit(SentenceEncoder("team/name", normalize=True), ConceptVectorizer())
     assert config.encoder is not None
     assert not config.encoder_is_local
-    assert config.encoder_settings(None, None)["model"] == "team/name"
-    assert config.encoder_settings("other/name", None) == {"model": "other/name"}
     assert config.encoder_name == "team/name"
+    with pytest.raises(ValueError, match="--trust-encoder or --encoder team/name"):
+        config.encoder_settings({}, None)
+    assert config.encoder_settings({}, None, trusted=True)["model"] == "team/name"
+    # The other stored parameters stay if the user names the same encoder.
+    assert config.encoder_settings({"model": "team/name"}, None)["normalize"] is True
+    assert config.encoder_settings({"model": "team/name", "normalize": False}, None)["normalize"] is False
+    # In the hub's cache it runs by itself, unless it has code.
+    monkeypatch.setattr("flip_sklearn.encoders.base.cached_snapshot", lambda *_: corpus.encoder)
+    assert config.encoder_settings({}, None)["model"] == "team/name"
+    with_code = tmp_path / "code"
+    shutil.copytree(corpus.encoder, with_code)
+    (with_code / "modeling.py").write_text("")
+    monkeypatch.setattr("flip_sklearn.encoders.base.cached_snapshot", lambda *_: with_code)
+    with pytest.raises(ValueError, match="--trust-encoder"):
+        config.encoder_settings({}, None)
+
+
+SERVICES: list[dict[str, Any]] = [
+    {"model": "gemini-embedding-001"},
+    {"model": "models/Gemini-embedding-001"},
+    {"model": "team/name", "backend": "gemini"},
+    {"model": "encoder", "backend": "gemini"},
+    {"model": "sonar_speech_encoder_eng"},
+    {"model": "team/never-loaded"},
+    {"model": "never-loaded"},
+    {"model": "cointegrated/SONAR_200_text_encoder", "language": "deu_Latn"},
+]
+
+
+@pytest.mark.parametrize("encoder", SERVICES)
+@pytest.mark.parametrize("command", ["keywords", "evaluate"])
+def test_no_text_is_sent_where_only_the_model_says(
+    corpus: Corpus, tmp_path: Path, command: str, encoder: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "m"
+    save(corpus.model, folder, EncodingConfig({"model": "m"}, {}))
+    name_encoder(folder, **encoder)
+    used: list[Any] = []
+    monkeypatch.setenv("GEMINI_API_KEY", "key of the user")
+    monkeypatch.setattr(SentenceEncoder, "transform", lambda self, X: used.append(self) or corpus.X[: len(X)])
+    monkeypatch.chdir(tmp_path)
+    err = error_line(*run(command, "-m", folder, "-t", corpus.text))
+    assert encoder["model"] in err
+    assert "--trust-encoder" in err
+    assert used == []
+    # With the user's consent standard error names it.
+    code, _, err = run(command, "-m", folder, "-t", corpus.text, "-q", "--trust-encoder")
+    assert code == 0, err
+    assert f"the text is encoded by {encoder['model']!r}" in err
+    assert used[0].model == encoder["model"]
+    code, _, err = run(command, "-m", folder, "-t", corpus.text, "-q", "-e", encoder["model"])
+    assert code == 0, err
+
+
+def test_a_model_cannot_send_the_text_of_a_named_folder_to_a_service(
+    corpus: Corpus, local_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(local_model, folder)
+    content = json.loads((folder / "text.json").read_text())
+    content["encoder"]["backend"] = "gemini"
+    (folder / "text.json").write_text(json.dumps(content))
+    code, out, err = run("keywords", "-m", folder, "-t", corpus.text, "-e", corpus.encoder)
+    assert code == 0, err
+    assert out == run("keywords", "-m", local_model, "-t", corpus.text, "-e", corpus.encoder)[1]
+
+
+@pytest.mark.parametrize("modules", ["os.path", "joblib.numpy_pickle", None])
+def test_a_folder_with_classes_of_other_packages_is_not_inert(
+    corpus: Corpus, tmp_path: Path, modules: str | None
+) -> None:
+    encoder = tmp_path / "encoder"
+    shutil.copytree(corpus.encoder, encoder)
+    content = [{"idx": 0, "name": "0", "path": "", "type": modules}] if modules else {"type": 3}
+    (encoder / "modules.json").write_text(json.dumps(content))
+    config = EncodingConfig({"model": str(encoder)}, {})
+    with pytest.raises(ValueError, match="has code"):
+        config.encoder_settings({}, None)
+
+
+def test_another_encoder_than_that_of_the_model_is_refused(
+    corpus: Corpus, tmp_path: Path, local_model: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(corpus.encoder, other)
+    for command in ("keywords", "evaluate"):
+        err = error_line(*run(command, "-m", local_model, "-t", corpus.text, "-e", other))
+        assert "trained with the encoder 'encoder (a local folder)'" in err
+        assert "--force" in err
+        assert run(command, "-m", local_model, "-t", corpus.text, "-e", other, "--force")[0] == 0
+    # Also if only save_pretrained was told what the encoder is.
+    folder = tmp_path / "m"
+    FLiPExtractor.from_pretrained(corpus.model).save_pretrained(folder, encoder="team/LaBSE")
+    assert "'team/LaBSE'" in error_line(*run("keywords", "-m", folder, "-t", corpus.text, "-e", other))
+    assert run("keywords", "-m", folder, "-t", corpus.text, "-e", other, "--force")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "same"),
+    [
+        ("sentence-transformers/LaBSE", "sentence-transformers/labse", True),
+        ("LaBSE", "sentence-transformers/LaBSE", True),
+        ("/models/LaBSE/", "sentence-transformers/LaBSE", True),
+        ("/models/LaBSE", "LaBSE (a local folder)", True),
+        ("team/LaBSE", "sentence-transformers/LaBSE", False),
+        ("sentence-transformers/LaBSE", "sentence-transformers/all-MiniLM-L6-v2", False),
+        ("gemini-embedding-001", "gemini-embedding-002", False),
+        ("/models/LaBSE", "e5 (a local folder)", False),
+    ],
+)
+def test_names_of_one_encoder(name: str, other: str, same: bool) -> None:
+    assert is_same_encoder(name, other) is same
+    assert is_same_encoder(other, name) is same
+
+
+def test_fit_refuses_a_folder_of_others_before_training(corpus: Corpus, tmp_path: Path) -> None:
+    arguments = ("--embeddings", corpus.embeddings, "--force", "-o")
+    encoder = tmp_path / "encoder"
+    shutil.copytree(corpus.encoder, encoder)
+    before = {path: path.read_bytes() for path in encoder.rglob("*") if path.is_file()}
+    err = error_line(*run("fit", "-t", corpus.text, *arguments, encoder))
+    assert "modules.json" in err
+    assert {path: path.read_bytes() for path in encoder.rglob("*") if path.is_file()} == before
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    (texts / "text.json").write_text('["a corpus"]')
+    assert "text.json" in error_line(*run("fit", "-t", corpus.text, *arguments, texts))
+    assert (texts / "text.json").read_text() == '["a corpus"]'
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "long", "deep"])
+@pytest.mark.parametrize("name", ["text.json", "config.json"])
+def test_files_that_are_no_small_files_are_refused_at_once(
+    corpus: Corpus, tmp_path: Path, name: str, kind: str
+) -> None:
+    folder = tmp_path / "m"
+    save(corpus.model, folder, EncodingConfig({"model": "m"}, {}))
+    path = folder / name
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "long":
+        path.touch()
+        os.truncate(path, 2**40)
+    else:
+        path.write_text('{"a":' * 10**5)
+    begin = time.monotonic()
+    err = error_line(*run("keywords", "-m", folder, "-t", corpus.text))
+    assert name in err
+    assert time.monotonic() - begin < 10
 
 
 def test_absolute_paths_of_earlier_versions(corpus: Corpus, tmp_path: Path) -> None:
     """An existing folder is used; a missing one must be named like any other local folder."""
     folder = tmp_path / "m"
-    FLiPExtractor.from_pretrained(corpus.model).save_pretrained(folder)
     for model, language in ((corpus.encoder, None), (tmp_path / "gone" / "encoder", "deu_Latn")):
-        EncodingConfig({"model": str(model), "language": language}, {}).write(folder)
+        save(corpus.model, folder, EncodingConfig({"model": str(model), "language": language}, {}))
         content = json.loads((folder / "text.json").read_text())
         del content["encoder_is_local"]
         (folder / "text.json").write_text(json.dumps(content))

@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import save_file
 
 from flip_sklearn import FLiPExtractor
+from flip_sklearn.cli.encoding import read_model
 from flip_sklearn.persistence import folder as model_folder
 from tests.helpers.planted import planted
 
@@ -151,16 +152,21 @@ def states_after_random_kills(
 
 def states_after_kill_at_every_step(
     folder: Path, model: bytes, prepared: Path | None
-) -> list[dict[str, Any] | None]:
-    """State of a folder at first, then after a kill before each step of saving that changes the disk."""
+) -> tuple[list[dict[str, Any] | None], list[bytes | None]]:
+    """State of a folder at first, then after a kill before each step of saving that changes the disk.
+
+    The second list has what other code finds.
+    """
     skip_fsync()
     states: list[dict[str, Any] | None] = []
+    pairs: list[bytes | None] = []
     for step in range(100):
         shutil.rmtree(folder, ignore_errors=True)
         if prepared is not None:
             shutil.copytree(prepared, folder)
         if step == 0:
             states.append(load_state(folder))
+            pairs.append(_published_files(folder))
         child = os.fork()
         if child == 0:
             _kill_before(step)
@@ -168,9 +174,40 @@ def states_after_kill_at_every_step(
             os._exit(0)
         _, status = os.waitpid(child, 0)
         states.append(load_state(folder))
+        pairs.append(_published_files(folder))
         if not os.WIFSIGNALED(status):
             break
-    return states
+    return states, pairs
+
+
+def _published_files(folder: Path) -> bytes | None:
+    """The files that other code reads, or None if one is missing."""
+    paths = [folder / name for name in ("model.safetensors", "vocab.json")]
+    return b"".join(path.read_bytes() for path in paths) if all(p.exists() for p in paths) else None
+
+
+def texts_after_kill_at_every_step(
+    folder: Path, model: bytes, text: dict[str, Any]
+) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
+    """State and encoder of a model after kills at each step of replacing it and its text.json."""
+    skip_fsync()
+    found = []
+    shutil.copytree(folder, folder.parent / "before")
+    for step in range(100):
+        shutil.rmtree(folder)
+        shutil.copytree(folder.parent / "before", folder)
+        child = os.fork()
+        if child == 0:
+            _kill_before(step)
+            info = dict.fromkeys(("encoder", "trained_on", "license"))
+            pickle.loads(model)._write(folder, info, text)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        flip, config = read_model(folder)
+        found.append((fitted_state(flip), config.encoder))
+        if not os.WIFSIGNALED(status):
+            break
+    return found
 
 
 def save_with_file_size_limits(folder: Path, max_bytes: int) -> list[bool]:

@@ -45,17 +45,47 @@ def test_push_to_hub_and_from_pretrained(tmp_path: Path, fitted: FLiPExtractor) 
     assert offline[0] == "OSError"
     assert "cannot be reached" in offline[1]
     assert "download the folder elsewhere" in offline[1]
-    # Each push is one commit with these files, and the first model card is not replaced.
+    # Each push is one commit with these files; a card that nobody has edited is replaced.
     assert len(commits) == 4
     assert sorted(commits[1]) == FILES
     assert sorted(commits[2]) == sorted([*FILES, *(f"a[1]*/b/{name}" for name in FILES)])
-    card = commits[3]["README.md"].decode()
-    assert commits[1]["README.md"].decode() == card
+    assert b"Captions." not in commits[3]["README.md"]
+    card = commits[1]["README.md"].decode()
     assert 'FLiPExtractor.from_pretrained("us/flip")' in card
     assert "Captions." in card
     assert "an/encoder" in card
     assert 'from_pretrained("us/flip", subfolder="a[1]*/b")' in commits[2]["a[1]*/b/README.md"].decode()
     assert "license: mit" in commits[2]["a[1]*/b/README.md"].decode()
+
+
+def test_push_keeps_an_edited_card_and_refuses_files_of_others(
+    tmp_path: Path, saved: Path, fitted: FLiPExtractor
+) -> None:
+    model = {path.name: path.read_bytes() for path in saved.iterdir()}
+    edited = {**model, "README.md": model["README.md"].replace(b"## Model", b"## Our model")}
+    encoder = {"config.json": b'{"model_type": "bert"}', "model.safetensors": b"", "vocab.json": b"{}"}
+    with Hub() as hub:
+        hub.repositories["us/edited"] = [edited]
+        hub.repositories["us/encoder"] = [encoder]
+        hub.repositories["us/tokenizer"] = [{"sub/vocab.json": b"{}"}]
+        push = {"model": pickle.dumps(fitted), "token": TOKEN}
+        calls = [
+            ("push", {**push, "repo_id": "us/edited", "license": "mit"}),
+            ("push", {**push, "repo_id": "us/encoder"}),
+            ("push", {**push, "repo_id": "us/tokenizer", "subfolder": "sub"}),
+            ("push", {**push, "repo_id": "us/encoder", "subfolder": "flip"}),
+        ]
+        results = in_process(with_hub, hub.url, tmp_path / "home", calls)
+    assert hub.repositories["us/edited"][-1]["README.md"] == edited["README.md"]
+    assert hub.repositories["us/edited"][-1]["config.json"] != model["config.json"]
+    assert results[1][0] == results[2][0] == "ValueError"
+    for name in encoder:
+        assert name in results[1][1]
+    assert "vocab.json" in results[2][1]
+    assert len(hub.repositories["us/tokenizer"]) == 1
+    # A folder beside the encoder is free.
+    assert len(hub.repositories["us/encoder"]) == 2
+    assert hub.repositories["us/encoder"][-1]["config.json"] == encoder["config.json"]
 
 
 def test_download_is_limited_to_model_files_and_token_is_not_stored(

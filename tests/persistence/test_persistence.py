@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import json
 import pickle
+import shlex
 import stat
 from pathlib import Path
 from typing import Any
@@ -350,6 +351,7 @@ def test_front_matter_of_the_card_is_valid_and_its_code_runs(tmp_path: Path, ran
     assert card.data.to_dict() == {
         "library_name": "flip-sklearn",
         "license": "unknown",
+        "base_model": "an/encoder",
         "tags": ["flip", "interpretability", "keyword-extraction", "sentence-embeddings"],
     }
     code = card.content.split("```python\n")[1].split("```")[0]
@@ -357,6 +359,79 @@ def test_front_matter_of_the_card_is_valid_and_its_code_runs(tmp_path: Path, ran
     names: dict[str, Any] = {"embeddings": X[:2]}
     exec(code.replace("the/path/of/this/folder", folder.as_posix()), names)
     assert names["flip"].extract_keywords(X[:2]) == model.extract_keywords(X[:2])
+
+
+@pytest.mark.parametrize("license", ["no", "NO", "off", "1.0", "null", "1e3", "mit", "cc-by-4.0"])
+def test_license_in_the_front_matter_is_text(tmp_path: Path, fitted: FLiPExtractor, license: str) -> None:
+    folder = fitted.save_pretrained(tmp_path, license=license, encoder="team/1.0")
+    data = ModelCard.load(folder / "README.md").data
+    assert (data.license, data.base_model) == (license, "team/1.0")
+
+
+@pytest.mark.parametrize(
+    ("encoder", "cell"),
+    [
+        ("a | b\nc", r"a \| b c"),
+        ("ends with \\", "ends with \\\\"),
+        ("a\\|b", r"a\\\|b"),
+        ("<!-- hidden", r"\<!-- hidden"),
+        ("`code", r"\`code"),
+        ("[link](http://x)", r"\[link\](http://x)"),
+    ],
+)
+def test_cells_of_the_card_are_escaped(
+    tmp_path: Path, fitted: FLiPExtractor, encoder: str, cell: str
+) -> None:
+    card = (fitted.save_pretrained(tmp_path, encoder=encoder) / "README.md").read_text("utf8")
+    assert f"| encoder | {cell} |\n" in card
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/srv/secret/LaBSE", "~/secret/LaBSE/", "./secret/LaBSE", "..\\secret\\LaBSE"),
+        *("C:\\secret\\LaBSE", "file:///srv/secret/LaBSE", "secret/LaBSE"),
+    ],
+)
+def test_no_path_of_an_encoder_is_stored(
+    tmp_path: Path, fitted: FLiPExtractor, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret" / "LaBSE").mkdir(parents=True)
+    folder = fitted.save_pretrained(tmp_path / "m", encoder=path)
+    assert not any(b"secret" in file.read_bytes() for file in folder.iterdir())
+    info = FLiPExtractor.from_pretrained(folder).pretrained_info_
+    assert info["encoder"] == "LaBSE (a local folder)"
+    card = ModelCard.load(folder / "README.md")
+    assert "base_model" not in card.data.to_dict()
+    assert "--embeddings embeddings.npy" in card.content
+
+
+def test_command_line_example_of_the_card(tmp_path: Path, fitted: FLiPExtractor) -> None:
+    card = (fitted.save_pretrained(tmp_path, encoder="team/LaBSE") / "README.md").read_text("utf8")
+    code = card.split("```bash\n")[1].split("```")[0]
+    assert shlex.split(code) == [
+        *("flip-sklearn", "keywords", "--model", "the/path/of/this/folder"),
+        *("--encoder", "team/LaBSE", "--text", "sentences.txt"),
+    ]
+
+
+def test_card_is_replaced_until_it_is_edited(tmp_path: Path, fitted: FLiPExtractor) -> None:
+    card = tmp_path / "README.md"
+    fitted.save_pretrained(tmp_path, license="mit", encoder="an/encoder")
+    again = FLiPExtractor.from_pretrained(tmp_path)
+    again.save_pretrained(tmp_path, license="apache-2.0", trained_on="News.")
+    text = card.read_text("utf8")
+    assert "license: apache-2.0" in text
+    assert "an/encoder" in text
+    assert "News." in text
+    card.write_bytes(text.replace("\n", "\r\n").encode())  # as git may write it
+    fitted.save_pretrained(tmp_path, license="mit")
+    assert "license: mit" in card.read_text("utf8")
+    for edited in (card.read_text("utf8") + "More.\n", card.read_text("utf8").replace("FLiP", "Our"), ""):
+        card.write_text(edited, "utf8")
+        fitted.save_pretrained(tmp_path, license="apache-2.0")
+        assert card.read_text("utf8") == edited
 
 
 def test_existing_card_and_other_files_are_kept(tmp_path: Path, fitted: FLiPExtractor) -> None:
