@@ -17,9 +17,8 @@ _INVISIBLE = re.compile(
     "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3"
     "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]+"
 )
-_JOINER_IN_LATIN = re.compile(
-    "(?<![\u02b0-\u200c\u200e-\U0010ffff])\u200d+|\u200d+(?![\u02b0-\u200c\u200e-\U0010ffff])"
-)
+_JOINING = "\u0400-\u1aaf\u1b00-\u1cff\u2000-\u200c\u200e-\U0010ffff"  # all but Latin, Greek, diacritics
+_JOINER_IN_LATIN = re.compile(f"(?<![{_JOINING}])\u200d+|\u200d+(?![{_JOINING}])")
 # NFKC would make letters or a blank of them.
 _BEFORE_NFKC = str.maketrans({"\u00b4": "'", "™": " ", "℠": " "})
 # Characters inside words, which are treated as an apostrophe or a hyphen of ASCII.
@@ -37,7 +36,7 @@ _ASCII_PUNCTUATION = re.compile(f"{_PUNCTUATION}+")
 _DIACRITICS = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff"
 _LATIN_OR_GREEK_DIACRITICS = re.compile(f"(?<=[A-Za-z\u00c0-\u02af\u0370-\u03ff])[{_DIACRITICS}]+")
 _DOTS_OF_I = re.compile("i\u0307+")
-_FINAL_SIGMA = re.compile(rf"(\w[{_DIACRITICS}]*)\u03c3(?![\w{_DIACRITICS}])")
+_FINAL_SIGMA = re.compile(rf"(\w[{_DIACRITICS}]*)\u03c3(?![{_DIACRITICS}]*\w)")
 _OTHER_DIACRITICS = re.compile(f"[{_DIACRITICS}]+")
 
 
@@ -71,7 +70,7 @@ def normalize(text: str, *, lowercase: bool = True, strip_punctuation: bool = Tr
 
 def fold_case(text: str) -> str:
     """Return the case-folded text in NFKC, with one i for İ and the final form of sigma."""
-    text = _DOTS_OF_I.sub("i", _nfkc(_nfkc(text).casefold()))
+    text = _nfkc(_DOTS_OF_I.sub("i", _nfkc(text).casefold()))
     return _FINAL_SIGMA.sub(r"\1ς", text)
 
 
