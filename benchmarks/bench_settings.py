@@ -45,12 +45,12 @@ SETTINGS: list[dict[str, Any]] = [
     {"rank": 32},
     {"rank": None},
 ]
-# The larger the batches, the better a GPU is used; the rate that suits them grows with their size.
+# The larger the batches, the better a GPU is used.
 BATCHES: list[dict[str, Any]] = [
-    {"rank": 64, "solver": "exact", "batch_size": m, "learning_rate": 0.05 * factor}
-    for m, factor in ((500, 1), (1000, 1), (1000, 2), (2000, 1), (2000, 2), (2000, 4), (4000, 4), (4000, 8))
+    {**model, "batch_size": m, "learning_rate": 0.05 * factor}
+    for model in ({"solver": "sampled"}, {"rank": 64, "solver": "exact"})
+    for m, factor in ((500, 1), (1000, 1), (1000, 2), (2000, 1), (2000, 2), (2000, 4))
 ]
-BATCHES += [{"batch_size": 500, "learning_rate": 0.05}, {"batch_size": 2000, "learning_rate": 0.2}]
 
 
 def centered_only(moments: Moments, ridge: float | None = None) -> Whitening:
