@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from flip_sklearn.encoders.base import EncodingError
+from flip_sklearn.io import check_regular_file
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,9 @@ _FORMAT = 1  # increase it whenever the meaning of keys or rows changes
 BUSY_TIMEOUT = 60.0  # seconds to wait for another process's transaction
 _KEYS_PER_QUERY = 500
 _FLOAT = np.dtype("<f4")
+_TABLE = "CREATE TABLE vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL, checksum BLOB NOT NULL)"
+# What the file holds: type, name and definition. A view, trigger or index of a stranger would run as we read.
+_SCHEMA = {("table", "vectors", _TABLE), ("index", "sqlite_autoindex_vectors_1", None)}
 
 
 class VectorCache:
@@ -35,6 +39,8 @@ class VectorCache:
         self.path = folder / "embeddings.sqlite3"
         with self._explain_errors():
             folder.mkdir(parents=True, exist_ok=True)
+            if self.path.exists():
+                check_regular_file(self.path)
             self._connection = sqlite3.connect(
                 self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
             )
@@ -49,9 +55,9 @@ class VectorCache:
         deadline = time.monotonic() + BUSY_TIMEOUT
         while True:
             try:
-                tables = self._connection.execute("SELECT name FROM sqlite_master").fetchall()
-                columns = self._connection.execute("PRAGMA table_info(vectors)").fetchall()
-                if tables and [column[1] for column in columns] != ["key", "vector", "checksum"]:
+                self._connection.execute("PRAGMA trusted_schema = OFF")
+                schema = self._connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+                if schema and set(schema) != _SCHEMA:
                     # The database of another program is left unchanged.
                     raise sqlite3.DatabaseError("it is a database, but not a cache of embeddings")
                 if self._connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
@@ -66,10 +72,7 @@ class VectorCache:
                     raise
                 time.sleep(0.01)
         self._connection.execute("PRAGMA synchronous = FULL")  # batches survive a power failure
-        self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS vectors "
-            "(key BLOB PRIMARY KEY, vector BLOB NOT NULL, checksum BLOB NOT NULL)"
-        )
+        self._connection.execute(_TABLE.replace("TABLE", "TABLE IF NOT EXISTS"))
 
     def close(self) -> None:
         """Close the file."""
@@ -105,7 +108,7 @@ class VectorCache:
     def _explain_errors(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, ValueError) as error:
             raise EncodingError(
                 f"The cache {self.path} cannot be used: {error}. Set cache_dir to a writable folder on a "
                 "local disk with free space; if the file is damaged, delete it."

@@ -26,7 +26,15 @@ from typing import Any
 
 import numpy as np
 
-from flip_sklearn.io import check_regular_file, fsync_directory, read_json, staging_directory, write_bytes
+from flip_sklearn.estimation.scoring import free_memory
+from flip_sklearn.io import (
+    check_regular_file,
+    fsync_directory,
+    read_json,
+    staging_directory,
+    sweep_staging,
+    write_bytes,
+)
 from flip_sklearn.persistence.checks import (
     check_metadata,
     check_tensors,
@@ -144,16 +152,25 @@ def _identify_files(folder: Path, open_files: ExitStack) -> list[tuple[int, ...]
     return identities
 
 
-def _check_file(path: Path) -> None:
-    """Check that a path is a file or a link to one."""
+def _check_file(path: Path) -> int:
+    """Check that a path is a file, or a link to one, that fits in memory; return its size.
+
+    It is checked before the file is hashed, because a file without content may claim any size.
+    """
     try:
-        check_regular_file(path)
+        size = check_regular_file(path)
     except (OSError, RuntimeError) as error:  # RuntimeError: a link to itself
         raise ValueError(
             f"{path.name} is missing in {str(path.parent)!r}; a stored model has {MODEL_FILE} and "
             f"{VOCABULARY_FILE}, one of flip-sklearn also {EXTRA_FILE} and {CONFIG_FILE}. Download or save "
             "it again."
         ) from error
+    free = free_memory()
+    if size > free:
+        raise ValueError(
+            f"{str(path)!r} has {size / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of memory are free."
+        )
+    return size
 
 
 def _find_files(folder: Path, digests: dict[str, Any] | None) -> dict[str, Path]:
@@ -170,12 +187,10 @@ def _find_file(folder: Path, name: str, expected: dict[str, Any]) -> Path:
     renamed_later = folder / digest_name(name, expected["sha256"])
     for path in (folder / name, renamed_later):
         # A link could lead out of the folder, and this package makes none.
-        if path == renamed_later and (path.is_symlink() or not path.exists()):
+        if not path.exists() or (path == renamed_later and path.is_symlink()):
             continue
-        if path == renamed_later or path.exists():
-            size = check_regular_file(path)
-            if size == expected["bytes"] and compute_digest(path) == expected:
-                return path
+        if _check_file(path) == expected["bytes"] and compute_digest(path) == expected:
+            return path
     _check_file(folder / name)
     raise ValueError(
         f"{name} in {str(folder)!r} does not match its digest in {CONFIG_FILE}: it was truncated or edited, "
@@ -199,6 +214,7 @@ def write_folder(folder: Path, files: ModelFiles, card: str, text: dict[str, Any
     check_replaceable(folder, writes_text=text is not None)
     vocabulary = _encode_vocabulary(files.words)
     folder.mkdir(parents=True, exist_ok=True)
+    sweep_staging(folder, ".text")  # killed processes of earlier versions wrote text.json by itself
     with staging_directory(folder, STAGING) as staging:
         write_bytes(staging / VOCABULARY_FILE, vocabulary)
         for name, arrays in ((MODEL_FILE, files.tensors), (EXTRA_FILE, files.extra_arrays)):

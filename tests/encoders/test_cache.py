@@ -240,6 +240,44 @@ def test_other_databases_are_refused_and_not_changed(tmp_path: Path, table: str)
     assert not calls(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "statements",
+    [
+        "CREATE TRIGGER t BEFORE INSERT ON vectors BEGIN DELETE FROM vectors; END",
+        "CREATE VIEW v AS SELECT * FROM vectors",
+        "CREATE TABLE other (a)",
+        "CREATE INDEX i ON vectors (hex(vector))",
+        "ALTER TABLE vectors ADD COLUMN more",
+        "ALTER TABLE vectors ADD COLUMN more AS (zeroblob(100))",
+        "DROP TABLE vectors; CREATE VIEW vectors AS SELECT zeroblob(32) key, x'00' vector, x'00' checksum",
+        "DROP TABLE vectors; CREATE TABLE vectors (key, vector, checksum CHECK (randomblob(9) IS NOT NULL))",
+    ],
+)
+def test_a_strangers_schema_is_refused_and_not_changed(tmp_path: Path, statements: str) -> None:
+    encoder(tmp_path).transform(TEXTS[:5])
+    path = tmp_path / "cache" / "embeddings.sqlite3"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(statements)
+    before = path.read_bytes()
+    with pytest.raises(EncodingError, match="not a cache of embeddings"):
+        encoder(tmp_path).transform(TEXTS)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_a_cache_that_is_no_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "cache" / "embeddings.sqlite3"
+    path.parent.mkdir()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    with pytest.raises(EncodingError, match="is not a file"):
+        encoder(tmp_path).transform(TEXTS)
+
+
 @pytest.mark.parametrize("value", [b"", b"123456", "text", 7, 1.5])
 def test_invalid_value_is_encoded_again(tmp_path: Path, value: object) -> None:
     """Even if its checksum is right."""

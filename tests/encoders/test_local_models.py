@@ -455,3 +455,31 @@ def test_changed_audio_file_is_encoded_again(speech: list[Path], tmp_path: Path)
     encoder.transform(speech)
     speech[0].write_bytes(b"longer than before")
     np.testing.assert_array_equal(encoder.transform(speech)[:, 0], [18, 9, 8, 7, 6, 5, 4])
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "long", "deep", "folder"])
+def test_config_of_an_encoder_that_is_no_small_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "config.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "long":
+        path.touch()
+        os.truncate(path, 2**40)
+    elif kind == "deep":
+        path.write_text('{"a":' * 10**5)
+    else:
+        path.mkdir()
+    for call in (SentenceEncoder(tmp_path).fit, lambda: SentenceEncoder(tmp_path).transform(TEXTS)):
+        with pytest.raises(ValueError, match=r"config\.json' cannot be read"):
+            call()
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "1_Pooling/config.json", "model.safetensors", "new"])
+def test_pipe_among_the_files_of_an_encoder_is_refused_at_once(bert: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(bert, tmp_path, dirs_exist_ok=True)
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name}' is not a file"):
+        SentenceEncoder(tmp_path).transform(TEXTS)

@@ -737,3 +737,24 @@ def test_same_call_continues_after_an_interrupt(tmp_path: Path) -> None:
     after, resumed, _ = in_process(fit, tmp_path, settings)
     assert resumed == [(2, 0)]
     assert after == in_process(fit, None, settings)[0]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "deep"])
+def test_a_checkpoint_that_is_no_file_of_ours_is_refused_at_once(
+    eager: Any, tmp_path: Path, kind: str
+) -> None:
+    model(tmp_path).fit(X, Y)
+    (path,) = files(tmp_path)
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        save_file({"x": torch.ones(1)}, path, metadata={"state": '{"a":' * 10**5})
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=r"cannot be read .* delete it to start this fit again"):
+        model(tmp_path).fit(X, Y)
+    assert time.monotonic() - start < 5

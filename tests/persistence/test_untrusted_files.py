@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from flip_sklearn import FLiPExtractor
 from flip_sklearn.persistence import hub
 from flip_sklearn.persistence.folder import compute_digest
-from flip_sklearn.persistence.format import HASHED_FILES
+from flip_sklearn.persistence.format import HASHED_FILES, digest_name
 from tests.helpers.stores import FILES, WORDS, FactLoLM, X, fit, write_foreign
 
 # --- Files in the published layout -----------------------------------------------------------
@@ -68,6 +68,24 @@ def replace_by_torch(folder: Path) -> None:
     torch.save({"E1": torch.ones(4, 2)}, folder / "model.safetensors")
 
 
+def claim_a_terabyte(folder: Path) -> None:
+    """A file without content may claim any size."""
+    n = 2**36
+    header(
+        b'{"E":{"dtype":"F32","shape":[4,%d],"data_offsets":[0,%d]},' % (n, 16 * n)
+        + b'"b":{"dtype":"F32","shape":[4,1],"data_offsets":[%d,%d]}}' % (16 * n, 16 * n + 16)
+    )(folder)
+    size = (folder / "model.safetensors").stat().st_size
+    os.truncate(folder / "model.safetensors", size + 16 * n + 16)
+
+
+def terabyte_of_this_package(folder: Path) -> None:
+    claim_a_terabyte(folder)
+    digest = {"bytes": (folder / "model.safetensors").stat().st_size, "sha256": "0" * 64}
+    files = {name: compute_digest(folder / name) for name in HASHED_FILES if name != "model.safetensors"}
+    edit_metadata(files={**files, "model.safetensors": digest})(folder)
+
+
 THREE_WORDS = '"a": 0, "b": 1, "c": 2'
 BAD_PUBLISHED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "random bytes": (lambda f: (f / "model.safetensors").write_bytes(os.urandom(5000)), "cannot be read"),
@@ -102,6 +120,7 @@ BAD_PUBLISHED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no rows": (lambda f: rewrite(f, E1=torch.ones(0, 2), b=torch.ones(0, 1)), "the shapes must be"),
     "half of a surrogate pair": (vocabulary(f'{{{THREE_WORDS}, "\\ud800": 3}}'), "half of a surrogate pair"),
     "a row of 10^5 lists": (vocabulary(f'{{{THREE_WORDS}, "d": {"[" * 10**5}'), "cannot be read"),
+    "a terabyte": (claim_a_terabyte, "1024.0 GiB, and .* of memory are free"),
     "a large vocabulary": (lambda f: os.truncate(f / "vocab.json", 2**25), "longer than the 8096 bytes"),
     "overlapping tensors": (
         header(
@@ -166,7 +185,9 @@ BAD_PUBLISHED: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
+    paths = list(folder.rglob("*"))
+    readable = [path for path in paths if path.is_file() and path.stat().st_size < 2**30]
+    return {str(path): path.read_bytes() if path in readable else b"" for path in paths}
 
 
 def check_refused(folder: Path, message: str) -> None:
@@ -232,6 +253,12 @@ def swap_file(name: str) -> Callable[[Path], Any]:
     return swap
 
 
+def pipe_with_a_digest(folder: Path) -> None:
+    digest = json.loads((folder / "config.json").read_text())["flip_sklearn"]["files"]["vocab.json"]
+    (folder / "vocab.json").unlink()
+    os.mkfifo(folder / digest_name("vocab.json", digest["sha256"]))
+
+
 BAD_OWN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "another model's vocabulary": (swap_file("vocab.json"), "vocab.json .* does not match its digest"),
     "another model's tensors": (swap_file("model.safetensors"), "model.safetensors .* does not match"),
@@ -239,6 +266,12 @@ BAD_OWN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "another model's config": (swap_file("config.json"), "does not match its digest in config.json"),
     "b edited by hand": (lambda f: rewrite(f, b=torch.ones(15, 1)), "edited, or belongs to another model"),
     "truncated": (lambda f: os.truncate(f / "model.safetensors", 300), "truncated"),
+    "a terabyte": (terabyte_of_this_package, "1024.0 GiB, and .* of memory are free"),
+    "no digest": (
+        edit_metadata(files={name: {"bytes": 1, "sha256": "../../x"} for name in HASHED_FILES}),
+        "not a size and a SHA-256",
+    ),
+    "a pipe under a name with a digest": (pipe_with_a_digest, "does not match its digest|is not a file"),
     "no config": (lambda f: (f / "config.json").unlink(), "config.json is missing"),
     "no extra arrays": (lambda f: (f / "flip_sklearn.safetensors").unlink(), "is missing"),
     "a later format": (edit_metadata(format=2, version="1.2.0"), r"format 2, .* 'flip-sklearn>=1\.2\.0'"),

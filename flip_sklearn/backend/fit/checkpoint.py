@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from flip_sklearn.io import fsync_file, staging_directory, sweep_staging
+from flip_sklearn.io import check_regular_file, fsync_file, staging_directory, sweep_staging
 from flip_sklearn.parameters import warn_caller
 
 # Also part of every file name. Raise the number when the same settings would give another result.
@@ -69,8 +69,10 @@ class Checkpoint:
         identity = self._identity()
         while identity is not None:
             try:
-                with self.translate_read_errors(), safe_open(self.path, "pt", "cpu") as file:
-                    return reader(_read_metadata(file), file)
+                with self.translate_read_errors():
+                    check_regular_file(self.path)
+                    with safe_open(self.path, "pt", "cpu") as file:
+                        return reader(_read_metadata(file), file)
             except ValueError:
                 # safetensors opens a file twice, and another process may replace it in between.
                 previous, identity = identity, self._identity()
