@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from flip_sklearn.estimation import scoring, training
 from flip_sklearn.estimation.array_api import like, to_dense
 from flip_sklearn.estimation.callbacks import CallbackSupportMixin, with_callbacks
-from flip_sklearn.estimation.validation import check_counts, one_target
+from flip_sklearn.estimation.validation import check_counts_of, one_target
 from flip_sklearn.metrics import RowMean
 from flip_sklearn.parameters import check_bool
 from flip_sklearn.persistence import PretrainedMixin
@@ -451,7 +451,7 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
             See :func:`flip_sklearn.metrics.keyword_accuracy`, which also returns the standard error.
         """
         X = scoring.fitted_input(self, X)
-        counts, _ = check_counts(one_target(Y, y), X.shape[0], len(self.vocabulary_))
+        counts = check_counts_of(self, one_target(Y, y), X.shape[0])
         hits, k = scoring.keyword_hits(self, X, counts, use_bias), np.diff(counts.indptr)
         per_row = np.where(k > 0, hits / np.maximum(k, 1), np.nan)
         return float(RowMean.of(per_row, sample_weight))
@@ -480,6 +480,7 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         tags.target_tags.multi_output = True
+        tags.target_tags.single_output = False  # a 1-D target is class labels
         tags.target_tags.positive_only = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags

@@ -25,9 +25,16 @@ from flip_sklearn.estimation.inputs import FitInputs, prepare
 from flip_sklearn.estimation.processes import join_processes
 from flip_sklearn.estimation.split import draw_validation_rows, make_datasets
 from flip_sklearn.estimation.training import fitted_attributes
-from flip_sklearn.estimation.validation import check_counts, check_embeddings, check_weights
+from flip_sklearn.estimation.validation import (
+    check_counts,
+    check_counts_of,
+    check_embeddings,
+    check_weights,
+    magnitude_limits,
+)
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.metrics import RowMean
+from flip_sklearn.metrics.counts import check_columns
 from flip_sklearn.parameters import check_bool, check_integer, check_number, is_integer, warn_caller
 
 
@@ -198,7 +205,7 @@ def regularization_path(
     inputs = prepare(
         clone(estimator).set_params(early_stopping=False, checkpoint_dir=None), X, Y, sample_weight
     )
-    rows = _split_rows(inputs, Y, validation)
+    rows = _split_rows(inputs, validation)
     options = inputs.options
     if not isinstance(strengths, int):
         options = replace(options, l1=float(strengths[0]))
@@ -318,8 +325,9 @@ def kkt_residual(model: FLiPExtractor, X: Any, Y: Any, sample_weight: Any = None
     True
     """
     check_is_fitted(model)
-    array = check_embeddings(model, X, reset=False)[0]
-    counts, _ = check_counts(Y, array.shape[0], len(model.vocabulary_))
+    limits = magnitude_limits(model.precision)
+    array = check_embeddings(model, X, reset=False, limits=limits)[0]
+    counts = check_counts_of(model, Y, array.shape[0])
     weights = check_weights(sample_weight, array)
     trained_rows = _rows_of_the_fit(model, len(array))
     if trained_rows is not None:
@@ -391,10 +399,10 @@ class _PathRows:
     validation_rows: np.ndarray | None  # the held-out rows of X; None if ``validation`` was passed
 
 
-def _split_rows(inputs: FitInputs, Y: Any, validation: Any) -> _PathRows:
+def _split_rows(inputs: FitInputs, validation: Any) -> _PathRows:
     data, group = inputs.data, inputs.group
     if validation is not None:
-        return _separate_rows(inputs, Y, validation)
+        return _separate_rows(inputs, validation)
     if data.n_rows_with_words < 2:
         raise ValueError(
             f"X and Y have {data.n_rows_with_words} row with words, and a path needs one to train on "
@@ -407,7 +415,7 @@ def _split_rows(inputs: FitInputs, Y: Any, validation: Any) -> _PathRows:
     return _PathRows(train, cast(CountDataset, held_out), data.word_counts, validation_rows)
 
 
-def _separate_rows(inputs: FitInputs, Y: Any, validation: Any) -> _PathRows:
+def _separate_rows(inputs: FitInputs, validation: Any) -> _PathRows:
     """Train on all rows of the fit and measure on those of ``validation``."""
     data, group = inputs.data, inputs.group
     if not isinstance(validation, tuple | list) or len(validation) != 2:
@@ -415,15 +423,16 @@ def _separate_rows(inputs: FitInputs, Y: Any, validation: Any) -> _PathRows:
             f"validation={type(validation).__name__} is not allowed; pass a tuple (X, Y) of rows to "
             "measure on, or None to hold out a part of X and Y."
         )
-    X_other, _ = check_embeddings(data.feature_info, validation[0], reset=False)
+    limits = magnitude_limits(data.feature_info.precision)
+    X_other, _ = check_embeddings(data.feature_info, validation[0], reset=False, limits=limits)
     counts_other, names = check_counts(validation[1], len(X_other))
-    named = names is not None and hasattr(Y, "columns")
-    same_names = not named or names == [str(column) for column in Y.columns]
-    if counts_other.shape[1] != data.counts.shape[1] or not same_names:
+    if counts_other.shape[1] != data.counts.shape[1]:
         raise ValueError(
             f"the Y of validation has {counts_other.shape[1]} columns that are not the "
             f"{data.counts.shape[1]} of Y; count both with the same vocabulary."
         )
+    renamed = data.feature_info.vocabulary is not None
+    check_columns(names, data.vocabulary, renamed=renamed, source="the Y of validation")
     if counts_other.nnz == 0:
         raise ValueError("the Y of validation has no counts; at least one row needs a word.")
     other = replace(data, X=X_other, counts=counts_other, weights=np.ones(len(X_other)))

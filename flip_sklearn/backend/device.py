@@ -15,6 +15,7 @@ import scipy.sparse as sp
 import torch
 
 from flip_sklearn.backend.distributed import ProcessGroup
+from flip_sklearn.io import use_one_thread_after_fork
 
 # Embeddings after their check: an array on the host, or a tensor on any device.
 Embeddings = np.ndarray | torch.Tensor
@@ -26,6 +27,8 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float64")
 # be large enough to occupy it. Blocks have at least 128 rows, so that the products reuse A.
 BLOCK_ELEMENTS = {"cpu": 2**22, "cuda": 2**26}
 MIN_BLOCK_ROWS = 128
+
+use_one_thread_after_fork()
 
 
 @dataclass(frozen=True)
@@ -192,10 +195,10 @@ def dense_tensor(rows: sp.csr_array, device: torch.device) -> torch.Tensor:
     return result.index_put_((row_index, column), value)
 
 
-def is_finite(x: torch.Tensor, chunk_rows: int) -> bool:
-    """Whether no value is NaN or infinite; the host waits once for the device of x."""
-    chunks = [torch.isfinite(chunk).all() for chunk in torch.split(x, chunk_rows)]
-    return bool(torch.stack(chunks).all())
+def largest_magnitude(x: torch.Tensor, chunk_rows: int) -> float:
+    """Return the largest |value|, NaN if there is one; the host waits once for the device of x."""
+    chunks = [torch.linalg.vector_norm(chunk, ord=math.inf) for chunk in torch.split(x, chunk_rows)]
+    return float(torch.stack(chunks).max())
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:

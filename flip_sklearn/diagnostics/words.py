@@ -18,7 +18,7 @@ from flip_sklearn.diagnostics.evaluation import find_most_frequent, find_words
 from flip_sklearn.diagnostics.frames import difference_columns, interval_columns
 from flip_sklearn.diagnostics.inputs import check_settings, check_vocabulary
 from flip_sklearn.estimation.frames import data_frame
-from flip_sklearn.estimation.validation import check_counts
+from flip_sklearn.estimation.validation import check_counts_of
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.metrics.ranking import binary_csr
 from flip_sklearn.parameters import check_integer, short_repr
@@ -268,7 +268,7 @@ def word_recoverability(
     settings = check_settings(n_bootstrap, confidence, random_state, verbose)
     check_integer("n_bands", n_bands, 1)
     words, train_count = check_vocabulary(model)
-    truth = binary_csr(check_counts(Y, _num_samples(X), len(words))[0])
+    truth = binary_csr(check_counts_of(model, Y, _num_samples(X)))
     labels, label_order = bin_words(by, n_bands, words, train_count)
     test_count = np.bincount(truth.indices, minlength=len(words))
     bins = _occurring_bins(by, labels, label_order, test_count)

@@ -20,11 +20,13 @@ from flip_sklearn.estimation.validation import (
     check_counts,
     check_embeddings,
     check_groups,
-    check_same_columns,
     check_vocabulary,
     check_weights,
+    magnitude_limits,
+    refuse_labels,
     resolve_rank,
 )
+from flip_sklearn.metrics.counts import check_columns
 from flip_sklearn.parameters import check_bool, check_choice, check_folder, check_integer, check_number
 
 # `early_stopping="auto"` holds rows out from this many rows with words on.
@@ -110,14 +112,17 @@ def check_data(
     estimator: Any, X: Any, Y: Any, sample_weight: Any, groups: Any, *, next_chunk: bool
 ) -> FitData:
     """Check the rows of a fit, or of the next chunk of a stream."""
-    embeddings, feature_info = check_embeddings(estimator, X, reset=not next_chunk)
+    limits = magnitude_limits(estimator.precision)
+    embeddings, feature_info = check_embeddings(estimator, X, reset=not next_chunk, limits=limits)
+    refuse_labels(Y, estimator.vocabulary)
     counts, names = check_counts(Y, embeddings.shape[0])
     weights = check_weights(sample_weight, embeddings)
     if next_chunk:
-        _check_next_chunk(estimator, embeddings, counts, names)
+        _check_next_chunk(estimator, embeddings, counts)
         vocabulary = estimator.vocabulary_
     else:
         vocabulary = check_vocabulary(estimator.vocabulary, names, counts.shape[1])
+    check_columns(names, vocabulary, renamed=estimator.vocabulary is not None)
     data = FitData(
         X=embeddings,
         counts=counts,
@@ -135,9 +140,7 @@ def check_data(
     return data
 
 
-def _check_next_chunk(
-    estimator: Any, embeddings: Embeddings, counts: sp.csr_array, names: list[str] | None
-) -> None:
+def _check_next_chunk(estimator: Any, embeddings: Embeddings, counts: sp.csr_array) -> None:
     """Check that a chunk continues the chunks before."""
     if getattr(estimator, "_moments", None) is None:
         raise ValueError(
@@ -155,8 +158,6 @@ def _check_next_chunk(
             f"rank={estimator.rank!r} differs from the rank {estimator.rank_} of the chunks "
             "before; keep it, or start over with fit."
         )
-    if names is not None and estimator.vocabulary is None:
-        check_same_columns(names, estimator.vocabulary_)
 
 
 def resolve_options(estimator: Any, data: FitData, seed: int, *, streaming: bool) -> SolverOptions:

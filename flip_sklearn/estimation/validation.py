@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from typing import Any
 
+import narwhals.stable.v2 as nw
 import numpy as np
 import scipy.sparse as sp
+from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import _check_sample_weight, _num_samples, validate_data
 
-from flip_sklearn.backend.device import Embeddings, as_shared_tensor, is_finite
+from flip_sklearn.backend.device import Embeddings, as_shared_tensor, largest_magnitude
 from flip_sklearn.estimation.array_api import float_formats, namespace_of
 from flip_sklearn.io import as_numpy
-from flip_sklearn.metrics.counts import column_names, count_matrix
-from flip_sklearn.parameters import is_integer
+from flip_sklearn.metrics.counts import check_columns_of, column_names, count_matrix, dense_array
+from flip_sklearn.parameters import is_integer, short_repr, warn_caller
 
 MAX_AUTO_RANK = 512
 # Elements of X that are checked for NaN and infinity at a time, so that no mask of X's size is needed.
 _CHECK_ELEMENTS = 2**22
+# Smallest and largest allowed magnitude of the largest value of X, far enough within the number format that
+# sums of squares, their inverses and products with the word embeddings stay in it.
+MAX_WEIGHT = 1e30
+MAGNITUDES = {"float32": (1e-30, 1e30), "float64": (1e-140, 1e140)}
 
 
 def resolve_rank(rank: Any, d: int) -> int | None:
@@ -36,14 +42,17 @@ def resolve_rank(rank: Any, d: int) -> int | None:
     return int(rank)
 
 
-def check_embeddings(estimator: Any, X: Any, *, reset: bool) -> tuple[Embeddings, Any]:
+def check_embeddings(
+    estimator: Any, X: Any, *, reset: bool, limits: tuple[float, float] | None = None
+) -> tuple[Embeddings, Any]:
     """X as a 2-D float array, and an object with scikit-learn's feature attributes.
 
     X is a tensor under scikit-learn's array API, and an ndarray otherwise (``array_api.py``).
 
     A float16 or memory-mapped array is returned as it is, without a copy. The feature attributes
     (``n_features_in_``, ``feature_names_in_``) are set with ``reset`` and checked otherwise. They are set
-    on a copy of the estimator, so that a later failure leaves the estimator unchanged.
+    on a copy of the estimator, so that a later failure leaves the estimator unchanged. ``limits`` are the
+    smallest (with ``reset``) and the largest magnitude that the largest value of X may have.
     """
     if sp.issparse(X):
         raise ValueError(
@@ -54,7 +63,7 @@ def check_embeddings(estimator: Any, X: Any, *, reset: bool) -> tuple[Embeddings
         raise ValueError(f"X is a sparse tensor ({X.layout}); embeddings are dense. Pass X.to_dense().")
     xp = namespace_of(X)
     formats: list[Any] = [np.float64, np.float32, np.float16] if xp is None else float_formats(xp)
-    X = as_numpy(X) if xp is None else X
+    X = _as_rows(X) if xp is None else X
     feature_info = copy.copy(estimator) if reset else estimator
     try:
         X = validate_data(
@@ -70,18 +79,82 @@ def check_embeddings(estimator: Any, X: Any, *, reset: bool) -> tuple[Embeddings
             raise
         raise ValueError(f"{error} Use the encoder that made the training embeddings.") from error
     X = X if xp is None else as_shared_tensor(X)
-    _check_finite(X)
+    largest = _check_finite(X)
+    if limits is not None and (largest > limits[1] or (reset and 0 < largest < limits[0])):
+        raise ValueError(
+            f"the largest magnitude in X is {largest:.3g}; with precision={estimator.precision!r} it must "
+            f"be from {limits[0]:.0e} to {limits[1]:.0e} (or 0). Multiply X by a constant, for example "
+            "X / np.abs(X).max(), or find out why the encoder returned such values."
+        )
     return X, feature_info
 
 
-def _check_finite(X: Embeddings) -> None:
-    """Raise for the first value of X that is NaN or infinite."""
-    rows = max(1, _CHECK_ELEMENTS // max(1, X.shape[1]))
-    if not isinstance(X, np.ndarray) and is_finite(X, rows):
-        return
+def magnitude_limits(precision: Any) -> tuple[float, float]:
+    """The range of the largest magnitude in X in which no square and no product overflows in training."""
+    return MAGNITUDES["float64" if precision == "float64" else "float32"]
+
+
+def _as_rows(X: Any) -> Any:
+    """X with a column or list of vectors as an array (n, d); frames of numbers stay frames."""
+    if nw.dependencies.is_into_dataframe(X):
+        frame = nw.from_native(X, eager_only=True)
+        dates = [name for name, dtype in frame.schema.items() if dtype.is_temporal()]
+        if dates:
+            raise ValueError(f"X holds dates or durations in column {dates[0]!r}; pass columns of numbers.")
+        if frame.shape[1] != 1 or not hasattr(frame[:1, 0].to_list()[0], "__len__"):
+            return X
+        X = frame[:, 0].to_native()
+    is_list = isinstance(X, list | tuple)
+    if not is_list and hasattr(X, "to_pylist"):  # pyarrow
+        X = X.to_numpy() if hasattr(X, "chunks") else X.to_numpy(zero_copy_only=False)
+    if not is_list:
+        X = dense_array(X, "X", "embeddings of shape (n, d)")
+    if X.ndim == 1 if not is_list else len(X):
+        return _rows_of_items(X, is_list)
+    return X
+
+
+def _rows_of_items(X: Any, is_list: bool) -> Any:
+    """A list or 1-D array of vectors as an array (n, d)."""
+    first = X[0] if len(X) else None
+    if isinstance(first, str | bytes):
+        raise ValueError(
+            f"X holds texts, such as {short_repr(first)}; encode them first: "
+            "SentenceEncoder(...).transform(texts), with the encoder of the model."
+        )
+    if np.ndim(as_numpy(first)) == 0 and not hasattr(first, "__len__"):
+        raise ValueError(
+            f"X is one vector, a 1D array of {len(X)} numbers. Expected 2D array of shape (n, d). "
+            "Reshape your data: X.reshape(1, -1) is one row, X.reshape(-1, 1) one column."
+        )
+    if is_list and not any(hasattr(row, "detach") for row in X):
+        return X  # lists of numbers, which scikit-learn converts
+    rows = [np.asarray(as_numpy(row)) for row in X]
+    for i, row in enumerate(rows):
+        if row.ndim != rows[0].ndim or row.shape != rows[0].shape or row.dtype.kind not in "buif":
+            raise ValueError(
+                f"X[{i}] is {short_repr(X[i])}, not a vector like X[0], of shape {rows[0].shape}; every row "
+                "needs one embedding, drop the others."
+            )
+    return np.stack(rows)
+
+
+def _check_finite(X: Embeddings) -> float:
+    """The largest magnitude in X; raise for the first value that is NaN or infinite."""
+    rows, largest = max(1, _CHECK_ELEMENTS // max(1, X.shape[1])), 0.0
+    if not isinstance(X, np.ndarray):
+        largest = largest_magnitude(X, rows)
+        if np.isfinite(largest):
+            return largest
     for first in range(0, X.shape[0], rows):
         chunk = as_numpy(X[first : first + rows])
-        if not np.isfinite(chunk).all():
+        if chunk.dtype == np.float16:  # of which NumPy finds the extremes slowly; they are below 65,520
+            largest, is_finite = 1.0, bool(np.isfinite(chunk).all())
+        else:  # a NaN is the largest and the smallest value
+            extremes = max(float(chunk.max()), -float(chunk.min()))
+            is_finite = bool(np.isfinite(extremes))
+            largest = max(largest, extremes)
+        if not is_finite:
             row, column = np.argwhere(~np.isfinite(chunk))[0]
             value = chunk[row, column]
             kind = "NaN" if np.isnan(value) else "infinity"
@@ -89,6 +162,7 @@ def _check_finite(X: Embeddings) -> None:
                 f"Input X contains {kind}: X[{first + row}, {column}] = {value}. Embeddings must be "
                 "finite; drop such rows, or find out why the encoder returned them."
             )
+    return largest
 
 
 def one_target(Y: Any, y: Any) -> Any:
@@ -98,11 +172,8 @@ def one_target(Y: Any, y: Any) -> Any:
     return y if Y is None else Y
 
 
-def check_counts(Y: Any, n_rows: int, n_words: int | None = None) -> tuple[sp.csr_array, list[str] | None]:
-    """Y as canonical CSR float32 counts, and its column names if it has any.
-
-    ``n_words`` is the number of columns that Y must have: the vocabulary of a fitted model.
-    """
+def check_counts(Y: Any, n_rows: int) -> tuple[sp.csr_array, list[str] | None]:
+    """Y as canonical CSR float32 counts, and its column names if it has any."""
     if Y is None:
         raise ValueError(
             "FLiPExtractor requires y to be passed, but the target y is None. Pass Y, the (n, V) word "
@@ -114,14 +185,49 @@ def check_counts(Y: Any, n_rows: int, n_words: int | None = None) -> tuple[sp.cs
             f"Found input variables with inconsistent numbers of samples: X has {n_rows} rows and Y "
             f"has {counts.shape[0]}. Pass one row of counts per embedding."
         )
-    if n_words is not None and counts.shape[1] != n_words:
+    if counts.shape[1] == 0:
+        raise ValueError("Y has no columns; pass counts of at least one word, shape (n, V >= 1).")
+    return counts.astype(np.float32, copy=True), column_names(Y)
+
+
+def check_counts_of(model: Any, Y: Any, n_rows: int) -> sp.csr_array:
+    """Y as counts of the words of a fitted model, whose names the columns of a frame must have."""
+    counts, _ = check_counts(Y, n_rows)
+    n_words = len(model.vocabulary_)
+    if counts.shape[1] != n_words:
         raise ValueError(
             f"Y has {counts.shape[1]} columns, the model has {n_words} words; count with the vocabulary "
             "of fit."
         )
-    if counts.shape[1] == 0:
-        raise ValueError("Y has no columns; pass counts of at least one word, shape (n, V >= 1).")
-    return counts.astype(np.float32, copy=True), column_names(Y)
+    check_columns_of(model, Y)
+    return counts
+
+
+def refuse_labels(Y: Any, vocabulary: Any) -> None:
+    """Refuse a 1-D Y, such as class labels, unless the vocabulary is one word.
+
+    Of labels 0 and 1 there is only a warning, because scikit-learn's checks of estimators fit transformers on
+    them.
+    """
+    if hasattr(Y, "shape"):
+        is_flat = len(Y.shape) == 1
+    elif isinstance(Y, list | tuple):
+        is_flat = bool(Y) and np.ndim(Y[0]) == 0
+    else:
+        is_flat = hasattr(Y, "to_pylist") or (hasattr(Y, "__array__") and np.asarray(Y).ndim == 1)
+    if not is_flat or (isinstance(vocabulary, Sized) and len(vocabulary) == 1):
+        return
+    remedy = (
+        "Pass word counts of shape (n, V): count the words of the texts, for example with "
+        "CountVectorizer().fit_transform(texts). In a pipeline that classifies, use a fitted extractor, "
+        "FrozenEstimator(extractor), which ignores the labels. Counts of one word are Y.reshape(-1, 1), or "
+        "1-D with vocabulary=[word]."
+    )
+    values = None if sp.issparse(Y) else np.asarray(as_numpy(Y))
+    if values is None or values.dtype.kind not in "iu" or not np.isin(values, (0, 1)).all():
+        kind = Y.dtype if values is None else values.dtype
+        raise ValueError(f"Y is 1-D, like class labels ({kind}). {remedy}")
+    warn_caller(f"Y is 1-D with values 0 and 1, which are fitted as the counts of one word. {remedy}")
 
 
 def check_weights(sample_weight: Any, X: Any) -> np.ndarray:
@@ -133,6 +239,12 @@ def check_weights(sample_weight: Any, X: Any) -> np.ndarray:
     if (weights < 0).any():
         row = int(np.argmax(weights < 0))
         raise ValueError(f"sample_weight[{row}] = {weights[row]} is negative; weights must be >= 0.")
+    largest = float(weights.max())
+    if largest > MAX_WEIGHT or 0 < largest < 1 / MAX_WEIGHT:
+        raise ValueError(
+            f"the largest sample_weight is {largest:.3g}; it must be from {1 / MAX_WEIGHT:.0e} to "
+            f"{MAX_WEIGHT:.0e}, and should be around 1: divide the weights by their mean."
+        )
     if not weights.any():
         raise ValueError("sample_weight is zero for every row; give at least one row weight > 0.")
     return weights
@@ -140,21 +252,57 @@ def check_weights(sample_weight: Any, X: Any) -> np.ndarray:
 
 def check_groups(groups: Any, n: int) -> np.ndarray | None:
     """Group labels as integers from 0; None stays None."""
-    if groups is None:
-        return None
-    labels = np.asarray(as_numpy(groups))
+    return None if groups is None else number_groups(groups, n)[1]
+
+
+def number_groups(groups: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct labels, sorted, and the number of the label of each row, int64 (n,).
+
+    Labels that are not numbers are counted in a dict: an array of strings takes n times the longest.
+    """
+    labels = as_numpy(groups)
+    if not isinstance(labels, np.ndarray):
+        labels = np.fromiter(labels.to_pylist() if hasattr(labels, "to_pylist") else labels, dtype=object)
     if labels.shape != (n,):
-        raise ValueError(f"groups has shape {labels.shape}; pass one group per row, ({n},).")
-    return np.asarray(np.unique(labels, return_inverse=True)[1]).astype(np.int64, copy=False)
+        raise ValueError(
+            f"Found input variables with inconsistent numbers of samples: groups has shape {labels.shape}; "
+            f"pass one group per row, ({n},)."
+        )
+    if labels.dtype.kind in "buifmM":
+        missing = labels != labels
+    else:
+        labels = labels.tolist()
+        missing = np.fromiter((_is_missing(label) for label in labels), dtype=bool, count=n)
+    if missing.any():
+        row = int(np.argmax(missing))
+        raise ValueError(
+            f"groups[{row}] = {labels[row]} is missing; every row needs a group: leave the row out, or "
+            "give it a group of its own."
+        )
+    if isinstance(labels, np.ndarray):
+        names, number = np.unique(labels, return_inverse=True)
+        return names, number.astype(np.int64, copy=False)
+    if any(isinstance(label, str) for label in labels):
+        labels = [str(label) for label in labels]
+    ordered = sorted(set(labels))
+    place = {label: i for i, label in enumerate(ordered)}
+    names = np.fromiter(ordered, dtype=object, count=len(ordered))
+    return names, np.fromiter((place[label] for label in labels), dtype=np.int64, count=n)
+
+
+def _is_missing(label: Any) -> bool:
+    return label is None or type(label).__name__ == "NAType" or label != label
 
 
 def check_vocabulary(vocabulary: Any, names: list[str] | None, n_words: int) -> np.ndarray:
     """The V words in column order, as an object array of str."""
+    source = "vocabulary"
+    if hasattr(vocabulary, "get_feature_names_out"):
+        vocabulary = _words_of_vectorizer(vocabulary)
     if vocabulary is None:
-        words: list[str] = names if names is not None else [f"word{j}" for j in range(n_words)]
+        words: list[Any] = names if names is not None else [f"word{j}" for j in range(n_words)]
         source = "the column names of Y"
     elif isinstance(vocabulary, Mapping):
-        source = "vocabulary"
         columns = list(vocabulary.values())
         if not all(map(is_integer, columns)) or sorted(columns) != list(range(n_words)):
             raise ValueError(
@@ -162,16 +310,22 @@ def check_vocabulary(vocabulary: Any, names: list[str] | None, n_words: int) -> 
                 f"{n_words - 1}, once each; Y has {n_words} columns. Pass CountVectorizer's "
                 "vocabulary_, or the words in column order."
             )
-        words = [str(word) for word, _ in sorted(vocabulary.items(), key=lambda item: item[1])]
+        words = sorted(vocabulary, key=vocabulary.__getitem__)
     else:
-        source = "vocabulary"
         ordered = isinstance(vocabulary, Iterable) and getattr(vocabulary, "ndim", 1) == 1
         if not ordered or isinstance(vocabulary, (str, bytes, set, frozenset)):
             raise ValueError(
-                f"vocabulary={vocabulary!r} is not a vocabulary; pass a sequence of {n_words} words "
-                "in column order, or a dict of word to column."
+                f"vocabulary={short_repr(vocabulary)} is not a vocabulary; pass a sequence of {n_words} "
+                "words in column order, a dict of word to column, or a fitted vectorizer."
             )
-        words = [str(word) for word in vocabulary]
+        words = vocabulary.to_pylist() if hasattr(vocabulary, "to_pylist") else list(vocabulary)
+    for column, word in enumerate(words):
+        if not isinstance(word, str):
+            raise ValueError(
+                f"vocabulary names column {column} {short_repr(word)}, which is not a str; pass only str "
+                "(bytes need .decode(), numbers str())."
+            )
+    words = [str(word) for word in words]
     if len(words) != n_words:
         raise ValueError(
             f"{source} has {len(words)} words, Y has {n_words} columns; pass one word per column."
@@ -179,15 +333,20 @@ def check_vocabulary(vocabulary: Any, names: list[str] | None, n_words: int) -> 
     if len(set(words)) != n_words:
         repeated = next(word for word, count in Counter(words).items() if count > 1)
         raise ValueError(f"{source} has {repeated!r} more than once; every column needs its own word.")
+    if vocabulary is None and names is None and n_words > 1:
+        warn_caller(
+            "no vocabulary was given and Y has no column names, so the words are called word0, word1, ...; "
+            "pass vocabulary=vectorizer.get_feature_names_out(), or a DataFrame with the words as columns."
+        )
     return np.array(words, dtype=object)
 
 
-def check_same_columns(names: list[str], vocabulary: np.ndarray) -> None:
-    """Check that the columns of a chunk are those of the first chunk, in the same order."""
-    different = [j for j, (a, b) in enumerate(zip(names, vocabulary, strict=True)) if a != b]
-    if different:
-        j = different[0]
-        raise ValueError(
-            f"column {j} of Y is {names[j]!r}, in the chunks before it was {vocabulary[j]!r}; give "
-            "every chunk the same columns in the same order."
-        )
+def _words_of_vectorizer(vectorizer: Any) -> Any:
+    """The words of a fitted vectorizer."""
+    try:
+        return vectorizer.get_feature_names_out()
+    except NotFittedError as error:
+        raise NotFittedError(
+            f"vocabulary={short_repr(vectorizer)} is not fitted; fit it first. clone() and searches such as "
+            "GridSearchCV undo its fit: for these pass vectorizer.get_feature_names_out()."
+        ) from error

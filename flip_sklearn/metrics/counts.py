@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from flip_sklearn.io import as_numpy
-from flip_sklearn.parameters import short_repr
+from flip_sklearn.parameters import is_integer, short_repr
 
 TOO_LARGE = float(np.finfo(np.float32).max)
 
@@ -241,17 +241,12 @@ def dense_array(value: Any, name: str, content: str) -> np.ndarray:
 
 
 def column_names(Y: Any) -> list[str] | None:
-    """The column names of a frame (pandas, polars, pyarrow and others); None if it has no names.
-
-    As in scikit-learn, columns that are only numbered have no names.
-    """
+    """The column names of a frame (pandas, polars, pyarrow and others); None if Y is no frame."""
     if not nw.dependencies.is_into_dataframe(Y):
         return None
     names = list(Y.columns if nw.dependencies.is_pandas_dataframe(Y) else nw.from_native(Y).columns)
-    if all(isinstance(name, int | np.integer) for name in names):
-        return None
     for name in names:
-        if not isinstance(name, str):
+        if not isinstance(name, str) and not is_integer(name):
             raise ValueError(
                 f"Y has the column name {short_repr(name)}, which is not a str; name all columns by their "
                 "words, or pass Y without names (Y.to_numpy())."
@@ -259,42 +254,35 @@ def column_names(Y: Any) -> list[str] | None:
     return [str(name) for name in names]
 
 
-def align_columns(
-    counts: sp.csr_array, names: list[str] | None, words: Any, *, renamed: bool
-) -> sp.csr_array:
-    """The counts with their columns in the order of the model's words, by their names.
+def check_columns(names: list[str] | None, words: Any, *, renamed: bool, source: str = "Y") -> None:
+    """Check that the column names of counts, if there are any, are a model's words in their order.
 
     ``renamed`` says that the words of the model were passed as ``vocabulary``, which may name columns anew.
-    Names that are not those of the model are refused.
     """
-    if words is None or names is None or len(names) != len(words) or names == list(words):
-        return counts
-    column = {word: j for j, word in enumerate(words)}
-    unknown = [name for name in names if name not in column]
-    is_numbered = all(word == f"word{j}" for j, word in enumerate(words))
-    if len(unknown) == len(names) and (renamed or is_numbered):
-        return counts
-    if unknown:
-        missing = next(word for word in words if word not in set(names))
-        raise ValueError(
-            f"Y has a column {unknown[0]!r}, which is no word of the model, and none for its word "
-            f"{missing!r}; count with the vocabulary of fit, or pass Y without column names."
-        )
-    if len(set(names)) < len(names):
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"Y has the column {repeated!r} more than once; every column needs its own word.")
-    place = np.array([column[name] for name in names], dtype=counts.indices.dtype)
-    aligned = sp.csr_array((counts.data, place[counts.indices], counts.indptr), shape=counts.shape)
-    aligned.sort_indices()
-    return aligned
+    if names is None or words is None or len(names) != len(words) or names == list(words):
+        return
+    if set(names).isdisjoint(words) and (renamed or _are_numbers(names) or _are_numbers(words)):
+        return
+    column = next(j for j, word in enumerate(words) if names[j] != word)
+    raise ValueError(
+        f"column {column} of {source} is {names[column]!r}, and the word of the model there is "
+        f"{words[column]!r}; count both with the same vocabulary, and pass the columns in the order of the "
+        "model's vocabulary_, or counts without names."
+    )
 
 
-def align_to_model(counts: sp.csr_array, Y: Any, model: Any) -> sp.csr_array:
-    """The counts of Y with their columns in the order of a fitted model's words, if both have names.
+def _are_numbers(names: Any) -> bool:
+    """Whether columns are named by their numbers, as pandas and a fit without vocabulary name them."""
+    return all(name in (str(j), f"word{j}") for j, name in enumerate(names))
+
+
+def check_columns_of(model: Any, Y: Any) -> None:
+    """Check the column names of Y against the words of any fitted model that has a ``vocabulary_``.
 
     Of a pipeline or a search the words are those of its last step or best estimator.
     """
     while hasattr(model, "best_estimator_") or hasattr(model, "steps"):
         model = model.best_estimator_ if hasattr(model, "best_estimator_") else model.steps[-1][1]
-    renamed = getattr(model, "vocabulary", None) is not None
-    return align_columns(counts, column_names(Y), getattr(model, "vocabulary_", None), renamed=renamed)
+    words, renamed = getattr(model, "vocabulary_", None), getattr(model, "vocabulary", None) is not None
+    if isinstance(words, np.ndarray):
+        check_columns(column_names(Y), words, renamed=renamed)

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from flip_sklearn.metrics import ranking
+from flip_sklearn.metrics.counts import check_columns_of
 from flip_sklearn.metrics.summary import RowMean, divide
 from flip_sklearn.parameters import check_integer
 
@@ -80,6 +81,7 @@ def keyword_accuracy_scorer(estimator: Any, X: Any, Y: Any, sample_weight: Any =
     words = ranking.binary_csr(Y)
     n, n_words = words.shape
     ranking.check_n_rows(X, n)
+    check_columns_of(estimator, Y)
     n_top = ranking.max_row_words(words)
     top = np.empty((n, n_top), dtype=np.int64)
     for rows, scores in ranking.score_blocks(estimator, X, n_words):
@@ -199,6 +201,8 @@ def hit_jaccard(Y: Any, first: Any, second: Any, *, sample_weight: Any = None) -
     """
     words = ranking.binary_csr(Y)
     # The hits of a hit set are itself, so that hit sets need no special case.
+    for scores in (first, second):
+        ranking.check_same_columns(Y, scores)
     jaccard = ranking.jaccard_per_row(hit_sets(words, first), hit_sets(words, second))
     return RowMean.of(jaccard, sample_weight)
 
@@ -268,7 +272,8 @@ def precision_recall(
     """
     n = check_integer("n", n, 1)
     words = ranking.binary_csr(Y)
-    top = ranking.top_indices(scores_or_topk, words.shape, n)
+    ranking.check_same_columns(Y, scores_or_topk)
+    top = ranking.top_indices(scores_or_topk, words.shape, min(n, words.shape[1]))
     n_top = (top >= 0).sum(axis=1)
     n_hits = ranking.find_words(words, top)[1].sum(axis=1)
     n_words = np.diff(words.indptr)
@@ -306,4 +311,5 @@ def _check_reference(n_reference: Any, n_words: np.ndarray) -> np.ndarray:
 def _rank_words(Y: Any, scores_or_topk: Any) -> tuple[sp.csr_array, np.ndarray]:
     """Return the words of each row, and the best-scored words: as many as the fullest row has words."""
     words = ranking.binary_csr(Y)
+    ranking.check_same_columns(Y, scores_or_topk)
     return words, ranking.top_indices(scores_or_topk, words.shape, ranking.max_row_words(words))

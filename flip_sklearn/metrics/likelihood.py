@@ -9,8 +9,9 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils import _safe_indexing
 
-from flip_sklearn.metrics.counts import count_matrix
-from flip_sklearn.metrics.ranking import check_n_rows, row_blocks
+from flip_sklearn.io import as_numpy
+from flip_sklearn.metrics.counts import check_columns_of, count_matrix
+from flip_sklearn.metrics.ranking import check_n_rows, check_same_columns, row_blocks
 from flip_sklearn.metrics.summary import RowMean, RowStatistic, check_weights, divide, rescale_weights
 
 # Tolerance for rounding: logarithms of probabilities near one may be slightly above zero.
@@ -83,7 +84,8 @@ def perplexity(Y: Any, log_proba: Any, *, sample_weight: Any = None) -> Perplexi
     Perplexity(4.0000 +- 2.7726, n_rows=2, n_skipped=0)
     """
     counts = count_matrix(Y)
-    log_proba = np.asarray(log_proba)
+    check_same_columns(Y, log_proba)
+    log_proba = np.asarray(as_numpy(log_proba))
     if log_proba.shape != counts.shape:
         raise ValueError(
             f"log_proba has shape {log_proba.shape}, Y has {counts.shape}; pass the logarithm of the "
@@ -138,6 +140,7 @@ def log_likelihood_scorer(estimator: Any, X: Any, Y: Any, sample_weight: Any = N
     """
     counts = count_matrix(Y)
     check_n_rows(X, counts.shape[0])
+    check_columns_of(estimator, Y)
     logs = [np.empty(0)]
     for rows in row_blocks(*counts.shape):
         block = counts[rows]

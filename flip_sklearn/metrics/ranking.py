@@ -11,7 +11,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
 from flip_sklearn.io import as_numpy
-from flip_sklearn.metrics.counts import checked_sparse, count_matrix
+from flip_sklearn.metrics.counts import check_columns, checked_sparse, column_names, count_matrix
 from flip_sklearn.metrics.summary import divide
 
 # Number of scores computed at a time: 2**24 float64 are 128 MiB.
@@ -31,6 +31,11 @@ def check_n_rows(X: Any, n: int) -> None:
         raise ValueError(
             f"X has {_num_samples(X)} rows, Y has {n}; pass one row of counts for each row of X."
         )
+
+
+def check_same_columns(Y: Any, scores: Any) -> None:
+    """Check that frames of counts and of scores, of which both have words as names, name the same columns."""
+    check_columns(column_names(Y), column_names(scores), renamed=True)
 
 
 def score_blocks(estimator: Any, X: Any, n_words: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -13,6 +13,7 @@ from sklearn.utils._array_api import get_namespace
 from flip_sklearn.backend.device import Embeddings, dense_tensor
 from flip_sklearn.estimation.validation import check_vocabulary
 from flip_sklearn.io import as_numpy
+from flip_sklearn.metrics.counts import column_names
 
 # Length of a centred unit vector below which it equals the mean up to rounding.
 MIN_CENTRED_LENGTH = 1e-6
@@ -38,16 +39,16 @@ def check_dictionary(dictionary: Any, d: int) -> np.ndarray:
 
 def check_names(vocabulary: Any, Y: Any, n_concepts: int) -> np.ndarray:
     """Return the names of the concepts in the order of the dictionary."""
-    column_names = [str(name) for name in Y.columns] if hasattr(Y, "columns") else None
+    names_of_Y = None if vocabulary is not None else column_names(Y)
     source = "Y" if vocabulary is None else "vocabulary"
-    names: Any = column_names if vocabulary is None else vocabulary
+    names: Any = names_of_Y if vocabulary is None else vocabulary
     is_sized = hasattr(names, "__len__") and not isinstance(names, str | bytes)
     if is_sized and len(names) != n_concepts:
         raise ValueError(
             f"{source} names {len(names)} concepts, dictionary has {n_concepts} rows; pass one name for "
             "each row."
         )
-    return check_vocabulary(vocabulary, column_names, n_concepts)
+    return check_vocabulary(vocabulary, names_of_Y, n_concepts)
 
 
 def unit(rows: Any) -> Any:

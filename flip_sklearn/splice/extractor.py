@@ -11,14 +11,14 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array
 from sklearn.utils._array_api import get_namespace
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from flip_sklearn.backend.device import Embeddings, as_shared_tensor, resolve_device
 from flip_sklearn.backend.sparse_coding.lasso import SparseCoder
 from flip_sklearn.estimation import scoring
 from flip_sklearn.estimation.array_api import beside, like, namespace_of, to_dense
-from flip_sklearn.estimation.validation import check_counts, check_embeddings, one_target
+from flip_sklearn.estimation.validation import check_counts_of, check_embeddings, number_groups, one_target
 from flip_sklearn.io import as_numpy
 from flip_sklearn.metrics import keyword_accuracy
 from flip_sklearn.metrics.counts import checked_sparse
@@ -274,7 +274,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
             See :func:`flip_sklearn.metrics.keyword_accuracy`. Words of weight zero are not extracted.
         """
         X = scoring.fitted_input(self, X)
-        counts, _ = check_counts(one_target(Y, y), len(X), len(self.vocabulary_))
+        counts = check_counts_of(self, one_target(Y, y), len(X))
         return float(keyword_accuracy(counts, self._weights(X), sample_weight=sample_weight))
 
     def decomposition_quality(self, X: Any) -> DecompositionQuality:
@@ -321,8 +321,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         labels = np.array(["all"], dtype=object)
         group = np.zeros(len(X), dtype=np.int64)
         if groups is not None:
-            check_consistent_length(X, groups)
-            labels, group = np.unique(np.asarray(groups), return_inverse=True)
+            labels, group = number_groups(groups, len(X))
         n_rows = np.bincount(group, minlength=len(labels))
         averaging = sp.csr_array((1 / n_rows[group], (group, np.arange(len(X)))), shape=(len(labels), len(X)))
         means = sp.csr_array(averaging @ self._weights(X).astype(np.float64))
