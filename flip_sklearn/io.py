@@ -8,11 +8,13 @@ import os
 import shutil
 import socket
 import stat
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,22 @@ def as_numpy(array: Any) -> Any:
         return np.from_dlpack(array, device="cpu") if is_foreign else array
     tensor = array.detach().cpu()
     return tensor.float().numpy() if str(tensor.dtype) == "torch.bfloat16" else tensor.numpy()
+
+
+@cache
+def use_one_thread_after_fork() -> None:
+    """Let torch compute in one thread in processes that are forked from this one.
+
+    A forked process lacks the threads of its parent, but torch's OpenMP runtime would wait for them forever
+    if the parent has computed with them.
+    """
+    if hasattr(os, "register_at_fork"):  # Windows has no fork
+        os.register_at_fork(after_in_child=_use_one_thread)
+
+
+def _use_one_thread() -> None:
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 def check_regular_file(path: Path) -> int:

@@ -14,7 +14,7 @@ from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
-from flip_sklearn.io import check_regular_file, read_json
+from flip_sklearn.io import check_regular_file, read_json, use_one_thread_after_fork
 
 # config.json of an encoder has some kilobytes.
 MAX_CONFIG_BYTES = 2**22
@@ -254,6 +254,7 @@ def cached_snapshot(model: str, revision: str | None) -> Path | None:
 def resolve_device(device: str) -> str:
     """Return a usable torch device; ``"auto"`` is CUDA if available, then Apple's GPU, then the CPU."""
     torch = importlib.import_module("torch")
+    use_one_thread_after_fork()
     if device == "auto":
         if torch.cuda.is_available():
             return "cuda"
