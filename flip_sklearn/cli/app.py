@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import io
+import shlex
 import sys
 import traceback
 import warnings
@@ -28,12 +29,15 @@ import typer
 
 from flip_sklearn.cli.options import (
     Cache,
+    Column,
     Device,
     Encoder,
     EncoderOptionPairs,
     Entities,
     ForceEncoder,
     Json,
+    MaxIter,
+    MinCount,
     Model,
     Quiet,
     Revision,
@@ -47,6 +51,7 @@ from flip_sklearn.cli.options import (
     parse_rank,
 )
 from flip_sklearn.cli.output import (
+    abandon_output,
     format_keywords,
     format_metrics,
     format_summary,
@@ -83,12 +88,13 @@ def _common(
     _DEBUG.set(debug)
 
 
-@app.command("fit", no_args_is_help=True)
+@app.command("fit", short_help="Train a model on a text file and save it.", no_args_is_help=True)
 def _fit(
     text: Annotated[
         str, typer.Option("--text", "-t", metavar="FILE|-", help="One sentence per line, UTF-8.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the model.")],
+    column: Column = None,
     encoder: Encoder = None,
     embeddings: Annotated[
         str | None,
@@ -100,19 +106,21 @@ def _fit(
     encoder_option: EncoderOptionPairs = None,
     cache: Cache = None,
     rank: Annotated[
-        str, typer.Option(help="A number up to d; auto is min(512, d); full is LiP, not factorized.")
+        str,
+        typer.Option(
+            metavar="N|auto|full", help="A number up to d; auto is min(512, d); full is LiP, not factorized."
+        ),
     ] = "auto",
     l1_strength: Annotated[
-        float, typer.Option(min=0, help="A larger value gives more zeros in the word embeddings.")
+        float,
+        typer.Option(min=0, metavar="NUMBER", help="A larger value gives more zeros in the word embeddings."),
     ] = 1e-2,
-    max_iter: Annotated[int, typer.Option(min=1, help="Maximum number of passes over the sentences.")] = 20,
+    max_iter: MaxIter = 20,
     max_words: Annotated[
-        int, typer.Option(min=1, help="Maximum number of words; the most frequent ones are used.")
+        int,
+        typer.Option(min=1, metavar="N", help="Maximum number of words; the most frequent ones are used."),
     ] = 6500,
-    min_count: Annotated[
-        int | None,
-        typer.Option(min=1, help="Minimum count of a word; the default, 2 to 20, grows with the corpus."),
-    ] = None,
+    min_count: MinCount = None,
     pairs: Annotated[
         bool, typer.Option("--pairs", help='Also learn pairs such as "new york" as one concept.')
     ] = False,
@@ -125,7 +133,10 @@ def _fit(
         ),
     ] = None,
     test_share: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Share of sentences held out for evaluation; 0 for none.")
+        float,
+        typer.Option(
+            min=0, max=0.9, metavar="SHARE", help="Share of sentences held out for evaluation; 0 for none."
+        ),
     ] = 0.1,
     seed: Seed = 0,
     device: Device = "auto",
@@ -144,6 +155,7 @@ def _fit(
     flip-sklearn fit --text corpus.txt --embeddings corpus.npy --out model --rank 256
     zcat corpus.gz | flip-sklearn fit --text - --out model --cache ~/.cache/vectors
     """
+    out = out.expanduser()
     check_standard_input(text, embeddings)
     if words not in (None, "latin", "indic", "whitespace"):
         raise typer.BadParameter(f"--words {words!r} is not known; use latin, indic or whitespace.")
@@ -167,20 +179,28 @@ def _fit(
 
     commands.check_output_folder(out, force)
     summary, interrupted = commands.fit(
-        text, embeddings, out, encoder_params, flip_params, vectorizer_params, test_share
+        commands.InputFiles(text, embeddings, column),
+        out,
+        encoder_params,
+        flip_params,
+        vectorizer_params,
+        test_share,
     )
     write(format_summary(summary, as_json))
+    if not as_json:
+        write_message(f"next: flip-sklearn keywords --model {shlex.quote(str(out))} --text FILE")
     if interrupted:
         write_message(f"interrupted; the best pass so far is saved in {out}")
         raise typer.Exit(130)
 
 
-@app.command("keywords", no_args_is_help=True)
+@app.command("keywords", short_help="Print the words of each sentence, best first.", no_args_is_help=True)
 def _keywords(
     model: Model,
     text: Annotated[
         str | None, typer.Option("--text", "-t", metavar="FILE|-", help="One sentence per line.")
     ] = None,
+    column: Column = None,
     embeddings: Annotated[
         str | None, typer.Option(metavar="FILE.npy|-", help="Embeddings (n, d), one row per sentence.")
     ] = None,
@@ -189,9 +209,9 @@ def _keywords(
         bool,
         typer.Option(
             "--bias/--no-bias",
-            help="With bias the most likely words; without, words that are specific to the sentence.",
+            help="Without bias words that are specific to the sentence; with, the most likely words.",
         ),
-    ] = True,
+    ] = False,
     scores: Annotated[bool, typer.Option("--scores", help="Print the score of each word, in nats.")] = False,
     as_json: Json = False,
     encoder: Encoder = None,
@@ -212,11 +232,13 @@ def _keywords(
 
     \b
     flip-sklearn keywords --model model --text sentences.txt
-    echo "a dog runs on the beach" | flip-sklearn keywords -m model -t - -k 5 --no-bias
+    echo "a dog runs on the beach" | flip-sklearn keywords -m model -t - -k 5
     flip-sklearn keywords -m BUT-FIT/FLiP-en-sonar --subfolder mcv15/rank-512 --embeddings speech.npy
     """
     if (text is None) == (embeddings is None):
         raise typer.BadParameter("pass either --text or --embeddings.")
+    if column is not None and text is None:
+        raise typer.BadParameter("--column is for --text; leave it out with --embeddings.")
     # The encoder is quiet, since the command has a progress bar of its own.
     encoder_params = parse_encoder_options(encoder, encoder_option, cache, device, True, embeddings)
     from flip_sklearn.cli import commands
@@ -224,20 +246,22 @@ def _keywords(
     flip, _, text_encoder = commands.open_model(
         *(model, subfolder, revision, encoder_params), trust_encoder=trust_encoder, force=force, device=device
     )
-    blocks = commands.keywords(flip, text_encoder, text, embeddings, top_k, bias, not quiet)
+    inputs = commands.InputFiles(text, embeddings, column)
+    blocks = commands.keywords(flip, text_encoder, inputs, top_k, bias, not quiet)
     first_line = 1
     for rows in blocks:
         write(format_keywords(rows, first_line, scores, as_json))
         first_line += len(rows)
 
 
-@app.command("evaluate", no_args_is_help=True)
+@app.command("evaluate", short_help="Measure which words of sentences a model finds.", no_args_is_help=True)
 def _evaluate(
     model: Model,
     text: Annotated[
         str,
         typer.Option("--text", "-t", metavar="FILE|-", help="Sentences that the model was not trained on."),
     ],
+    column: Column = None,
     embeddings: Annotated[
         str | None,
         typer.Option(metavar="FILE.npy", help="Embeddings (n, d) of the lines, instead of encoding."),
@@ -277,11 +301,12 @@ def _evaluate(
         use_bias=True,
         verbose=int(not quiet),
     )
-    metrics = commands.evaluate(flip, vectorizer, text_encoder, text, embeddings, entities, top_k)
+    inputs = commands.InputFiles(text, embeddings, column)
+    metrics = commands.evaluate(flip, vectorizer, text_encoder, inputs, entities, top_k)
     write(format_metrics(metrics, as_json))
 
 
-@app.command("report", no_args_is_help=True)
+@app.command("report", short_help="Write an HTML page about the embeddings.", no_args_is_help=True)
 def _report(
     text: Annotated[
         list[str],
@@ -293,6 +318,7 @@ def _report(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.html", help="The page.")],
+    column: Column = None,
     embeddings: Annotated[
         list[str] | None,
         typer.Option(
@@ -304,10 +330,12 @@ def _report(
     encoder_option: EncoderOptionPairs = None,
     cache: Cache = None,
     entities: Entities = None,
-    title: Annotated[str | None, typer.Option(help="The title of the page.")] = None,
+    title: Annotated[str | None, typer.Option(metavar="TEXT", help="The title of the page.")] = None,
     ranks: Annotated[
         bool, typer.Option("--ranks/--no-ranks", help="Accuracy for several ranks, one fit for each.")
     ] = True,
+    min_count: MinCount = None,
+    max_iter: MaxIter = 20,
     seed: Seed = 0,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -323,6 +351,7 @@ def _report(
     """
     texts = parse_named_files(text, "--text")
     views = parse_named_files(embeddings or [], "--embeddings")
+    out = out.expanduser()
     check_standard_input(*texts.values(), *views.values(), entities)
     encoder_params = parse_encoder_options(encoder, encoder_option, cache, device, quiet, embeddings)
     diagnose_params = {
@@ -333,7 +362,9 @@ def _report(
     }
     from flip_sklearn.cli import commands
 
-    for finding in commands.report(texts, views, out, encoder_params, entities, diagnose_params):
+    flip_params = {"max_iter": max_iter, "device": device}
+    files = commands.ReportFiles(texts, views, column, entities)
+    for finding in commands.report(files, out, encoder_params, min_count, flip_params, diagnose_params):
         write(f"{finding}\n")
     write_message(f"saved {out}")
 
@@ -355,13 +386,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # accept words of any language, whatever the locale is
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    output = sys.stdout
     with warnings.catch_warnings():
         warnings.showwarning = show_warning
         try:
             app(args=argv, prog_name="flip-sklearn")
-        except KeyboardInterrupt:
-            write_message("interrupted")
-            sys.exit(130)
+        except SystemExit:
+            if sys.stdout is output:
+                raise
+            sys.exit(141)  # typer replaces a stream that its reader has closed, and exits with 1
+        except BrokenPipeError:
+            abandon_output()
+            sys.exit(141)
         except Exception as error:
             if _DEBUG.get() or not is_user_error(error):
                 traceback.print_exc()

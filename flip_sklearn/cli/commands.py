@@ -26,6 +26,17 @@ from flip_sklearn.vocabulary import ConceptVectorizer
 from flip_sklearn.vocabulary.defaults import default_vectorizer, normalized_texts
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+# A fifth of the different sentences of a report are for the test.
+_MIN_SENTENCES = 5
+
+
+@dataclass(frozen=True)
+class InputFiles:
+    """Texts, or a column of a table, and embeddings to use instead of an encoder."""
+
+    text: str | None
+    embeddings: str | None = None
+    column: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,15 +59,16 @@ class Sentences:
         return encoder.transform(self.texts)
 
 
-def read_sentences(text: str, embeddings: str | None) -> Sentences:
+def read_sentences(inputs: InputFiles) -> Sentences:
     """Read texts, and open their embeddings."""
-    lines = files.read_all_lines(text)
-    if embeddings is not None:
-        X = _open_embeddings(embeddings, len(lines))
+    assert inputs.text is not None
+    lines = files.read_texts(inputs.text, inputs.column)
+    if inputs.embeddings is not None:
+        X = _open_embeddings(inputs.embeddings, len(lines))
         return Sentences(lines, np.arange(len(lines)), len(lines), X)
     indices = np.array([i for i, line in enumerate(lines) if line.strip()], dtype=np.intp)
     if not len(indices):
-        raise ValueError(f"{text!r} has only blank lines; it needs one sentence per line.")
+        raise ValueError(f"{inputs.text!r} has only blank lines; it needs one sentence per line.")
     return Sentences([lines[i] for i in indices], indices, len(lines), None)
 
 
@@ -117,8 +129,7 @@ def check_output_folder(out: Path, force: bool) -> None:
 
 
 def fit(
-    text: str,
-    embeddings: str | None,
+    inputs: InputFiles,
     out: Path,
     encoder_params: dict[str, Any] | None,
     flip_params: dict[str, Any],
@@ -130,7 +141,7 @@ def fit(
     ``flip_params`` are parameters of FLiPExtractor, ``vectorizer_params`` those of default_vectorizer.
     """
     encoder = make_encoder(encoder_params)
-    sentences = read_sentences(text, embeddings)
+    sentences = read_sentences(inputs)
     texts = sentences.texts
     labels = np.unique(normalized_texts(texts), return_inverse=True)[1]
     test = draw_test_rows(labels, test_share, flip_params["random_state"])
@@ -211,34 +222,33 @@ def _figures(mean: metrics.RowMean) -> Figures:
 def keywords(
     flip: FLiPExtractor,
     encoder: SentenceEncoder | None,
-    text: str | None,
-    embeddings: str | None,
+    inputs: InputFiles,
     top_k: int,
     use_bias: bool,
     verbose: bool,
 ) -> Iterator[list[list[tuple[str, float]]]]:
     """Yield (word, score) pairs of each row, block by block; an empty list for a blank line."""
     mapper = KeywordMapper(flip, top_k=top_k, use_bias=use_bias, return_scores=True)
-    total = None if embeddings is None else files.count_embeddings(embeddings)
-    unit = "line" if embeddings is None else "row"
+    total = None if inputs.embeddings is None else files.count_embeddings(inputs.embeddings)
+    unit = "line" if inputs.embeddings is None else "row"
     with tqdm(total=total, unit=unit, desc="keywords", delay=2, disable=not verbose) as bar:
-        for block in _keyword_blocks(mapper, encoder, text, embeddings):
+        for block in _keyword_blocks(mapper, encoder, inputs):
             yield block
             bar.update(len(block))
 
 
 def _keyword_blocks(
-    mapper: KeywordMapper, encoder: SentenceEncoder | None, text: str | None, embeddings: str | None
+    mapper: KeywordMapper, encoder: SentenceEncoder | None, inputs: InputFiles
 ) -> Iterator[list[list[tuple[str, float]]]]:
     n_rows = 0
-    if embeddings is not None:
-        for X in files.read_embedding_blocks(embeddings):
+    if inputs.embeddings is not None:
+        for X in files.read_embedding_blocks(inputs.embeddings):
             yield _extract(mapper, X, n_rows)
             n_rows += len(X)
         return
-    assert text is not None
+    assert inputs.text is not None
     assert encoder is not None
-    for lines in files.read_line_blocks(text):
+    for lines in files.read_text_blocks(inputs.text, inputs.column):
         pairs: list[list[tuple[str, float]]] = [[] for _ in lines]
         rows = [i for i, line in enumerate(lines) if line.strip()]
         if rows:
@@ -264,13 +274,12 @@ def evaluate(
     flip: FLiPExtractor,
     vectorizer: ConceptVectorizer,
     encoder: SentenceEncoder | None,
-    text: str,
-    embeddings: str | None,
+    inputs: InputFiles,
     entities: str | None,
     top_k: int,
 ) -> dict[tuple[str, bool], Figures]:
     """Return metrics over the sentences of a file by name and use of the bias."""
-    sentences = read_sentences(text, embeddings)
+    sentences = read_sentences(inputs)
     names = None
     if entities is not None:
         all_names = files.read_names(entities, sentences.n_lines)
@@ -313,12 +322,22 @@ def _ranking_metrics(
     return means
 
 
+@dataclass(frozen=True)
+class ReportFiles:
+    """The files of a report: texts and embeddings by name, the column of the texts, and names."""
+
+    texts: dict[str, str]
+    embeddings: dict[str, str]
+    column: str | None
+    entities: str | None
+
+
 def report(
-    text_files: dict[str, str],
-    embedding_files: dict[str, str],
+    inputs: ReportFiles,
     out: Path,
     encoder_params: dict[str, Any] | None,
-    entities: str | None,
+    min_count: int | None,
+    flip_params: dict[str, Any],
     diagnose_params: dict[str, Any],
 ) -> list[str]:
     """Write the page and return its main findings."""
@@ -327,7 +346,7 @@ def report(
 
     check_out(out)
     encoder = make_encoder(encoder_params)
-    texts = {name: files.read_all_lines(path) for name, path in text_files.items()}
+    texts = {name: files.read_texts(path, inputs.column) for name, path in inputs.texts.items()}
     first = next(iter(texts.values()))
     for name, lines in texts.items():
         if len(lines) != len(first):
@@ -335,17 +354,28 @@ def report(
                 f"the text {name!r} has {len(lines)} lines, and the first one {len(first)}; line i must be "
                 "the same sentence in all of them."
             )
-    names = None if entities is None else files.read_names(entities, len(first))
+    n_different = min(len(set(normalized_texts(lines))) for lines in texts.values())
+    if n_different < _MIN_SENTENCES:
+        raise ValueError(
+            f"the text has {n_different} different sentences; a report needs at least {_MIN_SENTENCES}, for "
+            "training and for the test."
+        )
+    names = None if inputs.entities is None else files.read_names(inputs.entities, len(first))
+    all_texts = [text for lines in texts.values() for text in lines]
+    n_train = len(first) - len(first) // 5
+    vectorizer = None if min_count is None else default_vectorizer(all_texts, n_train, min_count=min_count)
     if encoder is not None:
         views = {name: encoder.transform(lines) for name, lines in texts.items()}
     else:
-        views = {name: _open_embeddings(path, len(first)) for name, path in embedding_files.items()}
+        views = {name: _open_embeddings(path, len(first)) for name, path in inputs.embeddings.items()}
     diagnosis = diagnose(
         views,
         first if len(texts) == 1 else texts,
         out=out,
         entities=names,
+        vectorizer=vectorizer,
         dictionary=None if encoder is None else encoder.transform,
+        estimator=FLiPExtractor(**flip_params),
         **diagnose_params,
     )
     return [finding.text for finding in diagnosis.findings if finding.main]

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import select
+import stat
 import sys
+import time
+import warnings
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -13,6 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
+from flip_sklearn.cli import tables
 from flip_sklearn.cli.options import STANDARD_INPUT
 
 LINES_PER_BLOCK = 1024
@@ -20,6 +27,10 @@ LINES_PER_BLOCK = 1024
 _BLOCK_BYTES = 2**24
 _BLOCK_ROWS = 4096
 _MAGIC = b"\x93NUMPY"
+_MAX_ROW_BYTES = 2**30
+_PIPE_BYTES = 2**16
+# Seconds in which the lines of a pipe are collected into one block.
+_PATIENCE = 0.05
 
 
 @contextmanager
@@ -30,44 +41,144 @@ def open_file(path: str) -> Iterator[BinaryIO]:
             raise ValueError("standard input is closed; pipe something in, or name a file in place of -.")
         yield sys.stdin.buffer
         return
-    if not Path(path).exists() or Path(path).is_dir():
-        problem = "is a folder" if Path(path).is_dir() else "does not exist"
+    file_path = Path(path).expanduser()
+    if not file_path.exists() or file_path.is_dir():
+        problem = "is a folder" if file_path.is_dir() else "does not exist"
         raise ValueError(f"{path!r} {problem}; pass a file, or - for standard input.")
-    with open(path, "rb") as file:
+    with open(file_path, "rb") as file:
         yield file
+
+
+class _Source:
+    """Lines of a file, and whether the next one can be read without waiting for the writer of a pipe."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._pipe = _pipe_number(file)
+        self._lines: deque[bytes] = deque()
+        self._pieces: list[bytes] = []  # of the line that is not complete
+        self._at_end = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._pipe is None:
+            yield from self._file
+            return
+        while True:
+            while not self._lines and not self._at_end:
+                self._fill()
+            if not self._lines:
+                return
+            yield self._lines.popleft()
+
+    def is_ready(self, deadline: float) -> bool:
+        """Whether there is a line, or the end, before the deadline."""
+        if self._pipe is None:
+            return os.name == "posix" or not self._file.isatty()
+        while not self._lines and not self._at_end:
+            if not select.select([self._pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                return False
+            self._fill()
+        return True
+
+    def _fill(self) -> None:
+        assert self._pipe is not None
+        data = os.read(self._pipe, _PIPE_BYTES)
+        *complete, rest = data.split(b"\n")
+        if complete:
+            complete[0] = b"".join([*self._pieces, complete[0]])
+            self._pieces = []
+            self._lines.extend(complete)
+        if rest:
+            self._pieces.append(rest)
+        if not data:
+            self._at_end = True
+            if self._pieces:
+                self._lines.append(b"".join(self._pieces))
+
+
+def _pipe_number(file: BinaryIO) -> int | None:
+    """Return the descriptor of a pipe or a terminal, None for a file and where select does not work."""
+    try:
+        number = file.fileno()
+    except OSError:  # a stream in memory
+        return None
+    return None if os.name != "posix" or stat.S_ISREG(os.fstat(number).st_mode) else number
 
 
 def read_lines(path: str) -> Iterator[str]:
     """Yield the lines of a UTF-8 file without their ends; only a line feed ends a line."""
     with open_file(path) as file:
-        for number, line in enumerate(file, start=1):
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
+        yield from _decode(_Source(file), path)
+
+
+def _decode(source: _Source, path: str) -> Iterator[str]:
+    for number, line in enumerate(source, start=1):
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"line {number} of {_describe(path)} is not UTF-8 (byte {error.start + 1} of the line is "
+                f"0x{line[error.start]:02x}); convert it, for instance with iconv -t UTF-8."
+            ) from None
+        yield text.rstrip("\r\n")
+
+
+def read_text_blocks(path: str, column: str | None = None) -> Iterator[list[str]]:
+    """Yield blocks of lines, or of texts of a column of a table.
+
+    From a pipe or a terminal a block has what has come in a short time, so that each line is answered
+    when it comes.
+    """
+    if tables.is_parquet(path) and path != STANDARD_INPUT:
+        if column is None:
+            raise ValueError(f"{path!r} is a Parquet file; name the column of the texts with --column.")
+        with open_file(path):  # names a missing file
+            texts = tables.read_parquet_column(Path(path).expanduser(), column)
+            while block := list(islice(texts, LINES_PER_BLOCK)):
+                yield block
+        return
+    with open_file(path) as file:
+        source = _Source(file)
+        lines = _decode(source, path)
+        rows = lines if column is None else tables.read_column(lines, column, path, _describe(path))
+        failure = None
+        is_first = column is None
+        while failure is None and (row := next(rows, None)) is not None:
+            block, deadline = [row], time.monotonic() + _PATIENCE
             try:
-                text = line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"line {number} of {_describe(path)} is not UTF-8 (byte {error.start + 1} of the line is "
-                    f"0x{line[error.start]:02x}); convert it, for instance with iconv -t UTF-8."
-                ) from None
-            yield text.rstrip("\r\n")
+                while len(block) < LINES_PER_BLOCK and source.is_ready(deadline):
+                    block.append(next(rows))
+            except StopIteration:
+                pass
+            except ValueError as error:  # the lines before it are answered first
+                failure = error
+            if is_first:
+                _warn_of_table(path, block)
+                is_first = False
+            yield block
+        if failure is not None:
+            raise failure
 
 
-def read_line_blocks(path: str) -> Iterator[list[str]]:
-    """Yield blocks of lines; from a terminal single lines, so that each is answered at once."""
-    is_terminal = path == STANDARD_INPUT and sys.stdin is not None and sys.stdin.isatty()
-    size = 1 if is_terminal else LINES_PER_BLOCK
-    lines = read_lines(path)
-    while block := list(islice(lines, size)):
-        yield block
+def _warn_of_table(path: str, head: list[str]) -> None:
+    columns = tables.table_columns(path, head)
+    if columns is not None:
+        warnings.warn(
+            f"{_describe(path)} looks like a table, and each of its lines is taken as one sentence, with the "
+            f"header, separators and quotation marks; pass --column NAME to take the texts of a column, here "
+            f"one of {', '.join(repr(name) for name in columns[:10])}.",
+            stacklevel=2,
+        )
 
 
-def read_all_lines(path: str) -> list[str]:
-    """Return all lines; raise ValueError for an empty file."""
-    lines = list(read_lines(path))
-    if not lines:
+def read_texts(path: str, column: str | None = None) -> list[str]:
+    """Return all lines or all texts of a column; raise ValueError for an empty file."""
+    texts = [text for block in read_text_blocks(path, column) for text in block]
+    if not texts:
         raise ValueError(f"{_describe(path)} is empty; it needs one sentence per line.")
-    return lines
+    return texts
 
 
 def open_embeddings(path: str) -> np.ndarray:
@@ -79,8 +190,8 @@ def open_embeddings(path: str) -> np.ndarray:
     if blocks:
         return np.concatenate(blocks)
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
-    except (ValueError, OSError) as error:
+        return np.load(Path(path).expanduser(), mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+    except (ValueError, OSError, OverflowError) as error:
         raise ValueError(f"{path!r} cannot be read ({error}); write it again with numpy.save.") from None
 
 
@@ -103,7 +214,7 @@ def read_embedding_blocks(path: str) -> Iterator[np.ndarray]:
 
 def count_embeddings(path: str) -> int | None:
     """Return the number of rows of a .npy file, None for a pipe."""
-    if path == STANDARD_INPUT or not Path(path).is_file():
+    if path == STANDARD_INPUT or not Path(path).expanduser().is_file():
         return None
     with open_file(path) as file:
         (n_rows, _), _ = _read_header(file, path)
@@ -125,7 +236,8 @@ def _read_header(file: BinaryIO, path: str) -> tuple[tuple[int, int], np.dtype[A
         raise ValueError(f"{name} has a damaged header ({error}); write it again.") from None
     if dtype.hasobject or dtype.kind not in "fiu":
         raise ValueError(f"{name} contains {dtype}, not numbers; save a float array (n, d).")
-    if len(shape) != 2 or shape[1] < 1 or (fortran and min(shape) > 1):
+    is_matrix = len(shape) == 2 and all(type(size) is int for size in shape) and shape[0] >= 0
+    if not is_matrix or not 0 < shape[1] * dtype.itemsize <= _MAX_ROW_BYTES or (fortran and min(shape) > 1):
         order = " in Fortran order" if fortran else ""
         raise ValueError(
             f"{name} contains an array of shape {shape}{order}; save one of shape (n, d), row by row "

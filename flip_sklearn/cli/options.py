@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,9 +22,15 @@ OTHER_ENCODER_OPTIONS = dict(model="--encoder", device="--device", cache_dir="--
 
 
 def _silence_progress(quiet: bool) -> bool:
-    """Disable the progress bars of the hub and of transformers, which read this when imported."""
+    """Return whether there are no progress bars: if not wanted, or if standard error is not a terminal.
+
+    The hub and transformers read the variables when they are imported. Notices of the hub's client about
+    retries precede an error that says the same.
+    """
+    quiet = quiet or sys.stderr is None or not sys.stderr.isatty()
     if quiet:
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     return quiet
 
 
@@ -61,8 +68,24 @@ ForceEncoder = Annotated[
 Cache = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder of embeddings, so that no text is encoded twice.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", callback=_silence_progress, help="No progress bars.")]
+Column = Annotated[
+    str | None,
+    typer.Option(
+        "--column",
+        metavar="NAME",
+        help="The text is this column of a table: CSV, TSV, JSON lines or Parquet.",
+    ),
+]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:1.")]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet",
+        "-q",
+        callback=_silence_progress,
+        help="No progress bars, also if standard error is not a terminal.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
 Model = Annotated[
     str,
@@ -84,8 +107,17 @@ Entities = Annotated[
     str | None,
     typer.Option(metavar="FILE.jsonl", help='Names in each line of text, such as ["New York"] or [].'),
 ]
-TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, help="Words per line.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same result.")]
+MinCount = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="N", help="Minimum count of a word; the default, 2 to 20, grows with the corpus."
+    ),
+]
+MaxIter = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Maximum number of passes over the sentences.")
+]
+TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, metavar="N", help="Words per line.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="The same seed gives the same result.")]
 
 
 def check_standard_input(*paths: str | None) -> None:

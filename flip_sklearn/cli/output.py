@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -49,7 +50,7 @@ def format_summary(summary: dict[str, Any], as_json: bool) -> str:
             rows.append((title, f"{figures!s:13}  {name.replace('_', ' ')}"))
             title = ""
     rows.append(("saved in", summary["out"]))
-    return "".join(f"{name:18} {value}\n" for name, value in rows)
+    return _table(rows)
 
 
 def format_keywords(
@@ -73,22 +74,40 @@ def format_keywords(
 def format_metrics(metrics: Mapping[tuple[str, bool], Figures], as_json: bool) -> str:
     """Return the text that ``evaluate`` prints: a table with one line per metric."""
     if as_json:
-        rows = [
+        records = [
             {"metric": name, "use_bias": use_bias, **asdict(figures)}
             for (name, use_bias), figures in metrics.items()
         ]
-        return json.dumps(rows, indent=2) + "\n"
-    lines = [f"{'':28}{'with bias':>17}{'without bias':>17}{'sentences':>11}{'skipped':>9}"]
+        return json.dumps(records, indent=2) + "\n"
+    rows: list[tuple[str, ...]] = []
     for name in dict.fromkeys(name for name, _ in metrics):
         figures = metrics[name, True]
         with_bias = str(figures)
         if name == PERPLEXITY and figures.value is not None:
             with_bias = f"{figures.value:,.1f}"
         without_bias = str(metrics.get((name, False), ""))
-        lines.append(
-            f"{name:28}{with_bias:>17}{without_bias:>17}{figures.n_rows:>11,}{figures.n_skipped:>9,}"
-        )
-    return "".join(f"{line.rstrip()}\n" for line in lines)
+        rows.append((name, with_bias, without_bias, f"{figures.n_rows:,}", f"{figures.n_skipped:,}"))
+    return _table(rows, ("", "with bias", "without bias", "sentences", "skipped"))
+
+
+def _table(rows: Sequence[Sequence[str]], header: Sequence[str] | None = None) -> str:
+    """Return a table as text; with a header, all columns but the first have numbers."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=header is not None, pad_edge=False, padding=(0, 3, 0, 0))
+    for number, name in enumerate(header or rows[0]):
+        table.add_column(Text(name), justify="right" if header and number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    # As wide as the text needs: a path must not be wrapped.
+    width = 20 + 4 * len(rows[0]) + sum(max(map(len, cells)) for cells in zip(*rows, strict=True))
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=is_terminal, width=max(width, 100))
+    console.print(table)
+    return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
 
 
 def write(text: str) -> None:
@@ -99,9 +118,22 @@ def write(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The interpreter flushes standard output at exit, which would raise again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        abandon_output()
         raise typer.Exit(141) from None
+    except OSError as error:
+        abandon_output()
+        raise OSError(error.errno, error.strerror, "standard output") from None
+
+
+def abandon_output() -> None:
+    """Discard the rest of the output; the interpreter flushes it at exit, which would fail again."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(null, stream.fileno())
 
 
 def is_user_error(error: Exception) -> bool:

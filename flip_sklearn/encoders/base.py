@@ -126,7 +126,7 @@ class LocalModel(EncoderBackend):
         """Name the model in errors about damaged files, which the libraries raise without a name."""
         try:
             yield
-        except (ImportError, OSError, MemoryError, EncodingError):
+        except (ImportError, OSError, MemoryError, EncodingError, NameError, AssertionError):
             raise
         except Exception as error:
             is_damage = not isinstance(error, ValueError) or isinstance(

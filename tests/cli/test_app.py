@@ -191,6 +191,70 @@ def test_closed_streams_and_full_disks_are_one_line(corpus: Corpus) -> None:
         assert done.stderr.count(b"\n") == 1, done.stderr.decode()
 
 
+@pytest.mark.parametrize(
+    "arguments", ["--help", "fit --help", "--version", "--show-completion bash", "nonsense 2>&1"]
+)
+def test_closed_pipe_exits_with_141(arguments: str) -> None:
+    """Also where typer prints, not the commands."""
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m flip_sklearn {arguments} | true; echo ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        cwd=ROOT,
+        timeout=300,
+    )
+    assert (done.stdout, done.stderr) == (b"141\n", b"")
+
+
+# Sends Ctrl-C when a module is imported.
+INTERRUPT = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["INTERRUPT_AT"]:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+            for _ in range(1000): pass
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize(
+    "module", ["flip_sklearn.cli.app", "typer", "flip_sklearn.cli.commands", "numpy", "scipy.sparse", "torch"]
+)
+def test_ctrl_c_during_imports(module: str, corpus: Corpus, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPT)
+    environment = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    arguments = ("keywords", "-m", corpus.model, "--embeddings", corpus.embeddings)
+    with start(*arguments, env={**environment, "INTERRUPT_AT": module}, restore_signals=True) as process:
+        out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (130, b"")
+    assert err in (b"", b"flip-sklearn: interrupted\n")
+
+
+def full_disk(command: str, kilobytes: int = 8) -> str:
+    """Standard error of a command that can write some kilobytes to a file, as on an almost full disk."""
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -f {kilobytes}; {sys.executable} -m flip_sklearn {command}"],
+        capture_output=True,
+        cwd=ROOT,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 1
+    err = done.stderr.decode()
+    assert "Traceback" not in err
+    return err.splitlines()[-1]
+
+
+def test_full_disk_is_named(corpus: Corpus, tmp_path: Path) -> None:
+    embeddings = f"-q -t {corpus.text} --embeddings {corpus.embeddings}"
+    assert "page.html" in full_disk(f"report {embeddings} --no-ranks -o {tmp_path / 'page.html'}")
+    assert "cache" in full_disk(
+        f"evaluate -q -t {corpus.text} -m {corpus.model} -e {corpus.encoder} --cache {tmp_path / 'cache'}"
+    )
+    assert "my_model" in full_disk(f"fit {embeddings} --max-iter 50 -o {tmp_path / 'my_model'}", 1)
+
+
 def test_debug_prints_the_traceback(corpus: Corpus, tmp_path: Path) -> None:
     code, _, err = run("--debug", "keywords", "-m", tmp_path / "none", "-t", "-")
     assert code == 1
@@ -253,6 +317,7 @@ def test_commands_load_torch() -> None:
         ("flip-sklearn --v", {"--version"}),
         ("flip-sklearn fit --enc", {"--encoder", "--encoder-option"}),
         ("flip-sklearn keywords --no", {"--no-bias"}),
+        ("flip-sklearn fit --col", {"--column"}),
         ("flip-sklearn report --ra", {"--ranks"}),
     ],
 )
@@ -285,6 +350,13 @@ def test_help_has_examples() -> None:
         assert "\b" not in help_text
         without_arguments, _, _ = run(command)
         assert without_arguments == 2
+
+
+def test_help_has_no_types_and_no_ellipses() -> None:
+    _, out, _ = run("--help")
+    assert "..." not in out.partition("Commands:")[2]
+    for command in COMMANDS:
+        assert not re.findall(r"<[a-z ]+>", run(command, "--help")[1])
 
 
 def test_help_states_the_automatic_rank() -> None:

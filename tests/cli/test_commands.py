@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -90,7 +91,7 @@ def test_fit_stores_the_encoder_settings(corpus: Corpus, tmp_path: Path) -> None
     assert code == 0, err
     assert set(out.rstrip("\n").split("\t")) == {"red", "dog", "runs", "day"}
     X = SentenceEncoder(corpus.encoder, normalize=True).transform(["Red dog RUNS day"])
-    model = FLiPExtractor.from_pretrained(tmp_path / "m")
+    model = FLiPExtractor.from_pretrained(tmp_path / "m").set_params(use_bias=False)
     assert out.rstrip("\n").split("\t") == model.extract_keywords(X, top_k=4)[0]
 
 
@@ -149,29 +150,28 @@ def test_failed_fit_writes_nothing(corpus: Corpus, tmp_path: Path) -> None:
 def test_ctrl_c_saves_the_best_pass(corpus: Corpus, tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("".join(f"{line}\n" for line in corpus.lines) * 500)
     np.save(tmp_path / "x.npy", np.tile(corpus.X, (500, 1)))
-    with start(
-        "fit", "-t", tmp_path / "t.txt", "--embeddings", tmp_path / "x.npy", "-o", tmp_path / "m"
-    ) as process:
+    arguments = ("-t", tmp_path / "t.txt", "--embeddings", tmp_path / "x.npy", "-o", tmp_path / "m")
+    with start("fit", *arguments, terminal=True) as process:
         assert process.stderr is not None
         seen = b""
         while b"FLiP pass 2/" not in seen:  # training ends after two passes without progress, at the earliest
             seen += process.stderr.read1()
             assert process.poll() is None, seen.decode()
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err.decode()
-    assert b"interrupted; the best pass so far is saved in" in err
-    assert b"saved in" in out
+        assert process.wait(120) == 130, seen.decode()
+        assert process.stdout is not None
+        assert b"saved in" in process.stdout.read()
+        assert b"interrupted; the best pass so far is saved in" in process.stderr.read1()
     assert len(FLiPExtractor.from_pretrained(tmp_path / "m").vocabulary_) == len(WORDS)
 
 
 def test_keywords_equal_the_library_call(corpus: Corpus) -> None:
     model = FLiPExtractor.from_pretrained(corpus.model)
-    code, out, err = run("keywords", "-m", corpus.model, "--embeddings", corpus.embeddings)
+    code, out, err = run("keywords", "-m", corpus.model, "--embeddings", corpus.embeddings, "--bias")
     assert (code, err) == (0, "")
     assert [line.split("\t") for line in out.splitlines()] == model.extract_keywords(corpus.X)
     code, out, _ = run(
-        *("keywords", "-m", corpus.model, "--embeddings", "-", "--no-bias", "-k", 3),
+        *("keywords", "-m", corpus.model, "--embeddings", "-", "-k", 3),
         *("--json", "--scores"),
         stdin=corpus.embeddings.read_bytes(),
     )
@@ -228,6 +228,61 @@ def test_closed_pipe_exits_with_141(corpus: Corpus) -> None:
         assert process.wait(120) == 141
     assert b"Traceback" not in err
     assert b"Broken" not in err
+
+
+def test_lines_of_a_pipe_are_answered_as_they_come(corpus: Corpus) -> None:
+    with start("keywords", "-m", corpus.model, "-t", "-", "-e", corpus.encoder, "-k", 2) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for line, words in (
+            (b"dog runs\n", {b"dog", b"runs"}),
+            (b"\ncat sle", None),
+            (b"eps\n", {b"cat", b"sleeps"}),
+        ):
+            process.stdin.write(line)
+            process.stdin.flush()
+            if words:
+                assert set(process.stdout.readline().split()) == words
+            else:
+                assert process.stdout.readline() == b"\n"
+        process.stdin.write(b"red")  # the last line has no end
+        process.stdin.close()
+        assert process.stdout.readline().startswith(b"red\t")
+        assert process.wait(120) == 0
+
+
+def test_keywords_rank_without_bias_by_default(corpus: Corpus) -> None:
+    model = FLiPExtractor.from_pretrained(corpus.model)
+    for options, use_bias in (((), False), (("--no-bias",), False), (("--bias",), True)):
+        _, out, _ = run("keywords", "-m", corpus.model, "--embeddings", corpus.embeddings, "-k", 7, *options)
+        expected = model.set_params(use_bias=use_bias).extract_keywords(corpus.X, 7)
+        assert [line.split("\t") for line in out.splitlines()] == expected
+
+
+def test_no_progress_bars_without_a_terminal(corpus: Corpus, tmp_path: Path) -> None:
+    for command in (
+        ("fit", "-t", corpus.text, "-e", corpus.encoder, "-o", tmp_path / "m", "--max-iter", 50),
+        ("keywords", "-m", corpus.model, "-t", corpus.text, "-e", corpus.encoder),
+        ("evaluate", "-m", corpus.model, "-t", corpus.text, "-e", corpus.encoder),
+    ):
+        with start(*command) as process:
+            _, err = process.communicate(timeout=120)
+        assert process.returncode == 0
+        lines = err.decode().splitlines()
+        assert [line for line in lines if not line.startswith("flip-sklearn: ")] == []
+        assert b"\r" not in err
+
+
+def test_fit_names_the_next_command(corpus: Corpus, tmp_path: Path) -> None:
+    folder = tmp_path / "my model"
+    arguments = ("fit", "-t", corpus.text, "--embeddings", corpus.embeddings, "--max-iter", 50, "-o", folder)
+    code, _, err = run(*arguments)
+    assert code == 0
+    command = shlex.split(err.splitlines()[-1].partition("next: ")[2])
+    assert command[0] == "flip-sklearn"
+    command = [str(corpus.text) if word == "FILE" else word for word in command[1:]]
+    assert run(*command, "-e", corpus.encoder)[0] == 0
+    assert "next" not in run(*arguments, "--force", "--json")[2]
 
 
 def test_ctrl_c_in_keywords(corpus: Corpus) -> None:
@@ -345,6 +400,20 @@ def test_report_of_translations(corpus: Corpus, tmp_path: Path) -> None:
     other.write_text("too short\n")
     arguments = ["-t", f"en={corpus.text}", "-t", f"de={other}", "-e", corpus.encoder]
     assert "1 lines" in error_line(*run("report", *arguments, "-o", tmp_path / "page.html"))
+
+
+def test_report_takes_the_options_that_its_errors_name(corpus: Corpus, tmp_path: Path) -> None:
+    lines = corpus.text.read_text().splitlines()
+    (tmp_path / "t.txt").write_text("\n".join(["same text", *["Same  text"] * 9, *lines[:3]]))
+    arguments = ("report", "-e", corpus.encoder, "-o", tmp_path / "page.html", "--no-ranks", "-q")
+    assert "4 different sentences; a report needs at least 5" in error_line(
+        *run(*arguments, "-t", tmp_path / "t.txt")
+    )
+    (tmp_path / "t.txt").write_text("\n".join(lines[:12]))
+    assert "Lower min_count" in error_line(*run(*arguments, "-t", tmp_path / "t.txt", "--min-count", 12))
+    code, out, err = run(*arguments, "-t", tmp_path / "t.txt", "--min-count", 1, "--max-iter", 40)
+    assert code == 0, err
+    assert "Tested on" in out
 
 
 def test_report_refuses_before_any_work(corpus: Corpus, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import termios
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,17 +71,23 @@ def run(*arguments: Any, stdin: bytes = b"") -> tuple[int, str, str]:
     return code, out, err
 
 
-def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
-    """Start a command in another process."""
-    return subprocess.Popen(
+def start(*arguments: Any, terminal: bool = False, **options: Any) -> subprocess.Popen[bytes]:
+    """Start a command in another process; its standard error is a pipe, or a terminal."""
+    controller, stderr = os.openpty() if terminal else (None, subprocess.PIPE)
+    process = subprocess.Popen(
         [sys.executable, "-m", "flip_sklearn", *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, **ENVIRONMENT},
+        stderr=stderr,
+        env={**os.environ, **ENVIRONMENT, **options.pop("env", {})},
         cwd=ROOT,
         **options,
     )
+    if controller is not None:
+        termios.tcsetwinsize(controller, (40, 100))
+        os.close(stderr)
+        process.stderr = os.fdopen(controller, "rb")
+    return process
 
 
 def error_line(code: int, out: str, err: str) -> str:
