@@ -63,10 +63,9 @@ class EncodingConfig:
     def read(cls, folder: Path) -> EncodingConfig:
         """Read the file of a model; without one, no encoder and the default vectorizer."""
         of = _config_digest(folder)
-        for name in (ENCODING_FILE, digest_name(ENCODING_FILE, of)):
+        # In this order, because the first file is given the name of the second one when a model is replaced.
+        for name in (digest_name(ENCODING_FILE, of), ENCODING_FILE):
             path = folder / name
-            if not path.exists():
-                continue
             try:
                 content = read_json(path, MAX_ENCODING_BYTES)
                 if content["version"] != _VERSION:
@@ -74,6 +73,8 @@ class EncodingConfig:
                     raise ValueError(f"version {version}; this package reads version {_VERSION}")
                 if content["of"] == of:
                     return cls._from_content(content)
+            except FileNotFoundError:
+                continue
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise ValueError(
                     f"{str(path)!r} cannot be used ({type(error).__name__}: {error}); delete it and pass "

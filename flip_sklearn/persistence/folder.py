@@ -6,8 +6,8 @@ in this order:
 
 1. The new files are written under their names with a digest; the old model is not touched.
 2. config.json is replaced. This is the switch: before it a reader finds the old model, after it the new.
-3. The new files get their own names, for other code. vocab.json is deleted first and comes last, so that
-   other code, which checks no digests, finds no pair of files of two models.
+3. The new files get their own names, for other code. If the words differ, vocab.json is deleted first; it
+   comes last, so that other code, which checks no digests, finds no pair of files of two models.
 4. What is left of older models is removed.
 """
 
@@ -232,12 +232,15 @@ def write_folder(folder: Path, files: ModelFiles, card: str, text: dict[str, Any
             write_bytes(staging / ENCODING_FILE, f"{content}\n".encode())
         write_bytes(staging / CARD_FILE, card.encode())
         with _lock(folder) as locked:
+            old_words = folder / VOCABULARY_FILE
+            same_words = old_words.is_file() and compute_digest(old_words) == digests[VOCABULARY_FILE]
             for name, new_name in new_names.items():
                 os.replace(staging / name, folder / new_name)
             fsync_directory(folder)
             os.replace(staging / CONFIG_FILE, folder / CONFIG_FILE)
             fsync_directory(folder)
-            (folder / VOCABULARY_FILE).unlink(missing_ok=True)
+            if not same_words:
+                old_words.unlink(missing_ok=True)
             for name, new_name in new_names.items():
                 os.replace(folder / new_name, folder / name)
             if not (folder / CARD_FILE).exists() or is_unedited_card(folder / CARD_FILE):
