@@ -8,6 +8,7 @@ encoder that the file names is used without asking only if it is on this machine
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 from flip_sklearn.encoders import SentenceEncoder
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.io import read_json
+from flip_sklearn.parameters import short_repr
 from flip_sklearn.persistence.card import local_folder_name
 from flip_sklearn.persistence.format import (
     CONFIG_FILE,
@@ -53,10 +55,10 @@ class EncodingConfig:
         if encoder is None:
             return cls(None, words)
         settings = {name: getattr(encoder, name) for name in ENCODER_PARAMETERS}
-        folder = Path(encoder.model).expanduser()
-        is_local = folder.is_dir()
+        folder = os.path.expanduser(encoder.model)
+        is_local = os.path.isdir(folder)
         if is_local:
-            settings["model"] = folder.resolve().name
+            settings["model"] = Path(folder).resolve().name
         return cls(settings, words, is_local)
 
     @classmethod
@@ -91,7 +93,7 @@ class EncodingConfig:
             if not set(encoder) <= set(ENCODER_PARAMETERS) or not isinstance(model, str):
                 raise ValueError("unknown parameters of the encoder")
             # Before encoder_is_local was added, the absolute path of a folder was stored.
-            if Path(model).is_absolute() and not Path(model).is_dir():
+            if os.path.isabs(model) and not os.path.isdir(model):
                 encoder, is_local = {**encoder, "model": Path(model).name}, True
             if not is_local:  # otherwise the parameters are checked when the folder is known
                 SentenceEncoder(**encoder).fit()
@@ -134,7 +136,7 @@ class EncodingConfig:
             is_other = known is not None and not is_same_encoder(options["model"], known)
             if is_other and not forced:
                 raise ValueError(
-                    f"the model was trained with the encoder {known!r}, and --encoder names "
+                    f"the model was trained with the encoder {short_repr(known)}, and --encoder names "
                     f"{options['model']!r}, from whose embeddings it cannot read words; name the encoder of "
                     "the model. If they are the same under two names, add --force."
                 )
@@ -181,11 +183,12 @@ def is_same_encoder(name: str, other: str) -> bool:
     """
     owners, names = [], []
     for text in (name, other):
-        folder = Path(text.removesuffix(local_folder_name(""))).expanduser()
-        parts = folder.resolve().parts if folder.is_dir() else folder.parts
-        is_id = len(parts) == 2 and not folder.is_dir() and not folder.is_absolute()
-        owners.append(parts[0].casefold() if is_id else None)
-        names.append(parts[-1].casefold() if parts else "")
+        # These functions of os.path return False for any text, such as a note of a thousand words.
+        path = os.path.expanduser(text.removesuffix(local_folder_name("")))
+        is_path = os.path.isdir(path) or os.path.isabs(path)
+        parts = os.path.realpath(path).split(os.sep) if os.path.isdir(path) else path.rstrip("/").split("/")
+        owners.append(parts[0].casefold() if len(parts) == 2 and not is_path else None)
+        names.append(parts[-1].casefold())
     return names[0] == names[1] and (None in owners or owners[0] == owners[1])
 
 

@@ -18,6 +18,7 @@ from flip_sklearn.io import check_regular_file, read_json, use_one_thread_after_
 
 # config.json of an encoder has some kilobytes.
 MAX_CONFIG_BYTES = 2**22
+MAX_JSON_BYTES = 2**30  # the largest tokenizers have some tens of megabytes
 
 Encode = Callable[[list[str]], Any]
 
@@ -89,8 +90,8 @@ class LocalModel(EncoderBackend):
     sort_by_length = True
 
     def __init__(self, model: str, revision: str | None, device: str) -> None:
-        folder = Path(model).expanduser()
-        self.model = str(folder) if folder.is_dir() else model
+        folder = os.path.expanduser(model)
+        self.model = folder if os.path.isdir(folder) else model
         self.revision = revision
         self.device = device
         self._weights: Any = None
@@ -143,7 +144,10 @@ class LocalModel(EncoderBackend):
         """Return whether the weights are in a folder, or in the hub's cache, without code."""
         folder: Path | None = Path(self.model)
         if not os.path.isdir(self.model):
-            folder = cached_snapshot(self.model, self.revision)
+            try:
+                folder = cached_snapshot(self.model, self.revision)
+            except (ImportError, ValueError):  # no client of the hub, or not a name on the hub
+                return False
         return folder is not None and _has_weights_only(folder)
 
     def encode(self, texts: list[str]) -> Any:
@@ -158,7 +162,7 @@ class LocalModel(EncoderBackend):
         if self._version is not None and self._weights is not None:
             return self._version
         folder = Path(self.model)
-        if folder.is_dir():
+        if os.path.isdir(folder):
             self._stamp = folder_stamp(folder)
             self._version = "files " + folder_digest(folder)
             return self._version
@@ -186,10 +190,12 @@ def require(module: str, backend: str, remedy: str) -> Any:
 
 
 def check_files(folder: Path) -> None:
-    """Raise ValueError if a folder has a pipe or a device, which a library would read without end."""
-    for path in folder.rglob("*") if folder.is_dir() else ():
+    """Raise ValueError for files that a library would read without end: pipes, devices, huge JSON files."""
+    for path in folder.rglob("*") if os.path.isdir(folder) else ():
         if path.exists() and not path.is_dir():
-            check_regular_file(path)
+            size = check_regular_file(path)
+            if path.suffix == ".json" and size > MAX_JSON_BYTES:
+                raise ValueError(f"{str(path)!r} has {size} bytes; at most {MAX_JSON_BYTES} are allowed.")
 
 
 def folder_digest(folder: Path) -> str:

@@ -326,8 +326,8 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
 
 def _find_backend(model: str) -> str:
     """Return the backend of a model, according to its folder or its name."""
-    folder = Path(model).expanduser()
-    if folder.is_dir():
+    folder = Path(os.path.expanduser(model))
+    if os.path.isdir(folder):
         config = folder / "config.json"
         if (folder / "modules.json").exists() or not config.exists():
             return "sentence-transformers"

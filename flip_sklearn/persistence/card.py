@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shlex
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,7 +114,7 @@ def public_name(encoder: str) -> str:
     """Return the name of an encoder without the path of a folder on this machine."""
     path = encoder.removeprefix("file://")
     is_path = path != encoder or re.match(r"[~/\\]|\.{1,2}[/\\]|[A-Za-z]:[/\\]", path)
-    if not is_path and not Path(encoder).is_dir():
+    if not is_path and not os.path.isdir(encoder):
         return encoder
     return local_folder_name(re.split(r"[/\\]+", path.rstrip("/\\"))[-1])
 

@@ -141,6 +141,9 @@ SERVICES: list[dict[str, Any]] = [
     {"model": "sonar_speech_encoder_eng"},
     {"model": "team/never-loaded"},
     {"model": "never-loaded"},
+    {"model": "../encoder"},
+    {"model": "~nobody/encoder"},
+    {"model": "long/" + "x" * 5000},
     {"model": "cointegrated/SONAR_200_text_encoder", "language": "deu_Latn"},
 ]
 
@@ -224,6 +227,9 @@ def test_another_encoder_than_that_of_the_model_is_refused(
         ("sentence-transformers/LaBSE", "sentence-transformers/all-MiniLM-L6-v2", False),
         ("gemini-embedding-001", "gemini-embedding-002", False),
         ("/models/LaBSE", "e5 (a local folder)", False),
+        ("~nobody/LaBSE", "LaBSE", True),
+        ("team/LaBSE", "a note of a thousand words " * 200, False),
+        ("team/LaBSE", "nul\0", False),
     ],
 )
 def test_names_of_one_encoder(name: str, other: str, same: bool) -> None:

@@ -483,3 +483,10 @@ def test_pipe_among_the_files_of_an_encoder_is_refused_at_once(bert: Path, tmp_p
     os.mkfifo(tmp_path / name)
     with pytest.raises(ValueError, match=f"{name}' is not a file"):
         SentenceEncoder(tmp_path).transform(TEXTS)
+
+
+def test_huge_json_file_of_an_encoder_is_refused_at_once(bert: Path, tmp_path: Path) -> None:
+    shutil.copytree(bert, tmp_path, dirs_exist_ok=True)
+    os.truncate(tmp_path / "modules.json", 2**40)
+    with pytest.raises(ValueError, match=r"modules\.json' has 1099511627776 bytes"):
+        SentenceEncoder(tmp_path).transform(TEXTS)

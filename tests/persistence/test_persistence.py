@@ -376,6 +376,7 @@ def test_license_in_the_front_matter_is_text(tmp_path: Path, fitted: FLiPExtract
         ("a\\|b", r"a\\\|b"),
         ("<!-- hidden", r"\<!-- hidden"),
         ("`code", r"\`code"),
+        ("word " * 2000 + "end", "word " * 2000 + "end"),
         ("[link](http://x)", r"\[link\](http://x)"),
     ],
 )
