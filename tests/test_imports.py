@@ -45,7 +45,7 @@ LAYERS = [
 INDEPENDENT: dict[str, set[str]] = {
     "datasets": {"vocabulary"},
     "encoders": set(),
-    "metrics": set(),
+    "metrics": {"vocabulary"},
     "views": {"metrics.counts", "metrics.summary"},
     "vocabulary": set(),
     "io": set(),

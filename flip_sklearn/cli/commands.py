@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,14 @@ from flip_sklearn.bulk import KeywordMapper
 from flip_sklearn.cli import files
 from flip_sklearn.cli.encoding import EncodingConfig, read_model
 from flip_sklearn.cli.output import PERPLEXITY, Figures, write_message
+from flip_sklearn.diagnostics.entities import reachable_names
 from flip_sklearn.encoders import SentenceEncoder
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.persistence.hub import locate
 from flip_sklearn.persistence.ownership import check_replaceable
 from flip_sklearn.vocabulary import ConceptVectorizer
 from flip_sklearn.vocabulary.defaults import default_vectorizer, normalized_texts
+from flip_sklearn.vocabulary.normalization import word_reader
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 # A fifth of the different sentences of a report are for the test.
@@ -284,6 +287,7 @@ def evaluate(
     if entities is not None:
         all_names = files.read_names(entities, sentences.n_lines)
         names = [all_names[i] for i in sentences.line_indices]
+        _warn_of_unknown_names(flip, vectorizer, names)
     X = sentences.embed(encoder)
     Y = vectorizer.transform(sentences.texts)
     if Y.nnz == 0:
@@ -294,7 +298,7 @@ def evaluate(
     results = {}
     for use_bias in (True, False):
         top = _top_words(flip, X, max(top_k, _max_words_per_row(Y)), use_bias)
-        for name, mean in _ranking_metrics(flip, Y, top, top_k, names).items():
+        for name, mean in _ranking_metrics(flip, vectorizer, Y, top, top_k, names).items():
             results[name, use_bias] = _figures(mean)
     nll = -metrics.log_likelihood_scorer(flip, X, Y)
     n_rows = int(np.count_nonzero(np.diff(Y.indptr)))
@@ -303,8 +307,27 @@ def evaluate(
     return results
 
 
+def _warn_of_unknown_names(
+    flip: FLiPExtractor, vectorizer: ConceptVectorizer, names: list[list[str]]
+) -> None:
+    trained_words = flip.vocabulary_[flip.word_counts_ > 0]
+    with_names = [row for row in names if row]
+    _, n_unknown = reachable_names(trained_words, with_names, word_reader(vectorizer))
+    if n_unknown:
+        warnings.warn(
+            f"{n_unknown} of {sum(map(len, names))} names have a word that the model was not trained on; "
+            "they cannot be found whole.",
+            stacklevel=2,
+        )
+
+
 def _ranking_metrics(
-    flip: FLiPExtractor, Y: sp.csr_array, top: np.ndarray, k: int, names: list[list[str]] | None
+    flip: FLiPExtractor,
+    vectorizer: ConceptVectorizer,
+    Y: sp.csr_array,
+    top: np.ndarray,
+    k: int,
+    names: list[list[str]] | None,
 ) -> dict[str, metrics.RowMean]:
     """Return the metrics of rankings (n, m) of words as indices; m is at least k."""
     at_k = metrics.precision_recall(Y, top, k)
@@ -316,7 +339,7 @@ def _ranking_metrics(
     }
     if names is not None:
         extracted = [[flip.vocabulary_[j] for j in row if j >= 0] for row in top[:, :k]]
-        recall = metrics.entity_recall(names, extracted)
+        recall = metrics.entity_recall(names, extracted, vectorizer=vectorizer)
         means[f"names found whole at {k}"] = recall.recall_strict
         means[f"words of names found at {k}"] = recall.recall_partial
     return means

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,8 +21,10 @@ from flip_sklearn.estimation.validation import check_embeddings
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.io import as_numpy
 from flip_sklearn.metrics import entity_curve
+from flip_sklearn.metrics.entities import KeywordSpans
 from flip_sklearn.parameters import check_integer
 from flip_sklearn.views import check_views
+from flip_sklearn.vocabulary.normalization import word_reader
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +44,7 @@ class EntityRecallCurve:
         Strict recall without bias minus that with bias.
     ceiling : float
         Strict recall if all words of the training text are among the best words. It is below 1 if a
-        name has a word that is not in the training text.
+        name has a word that is neither in the training text nor part of a pair there.
     n_sentences, n_skipped : int
         Number of sentences, and of sentences without names, which are left out.
     n_names, n_out_of_vocabulary : int
@@ -100,6 +104,7 @@ def entity_recall_curve(
     confidence: float = 0.95,
     random_state: Any = None,
     verbose: int = 1,
+    vectorizer: Any = None,
 ) -> EntityRecallCurve:
     """Measure how many of a sentence's names are among its k best words, with and without the bias.
 
@@ -118,7 +123,7 @@ def entity_recall_curve(
     Parameters
     ----------
     model : FLiPExtractor
-        Fitted model whose vocabulary has single words. It is not changed, and its ``use_bias`` is not
+        Fitted model. It is not changed, and its ``use_bias`` is not
         used.
     X : array-like of shape (n, d), or mapping of str to such arrays
         Embeddings of sentences that the model was not trained on, or several row-aligned views of them.
@@ -134,6 +139,9 @@ def entity_recall_curve(
         Seed of the resamples.
     verbose : int, default=1
         If above zero, show a progress bar for scoring of more than two seconds.
+    vectorizer : ConceptVectorizer or CountVectorizer, default=None
+        The vectorizer of the model's vocabulary, if its parameters are not the defaults: names are split
+        into words as it splits texts.
 
     Returns
     -------
@@ -166,12 +174,13 @@ def entity_recall_curve(
     views = _check_views(model, X)
     n = len(next(iter(views.values())))
     all_names = check_entities(entities, n, "X has")
+    read = word_reader(vectorizer)
     rows = np.flatnonzero([len(row_names) > 0 for row_names in all_names])
     if not len(rows):
         raise ValueError(f"none of the {n} sentences has a name in entities; recall needs at least one name.")
     names = [all_names[i] for i in rows]
     trained_words = model.vocabulary_[model.word_counts_ > 0]
-    ceiling, n_unknown = _reachable_names(trained_words, names)
+    ceiling, n_unknown = reachable_names(trained_words, names, read)
     k = min(sorted_ks[-1], len(trained_words))
     curves = []
     total = 2 * len(views) * len(rows)
@@ -181,7 +190,7 @@ def entity_recall_curve(
             for view in views.values():
                 columns, _ = scorer.top(view[rows], k, after_block=bar.update)
                 keywords = model.vocabulary_[columns].tolist()
-                curves.append(entity_curve(names, keywords, sorted_ks))
+                curves.append(entity_curve(names, keywords, sorted_ks, vectorizer=vectorizer))
     metrics = ("recall_strict", "recall_partial", "precision")
     per_row = [getattr(point, metric).per_row for metric in metrics for curve in curves for point in curve]
     bootstrap = PairedBootstrap(np.column_stack(per_row), np.arange(len(names)), settings)
@@ -239,10 +248,17 @@ def check_entities(entities: Any, n: int, embeddings_have: str) -> list[Any]:
     return list(entities)
 
 
-def _reachable_names(trained_words: np.ndarray, names: list[list[str]]) -> tuple[float, int]:
+def reachable_names(
+    trained_words: Iterable[str], names: list[list[str]], read: Callable[[str], list[str]]
+) -> tuple[float, int]:
     """Strict recall with all words of the training text, and the number of names with other words."""
-    words = {word.casefold() for word in trained_words}
-    reachable = [[name for name in row if words.issuperset(name.casefold().split())] for row in names]
-    reachable_words = [" ".join(row).split() for row in reachable]
-    recall = entity_curve(names, reachable_words, [None])[0].recall_strict
-    return recall.value, sum(map(len, names)) - sum(map(len, reachable))
+    spans = KeywordSpans(read)
+    keys = set(map(spans.key, trained_words))
+    is_reachable: dict[str, bool] = {}
+    for name in dict.fromkeys(chain.from_iterable(names)):
+        is_reachable[name] = all(not keys.isdisjoint(found) for found in spans.keywords_at(name))
+    # A name that is listed twice is found once but counts twice, as in entity_recall.
+    found = [len({name.casefold() for name in row if is_reachable[name]}) / len(row) for row in names]
+    return float(np.mean(found)) if names else math.nan, sum(
+        not is_reachable[name] for row in names for name in row
+    )

@@ -6,7 +6,7 @@ compared with k, so that many k cost little more than one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 
 from flip_sklearn.metrics.summary import RowMean, check_weights, divide
 from flip_sklearn.parameters import check_integer, short_repr
+from flip_sklearn.vocabulary.normalization import word_reader
 
 _NO_RANK = np.iinfo(np.int64).max  # the rank of a word that is not a keyword of its row
 
@@ -28,7 +29,7 @@ class EntityRecall:
     recall_strict, recall_partial : RowMean
         Share of a row's names whose words are all among the keywords; mean share of a name's words.
     precision : RowMean
-        Share of a row's keywords that are a word of one of its names.
+        Share of a row's keywords that are or cover a word of one of its names.
     f1_strict, f1_partial : RowMean
         Means of the rows' F1 of the precision with either recall.
     k : int or None
@@ -44,26 +45,29 @@ class EntityRecall:
 
 
 def entity_recall(
-    entities: Any, keywords: Any, k: int | None = None, *, sample_weight: Any = None
+    entities: Any, keywords: Any, k: int | None = None, *, sample_weight: Any = None, vectorizer: Any = None
 ) -> EntityRecall:
     """Named entities found among the k best keywords: recall, precision and F1.
 
-    For a row with the listed names e_1, ..., e_m, let t(e) be the words of e (split at white space,
-    repeated words kept) and K the set of the row's k best keywords; everything is case-folded. Then, with
-    |{}| for the number of distinct elements,
+    For a row with the listed names e_1, ..., e_m, let t(e) be the words of e (repeated words kept) and K the
+    set of the row's k best keywords. Names and keywords are split into words as texts are: case, accents,
+    apostrophes and hyphens do not count, so "O'Neill" is "oneill". A word of a name is in K if it is a
+    keyword, or if a keyword of several words covers it: one inside the name, as "new york" in "New York
+    City", or one that contains the name, begins in it or ends in it, as "in paris" for "Paris".
+    Then, with |{}| for the number of distinct elements,
 
         recall_strict  = |{e_i : all words of e_i are in K}| / m
         recall_partial = 1/m sum_i  #(words of t(e_i) in K) / #t(e_i)
-        precision      = |{words of any t(e_i) in K}| / |K|
+        precision      = |{keywords that cover a word of any e_i}| / |K|
         f1             = 2 precision recall / (precision + recall)     with either recall,
 
     each 0 if its denominator is 0; the results are (weighted) means over the rows with names.
 
-    This is the definition of the published evaluation of FLiP (Kesiraju et al. 2026, arXiv 2604.18109),
-    special cases included: a name that is listed twice is found once but counts twice in m, so it lowers
-    strict recall (names are the same if their case-folded strings are equal); a keyword of several words
-    matches no word of a name. The published code uses ``str.lower`` instead of ``str.casefold``, which
-    differs for a few letters such as the German sharp s.
+    For keywords of one word and names of plain words, this is the definition of the published evaluation of
+    FLiP (Kesiraju et al. 2026, arXiv 2604.18109), special cases included: a name that is listed twice is
+    found once but counts twice in m, so it lowers strict recall (names are the same if their case-folded
+    strings are equal). There, a keyword of several words matches no word of a name, and names are split at
+    white space.
 
     Parameters
     ----------
@@ -75,6 +79,9 @@ def entity_recall(
         Number of keywords used per row, >= 1; None for all. Rows may have fewer.
     sample_weight : array-like of shape (n,), default=None
         Weights of the rows, >= 0.
+    vectorizer : ConceptVectorizer or CountVectorizer, default=None
+        The vectorizer of the keywords' vocabulary, if its parameters are not the defaults: names and
+        keywords are split into words as it splits texts.
 
     Returns
     -------
@@ -99,16 +106,21 @@ def entity_recall(
     >>> entity_recall(entities, keywords, k=1).precision.value
     1.0
     """
-    return entity_curve(entities, keywords, [k], sample_weight=sample_weight)[0]
+    return entity_curve(entities, keywords, [k], sample_weight=sample_weight, vectorizer=vectorizer)[0]
 
 
 def entity_curve(
-    entities: Any, keywords: Any, ks: Iterable[int | None], *, sample_weight: Any = None
+    entities: Any,
+    keywords: Any,
+    ks: Iterable[int | None],
+    *,
+    sample_weight: Any = None,
+    vectorizer: Any = None,
 ) -> list[EntityRecall]:
     """Compute :func:`entity_recall` at many k, for little more than the cost of one.
 
-    With r(t) the rank of word t among its row's keywords (1 for the best, infinite if it is not a
-    keyword), a word is found at k if r(t) <= k, and a name if all of its words are.
+    With r(t) the rank of the best keyword of a row that has word t (infinite if there is none), a word is
+    found at k if r(t) <= k, and a name if all of its words are.
 
     Parameters
     ----------
@@ -118,6 +130,9 @@ def entity_curve(
         Numbers of keywords, >= 1, in any order; None for all.
     sample_weight : array-like of shape (n,), default=None
         Weights of the rows, >= 0.
+    vectorizer : ConceptVectorizer or CountVectorizer, default=None
+        The vectorizer of the keywords' vocabulary, if its parameters are not the defaults: names and
+        keywords are split into words as it splits texts.
 
     Returns
     -------
@@ -147,13 +162,50 @@ def entity_curve(
             "list of keywords per row."
         )
     weights = check_weights(sample_weight, len(names))
-    ranks = _Ranks.from_rows(names, words)
+    ranks = _Ranks.from_rows(names, words, word_reader(vectorizer))
     return [ranks.evaluate(k, weights) for k in ks]
+
+
+class KeywordSpans:
+    """Finds the keywords that a word of a name can be found by: the word itself, and phrases.
+
+    A phrase may lie inside the name, contain it, or begin or end in it, since matching from the left may read
+    "in New York" as "in new" and "york".
+    """
+
+    def __init__(self, read: Callable[[str], list[str]]) -> None:
+        self._read = read
+        self._phrases: dict[str, dict[tuple[str, ...], None]] = {}  # by each of their words
+
+    def key(self, keyword: str) -> str:
+        """Return a string that equal keywords share."""
+        words = self._read(keyword)
+        if len(words) > 1:
+            for word in words:
+                self._phrases.setdefault(word, {})[tuple(words)] = None
+        return " ".join(words) if words else f"\0{keyword}"  # without words, it is in no name
+
+    def keywords_at(self, name: str) -> list[list[str]]:
+        """Return, for each word of a name, the keys of the keywords seen so far by which it can be found."""
+        words = self._read(name)
+        if not words:
+            return [["\0 no word"]]  # cannot be found
+        keys = [[word] for word in words]
+        for phrase in dict.fromkeys(chain.from_iterable(self._phrases.get(word, ()) for word in words)):
+            for shift in range(1 - len(phrase), len(words)):
+                first, last = max(shift, 0), min(shift + len(phrase), len(words))
+                if words[first:last] == list(phrase[first - shift : last - shift]):
+                    for position in range(first, last):
+                        keys[position].append(" ".join(phrase))
+        return keys
 
 
 @dataclass(frozen=True)
 class _Ranks:
-    """Ranks among the keywords of a row, 0 for the best, of these keywords and of the words of names."""
+    """Ranks among the keywords of a row, 0 for the best, of these keywords and of the words of names.
+
+    The rank of a word of a name is that of the best keyword which is this word or covers it.
+    """
 
     n_names: np.ndarray  # (n,) number of listed names
     # One entry for each distinct name of a row
@@ -165,20 +217,32 @@ class _Ranks:
     # One entry for each distinct keyword of a row
     keyword_row: np.ndarray
     keyword_rank: np.ndarray  # of its first occurrence
-    is_match: np.ndarray  # whether it is a word of a name of the row
+    is_match: np.ndarray  # whether it is or covers a word of a name of the row
 
     @classmethod
-    def from_rows(cls, names: list[Any], keywords: list[Any]) -> _Ranks:
+    def from_rows(cls, names: list[Any], keywords: list[Any], read: Callable[[str], list[str]]) -> _Ranks:
         n = len(names)
-        # Strings become ids: distinct strings are case-folded and split once.
-        word_ids: dict[str, int] = {}
+        # Strings become ids: each distinct string is read once.
+        key_ids: dict[str, int] = {}
         name_ids: dict[str, int] = {}
-        keyword, n_keywords = _assign_ids(keywords, word_ids)
-        listed_name, n_names = _assign_ids(names, name_ids)
-        words, n_words = _assign_ids([name.split() for name in name_ids], word_ids)
+        spans = KeywordSpans(read)
+        keyword, n_keywords = _assign_ids(keywords, spans.key, key_ids)
+        spelling: dict[str, str] = {}
+
+        def name_key(name: str) -> str:
+            key = f"{name.casefold()}\0{' '.join(read(name))}"
+            spelling.setdefault(key, name)
+            return key
+
+        listed_name, n_names = _assign_ids(names, name_key, name_ids)
+        positions = [spans.keywords_at(spelling[key]) for key in name_ids]
+        n_words = np.array([len(name) for name in positions], dtype=np.int64)
+        n_keys = np.array([len(keys) for name in positions for keys in name], dtype=np.int64)
+        all_keys = chain.from_iterable(chain.from_iterable(positions))
+        keys = np.array([key_ids.setdefault(key, len(key_ids)) for key in all_keys], dtype=np.int64)
 
         # An entry "id in row" is encoded as row * n_ids + id.
-        n_ids = len(word_ids)
+        n_ids = len(key_ids)
         row = np.repeat(np.arange(n), n_keywords)
         keyword_keys, first = np.unique(row * n_ids + keyword, return_index=True)
         keyword_row = row[first]
@@ -190,13 +254,15 @@ class _Ranks:
         name_row, name = np.divmod(name_keys, n_name_ids)
         name_length = n_words[name]
 
-        # The words of a name are consecutive in words.
-        offset = _starts(n_words)[name] - _starts(name_length)
-        word = words[np.arange(name_length.sum()) + np.repeat(offset, name_length)]
-        word_keys = np.repeat(name_row, name_length) * n_ids + word
-        index = np.searchsorted(keyword_keys, word_keys)
-        is_keyword = np.append(keyword_keys, -1)[index] == word_keys
-        word_rank = np.where(is_keyword, np.append(keyword_rank, _NO_RANK)[index], _NO_RANK)
+        # The words of a name are consecutive, and so are the keys of a word.
+        word = _segments(_starts(n_words)[name], name_length)
+        word_row, word_n_keys = np.repeat(name_row, name_length), n_keys[word]
+        key = keys[_segments(_starts(n_keys)[word], word_n_keys)]
+        searched = np.repeat(word_row, word_n_keys) * n_ids + key
+        index = np.searchsorted(keyword_keys, searched)
+        is_keyword = np.append(keyword_keys, -1)[index] == searched
+        key_rank = np.where(is_keyword, np.append(keyword_rank, _NO_RANK)[index], _NO_RANK)
+        word_rank = np.minimum.reduceat(key_rank, _starts(word_n_keys)) if len(key) else key_rank
         is_match = np.zeros(len(keyword_keys), dtype=bool)
         is_match[index[is_keyword]] = True
         return cls(
@@ -246,14 +312,21 @@ def _starts(lengths: np.ndarray) -> np.ndarray:
     return np.asarray(np.cumsum(lengths) - lengths)
 
 
-def _assign_ids(rows: list[Any], ids: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the id of each string of all rows, and the lengths of the rows.
+def _segments(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Return the indices of several segments, one after the other."""
+    return np.asarray(np.arange(lengths.sum()) + np.repeat(starts - _starts(lengths), lengths))
 
-    Strings with the same case folding share an id. Case-folded strings that are not in ``ids`` are added.
+
+def _assign_ids(
+    rows: list[Any], key: Callable[[str], str], ids: dict[str, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the id of the key of each string of all rows, and the lengths of the rows.
+
+    Keys that are not in ``ids`` are added.
     """
     id_of: dict[str, int] = {}
     for string in dict.fromkeys(chain.from_iterable(rows)):
-        id_of[string] = ids.setdefault(string.casefold(), len(ids))
+        id_of[string] = ids.setdefault(key(string), len(ids))
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     return np.array([id_of[string] for row in rows for string in row], dtype=np.int64), lengths
 

@@ -52,7 +52,10 @@ def compute_results(inputs: ReportInputs) -> Results:
     }
     if inputs.entities is not None:
         names = [inputs.entities[i] for i in sentences.split.test]
-        entities = diagnostics.entity_recall_curve(joint, test_views, names, **asdict(settings))
+        vectorizer = inputs.vectorizers[inputs.first_language]
+        entities = diagnostics.entity_recall_curve(
+            joint, test_views, names, vectorizer=vectorizer, **asdict(settings)
+        )
     if inputs.ranks is not None:
         ranks = compute_ranks(models, flip, inputs.ranks, counts, settings)
     extractors: dict[str, Any] = {"FLiP": flip, "LiP": lip}

@@ -9,6 +9,8 @@ import functools
 import re
 import string
 import unicodedata
+from collections.abc import Callable
+from typing import Any
 
 # Default ignorable characters of Unicode: soft hyphen, byte order mark, direction marks, variation selectors,
 # and others. The joiner U+200D is not among them, because Indic spelling needs it.
@@ -85,6 +87,17 @@ def fold_accents(text: str) -> str:
 def read_words(text: str) -> list[str]:
     """Return the words of a text without case, accents and punctuation; words may have one letter."""
     return fold_accents(normalize(text)).split()
+
+
+def word_reader(vectorizer: Any) -> Callable[[str], list[str]]:
+    """Return the function that splits a name into words as a vectorizer does, ``read_words`` for None."""
+    if hasattr(vectorizer, "_make_tokenizer"):
+        return vectorizer._make_tokenizer()  # type: ignore[no-any-return]
+    if hasattr(vectorizer, "build_preprocessor") and hasattr(vectorizer, "build_tokenizer"):
+        clean, split = vectorizer.build_preprocessor(), vectorizer.build_tokenizer()
+        ignored = vectorizer.get_stop_words() or ()
+        return lambda text: [word for word in split(clean(text)) if word not in ignored]
+    return read_words
 
 
 def same_text(text: str) -> str:

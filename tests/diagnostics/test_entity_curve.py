@@ -15,6 +15,7 @@ from flip_sklearn import FLiPExtractor
 from flip_sklearn.diagnostics import EntityRecallCurve, entity_recall_curve
 from flip_sklearn.diagnostics.bootstrap import Interval
 from flip_sklearn.metrics import entity_recall
+from flip_sklearn.vocabulary import ConceptVectorizer
 
 COMMON = ["the", "of", "is", "and", "in", "to"]
 NAMES = ["new", "york", "alice", "berlin", "nile", "congo"]
@@ -129,6 +130,28 @@ def test_out_of_vocabulary_names_lower_the_ceiling(problem: Problem) -> None:
     unseen.word_counts_[WORDS.index("alice")] = 0
     fewer = problem.curve(model=unseen, entities=entities, ks=[1])
     assert fewer.n_out_of_vocabulary == 3
+
+
+@pytest.mark.parametrize("name", ["ALICE", "Al\u00adice", "Alic\u00e9", "Ali'ce", "Ali-ce", "\ufb01"])
+def test_names_are_read_as_texts_are(problem: Problem, name: str) -> None:
+    n = len(problem.names)
+    curve = problem.curve(entities=[[name]] + [[] for _ in range(n - 1)], ks=[12])
+    assert curve.n_out_of_vocabulary == (name == "\ufb01")
+    assert curve.ceiling == curve.recall_strict.value.ravel()[0] == (name != "\ufb01")
+    exact = ConceptVectorizer(lowercase=False, strip_accents=None, strip_punctuation=False)
+    strict = problem.curve(entities=[[name]] + [[] for _ in range(n - 1)], ks=[12], vectorizer=exact)
+    assert strict.n_out_of_vocabulary == 1
+
+
+def test_pairs_of_the_vocabulary_count_for_the_words_of_a_name(problem: Problem) -> None:
+    pairs = copy.copy(problem.flip)
+    pairs.vocabulary_ = problem.flip.vocabulary_.copy()
+    pairs.vocabulary_[WORDS.index("alice")] = "alice cooper"
+    n = len(problem.names)
+    entities = [["Alice Cooper"], ["Alice"], ["Alice Cooper-Smith"], *([[]] * (n - 3))]
+    curve = problem.curve(model=pairs, entities=entities, ks=[12])
+    assert (curve.n_out_of_vocabulary, curve.ceiling) == (1, pytest.approx(2 / 3))
+    np.testing.assert_allclose(curve.recall_strict.value.ravel(), 2 / 3)
 
 
 def test_k_above_the_vocabulary_size(problem: Problem) -> None:
