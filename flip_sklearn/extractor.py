@@ -409,7 +409,10 @@ class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, Bas
             scoring.refuse_too_large(embeddings, n_words)
         indices, theta = scoring.top_words(self, embeddings, self.top_k, probabilities=True)
         result = scoring.top_to_csr(indices, theta.astype(dtype, copy=False), n_words)
-        return result if sparse_output else like(X, to_dense(result, embeddings), dtype)
+        if sparse_output:
+            return result
+        with scoring.translate_memory_errors(embeddings, n_words):
+            return like(X, to_dense(result, embeddings), dtype)
 
     def extract_keywords(self, X: Any, top_k: int | None = None, return_scores: bool = False) -> Any:
         """Extract the best words of each row, best first.

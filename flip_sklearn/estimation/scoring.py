@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from flip_sklearn.backend.device import Compute, Embeddings, resolve_compute
 from flip_sklearn.backend.scoring.scorer import Scorer
 from flip_sklearn.estimation.array_api import like
+from flip_sklearn.estimation.memory import free_memory
 from flip_sklearn.estimation.validation import check_embeddings
 from flip_sklearn.parameters import check_bool, check_integer, warn_caller
 
@@ -128,9 +129,11 @@ def top_to_csr(indices: np.ndarray, values: np.ndarray, n_words: int) -> sp.csr_
 def dense(estimator: Any, X: Any, transform: str) -> Any:
     """Scores of all words (n, V), or their "softmax" or "log_softmax"."""
     embeddings = fitted_input(estimator, X)
-    refuse_too_large(embeddings, len(estimator.vocabulary_))
-    result = make_scorer(estimator).dense(embeddings, transform)
-    return like(X, result, output_dtype(embeddings))
+    n_words = len(estimator.vocabulary_)
+    refuse_too_large(embeddings, n_words)
+    with translate_memory_errors(embeddings, n_words):
+        result = make_scorer(estimator).dense(embeddings, transform)
+        return like(X, result, output_dtype(embeddings))
 
 
 def refuse_too_large(X: Embeddings, n_words: int) -> None:
@@ -140,24 +143,29 @@ def refuse_too_large(X: Embeddings, n_words: int) -> None:
     """
     if not isinstance(X, np.ndarray) and X.device.type != "cpu":
         return
-    n, dtype = X.shape[0], output_dtype(X)
-    size, free = n * n_words * dtype.itemsize, free_memory()
+    size, free = X.shape[0] * n_words * output_dtype(X).itemsize, free_memory()
     if size > free:
-        raise ValueError(
-            f"a dense ({n}, {n_words}) array takes {size / 2**30:.1f} GiB, {free / 2**30:.1f} GiB "
-            "are free; pass fewer rows at a time, or use extract_keywords, predict or transform "
-            "(sparse), which need no such array."
-        )
+        raise _too_large(X, n_words, f"{free / 2**30:.1f} GiB are free")
 
 
-def free_memory() -> int:
-    """Bytes that a new array may take: the available memory on Linux, half of the memory elsewhere."""
+@contextmanager
+def translate_memory_errors(X: Embeddings, n_words: int) -> Iterator[None]:
+    """Raise the error of ``refuse_too_large`` if memory for the dense array (n, V) cannot be allocated.
+
+    Limits that ``free_memory`` does not know, and other threads, leave less than it returns.
+    """
     try:
-        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (AttributeError, OSError, ValueError):
-        return 8 * 2**30
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # torch raises a plain RuntimeError on the host.
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            raise _too_large(X, n_words, "which cannot be allocated") from error
+        raise
+
+
+def _too_large(X: Embeddings, n_words: int, reason: str) -> ValueError:
+    size = X.shape[0] * n_words * output_dtype(X).itemsize
+    return ValueError(
+        f"a dense ({X.shape[0]}, {n_words}) array takes {size / 2**30:.1f} GiB, {reason}; pass fewer rows at "
+        "a time, or use extract_keywords, predict or transform (sparse), which need no such array."
+    )

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from flip_sklearn.estimation.scoring import free_memory
+from flip_sklearn.estimation.memory import free_memory
 from flip_sklearn.io import (
     check_regular_file,
     fsync_directory,

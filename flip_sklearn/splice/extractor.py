@@ -208,7 +208,10 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         if not sparse_output:
             scoring.refuse_too_large(embeddings, len(self.vocabulary_))
         weights = self._weights(embeddings)
-        return weights if sparse_output else like(X, to_dense(weights, embeddings), weights.dtype)
+        if sparse_output:
+            return weights
+        with scoring.translate_memory_errors(embeddings, len(self.vocabulary_)):
+            return like(X, to_dense(weights, embeddings), weights.dtype)
 
     def predict(self, X: Any) -> sp.csr_array:
         """Return the words of largest weight of each row, at most ``top_k``, as indicators.
