@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -26,8 +27,8 @@ def locate(folder_or_id: Any, subfolder: Any = None, revision: str | None = None
         raise ValueError(
             f"{folder_or_id!r} is not a model; use the path of a folder, or 'owner/name' on the hub."
         )
-    root = Path(folder_or_id).expanduser()
-    if root.exists():
+    root = Path(os.path.expanduser(folder_or_id))
+    if os.path.exists(root):
         if revision is not None:
             raise ValueError(
                 f"revision={revision!r} is for repositories on the hub, but {str(folder_or_id)!r} is a "

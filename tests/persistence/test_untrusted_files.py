@@ -404,7 +404,18 @@ def test_places_that_hold_no_model(tmp_path: Path, saved: Path, monkeypatch: Any
     for bad in (None, "", 3, b"x/y"):
         with pytest.raises(ValueError, match="is not a model"):
             FLiPExtractor.from_pretrained(bad)
-    for bad in ("nowhere", "../x", "./a", "~/m", "a/b/c", tmp_path / "no", Path("own/er"), "a b/c"):
+    for bad in (
+        "nowhere",
+        "../x",
+        "./a",
+        "~/m",
+        "~nobody/m",
+        "a/b/c",
+        "x" * 5000,
+        tmp_path / "no",
+        Path("own/er"),
+        "a b/c",
+    ):
         with pytest.raises(ValueError, match="there is no folder"):
             FLiPExtractor.from_pretrained(bad)
     with pytest.raises(ValueError, match="a file; pass its folder"):
