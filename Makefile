@@ -56,9 +56,10 @@ $(BIN)/python:
 		{ echo "Python 3.11 or later is needed; name one with: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# Install the pinned torch first: as a dependency of another package, pip may choose a build several GB larger.
+# The build for the CPU, where an index offers it (PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu);
+# otherwise pip installs PyPI's build, which has CUDA packages of several GB on Linux.
 $(VENV)/.torch: constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) torch
+	$(PIP_INSTALL) "$$(grep '^torch==' constraints.txt)+cpu" 2>/dev/null || $(PIP_INSTALL) torch
 	@touch $@
 
 $(VENV)/.demo: pyproject.toml constraints.txt $(VENV)/.torch

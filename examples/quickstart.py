@@ -23,6 +23,7 @@ from sklearn.model_selection import train_test_split
 
 from flip_sklearn import FLiPExtractor, keyword_accuracy
 from flip_sklearn.datasets import load_docstrings
+from flip_sklearn.encoders import SentenceEncoder
 from flip_sklearn.plots import ExtractorDisplay, KeywordDisplay
 
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
@@ -40,26 +41,9 @@ def encoder_name(name: str | None) -> str:
     return str(get_model_path())
 
 
-def load_encoder(name: str | None):
-    """Load a model with sentence-transformers."""
-    from sentence_transformers import SentenceTransformer
-
-    return SentenceTransformer(encoder_name(name))
-
-
 def embed(texts: list[str], name: str | None, cache: Path) -> np.ndarray:
     """Return embeddings (n, d), stored on disk so that a second run is fast."""
-    import joblib
-
-    path = cache / f"embeddings-{joblib.hash((texts, name))}.npy"
-    if not path.exists():
-        embeddings = load_encoder(name).encode(texts, batch_size=64, show_progress_bar=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Write another file and rename it, so that an interrupted run leaves no incomplete file.
-        with open(path.with_suffix(".part"), "wb") as file:
-            np.save(file, embeddings)
-        path.with_suffix(".part").replace(path)
-    return np.load(path)
+    return SentenceEncoder(encoder_name(name), cache_dir=cache, verbose=1).transform(texts)
 
 
 def draw(

@@ -388,7 +388,7 @@ def main() -> None:
         splice_note = (
             "SpLiCE is left out: it needs embeddings of the concepts from the encoder of the data. Run the "
             "script with `--encoder cointegrated/SONAR_200_text_encoder` (`pip install "
-            f"'flip-sklearn[sonar]'`), or embed the lines of `{args.out / 'concepts.txt'}` elsewhere and "
+            f"'.[sonar]'` in a clone), or embed the lines of `{args.out / 'concepts.txt'}` elsewhere and "
             "pass them with `--concepts FILE.npy`."
         )
     else:

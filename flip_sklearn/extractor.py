@@ -14,11 +14,11 @@ from flip_sklearn.estimation.array_api import like, to_dense
 from flip_sklearn.estimation.callbacks import CallbackSupportMixin, with_callbacks
 from flip_sklearn.estimation.validation import check_counts_of, one_target
 from flip_sklearn.metrics import RowMean
-from flip_sklearn.parameters import check_bool
+from flip_sklearn.parameters import VocabularyRepr, check_bool
 from flip_sklearn.persistence import PretrainedMixin
 
 
-class FLiPExtractor(PretrainedMixin, CallbackSupportMixin, TransformerMixin, BaseEstimator):
+class FLiPExtractor(VocabularyRepr, PretrainedMixin, CallbackSupportMixin, TransformerMixin, BaseEstimator):
     """Read words off embeddings with a factorized log-linear model.
 
     Fits, over word embeddings A (V, r), a projection B (r, d) and a bias b (V,), the minimum of

@@ -1,11 +1,15 @@
-"""Checks of scalar parameters, and warnings that point at the caller's line."""
+"""Checks of scalar parameters, warnings that point at the caller's line, and other text for users."""
 
 from __future__ import annotations
 
+import heapq
+import importlib.metadata
+import json
 import math
 import numbers
 import sys
 import warnings
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,39 @@ def short_repr(value: Any, length: int = SHORT_REPR_LENGTH) -> str:
     """``repr(value)``, cut to at most ``length`` characters."""
     text = repr(value)
     return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+class VocabularyRepr:
+    """``repr`` of an estimator that formats only the part of a large ``vocabulary`` that is shown.
+
+    scikit-learn formats all of a mapping before it shows the first words.
+    """
+
+    vocabulary: Any
+
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
+        shown = self
+        if isinstance(self.vocabulary, Mapping) and len(self.vocabulary) > N_CHAR_MAX:
+            words = heapq.nsmallest(N_CHAR_MAX, self.vocabulary.items(), key=lambda item: str(item[0]))
+            shown = object.__new__(type(self))
+            shown.__dict__ = {**self.__dict__, "vocabulary": dict(words)}
+        return super(VocabularyRepr, shown).__repr__(N_CHAR_MAX)  # type: ignore[call-arg]
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra from where this package was installed from.
+
+    That is a package index only if the installation has no record of an address.
+    """
+    try:
+        record = importlib.metadata.distribution("flip-sklearn").read_text("direct_url.json")
+        origin = json.loads(record) if record else {}
+    except (importlib.metadata.PackageNotFoundError, OSError, ValueError):
+        origin = {}
+    address = origin.get("url")
+    if address and "vcs_info" in origin:
+        address = f"{origin['vcs_info'].get('vcs', 'git')}+{address}"
+    return f"pip install 'flip-sklearn[{extra}]{f' @ {address}' if address else ''}'"
 
 
 def is_bool(value: Any) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flip_sklearn.io import check_regular_file, read_json, use_one_thread_after_fork
+from flip_sklearn.parameters import install_command
 
 # config.json of an encoder has some kilobytes.
 MAX_CONFIG_BYTES = 2**22
@@ -181,11 +182,12 @@ class LocalModel(EncoderBackend):
         return self._version
 
 
-def require(module: str, backend: str, remedy: str) -> Any:
-    """Import a module that a backend needs; the ImportError names the command that installs it."""
+def require(module: str, backend: str, extra: str, remedy: str | None = None) -> Any:
+    """Import a module that a backend needs; the ImportError names the command that installs the extra."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        remedy = remedy or f"Install it with: {install_command(extra)}"
         raise ImportError(f"The {backend} backend needs {module} ({error}). {remedy}") from error
 
 

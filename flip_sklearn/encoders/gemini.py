@@ -24,7 +24,6 @@ _TIMEOUT = 120_000  # milliseconds per request
 _ATTEMPTS, _FIRST_WAIT, _MAX_WAIT = 8, 1.0, 60.0
 _MAX_REQUESTED_WAIT = 300.0  # seconds; the server asks for more when a daily quota is used up
 _RETRYABLE_CODES = frozenset({408, 429, 500, 502, 503, 504})
-_INSTALL = "Install it with: pip install 'flip-sklearn[gemini]'"
 
 
 class _Key:
@@ -66,8 +65,8 @@ class Gemini(EncoderBackend):
     @contextmanager
     def session(self) -> Iterator[Encode]:
         """Open a client for a series of batches; the key is not kept for longer."""
-        require("tenacity", "gemini", _INSTALL)  # first, because the client imports it too
-        genai = require("google.genai", "gemini", _INSTALL)
+        require("tenacity", "gemini", "gemini")  # first, because the client imports it too
+        genai = require("google.genai", "gemini", "gemini")
         key = self._key()
 
         def is_wanted(record: logging.LogRecord) -> bool:
@@ -99,7 +98,7 @@ class Gemini(EncoderBackend):
 
     def _request(self, client: Any, key: _Key, texts: list[str]) -> np.ndarray:
         """Return the vectors of one batch, at unit length."""
-        types = require("google.genai.types", "gemini", _INSTALL)
+        types = require("google.genai.types", "gemini", "gemini")
         # One content per text: for some models the client merges a list of str into one content.
         contents = [types.Content(parts=[types.Part(text=text)]) for text in texts]
         config = types.EmbedContentConfig(output_dimensionality=self.dimensions, task_type=self.task_type)
@@ -135,7 +134,7 @@ class Gemini(EncoderBackend):
 
 def _retrying(key: _Key) -> Any:
     """Return the policy for retries: growing waits, at least as long as the server requests."""
-    tenacity = require("tenacity", "gemini", _INSTALL)
+    tenacity = require("tenacity", "gemini", "gemini")
     backoff = tenacity.wait_exponential_jitter(initial=_FIRST_WAIT, max=_MAX_WAIT)
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(is_retryable),

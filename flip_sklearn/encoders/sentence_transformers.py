@@ -22,8 +22,7 @@ class SentenceTransformers(LocalModel):
 
     def load(self) -> Any:
         """Read the model from its folder, the hub's local cache or the hub."""
-        remedy = "Install it with: pip install 'flip-sklearn[encoders]'"
-        library = require("sentence_transformers", self.name, remedy)
+        library = require("sentence_transformers", self.name, "encoders")
         device = resolve_device(self.device)
         try:
             return library.SentenceTransformer(

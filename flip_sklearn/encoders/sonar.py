@@ -36,7 +36,7 @@ class SonarText(LocalModel):
         # The port's tokenizer is a sentencepiece file, which transformers reads with the first two
         # packages. They are imported first, because transformers looks for them only once.
         for module in ("sentencepiece", "google.protobuf", "transformers"):
-            require(module, self.name, "Install it with: pip install 'flip-sklearn[sonar]'")
+            require(module, self.name, "sonar")
         tokenizer = importlib.import_module("transformers").AutoTokenizer.from_pretrained(
             self.model,
             revision=self.revision,
@@ -133,6 +133,7 @@ class SonarSpeech(LocalModel):
         speech = require(
             "sonar.inference_pipelines.speech",
             self.name,
+            "sonar",
             "Install it with: pip install sonar-space (in a separate environment, because it requires "
             "another version of torch). Or compute the embeddings there, store them with numpy.save, and "
             "use numpy.load('speech.npy') in place of this encoder.",

@@ -30,7 +30,7 @@ def check_metadata(metadata: Any) -> None:
         is_version = isinstance(version, str) and version.replace(".", "").isalnum()
         raise ValueError(
             f"it has format {number}, this version reads formats up to {FORMAT}; "
-            f"pip install --upgrade 'flip-sklearn{f'>={version}' if is_version else ''}'"
+            f"update flip-sklearn{f' to version {version} or later' if is_version else ''}"
         )
     files = metadata.get("files")
     if not isinstance(files, dict) or set(files) != set(HASHED_FILES):

@@ -12,7 +12,7 @@ from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from flip_sklearn.parameters import refusal
+from flip_sklearn.parameters import install_command, refusal
 from flip_sklearn.persistence.format import CARD_FILE, CONFIG_FILE, ENCODING_FILE, MODEL_FILES
 from flip_sklearn.persistence.ownership import foreign_files_error, is_config, is_unedited_card
 
@@ -127,7 +127,7 @@ def _client() -> Any:
         import huggingface_hub
     except ImportError as error:
         raise ImportError(
-            "models on the hub need huggingface_hub: pip install 'flip-sklearn[hub]'; or download the "
+            f"models on the hub need huggingface_hub: {install_command('hub')}; or download the "
             f"folder ({', '.join(MODEL_FILES)}) and pass its path."
         ) from error
     return huggingface_hub

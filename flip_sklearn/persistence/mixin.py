@@ -102,7 +102,7 @@ class PretrainedMixin:
         Parameters
         ----------
         folder_or_id : path-like
-            An existing folder, or ``"owner/name"`` on the hub (needs ``flip-sklearn[hub]``).
+            An existing folder, or ``"owner/name"`` on the hub (needs the extra ``hub``).
         subfolder : str, default=None
             Folder of the model inside it, such as ``"mcv15/rank-512"``.
         revision : str, default=None

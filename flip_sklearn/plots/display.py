@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
+from flip_sklearn.parameters import install_command
 from flip_sklearn.plots import style
 
 
@@ -59,7 +60,7 @@ class Display:
             try:
                 import matplotlib.pyplot as plt
             except ImportError as error:
-                raise ImportError("plots need matplotlib: pip install 'flip-sklearn[plots]'") from error
+                raise ImportError(f"plots need matplotlib: {install_command('plots')}") from error
             ax = plt.subplots(figsize=self._figure_size(), layout="constrained")[1]
         elif not hasattr(ax, "get_xlim"):
             raise ValueError(

@@ -173,7 +173,7 @@ def diagnose(
         Before any training, if views, texts, names or the dictionary do not match, ``out`` cannot be
         written, or another argument is not allowed.
     ImportError
-        Before any training, if the packages of ``pip install 'flip-sklearn[report]'`` are missing.
+        Before any training, if the packages of the extra ``report`` are missing.
 
     Examples
     --------

@@ -18,7 +18,7 @@ from flip_sklearn.diagnostics import split_sentences
 from flip_sklearn.diagnostics.entities import check_entities
 from flip_sklearn.diagnostics.split import merge_groups, named_views
 from flip_sklearn.extractor import FLiPExtractor
-from flip_sklearn.parameters import check_integer, refusal, short_repr
+from flip_sklearn.parameters import check_integer, install_command, refusal, short_repr
 from flip_sklearn.views import check_views
 from flip_sklearn.vocabulary.defaults import default_vectorizer, normalized_texts
 
@@ -155,7 +155,7 @@ def check_extras() -> None:
     """Check, before any training, that the packages that only reports need are installed."""
     missing = [name for name in ("jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ImportError(f"a report needs {' and '.join(missing)}: pip install 'flip-sklearn[report]'")
+        raise ImportError(f"a report needs {' and '.join(missing)}: {install_command('report')}")
 
 
 def check_out(out: Any) -> Path:

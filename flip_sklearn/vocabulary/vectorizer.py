@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from flip_sklearn.parameters import (
+    VocabularyRepr,
     check_bool,
     check_choice,
     check_integer,
@@ -43,7 +44,9 @@ from flip_sklearn.vocabulary.tokenizer import (
 
 
 # No set_output: counts are sparse, as those of CountVectorizer.
-class ConceptVectorizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+class ConceptVectorizer(  # type: ignore[call-arg]
+    VocabularyRepr, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
+):
     """Count words, and pairs of associated words as single units.
 
     A concept is a word, or several consecutive words joined by a blank: ``"new york"``. Matching is greedy:

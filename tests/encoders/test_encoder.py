@@ -327,12 +327,12 @@ def test_backend_is_chosen_by_the_model(model: Any, backend: str) -> None:
 # --- Missing packages ------------------------------------------------------------------------
 
 MISSING = [
-    ("sentence-transformers", "sentence_transformers", r"pip install 'flip-sklearn\[encoders\]'"),
-    ("sonar", "transformers", r"pip install 'flip-sklearn\[sonar\]'"),
-    ("sonar", "sentencepiece", r"pip install 'flip-sklearn\[sonar\]'"),
-    ("sonar", "google.protobuf", r"pip install 'flip-sklearn\[sonar\]'"),
-    ("gemini", "google.genai", r"pip install 'flip-sklearn\[gemini\]'"),
-    ("gemini", "tenacity", r"pip install 'flip-sklearn\[gemini\]'"),
+    ("sentence-transformers", "sentence_transformers", r"pip install 'flip-sklearn\[encoders\]"),
+    ("sonar", "transformers", r"pip install 'flip-sklearn\[sonar\]"),
+    ("sonar", "sentencepiece", r"pip install 'flip-sklearn\[sonar\]"),
+    ("sonar", "google.protobuf", r"pip install 'flip-sklearn\[sonar\]"),
+    ("gemini", "google.genai", r"pip install 'flip-sklearn\[gemini\]"),
+    ("gemini", "tenacity", r"pip install 'flip-sklearn\[gemini\]"),
     (
         "sonar-speech",
         "sonar.inference_pipelines.speech",

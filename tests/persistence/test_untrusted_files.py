@@ -428,9 +428,9 @@ def test_places_that_hold_no_model(tmp_path: Path, saved: Path, monkeypatch: Any
 
 def test_missing_client_of_the_hub_names_the_extra(monkeypatch: Any, fitted: Any) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ImportError, match=r"pip install 'flip-sklearn\[hub\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'flip-sklearn\[hub\]"):
         FLiPExtractor.from_pretrained("no/where")
-    with pytest.raises(ImportError, match=r"pip install 'flip-sklearn\[hub\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'flip-sklearn\[hub\]"):
         fitted.push_to_hub("no/where")
     for bad in ("nowhere", "a/b/c", "../x", None):
         with pytest.raises(ValueError, match="use 'owner/name'"):

@@ -124,7 +124,7 @@ def test_import_needs_no_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    with pytest.raises(ImportError, match=r"pip install 'flip-sklearn\[plots\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'flip-sklearn\[plots\]"):
         plots.KeywordDisplay(["dog"], [1.0]).plot()
 
 

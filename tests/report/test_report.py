@@ -623,7 +623,7 @@ def test_invalid_input_is_rejected_before_training(
 
 def test_missing_packages_are_reported_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"pip install 'flip-sklearn\[report\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'flip-sklearn\[report\]"):
         diagnose(np.ones((4, 2)), ["a"] * 4)
 
 
