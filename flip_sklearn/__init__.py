@@ -46,7 +46,10 @@ _MODULE_OF = {
     "stack_views": "views",
 }
 # Imported on attribute access, too: `import flip_sklearn; flip_sklearn.metrics.perplexity`.
-_SUBMODULES = {"bulk", "extractor", "metrics", "path", "splice", "views", "vocabulary"}
+_SUBMODULES = {
+    "bulk", "datasets", "diagnostics", "encoders", "extractor", "metrics", "path", "plots", "report",
+    "splice", "views", "vocabulary",
+}  # fmt: skip
 
 renamed.register()
 

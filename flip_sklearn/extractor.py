@@ -260,7 +260,8 @@ class FLiPExtractor(VocabularyRepr, PretrainedMixin, CallbackSupportMixin, Trans
         """Make one pass over a chunk of rows, continuing from the chunks before.
 
         Mean, covariance and word counts are updated exactly, as if all chunks were one. The columns of the
-        first chunk are the vocabulary; a word may have its first count in a later chunk.
+        first chunk are the vocabulary; a word may have its first count in a later chunk. As in ``fit``, rows
+        without words are ignored, so that a later chunk without any changes nothing.
 
         Parameters
         ----------
@@ -283,9 +284,10 @@ class FLiPExtractor(VocabularyRepr, PretrainedMixin, CallbackSupportMixin, Trans
 
     def _set_fitted(self, attributes: dict[str, Any]) -> FLiPExtractor:
         """Set the fitted attributes: the last step of a fit, so that a failure changes nothing."""
-        for name in ("feature_names_in_", "pretrained_info_"):  # of an earlier fit or file
-            self.__dict__.pop(name, None)
-        self.__dict__.update(attributes)
+        if attributes:
+            of_earlier_fit = {"feature_names_in_", "pretrained_info_"}
+            kept = {name: value for name, value in vars(self).items() if name not in of_earlier_fit}
+            self.__dict__ = {**kept, **attributes}  # at once, for threads that score meanwhile
         return self
 
     def to_sparse(self) -> FLiPExtractor:
@@ -387,8 +389,9 @@ class FLiPExtractor(VocabularyRepr, PretrainedMixin, CallbackSupportMixin, Trans
         words : csr_array of shape (n, V), int64
             1 for an extracted word.
         """
-        indices, _ = scoring.top_words(self, scoring.fitted_input(self, X), self.top_k)
-        return scoring.top_to_csr(indices, np.ones_like(indices), len(self.vocabulary_))
+        model = scoring.snapshot(self)
+        indices, _ = scoring.top_words(model, scoring.fitted_input(model, X), model.top_k)
+        return scoring.top_to_csr(indices, np.ones_like(indices), len(model.vocabulary_))
 
     def transform(self, X: Any) -> Any:
         """Compute the probabilities theta of the ``top_k`` words of each row; all others are zero.
@@ -402,12 +405,13 @@ class FLiPExtractor(VocabularyRepr, PretrainedMixin, CallbackSupportMixin, Trans
         activations : csr_array of shape (n, V), or a dense array with ``sparse_output=False``
             float64 for float64 input, float32 otherwise.
         """
-        sparse_output = check_bool("sparse_output", self.sparse_output)
-        embeddings = scoring.fitted_input(self, X)
-        n_words, dtype = len(self.vocabulary_), scoring.output_dtype(embeddings)
+        model = scoring.snapshot(self)
+        sparse_output = check_bool("sparse_output", model.sparse_output)
+        embeddings = scoring.fitted_input(model, X)
+        n_words, dtype = len(model.vocabulary_), scoring.output_dtype(embeddings)
         if not sparse_output:
             scoring.refuse_too_large(embeddings, n_words)
-        indices, theta = scoring.top_words(self, embeddings, self.top_k, probabilities=True)
+        indices, theta = scoring.top_words(model, embeddings, model.top_k, probabilities=True)
         result = scoring.top_to_csr(indices, theta.astype(dtype, copy=False), n_words)
         if sparse_output:
             return result
@@ -430,8 +434,9 @@ class FLiPExtractor(VocabularyRepr, PretrainedMixin, CallbackSupportMixin, Trans
         keywords : list of n lists of str
             With ``return_scores`` lists of (word, score) pairs.
         """
-        k = self.top_k if top_k is None else top_k
-        return scoring.keywords(self, scoring.fitted_input(self, X), k, return_scores)
+        model = scoring.snapshot(self)
+        k = model.top_k if top_k is None else top_k
+        return scoring.keywords(model, scoring.fitted_input(model, X), k, return_scores)
 
     def score(
         self, X: Any, Y: Any = None, sample_weight: Any = None, *, y: Any = None, use_bias: bool | None = None
@@ -453,15 +458,17 @@ class FLiPExtractor(VocabularyRepr, PretrainedMixin, CallbackSupportMixin, Trans
         float
             See :func:`flip_sklearn.metrics.keyword_accuracy`, which also returns the standard error.
         """
-        X = scoring.fitted_input(self, X)
-        counts = check_counts_of(self, one_target(Y, y), X.shape[0])
-        hits, k = scoring.keyword_hits(self, X, counts, use_bias), np.diff(counts.indptr)
+        model = scoring.snapshot(self)
+        X = scoring.fitted_input(model, X)
+        counts = check_counts_of(model, one_target(Y, y), X.shape[0])
+        hits, k = scoring.keyword_hits(model, X, counts, use_bias), np.diff(counts.indptr)
         per_row = np.where(k > 0, hits / np.maximum(k, 1), np.nan)
         return float(RowMean.of(per_row, sample_weight))
 
     def _top_words(self, X: Any, k: int, use_bias: bool | None = None) -> np.ndarray:
         """Return the indices of the k best words of each row; ``use_bias=None`` is the estimator's."""
-        return scoring.top_words(self, scoring.fitted_input(self, X), k, use_bias=use_bias)[0]
+        model = scoring.snapshot(self)
+        return scoring.top_words(model, scoring.fitted_input(model, X), k, use_bias=use_bias)[0]
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return the vocabulary, in column order.

@@ -17,6 +17,9 @@ from typing import Any
 import numpy as np
 
 SHORT_REPR_LENGTH = 60
+MAX_SEED = 2**32 - 1
+# Strengths and step sizes above this overflow float32 when they are multiplied.
+MAX_STRENGTH = 1e30
 # Libraries that call methods of this package for a user: a warning is not about their code.
 CALLING_LIBRARIES = {"flip_sklearn", "sklearn", "joblib", "contextlib", "functools", "threading", "torch"}
 
@@ -130,6 +133,19 @@ def check_bool(name: str, value: Any) -> bool:
     if not is_bool(value):
         raise refusal(name, value, "True or False")
     return bool(value)
+
+
+def check_random_state(value: Any) -> np.random.RandomState:
+    """Return the generator of a ``random_state``: None, a seed, or a generator itself."""
+    if isinstance(value, np.random.RandomState):
+        return value
+    if value is None or value is np.random:
+        return np.random.mtrand._rand  # the global generator, as in scikit-learn
+    if not is_integer(value) or not 0 <= value <= MAX_SEED:
+        raise refusal(
+            "random_state", value, f"an integer from 0 to {MAX_SEED}, a numpy.random.RandomState, or None"
+        )
+    return np.random.RandomState(int(value))
 
 
 def check_folder(name: str, value: Any) -> Path | None:

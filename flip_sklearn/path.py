@@ -11,10 +11,9 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
-from flip_sklearn.backend.device import resolve_compute
+from flip_sklearn.backend.device import resolve_compute, without_autocast
 from flip_sklearn.backend.fit.data import CountDataset
 from flip_sklearn.backend.fit.initialization import InitialPoint
 from flip_sklearn.backend.fit.optimality import raw_kkt_residual
@@ -23,6 +22,7 @@ from flip_sklearn.backend.fit.session import Session
 from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.estimation.inputs import FitInputs, prepare
 from flip_sklearn.estimation.processes import join_processes
+from flip_sklearn.estimation.scoring import snapshot
 from flip_sklearn.estimation.split import draw_validation_rows, make_datasets
 from flip_sklearn.estimation.training import fitted_attributes
 from flip_sklearn.estimation.validation import (
@@ -35,7 +35,14 @@ from flip_sklearn.estimation.validation import (
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.metrics import RowMean
 from flip_sklearn.metrics.counts import check_columns
-from flip_sklearn.parameters import check_bool, check_integer, check_number, is_integer, warn_caller
+from flip_sklearn.parameters import (
+    MAX_STRENGTH,
+    check_bool,
+    check_integer,
+    check_number,
+    is_integer,
+    warn_caller,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +126,7 @@ class RegularizationPath:
         )
 
 
+@without_autocast()
 def regularization_path(
     X: Any,
     Y: Any,
@@ -276,6 +284,7 @@ def _make_result(
     )
 
 
+@without_autocast()
 def kkt_residual(model: FLiPExtractor, X: Any, Y: Any, sample_weight: Any = None) -> float:
     """Compute the distance of a fitted model from the optimum of J in A and b, given its B.
 
@@ -324,7 +333,7 @@ def kkt_residual(model: FLiPExtractor, X: Any, Y: Any, sample_weight: Any = None
     >>> bool(kkt_residual(long, X, Y) < kkt_residual(short, X, Y) < short.l1_max_)
     True
     """
-    check_is_fitted(model)
+    model = snapshot(model)
     limits = magnitude_limits(model.precision)
     array = check_embeddings(model, X, reset=False, limits=limits)[0]
     counts = check_counts_of(model, Y, array.shape[0])
@@ -348,8 +357,8 @@ def kkt_residual(model: FLiPExtractor, X: Any, Y: Any, sample_weight: Any = None
             mean=model.embedding_mean_,
         ),
         resolve_compute(model.device, model.precision),
-        l1=check_number("l1_strength", model.l1_strength, 0),
-        l2=check_number("l2_strength", model.l2_strength, 0),
+        l1=check_number("l1_strength", model.l1_strength, 0, MAX_STRENGTH),
+        l2=check_number("l2_strength", model.l2_strength, 0, MAX_STRENGTH),
     )
 
 

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from flip_sklearn.io import as_numpy
-from flip_sklearn.metrics.counts import count_matrix
+from flip_sklearn.metrics.counts import count_matrix, dense_array
 from flip_sklearn.metrics.summary import rescale_weights
 
 
@@ -135,7 +134,7 @@ def check_views(views: Mapping[str, Any]) -> dict[str, np.ndarray]:
     for name, view in views.items():
         if sp.issparse(view):
             raise ValueError(f"view {name!r} is sparse; embeddings are dense, pass view.toarray().")
-        array = arrays[name] = np.asarray(as_numpy(view))
+        array = arrays[name] = dense_array(view, f"view {name!r}", "embeddings of shape (n, d)")
         if array.ndim != 2:
             raise ValueError(f"view {name!r} has {array.ndim} dimension(s); pass an array of shape (n, d).")
         if array.shape != arrays[first].shape:

@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +105,16 @@ def resolve_compute(device: str, precision: str) -> Compute:
         return Compute(resolved, torch.float64, torch.float64)
     product = torch.bfloat16 if precision == "bfloat16" else torch.float32
     return Compute(resolved, torch.float32, product)
+
+
+@contextmanager
+def without_autocast() -> Iterator[None]:
+    """Compute in the formats of ``Compute`` also inside the caller's ``torch.autocast``."""
+    with ExitStack() as stack:
+        for device_type in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device_type):
+                stack.enter_context(torch.autocast(device_type, enabled=False))
+        yield
 
 
 @contextmanager

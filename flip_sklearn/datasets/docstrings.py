@@ -25,11 +25,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from sklearn.utils import check_random_state
 from tqdm import tqdm
 
 from flip_sklearn.io import write_atomic
-from flip_sklearn.parameters import check_integer, refusal
+from flip_sklearn.parameters import check_integer, check_random_state, refusal
 
 DEFAULT_PACKAGES = ("stdlib", "numpy", "scipy", "sklearn", "torch", "joblib")
 

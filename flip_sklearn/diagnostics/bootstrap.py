@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.utils import check_random_state
 
 from flip_sklearn.diagnostics.inputs import EvaluationSettings
+from flip_sklearn.parameters import check_random_state
 
 # Resampling weights in memory at a time: 2**23 float64 are 64 MiB.
 _BLOCK_ELEMENTS = 2**23

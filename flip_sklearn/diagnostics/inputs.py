@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import clone
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from flip_sklearn.diagnostics.split import SentenceSplit, named_views, split_sentences
 from flip_sklearn.estimation.validation import check_counts, resolve_rank
 from flip_sklearn.extractor import FLiPExtractor
-from flip_sklearn.parameters import check_integer, check_number, is_integer, short_repr
+from flip_sklearn.parameters import check_integer, check_number, check_random_state, is_integer, short_repr
 from flip_sklearn.views import check_views
 
 

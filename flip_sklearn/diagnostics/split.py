@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
-from sklearn.utils import check_random_state
 
-from flip_sklearn.parameters import check_number
+from flip_sklearn.parameters import check_number, check_random_state
 from flip_sklearn.views import check_views
 
 

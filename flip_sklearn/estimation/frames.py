@@ -10,5 +10,5 @@ def data_frame(columns: dict[str, Any]) -> Any:
     try:
         import pandas as pd
     except ImportError as error:
-        raise ImportError("to_frame() needs pandas: pip install pandas") from error
+        raise ImportError("to_frame() needs pandas: pip install 'flip-sklearn[pandas]'") from error
     return pd.DataFrame(columns)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.utils import check_random_state
 
 from flip_sklearn.backend.device import Compute, Embeddings, resolve_compute
 from flip_sklearn.backend.distributed import ProcessGroup
@@ -27,7 +26,15 @@ from flip_sklearn.estimation.validation import (
     resolve_rank,
 )
 from flip_sklearn.metrics.counts import check_columns
-from flip_sklearn.parameters import check_bool, check_choice, check_folder, check_integer, check_number
+from flip_sklearn.parameters import (
+    MAX_STRENGTH,
+    check_bool,
+    check_choice,
+    check_folder,
+    check_integer,
+    check_number,
+    check_random_state,
+)
 
 # `early_stopping="auto"` holds rows out from this many rows with words on.
 EARLY_STOPPING_ROWS = 1000
@@ -132,7 +139,7 @@ def check_data(
         vocabulary=vocabulary,
         feature_info=feature_info,
     )
-    if data.n_rows_with_words == 0:
+    if data.n_rows_with_words == 0 and not (next_chunk and counts.nnz == 0):
         raise ValueError(
             f"Y has no counts in any of its {counts.shape[0]} rows (with weight > 0); at least one "
             "row needs a word. Check that the vectorizer's vocabulary fits the texts."
@@ -171,8 +178,8 @@ def resolve_options(estimator: Any, data: FitData, seed: int, *, streaming: bool
     max_iter = check_integer("max_iter", estimator.max_iter, 1)
     return SolverOptions(
         rank=resolve_rank(estimator.rank, data.X.shape[1]),
-        l1=check_number("l1_strength", estimator.l1_strength, 0),
-        l2=check_number("l2_strength", estimator.l2_strength, 0),
+        l1=check_number("l1_strength", estimator.l1_strength, 0, MAX_STRENGTH),
+        l2=check_number("l2_strength", estimator.l2_strength, 0, MAX_STRENGTH),
         max_iter=1 if streaming else max_iter,
         tol=check_number("tol", estimator.tol, 0),
         batch_size=check_integer("batch_size", batch_size, 1, or_else="'auto'"),

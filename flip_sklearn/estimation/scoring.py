@@ -11,12 +11,20 @@ import scipy.sparse as sp
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
-from flip_sklearn.backend.device import Compute, Embeddings, resolve_compute
+from flip_sklearn.backend.device import Compute, Embeddings, resolve_compute, without_autocast
 from flip_sklearn.backend.scoring.scorer import Scorer
 from flip_sklearn.estimation.array_api import like
 from flip_sklearn.estimation.memory import free_memory
 from flip_sklearn.estimation.validation import check_embeddings
 from flip_sklearn.parameters import check_bool, check_integer, warn_caller
+
+
+def snapshot(estimator: Any) -> Any:
+    """A fitted estimator as it is now; a refit in another thread does not change the copy."""
+    check_is_fitted(estimator)
+    copy = object.__new__(type(estimator))
+    copy.__dict__.update(estimator.__dict__)
+    return copy
 
 
 def fitted_input(estimator: Any, X: Any) -> Embeddings:
@@ -60,6 +68,7 @@ def make_scorer(estimator: Any, use_bias: bool | None = None) -> Scorer:
     )
 
 
+@without_autocast()
 def top_words(
     estimator: Any, X: Embeddings, k: Any, *, use_bias: bool | None = None, probabilities: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -70,6 +79,7 @@ def top_words(
         return scorer.top(X, k, probabilities=probabilities, after_block=bar.update)
 
 
+@without_autocast()
 def keywords(
     estimator: Any, X: Embeddings, k: Any, return_scores: bool, *, use_bias: bool | None = None
 ) -> list[list[Any]]:
@@ -95,6 +105,7 @@ def with_scores(words: list[list[str]], scores: list[list[float]]) -> list[list[
     ]
 
 
+@without_autocast()
 def keyword_hits(
     estimator: Any, X: Embeddings, counts: sp.csr_array, use_bias: bool | None = None
 ) -> np.ndarray:
@@ -126,8 +137,10 @@ def top_to_csr(indices: np.ndarray, values: np.ndarray, n_words: int) -> sp.csr_
     return sp.csr_array((data, columns, row_start), shape=(len(indices), n_words))
 
 
+@without_autocast()
 def dense(estimator: Any, X: Any, transform: str) -> Any:
     """Scores of all words (n, V), or their "softmax" or "log_softmax"."""
+    estimator = snapshot(estimator)
     embeddings = fitted_input(estimator, X)
     n_words = len(estimator.vocabulary_)
     refuse_too_large(embeddings, n_words)

@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from sklearn.exceptions import ConvergenceWarning
 from tqdm.auto import tqdm
 
+from flip_sklearn.backend.device import without_autocast
 from flip_sklearn.backend.fit.checkpoint import Checkpoint
 from flip_sklearn.backend.fit.initialization import InitialPoint
 from flip_sklearn.backend.fit.session import EarlierFit
@@ -48,6 +49,8 @@ def fit(estimator: Any, X: Any, Y: Any, sample_weight: Any = None, groups: Any =
 def partial_fit(estimator: Any, X: Any, Y: Any, sample_weight: Any = None) -> dict[str, Any]:
     """Make one pass over a chunk and return the fitted attributes; the estimator itself is only read."""
     inputs = prepare(estimator, X, Y, sample_weight, streaming=True)
+    if inputs.data.n_rows_with_words == 0:
+        return {}  # rows without words are ignored, also in the mean and the covariance
     word_counts, earlier = inputs.data.word_counts, None
     is_first_chunk = not hasattr(estimator, "bias_")
     if not is_first_chunk:
@@ -90,15 +93,16 @@ def _train(
             bar.after_pass(record)
             return callbacks.after_pass(lambda: attributes(current_solution()))
 
-        solution = solve(
-            train,
-            validation,
-            inputs.options,
-            inputs.compute,
-            PassHooks(callbacks.before_pass, bar.after_step, after_pass),
-            earlier=earlier,
-            checkpoint=checkpoint,
-        )
+        with without_autocast():
+            solution = solve(
+                train,
+                validation,
+                inputs.options,
+                inputs.compute,
+                PassHooks(callbacks.before_pass, bar.after_step, after_pass),
+                earlier=earlier,
+                checkpoint=checkpoint,
+            )
     callbacks.done(lambda: attributes(solution))
     return solution, attributes(solution)
 

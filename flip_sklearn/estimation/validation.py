@@ -25,7 +25,7 @@ _CHECK_ELEMENTS = 2**22
 # Smallest and largest allowed magnitude of the largest value of X, far enough within the number format that
 # sums of squares, their inverses and products with the word embeddings stay in it.
 MAX_WEIGHT = 1e30
-MAGNITUDES = {"float32": (1e-30, 1e30), "float64": (1e-140, 1e140)}
+MAGNITUDES = {"float32": (1e-35, 1e35), "float64": (1e-140, 1e140)}
 
 
 def resolve_rank(rank: Any, d: int) -> int | None:
@@ -223,7 +223,7 @@ def refuse_labels(Y: Any, vocabulary: Any) -> None:
         "FrozenEstimator(extractor), which ignores the labels. Counts of one word are Y.reshape(-1, 1), or "
         "1-D with vocabulary=[word]."
     )
-    values = None if sp.issparse(Y) else np.asarray(as_numpy(Y))
+    values = None if sp.issparse(Y) else dense_array(Y, "Y", "word counts of shape (n, V)")
     if values is None or values.dtype.kind not in "iu" or not np.isin(values, (0, 1)).all():
         kind = Y.dtype if values is None else values.dtype
         raise ValueError(f"Y is 1-D, like class labels ({kind}). {remedy}")
@@ -260,9 +260,9 @@ def number_groups(groups: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
 
     Labels that are not numbers are counted in a dict: an array of strings takes n times the longest.
     """
-    labels = as_numpy(groups)
+    labels = groups.to_pylist() if hasattr(groups, "to_pylist") else as_numpy(groups)
     if not isinstance(labels, np.ndarray):
-        labels = np.fromiter(labels.to_pylist() if hasattr(labels, "to_pylist") else labels, dtype=object)
+        labels = np.fromiter(labels, dtype=object)
     if labels.shape != (n,):
         raise ValueError(
             f"Found input variables with inconsistent numbers of samples: groups has shape {labels.shape}; "

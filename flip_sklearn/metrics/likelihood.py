@@ -11,7 +11,7 @@ from sklearn.utils import _safe_indexing
 
 from flip_sklearn.io import as_numpy
 from flip_sklearn.metrics.counts import check_columns_of, count_matrix
-from flip_sklearn.metrics.ranking import check_n_rows, check_same_columns, row_blocks
+from flip_sklearn.metrics.ranking import check_n_rows, check_same_columns, row_blocks, snapshot_with
 from flip_sklearn.metrics.summary import RowMean, RowStatistic, check_weights, divide, rescale_weights
 
 # Tolerance for rounding: logarithms of probabilities near one may be slightly above zero.
@@ -141,6 +141,7 @@ def log_likelihood_scorer(estimator: Any, X: Any, Y: Any, sample_weight: Any = N
     counts = count_matrix(Y)
     check_n_rows(X, counts.shape[0])
     check_columns_of(estimator, Y)
+    estimator = snapshot_with(estimator, "predict_log_proba", "predict_proba")
     logs = [np.empty(0)]
     for rows in row_blocks(*counts.shape):
         block = counts[rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from sklearn.utils.validation import _num_samples
 from flip_sklearn.io import as_numpy
 from flip_sklearn.metrics.counts import check_columns, checked_sparse, column_names, count_matrix
 from flip_sklearn.metrics.summary import divide
+from flip_sklearn.parameters import short_repr
 
 # Number of scores computed at a time: 2**24 float64 are 128 MiB.
 BLOCK_ELEMENTS = 2**24
@@ -38,11 +40,22 @@ def check_same_columns(Y: Any, scores: Any) -> None:
     check_columns(column_names(Y), column_names(scores), renamed=True)
 
 
+def snapshot_with(estimator: Any, *methods: str) -> Any:
+    """A shallow copy of an estimator that has one of the methods: a refit meanwhile does not change it."""
+    if isinstance(estimator, type) or not any(hasattr(estimator, method) for method in methods):
+        raise ValueError(
+            f"estimator={short_repr(estimator)} cannot be scored; pass a fitted estimator with "
+            f"{' or '.join(methods)}."
+        )
+    return copy.copy(estimator) if hasattr(estimator, "get_params") else estimator
+
+
 def score_blocks(estimator: Any, X: Any, n_words: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield row numbers and an estimator's scores (rows, n_words), for a bounded number of rows at a time.
 
     A multi-output classifier returns a list of probabilities, of which the last class of each word is used.
     """
+    estimator = snapshot_with(estimator, "decision_function", "predict_proba")
     score = getattr(estimator, "decision_function", None) or estimator.predict_proba
     for rows in row_blocks(_num_samples(X), n_words):
         scores = score(_safe_indexing(X, rows))

@@ -14,7 +14,7 @@ from sklearn.utils._array_api import get_namespace
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
-from flip_sklearn.backend.device import Embeddings, as_shared_tensor, resolve_device
+from flip_sklearn.backend.device import Embeddings, as_shared_tensor, resolve_device, without_autocast
 from flip_sklearn.backend.sparse_coding.lasso import SparseCoder
 from flip_sklearn.estimation import scoring
 from flip_sklearn.estimation.array_api import beside, like, namespace_of, to_dense
@@ -172,16 +172,19 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
             rows = unit(X[start : start + CHUNK_ROWS])
             total += as_numpy(rows.sum(axis=0))
             n_directions += int((rows != 0).any(axis=1).sum())
-        # The estimator is changed only now that nothing can fail. Names of an earlier fit are removed.
-        self.__dict__.pop("feature_names_in_", None)
-        self.n_features_in_ = X.shape[1]
+        fitted = {
+            "n_features_in_": X.shape[1],
+            "embedding_mean_": total / max(n_directions, 1),
+            "concept_mean_": concept_mean,
+            "concepts_": concepts.astype(scoring.output_dtype(dictionary), copy=False),
+            "vocabulary_": vocabulary,
+            "device_": str(device),
+        }
         if hasattr(feature_info, "feature_names_in_"):
-            self.feature_names_in_ = feature_info.feature_names_in_
-        self.embedding_mean_ = total / max(n_directions, 1)
-        self.concept_mean_ = concept_mean
-        self.concepts_ = concepts.astype(scoring.output_dtype(dictionary), copy=False)
-        self.vocabulary_ = vocabulary
-        self.device_ = str(device)
+            fitted["feature_names_in_"] = feature_info.feature_names_in_
+        # The estimator is changed only now that nothing can fail, and at once, for threads that use it.
+        kept = {name: value for name, value in vars(self).items() if name != "feature_names_in_"}
+        self.__dict__ = {**kept, **fitted}
         return self
 
     def _check_parameters(self) -> float:
@@ -203,6 +206,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
             float64 for float64 input, float32 otherwise. Rows of X that are zero or equal the mean have
             no weights.
         """
+        self = scoring.snapshot(self)
         sparse_output = check_bool("sparse_output", self.sparse_output)
         embeddings = scoring.fitted_input(self, X)
         if not sparse_output:
@@ -225,6 +229,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         words : csr_array of shape (n, V), int64
             1 for each extracted word; its weight is above zero.
         """
+        self = scoring.snapshot(self)
         k = check_integer("top_k", self.top_k, 1)
         parts = []
         for block in self._decompose(scoring.fitted_input(self, X)):
@@ -248,6 +253,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         keywords : list of n lists of str
             Largest weight first; with ``return_scores`` the lists contain (word, weight) pairs.
         """
+        self = scoring.snapshot(self)
         k = check_integer("top_k", self.top_k if top_k is None else top_k, 1)
         keywords: list[list[Any]] = []
         for block in self._decompose(scoring.fitted_input(self, X)):
@@ -276,6 +282,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         float
             See :func:`flip_sklearn.metrics.keyword_accuracy`. Words of weight zero are not extracted.
         """
+        self = scoring.snapshot(self)
         X = scoring.fitted_input(self, X)
         counts = check_counts_of(self, one_target(Y, y), len(X))
         return float(keyword_accuracy(counts, self._weights(X), sample_weight=sample_weight))
@@ -292,6 +299,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         DecompositionQuality
             L0, cosine of v and C^T w, and duality gap of each row.
         """
+        self = scoring.snapshot(self)
         X = scoring.fitted_input(self, X)
         concepts = beside(X, self.concepts_)
         l0, cosine, gap = np.zeros(len(X), dtype=np.int64), np.zeros(len(X)), np.zeros(len(X))
@@ -319,6 +327,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         ConceptMeans
             Mean weights, with a method ``to_frame``.
         """
+        self = scoring.snapshot(self)
         k = None if top_k is None else check_integer("top_k", top_k, 1)
         X = scoring.fitted_input(self, X)
         labels = np.array(["all"], dtype=object)
@@ -349,7 +358,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         embeddings : ndarray of shape (n, d), or an array like W under scikit-learn's array API
             Of unit length; float64 for float64 weights, float32 otherwise.
         """
-        check_is_fitted(self)
+        self = scoring.snapshot(self)
         xp = namespace_of(W)
         if sp.issparse(W):
             W = checked_sparse(W, "W").tocsr()
@@ -366,6 +375,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         dtype = scoring.output_dtype(weights)
         return like(W, self._embeddings(weights, kind, dtype), dtype)
 
+    @without_autocast()
     def _embeddings(self, weights: Any, kind: Embeddings, dtype: np.dtype) -> Any:
         """Compute unit(unit(C^T w) + m), as an array of this kind and on its device."""
         concepts, mean = beside(kind, self.concepts_), beside(kind, self.embedding_mean_)
@@ -397,6 +407,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         ValueError
             If a name is not in the vocabulary.
         """
+        self = scoring.snapshot(self)
         embeddings = scoring.fitted_input(self, X)
         names = [remove] if isinstance(remove, str) else remove
         if not isinstance(names, Iterable):
@@ -439,7 +450,8 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         with tqdm(total=len(X), unit="row", desc="SpLiCE", delay=2, disable=not self.verbose) as bar:
             for start in range(0, len(X), CHUNK_ROWS):
                 targets = centred(unit(X[start : start + CHUNK_ROWS]), mean)
-                indices, weights, gap = coder.decompose(targets, l1)
+                with without_autocast():
+                    indices, weights, gap = coder.decompose(targets, l1)
                 largest_gap = max(largest_gap, float(gap.max(initial=0)))
                 rows = slice(start, start + len(targets))
                 yield Block(rows, targets, indices, weights, gap)

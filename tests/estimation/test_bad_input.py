@@ -113,13 +113,15 @@ CASES: dict[str, Bad] = {
     "counts beyond float32": Bad(["Y[3, 2] = 1e+300"], Y=put(Y, 1e300)),
     # Nothing to learn from
     "no columns": Bad(["no columns", "V >= 1", "at least one word"], Y=Y[:, :0]),
-    "no words": Bad(["no counts", "30 rows", "needs a word", "vectorizer"], Y=no_words()),
+    "no words": Bad(["no counts", "30 rows", "needs a word", "vectorizer"], Y=no_words(),
+        only_at_the_start=True),
     "sparse without entries": Bad(
-        ["no counts", "30 rows", "needs a word", "vectorizer"], Y=sp.csr_array((N, V))
+        ["no counts", "30 rows", "needs a word", "vectorizer"], Y=sp.csr_array((N, V)), only_at_the_start=True
     ),
     "explicit zeros only": Bad(
         ["no counts", "30 rows", "needs a word"],
         Y=sp.csr_array((np.zeros(N), np.zeros(N, dtype=int), np.arange(N + 1)), shape=(N, V)),
+        only_at_the_start=True,
     ),
     "no rows": Bad(["0 sample", "minimum of 1"], X=X[:0], Y=Y[:0]),
     # X is not embeddings

@@ -95,7 +95,7 @@ class ClassSampler:
         the same.
         """
         n_words = len(self._threshold)
-        uniform = torch.rand(n_words, generator=generator, device="cpu").numpy()
+        uniform = torch.rand(n_words, generator=generator, dtype=torch.float32, device="cpu").numpy()
         is_class = uniform < self._threshold
         is_class[batch_words.numpy()] = True
         words, target_words = np.flatnonzero(is_class), targets.col.numpy()

@@ -80,7 +80,7 @@ def fused_updates(device: torch.device) -> FusedUpdates | None:
     """Return the kernels, or None where torch cannot compile them."""
     if device.type != "cuda" or not hasattr(torch._C, "_cuda_jiterator_compile_and_launch_kernel"):
         return None
-    one = torch.ones(1, device=device)
+    one = torch.ones(1, dtype=torch.float32, device=device)
     try:
         kernels = FusedUpdates()
         kernels.step_sizes(one, one, one)

@@ -41,6 +41,10 @@ MANY_ROWS = 2048
 # Score of a word that training did not see, unless a seen word of the row scores as low.
 UNSEEN_SCORE = -1e4
 
+# Share of the largest number up to which latents are allowed: scores, sums of their products with word
+# embeddings, do not overflow then.
+MAX_LATENT_SHARE = 1e-8
+
 AfterRows = Callable[[int], object]
 Top = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # values, words, and which rows are right
 
@@ -149,11 +153,16 @@ class Scorer:
             self._all_words = make_product(self.A, self.offset, self.compute)
         product = self._all_words
         unseen = upload(torch.from_numpy(np.flatnonzero(self.unseen)), self.compute.device)
+        largest = []
         for chunk_start, h in self._project(X, None):
+            largest.append(torch.linalg.vector_norm(h, ord=math.inf))
             chunk = result[chunk_start : chunk_start + len(h)]
             for rows in even_slices(len(h), product.block_rows):
                 scores, _ = product.scores(h[rows], maxima=False)
                 chunk[rows] = _transform(scores[:, :n_words], unseen, transform)
+        # Compared as "not below", which is true of NaN.
+        if largest and not float(torch.stack(largest).max()) < MAX_LATENT_SHARE * torch.finfo(h.dtype).max:
+            raise _overflow(h)
         return result if array is None else array
 
     def _ranker(self, k: int, n_rows: int) -> _Ranker:
@@ -221,6 +230,8 @@ class _Ranker:
     def _read(self, block: _Block, top: Top, probabilities: bool) -> tuple[np.ndarray, np.ndarray]:
         """Wait for the result of a block, and rank the rows again that are not right."""
         values, words, is_right = read_top(*top)
+        if not np.isfinite(values).all():
+            raise _overflow(self.product.A)
         wrong = np.flatnonzero(~is_right)
         if len(wrong):
             again = _Block(block.rows, _select(block.h, wrong), block.k)
@@ -249,6 +260,13 @@ class _Ranker:
     def _words(self, columns: torch.Tensor) -> torch.Tensor:
         """Return the words of scored columns."""
         return columns if self.problem.columns is None else self.problem.columns[columns]
+
+
+def _overflow(factor: Any) -> FloatingPointError:
+    return FloatingPointError(
+        f"scores of X overflow {str(factor.dtype).removeprefix('torch.')}: X has values that are far larger "
+        "than those of the training embeddings. Use the encoder, and the scale, of the training embeddings."
+    )
 
 
 def _select(h: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
