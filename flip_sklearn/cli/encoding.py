@@ -30,7 +30,16 @@ from flip_sklearn.vocabulary import ConceptVectorizer
 
 _VERSION = 1
 # Parameters that determine the vectors, and nothing specific to a machine: no device, folder or key.
-ENCODER_PARAMETERS = ("model", "backend", "normalize", "truncate_dim", "prompt_name", "language", "revision")
+ENCODER_PARAMETERS = (
+    "model",
+    "backend",
+    "normalize",
+    "truncate_dim",
+    "prompt_name",
+    "language",
+    "revision",
+    "chunk",
+)
 TOKEN_PATTERNS = ("latin", "indic", "whitespace")  # no regular expression from a file: it may be too slow
 # Backends of models that run here. A file cannot redirect a folder that the user names to another backend.
 LOCAL_BACKENDS = ("auto", "sentence-transformers", "sonar")

@@ -46,6 +46,14 @@ class EncoderBackend:
     def check(self, texts: Sequence[str]) -> None:
         """Raise ValueError for texts that cannot be encoded, before any text is encoded."""
 
+    def token_limit(self) -> int | None:
+        """Return the number of tokens of a text that are read; None if there is no known limit."""
+        return None
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text, special ones included."""
+        raise NotImplementedError
+
     def content(self, text: str) -> bytes:
         """Return the content to encode, the other part of the cache key."""
         return text.encode()
@@ -69,6 +77,17 @@ class CallableBackend(EncoderBackend):
     def __init__(self, function: Encode, revision: str | None) -> None:
         self.function = function
         self.revision = revision
+        self.owner = getattr(
+            function, "__self__", None
+        )  # such as a SentenceTransformer, of its method encode
+
+    def token_limit(self) -> int | None:
+        """Return the limit of the model whose method the callable is."""
+        return transformer_limit(self.owner)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text."""
+        return count_transformer_tokens(self.owner, texts)
 
     def identity(self) -> dict[str, Any]:
         """Return the revision that the user chose; two callables cannot be told apart otherwise."""
@@ -180,6 +199,19 @@ class LocalModel(EncoderBackend):
             )
         self._version = f"{self.model} {commit}"
         return self._version
+
+
+def transformer_limit(model: Any) -> int | None:
+    """Return the number of tokens that a model of sentence-transformers reads, if it has a tokenizer."""
+    limit = getattr(model, "max_seq_length", None)
+    is_known = isinstance(limit, int) and hasattr(getattr(model, "tokenizer", None), "convert_tokens_to_ids")
+    return limit if is_known else None
+
+
+def count_transformer_tokens(model: Any, texts: Sequence[str]) -> list[int]:
+    """Return the number of tokens of each text for a model of sentence-transformers."""
+    output = model.tokenizer(list(texts), truncation=False, padding=False, verbose=False)
+    return [len(ids) for ids in output["input_ids"]]
 
 
 def require(module: str, backend: str, extra: str, remedy: str | None = None) -> Any:

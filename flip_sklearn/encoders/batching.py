@@ -11,8 +11,9 @@ import numpy as np
 import scipy.sparse as sp
 from tqdm import tqdm
 
-from flip_sklearn.encoders.base import EncoderBackend, EncodingError
+from flip_sklearn.encoders.base import Encode, EncoderBackend, EncodingError
 from flip_sklearn.encoders.cache import VectorCache, compute_keys
+from flip_sklearn.encoders.windows import encode_windows, long_texts, warn_of_long_texts
 from flip_sklearn.io import as_numpy
 from flip_sklearn.parameters import short_repr
 
@@ -22,8 +23,11 @@ _DELAY = 2.0  # seconds before a progress bar is shown
 class _Encoding:
     """Distinct texts and their vectors, an array (n, d); d is 0 until the first vectors are known."""
 
-    def __init__(self, texts: list[str], backend: EncoderBackend, truncate_dim: int | None) -> None:
+    def __init__(
+        self, texts: list[str], n_rows: np.ndarray, backend: EncoderBackend, truncate_dim: int | None
+    ) -> None:
         self.texts = texts
+        self.n_rows = n_rows  # rows with each text
         self.backend = backend
         self.min_dimensions = truncate_dim or 1
         self.vectors = np.empty((len(texts), 0), np.float32)
@@ -55,17 +59,24 @@ class _Encoding:
             missing[i] = False
         return np.flatnonzero(missing).tolist()
 
-    def compute(self, missing: Sequence[int], batch_size: int, verbose: bool) -> None:
+    def compute(self, missing: Sequence[int], batch_size: int, verbose: bool, chunk: str | None) -> None:
         """Encode the texts with these indices, batch by batch, and store each batch in the cache."""
         if not missing:
             return  # without loading weights or opening a connection
         texts, backend = self.texts, self.backend
+        is_long = {missing[i] for i in long_texts([texts[i] for i in missing], backend)}
+        if is_long and chunk is None:
+            n_long = int(self.n_rows[sorted(is_long)].sum())
+            warn_of_long_texts(n_long, int(self.n_rows.sum()), backend)
+            is_long = set()
+        long = sorted(is_long)
+        missing = [i for i in missing if i not in is_long]
         if backend.sort_by_length:
             # The longest texts come first, so that a batch that does not fit in memory fails at once.
             missing = sorted(missing, key=lambda i: -len(texts[i]))
         bar = tqdm(
             total=len(texts),
-            initial=len(texts) - len(missing),
+            initial=len(texts) - len(missing) - len(long),
             desc=backend.name,
             unit="text",
             delay=_DELAY,
@@ -74,19 +85,31 @@ class _Encoding:
         with backend.session() as encode_batch, bar:
             for number, start in enumerate(range(0, len(missing), batch_size)):
                 batch = missing[start : start + batch_size]
-                output = encode_batch([texts[i] for i in batch])
-                try:
-                    vectors = _check_vectors(output, len(batch), self.vectors.shape[1])
-                except ValueError as error:
-                    first = short_repr(texts[batch[0]], 40)
-                    raise EncodingError(
-                        f"The {backend.name} backend {error}, in batch {number} of {len(batch)} texts, "
-                        f"beginning with {first}; no vector of this batch is stored."
-                    ) from error
-                self.put(batch, vectors)
-                if self.cache is not None:
-                    self.cache.put([self.keys[i] for i in batch], vectors)
+                vectors = self._encode_batch(encode_batch, [texts[i] for i in batch], number)
+                self._store(batch, vectors)
                 bar.update(len(batch))
+            for i in long:
+
+                def encode_part(part: list[str]) -> np.ndarray:
+                    return self._encode_batch(encode_batch, part, 0)
+
+                self._store([i], encode_windows(texts[i], backend, encode_part, batch_size)[None])
+                bar.update(1)
+
+    def _encode_batch(self, encode_batch: Encode, texts: list[str], number: int) -> np.ndarray:
+        output = encode_batch(texts)
+        try:
+            return _check_vectors(output, len(texts), self.vectors.shape[1])
+        except ValueError as error:
+            raise EncodingError(
+                f"The {self.backend.name} backend {error}, in batch {number} of {len(texts)} texts, "
+                f"beginning with {short_repr(texts[0], 40)}; no vector of this batch is stored."
+            ) from error
+
+    def _store(self, indices: list[int], vectors: np.ndarray) -> None:
+        self.put(indices, vectors)
+        if self.cache is not None:
+            self.cache.put([self.keys[i] for i in indices], vectors)
 
 
 def encode(
@@ -96,6 +119,7 @@ def encode(
     cache_dir: Path | None,
     truncate_dim: int | None,
     verbose: bool,
+    chunk: str | None,
 ) -> np.ndarray:
     """Return the vectors of texts, float32 (n, d), not yet truncated; row i is the vector of text i.
 
@@ -105,15 +129,17 @@ def encode(
     index = np.empty(len(texts), np.intp)
     for row, text in enumerate(texts):
         index[row] = index_of.setdefault(text, len(index_of))
-    encoding = _Encoding(list(index_of), backend, truncate_dim)
+    encoding = _Encoding(list(index_of), np.bincount(index), backend, truncate_dim)
     if cache_dir is None:
-        encoding.compute(range(len(index_of)), batch_size, verbose)
+        encoding.compute(range(len(index_of)), batch_size, verbose, chunk)
     else:
         settings = {"backend": backend.name, **backend.identity()}
+        if chunk is not None:
+            settings["chunk"] = chunk
         keys = compute_keys(settings, map(backend.content, encoding.texts))
         with closing(VectorCache(cache_dir)) as cache:
             missing = encoding.read(cache, keys)
-            encoding.compute(missing, batch_size, verbose)
+            encoding.compute(missing, batch_size, verbose, chunk)
     return encoding.vectors if len(index_of) == len(texts) else encoding.vectors[index]
 
 

@@ -129,9 +129,10 @@ def compute_keys(settings: dict[str, Any], contents: Iterable[bytes]) -> list[by
 
 
 def _is_valid(key: bytes, vector: Any, checksum: Any) -> bool:
-    """Whether a row is as it was written. SQLite accepts a value of any type in any column."""
+    """Whether a row is as it was written, and finite. SQLite accepts a value of any type in any column."""
     is_vector = isinstance(vector, bytes) and len(vector) > 0 and len(vector) % _FLOAT.itemsize == 0
-    return is_vector and _checksum(key, vector) == checksum
+    is_intact = is_vector and _checksum(key, vector) == checksum
+    return is_intact and bool(np.isfinite(np.frombuffer(vector, _FLOAT)).all())
 
 
 def _checksum(key: bytes, vector: bytes) -> bytes:

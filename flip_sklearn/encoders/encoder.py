@@ -91,6 +91,11 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
         Folder of a cache on a local disk; several processes may share it. Each batch is stored when it has
         been encoded, so that an interrupted call can be repeated without encoding it again. None disables
         the cache.
+    chunk : {"mean"} or None, default=None
+        How texts are read that have more tokens than the model reads. None reads their beginning, with a
+        warning that counts them; ``"mean"`` splits them into windows and takes the mean of their vectors,
+        weighted by the numbers of tokens. For Gemini, 3 bytes are taken as a token. No limit is known for
+        speech and for callables, except methods of a SentenceTransformer.
     verbose : int, default=0
         1 shows a progress bar on stderr if encoding takes longer than two seconds.
 
@@ -132,6 +137,7 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
         revision: str | None = None,
         api_key_env: str = "GEMINI_API_KEY",
         cache_dir: Any = None,
+        chunk: str | None = None,
         verbose: int = 0,
     ) -> None:
         self.model = model
@@ -145,6 +151,7 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
         self.revision = revision
         self.api_key_env = api_key_env
         self.cache_dir = cache_dir
+        self.chunk = chunk
         self.verbose = verbose
 
     def fit(self, X: Any = None, y: Any = None) -> SentenceEncoder:
@@ -196,7 +203,9 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
         loaded.backend.check(texts)
         cache = None if self.cache_dir is None else Path(self.cache_dir).expanduser()
         batch_size: Any = loaded.backend.batch_size if self.batch_size == "auto" else self.batch_size
-        vectors = encode(texts, loaded.backend, batch_size, cache, self.truncate_dim, bool(self.verbose))
+        vectors = encode(
+            texts, loaded.backend, batch_size, cache, self.truncate_dim, bool(self.verbose), self.chunk
+        )
         if self.truncate_dim is not None:
             vectors = np.ascontiguousarray(vectors[:, : self.truncate_dim])
         if self.normalize:
@@ -228,6 +237,9 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
                 "The number of dimensions is not known before texts are encoded; call transform first."
             )
         return np.array([f"sentenceencoder{i}" for i in range(loaded.n_dimensions)], dtype=object)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({"chunk": None} | state)  # pickles of 0.1.0 have no chunk
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
@@ -281,6 +293,7 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
         if self.truncate_dim is not None:
             check_integer("truncate_dim", self.truncate_dim, 1, or_else="None for all dimensions")
         check_bool("normalize", self.normalize)
+        check_choice("chunk", self.chunk, (None, "mean"))
         for parameter in ("prompt_name", "language", "revision"):
             value = getattr(self, parameter)
             if value is None:

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 MAX_BATCH_SIZE = 100  # the API refuses larger batches
 _ALL_DIMENSIONS = 3072  # vectors of this size are normalized by the API
+_MAX_TOKENS, _BYTES_PER_TOKEN = 2048, 3  # the API truncates silently; the second is an estimate
 _TIMEOUT = 120_000  # milliseconds per request
 # Attempts and waits in seconds: about two minutes in total, because rate limits are per minute.
 _ATTEMPTS, _FIRST_WAIT, _MAX_WAIT = 8, 1.0, 60.0
@@ -61,6 +62,14 @@ class Gemini(EncoderBackend):
         for row, text in enumerate(texts):
             if not text.strip():
                 raise ValueError(f"Row {row} is {text!r}; Gemini cannot encode empty texts, leave them out.")
+
+    def token_limit(self) -> int | None:
+        """Return the number of tokens that the API reads."""
+        return _MAX_TOKENS
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return an estimate of the number of tokens of each text, without a request."""
+        return [-(-len(text.encode()) // _BYTES_PER_TOKEN) for text in texts]
 
     @contextmanager
     def session(self) -> Iterator[Encode]:

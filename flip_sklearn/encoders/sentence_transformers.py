@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from flip_sklearn.encoders.base import LocalModel, require, resolve_device
+from flip_sklearn.encoders.base import (
+    LocalModel,
+    count_transformer_tokens,
+    require,
+    resolve_device,
+    transformer_limit,
+)
 
 
 class SentenceTransformers(LocalModel):
@@ -36,6 +43,18 @@ class SentenceTransformers(LocalModel):
                 "the model yourself and pass its method: "
                 "SentenceEncoder(SentenceTransformer(name, trust_remote_code=True).encode)."
             ) from error
+
+    def token_limit(self) -> int | None:
+        """Return the length that the model truncates texts to."""
+        return transformer_limit(self.weights())
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text with the prompt."""
+        weights = self.weights()
+        name = self.prompt_name or weights.default_prompt_name
+        prompt = weights.prompts.get(name, "")
+        with self._lock:
+            return count_transformer_tokens(weights, [prompt + text for text in texts])
 
     def vectors(self, weights: Any, texts: list[str]) -> Any:
         """Return the vectors of one batch."""

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from flip_sklearn.encoders.base import LocalModel, require, resolve_device
-
-logger = logging.getLogger(__name__)
 
 _MAX_TOKENS = 512  # SONAR was trained on at most that; its own package truncates there, too
 
@@ -25,7 +22,6 @@ class SonarText(LocalModel):
     def __init__(self, model: str, revision: str | None, device: str, language: str) -> None:
         super().__init__(model, revision, device)
         self.language = language
-        self._warned_about_length = False
 
     def identity(self) -> dict[str, Any]:
         """Return the version of the weights and the language, whose code precedes each text."""
@@ -77,6 +73,19 @@ class SonarText(LocalModel):
         existing = [] if backend.normalizer is None else [backend.normalizer]
         backend.normalizer = normalizers.Sequence([*existing, normalizers.Strip()])
 
+    def token_limit(self) -> int | None:
+        """Return the length that texts are truncated to."""
+        return _MAX_TOKENS
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text with the language and the end."""
+        tokenizer, _ = self.weights()
+        with self._lock:
+            output = tokenizer(
+                list(texts), truncation=False, padding=False, split_special_tokens=True, verbose=False
+            )
+        return [len(ids) for ids in output["input_ids"]]
+
     def vectors(self, weights: Any, texts: list[str]) -> Any:
         """Return the vectors of one batch."""
         torch = importlib.import_module("torch")
@@ -89,9 +98,6 @@ class SonarText(LocalModel):
             split_special_tokens=True,  # "<s>" in a text is three characters, not a token
             return_tensors="pt",
         )
-        if not self._warned_about_length and any(encoding.overflowing for encoding in batch.encodings):
-            self._warned_about_length = True  # once per model, not once per batch
-            logger.warning("SONAR: texts of more than %d tokens are truncated.", _MAX_TOKENS)
         with torch.inference_mode():
             batch = batch.to(encoder.device)
             hidden = encoder(**batch).last_hidden_state

@@ -278,7 +278,10 @@ def test_a_cache_that_is_no_file_is_refused_at_once(tmp_path: Path, kind: str) -
         encoder(tmp_path).transform(TEXTS)
 
 
-@pytest.mark.parametrize("value", [b"", b"123456", "text", 7, 1.5])
+NOT_FINITE = [np.array([1, value] * 32, "<f4").tobytes() for value in (np.nan, np.inf, -np.inf)]
+
+
+@pytest.mark.parametrize("value", [b"", b"123456", "text", 7, 1.5, *NOT_FINITE])
 def test_invalid_value_is_encoded_again(tmp_path: Path, value: object) -> None:
     """Even if its checksum is right."""
     encoder(tmp_path).transform(TEXTS[:2])

@@ -368,3 +368,14 @@ def test_error_does_not_contain_an_invalid_key(server: Server, monkeypatch: pyte
             make().transform(TEXTS)
         assert "secr" not in str(caught.value)
     assert not server.requests
+
+
+def test_long_texts_are_warned_of_and_read_in_windows(server: Server) -> None:
+    long = "word " * 3000
+    with pytest.warns(UserWarning, match=r"1 of 2 texts are longer than the 2048 tokens.*gemini"):
+        make().transform([long, "short"])
+    windows = make(chunk="mean").transform([long, "short"])
+    np.testing.assert_allclose(windows[1], unit(["short"])[0], rtol=1e-6)
+    sent = [text for batch in server.batches for text in batch][2:]
+    assert max(map(len, sent)) <= 3 * 2048
+    assert "".join(sent).replace("short", "").split() == long.split()

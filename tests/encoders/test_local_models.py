@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import types
+import warnings
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,10 +16,12 @@ import pytest
 import sentencepiece as spm
 import torch
 from safetensors.torch import load_file, save_file
+from sklearn.base import clone
 
 from flip_sklearn.encoders.base import EncodingError, LocalModel, cached_commit
 from flip_sklearn.encoders.encoder import _LOADED, SentenceEncoder
 from flip_sklearn.encoders.sentence_transformers import SentenceTransformers
+from flip_sklearn.encoders.windows import split_into_windows
 from tests.helpers.processes import in_process
 
 # Libraries are imported where they are used, because encode_from_hub sets environment variables before.
@@ -360,14 +363,21 @@ def test_sonar_saved_by_transformers(sonar: Path, tmp_path: Path) -> None:
     close(X, sonar_reference(sonar, TEXTS, "fra_Latn"))
 
 
-def test_sonar_truncates_long_texts_with_a_warning(sonar: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_sonar_truncates_long_texts_with_a_warning(sonar: Path) -> None:
     encoder = SentenceEncoder(sonar, batch_size=1)
-    encoder.transform(["dog " * 255])
-    assert "tokens" not in caplog.text  # 510, and the two around them
-    X = encoder.transform(["dog " * 700, "dog " * 900, "dog"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encoder.transform(["dog " * 255])  # 510, and the two around them
+    with pytest.warns(UserWarning, match=r"2 of 3 texts are longer than the 512 tokens") as record:
+        X = encoder.transform(["dog " * 700, "dog " * 900, "dog"])
+    assert len(record) == 1  # once, not once a batch
     np.testing.assert_allclose(X[0], X[1], atol=2e-6)
-    assert caplog.text.count("512 tokens") == 1  # once, not once a batch
     close(X[2:], sonar_reference(sonar, ["dog"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        whole = encoder.set_params(chunk="mean").transform(["dog " * 700, "dog " * 500 + "cat " * 200, "dog"])
+    assert np.abs(whole[1] - X[1]).max() > 1e-4
+    np.testing.assert_array_equal(whole[2], X[2])
 
 
 def test_missing_weights_are_an_error(sonar: Path, tmp_path: Path) -> None:
@@ -490,3 +500,64 @@ def test_huge_json_file_of_an_encoder_is_refused_at_once(bert: Path, tmp_path: P
     os.truncate(tmp_path / "modules.json", 2**40)
     with pytest.raises(ValueError, match=r"modules\.json' has 1099511627776 bytes"):
         SentenceEncoder(tmp_path).transform(TEXTS)
+
+
+# --- Long texts ------------------------------------------------------------------------------
+
+
+def make_long(seed: int, n: int) -> str:
+    return " ".join(np.random.default_rng(seed).choice(WORDS[5:13], n))
+
+
+@pytest.mark.parametrize("kind", ["folder", "method", "prompt"])
+def test_long_texts_are_warned_of_and_read_in_windows(bert: Path, kind: str) -> None:
+    """The limit is 24 tokens, two of them special; a prompt has two more."""
+    from sentence_transformers import SentenceTransformer
+
+    model: Any = bert if kind != "method" else SentenceTransformer(str(bert), device="cpu").encode
+    encoder = SentenceEncoder(model, prompt_name="query" if kind == "prompt" else None)
+    room = 20 if kind == "prompt" else 22
+    fits, long = make_long(0, room), make_long(1, room + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        short = encoder.transform([fits, "a dog", ""])
+        np.testing.assert_array_equal(
+            clone(encoder).set_params(chunk="mean").transform([fits, "a dog", ""]), short
+        )
+    with pytest.warns(UserWarning, match=r"3 of 4 texts are longer than the 24 tokens") as record:
+        cut = encoder.transform([long, fits, long, long + " dog"])
+    assert len(record) == 1
+    np.testing.assert_array_equal(cut[0], cut[3])
+    longest = make_long(2, 3 * room + 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        whole = encoder.set_params(chunk="mean").transform([longest, fits])
+    words = longest.split()
+    windows = [" ".join(words[i : i + room]) for i in range(0, len(words), room)]
+    expected = np.average(encoder.transform(windows), axis=0, weights=[len(part.split()) for part in windows])
+    close(whole[0], expected)
+    close(whole[1], short[0])
+
+
+def test_windows_are_stored_apart_from_cut_texts(bert: Path, tmp_path: Path) -> None:
+    long = make_long(3, 60)
+    with pytest.warns(UserWarning, match="1 of 1 texts"):
+        cut = SentenceEncoder(bert, cache_dir=tmp_path).transform([long])
+    for _ in range(2):
+        whole = SentenceEncoder(bert, cache_dir=tmp_path, chunk="mean").transform([long])
+        assert np.abs(whole - cut).max() > 0
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 500, "dog " * 200, "\n\n" + "日本" * 200, "é" * 99 + " the", "dog-" * 100]
+)
+def test_windows_hold_the_whole_text(bert: Path, text: str) -> None:
+    encoder = SentenceTransformers(str(bert), None, "cpu", None)
+    windows = split_into_windows(text, encoder)
+    assert "".join(windows).split() == text.split()
+    assert max(encoder.count_tokens(windows)) <= 24
+
+
+def test_unknown_chunk_is_refused(bert: Path) -> None:
+    with pytest.raises(ValueError, match="chunk='max' is not allowed; use one of None, 'mean'"):
+        SentenceEncoder(bert, chunk="max").fit()
