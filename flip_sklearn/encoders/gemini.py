@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
@@ -32,9 +33,45 @@ class _Key:
 
     def __init__(self, text: str) -> None:
         self.text = text
+        # A server may repeat it with line breaks, or escaped as in URLs, JSON and the repr of bytes.
+        gap = r"(?:\s|\\[nrtfv]|\\x0[0-9a-d]|\\u000[0-9a-d]|%0[0-9a-d]|%20)*"
+        letters = [
+            rf"(?:{re.escape(c)}|%{ord(c):02x}|\\x{ord(c):02x}|\\u{ord(c):04x}|&#{ord(c)};)" for c in text
+        ]
+        self._pattern = re.compile(gap.join(letters), re.IGNORECASE) if text else None
 
     def __repr__(self) -> str:
         return "<API key>"
+
+    def redact(self, text: str) -> str:
+        """Return a text without the key."""
+        return text if self._pattern is None else self._pattern.sub("***", text)
+
+    @contextmanager
+    def kept_out_of_logs(self) -> Iterator[None]:
+        """Redact the records of all loggers, since those of HTTP clients hold the headers of an answer."""
+        make_record = logging.getLogRecordFactory()
+        is_active = True
+
+        def make_redacted(*args: Any, **kwargs: Any) -> logging.LogRecord:
+            record = make_record(*args, **kwargs)
+            if is_active:  # the factory may stay in use if another session was opened inside this one
+                try:
+                    record.msg, record.args = self.redact(record.getMessage()), None
+                except Exception:
+                    record.msg, record.args = "A message that cannot be formatted", None
+                if record.exc_info:
+                    text = "".join(traceback.format_exception(*record.exc_info))
+                    record.exc_info, record.exc_text = None, self.redact(text).rstrip()
+            return record
+
+        logging.setLogRecordFactory(make_redacted)
+        try:
+            yield
+        finally:
+            is_active = False
+            if logging.getLogRecordFactory() is make_redacted:
+                logging.setLogRecordFactory(make_record)
 
 
 class Gemini(EncoderBackend):
@@ -77,7 +114,10 @@ class Gemini(EncoderBackend):
         require("tenacity", "gemini", "gemini")  # first, because the client imports it too
         genai = require("google.genai", "gemini", "gemini")
         key = self._key()
+        with key.kept_out_of_logs():
+            yield from self._open(genai, key)
 
+    def _open(self, genai: Any, key: _Key) -> Iterator[Encode]:
         def is_wanted(record: logging.LogRecord) -> bool:
             return "Using GOOGLE_API_KEY" not in record.getMessage()  # false, since a key is passed
 
@@ -188,4 +228,4 @@ def _describe(error: BaseException, key: _Key) -> str:
     code, status = getattr(error, "code", None), getattr(error, "status", None)
     message = getattr(error, "message", None) or str(error)
     text = f"{code} {status}: {message}" if code else f"{type(error).__name__}: {message}"
-    return " ".join(text.replace(key.text, "***").split())[:500]
+    return " ".join(key.redact(text).split())[:500]

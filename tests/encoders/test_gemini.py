@@ -63,6 +63,8 @@ class Handler(BaseHTTPRequestHandler):
         action = self.server.plan.pop(0) if self.server.plan else "answer"
         if action == "slow":
             time.sleep(0.5)
+        if isinstance(action, tuple):
+            return self.answer_with_key(*action)
         if action == "drop":
             self.close_connection = True
             self.connection.close()
@@ -94,6 +96,17 @@ class Handler(BaseHTTPRequestHandler):
         if action == "hole":
             embeddings[1] = {}
         return self.answer(200, {"embeddings": embeddings})
+
+    def answer_with_key(self, repeated: str) -> None:
+        """Refuse a request with the key in a header, in this form in the message, and as the reason."""
+        content = {"error": {"code": 400, "message": f"Your key {repeated} is bad", "status": "BAD"}}
+        data = json.dumps(content).encode()
+        self.send_response(400, f"Bad {KEY}")
+        self.send_header("X-Your-Key", KEY)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
 
     def answer(self, code: int, content: Any, data: bytes = b"", header: str = "") -> None:
         data = data or json.dumps(content).encode()
@@ -379,3 +392,49 @@ def test_long_texts_are_warned_of_and_read_in_windows(server: Server) -> None:
     sent = [text for batch in server.batches for text in batch][2:]
     assert max(map(len, sent)) <= 3 * 2048
     assert "".join(sent).replace("short", "").split() == long.split()
+
+
+@pytest.mark.parametrize(
+    "repeat",
+    [
+        lambda key: key,
+        lambda key: f"{key[:5]}\n{key[5:]}",
+        lambda key: f"{key[:5]}\r\n\t {key[5:]}",
+        lambda key: " ".join(key),
+        lambda key: key.lower(),
+        lambda key: "".join(f"%{ord(c):02X}" for c in key),
+        lambda key: "".join(f"\\u{ord(c):04x}" for c in key),
+        lambda key: "".join(f"&#{ord(c)};" for c in key),
+        lambda key: f"{key[:5]}\\n{key[5:]}",
+        lambda key: f"{key[:5]}%0A{key[5:]}",
+    ],
+)
+def test_key_is_redacted_however_a_server_repeats_it(
+    server: Server, repeat: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also in a header, which the HTTP client logs at the level DEBUG."""
+    server.plan = [(repeat(KEY),)]
+    factory = logging.getLogRecordFactory()
+    with caplog.at_level(logging.DEBUG), pytest.raises(EncodingError) as caught:
+        make().transform(TEXTS)
+    assert "x-your-key" in caplog.text.lower()  # the header is logged, without its value
+    for text in (caplog.text, str(caught.value)):
+        packed = re.sub(r"\s|\\\\?n", "", text).lower()
+        assert KEY.lower() not in packed
+        assert repeat(KEY) not in text
+    assert "Your key *** is bad" in str(caught.value)
+    assert logging.getLogRecordFactory() is factory
+
+
+def test_other_log_records_stay_as_they_are_during_a_session(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = gemini._Key(KEY)
+    with caplog.at_level(logging.DEBUG), key.kept_out_of_logs():
+        logging.getLogger("other").info("%d of %s", 3, "texts")
+        try:
+            raise RuntimeError(f"with {KEY}")
+        except RuntimeError:
+            logging.getLogger("other").exception("failed")
+    assert "3 of texts" in caplog.text
+    assert "RuntimeError: with ***" in caplog.text
