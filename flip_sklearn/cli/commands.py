@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from flip_sklearn.cli.output import PERPLEXITY, Figures, write_message
 from flip_sklearn.diagnostics.entities import reachable_names
 from flip_sklearn.encoders import SentenceEncoder
 from flip_sklearn.extractor import FLiPExtractor
+from flip_sklearn.metrics import ranking
 from flip_sklearn.persistence.hub import locate
 from flip_sklearn.persistence.ownership import check_replaceable
 from flip_sklearn.vocabulary import ConceptVectorizer
@@ -194,19 +195,19 @@ def _accuracies(
     flip: FLiPExtractor, X: np.ndarray, Y: sp.csr_array, Y_train: sp.csr_array
 ) -> dict[str, Figures]:
     """Return keyword accuracy with bias, without bias, and of the most frequent words."""
-    k = _max_words_per_row(Y)
-    most_frequent = np.argsort(-Y_train.sum(axis=0), kind="stable")[:k]
-    rankings = {
-        "with_bias": _top_words(flip, X, k, use_bias=True),
-        "without_bias": _top_words(flip, X, k, use_bias=False),
-        "most_frequent_words": np.tile(most_frequent, (X.shape[0], 1)),
+    most_frequent = np.argsort(-Y_train.sum(axis=0), kind="stable")
+    rankings: dict[str, Callable[[slice, int], np.ndarray]] = {
+        "with_bias": lambda rows, k: _top_words(flip, X[rows], k, use_bias=True),
+        "without_bias": lambda rows, k: _top_words(flip, X[rows], k, use_bias=False),
+        "most_frequent_words": lambda rows, k: np.tile(most_frequent[:k], (rows.stop - rows.start, 1)),
     }
-    return {name: _figures(metrics.keyword_accuracy(Y, top)) for name, top in rankings.items()}
+    return {name: _figures(_accuracy(Y, top_of)) for name, top_of in rankings.items()}
 
 
-def _max_words_per_row(Y: sp.csr_array) -> int:
-    """Return the maximum number of distinct words in a row, at least 1."""
-    return int(np.diff((Y > 0).tocsr().indptr).max(initial=1))
+def _accuracy(Y: sp.csr_array, top_of: Callable[[slice, int], np.ndarray]) -> metrics.RowMean:
+    """Return the keyword accuracy of rankings that exist for one block of rows at a time."""
+    words = ranking.binary_csr(Y)
+    return metrics.RowMean.of(ranking.accuracy_per_row(words, ranking.stream_hits(words, top_of)))
 
 
 def _top_words(flip: FLiPExtractor, X: np.ndarray, k: int, use_bias: bool) -> np.ndarray:
@@ -297,8 +298,7 @@ def evaluate(
         )
     results = {}
     for use_bias in (True, False):
-        top = _top_words(flip, X, max(top_k, _max_words_per_row(Y)), use_bias)
-        for name, mean in _ranking_metrics(flip, vectorizer, Y, top, top_k, names).items():
+        for name, mean in _ranking_metrics(flip, vectorizer, X, Y, top_k, use_bias, names).items():
             results[name, use_bias] = _figures(mean)
     nll = -metrics.log_likelihood_scorer(flip, X, Y)
     n_rows = int(np.count_nonzero(np.diff(Y.indptr)))
@@ -324,21 +324,30 @@ def _warn_of_unknown_names(
 def _ranking_metrics(
     flip: FLiPExtractor,
     vectorizer: ConceptVectorizer,
+    X: np.ndarray,
     Y: sp.csr_array,
-    top: np.ndarray,
     k: int,
+    use_bias: bool,
     names: list[list[str]] | None,
 ) -> dict[str, metrics.RowMean]:
-    """Return the metrics of rankings (n, m) of words as indices; m is at least k."""
+    """Return the metrics of the k best words of each row, and the keyword accuracy."""
+    top = np.empty((X.shape[0], k), dtype=np.int64)
+
+    def top_of(rows: slice, n_top: int) -> np.ndarray:
+        block = _top_words(flip, X[rows], max(k, n_top), use_bias)
+        top[rows] = block[:, :k]
+        return block
+
+    accuracy = _accuracy(Y, top_of)
     at_k = metrics.precision_recall(Y, top, k)
     means = {
-        "keyword accuracy": metrics.keyword_accuracy(Y, top),
+        "keyword accuracy": accuracy,
         f"precision at {k}": at_k.precision,
         f"recall at {k}": at_k.recall,
         f"F1 at {k}": at_k.f1,
     }
     if names is not None:
-        extracted = [[flip.vocabulary_[j] for j in row if j >= 0] for row in top[:, :k]]
+        extracted = [[flip.vocabulary_[j] for j in row if j >= 0] for row in top]
         recall = metrics.entity_recall(names, extracted, vectorizer=vectorizer)
         means[f"names found whole at {k}"] = recall.recall_strict
         means[f"words of names found at {k}"] = recall.recall_partial

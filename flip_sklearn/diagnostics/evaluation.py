@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import clone
+from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import has_fit_parameter
 from tqdm.auto import tqdm
 
@@ -81,25 +82,32 @@ def _fit_on_views(estimator: Any, sentences: Sentences, views: tuple[str, ...], 
 
 def find_words(model: Any, X: np.ndarray, truth: sp.csr_array) -> sp.csr_array:
     """The words of each row that are among its k_n best words, k_n being the number of its words."""
-    widest = int(np.diff(truth.indptr).max(initial=0))
-    if isinstance(model, FLiPExtractor):
-        top = model._top_words(X, widest)
-    elif isinstance(model, SpLiCEExtractor):  # words of weight zero are not extracted
-        top = ranking.top_indices(sp.csr_array(model.transform(X)), truth.shape, widest)
-    else:
-        blocks = [
-            ranking.top_indices(scores, (len(rows), truth.shape[1]), widest)
-            for rows, scores in ranking.score_blocks(model, X, truth.shape[1])
+
+    def top_of(rows: slice, n_top: int) -> np.ndarray:
+        n_rows = rows.stop - rows.start
+        block = X if n_rows == truth.shape[0] else _safe_indexing(X, rows)
+        if isinstance(model, FLiPExtractor):
+            return np.asarray(model._top_words(block, n_top))
+        shape = n_rows, truth.shape[1]
+        if isinstance(model, SpLiCEExtractor):  # words of weight zero are not extracted
+            return ranking.top_indices(sp.csr_array(model.transform(block)), shape, n_top)
+        top = [
+            ranking.top_indices(scores, scores.shape, n_top)
+            for _, scores in ranking.score_blocks(model, block, truth.shape[1])
         ]
-        top = np.concatenate(blocks)
-    return ranking.hits(truth, top)
+        return np.concatenate(top)
+
+    return ranking.stream_hits(truth, top_of)
 
 
 def find_most_frequent(counts: sp.csr_array, truth: sp.csr_array) -> sp.csr_array:
     """Hits of the baseline, which extracts the most frequent words of ``counts`` from every row."""
-    widest = int(np.diff(truth.indptr).max(initial=0))
-    order = np.argsort(-counts.sum(axis=0), kind="stable")[:widest]
-    return ranking.hits(truth, np.tile(order, (truth.shape[0], 1)))
+    order = np.argsort(-counts.sum(axis=0), kind="stable")
+
+    def top_of(rows: slice, n_top: int) -> np.ndarray:
+        return np.broadcast_to(order[:n_top], (rows.stop - rows.start, n_top))
+
+    return ranking.stream_hits(truth, top_of)
 
 
 def row_accuracy(hits: sp.csr_array, truth: sp.csr_array) -> np.ndarray:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from flip_sklearn.io import as_numpy
 from flip_sklearn.metrics import ranking
-from flip_sklearn.metrics.counts import check_columns_of
+from flip_sklearn.metrics.counts import check_columns_of, checked_sparse
 from flip_sklearn.metrics.summary import RowMean, divide
 from flip_sklearn.parameters import check_integer
 
@@ -55,8 +56,7 @@ def keyword_accuracy(Y: Any, scores_or_topk: Any, *, sample_weight: Any = None) 
     >>> keyword_accuracy(Y, scores)
     RowMean(0.7500 +- 0.2500, n_rows=2, n_skipped=1)
     """
-    words, top = _rank_words(Y, scores_or_topk)
-    return RowMean.of(ranking.accuracy_per_row(words, top), sample_weight)
+    return RowMean.of(ranking.accuracy_per_row(*_find_words(Y, scores_or_topk)), sample_weight)
 
 
 def keyword_accuracy_scorer(estimator: Any, X: Any, Y: Any, sample_weight: Any = None) -> float:
@@ -82,11 +82,12 @@ def keyword_accuracy_scorer(estimator: Any, X: Any, Y: Any, sample_weight: Any =
     n, n_words = words.shape
     ranking.check_n_rows(X, n)
     check_columns_of(estimator, Y)
-    n_top = ranking.max_row_words(words)
-    top = np.empty((n, n_top), dtype=np.int64)
+    per_row = np.empty(n)
     for rows, scores in ranking.score_blocks(estimator, X, n_words):
-        top[rows] = ranking.top_indices(scores, (len(rows), n_words), n_top)
-    return float(RowMean.of(ranking.accuracy_per_row(words, top), sample_weight))
+        block = words[rows]
+        top = ranking.top_indices(scores, block.shape, ranking.max_row_words(block))
+        per_row[rows] = ranking.accuracy_per_row(block, ranking.hits(block, top))
+    return float(RowMean.of(per_row, sample_weight))
 
 
 def span_accuracy(texts: Any, scores_or_topk: Any, vectorizer: Any, *, sample_weight: Any = None) -> RowMean:
@@ -157,7 +158,7 @@ def hit_sets(Y: Any, scores_or_topk: Any) -> sp.csr_array:
     array([[1, 0, 0],
            [0, 0, 1]])
     """
-    return ranking.hits(*_rank_words(Y, scores_or_topk))
+    return _find_words(Y, scores_or_topk)[1]
 
 
 def hit_jaccard(Y: Any, first: Any, second: Any, *, sample_weight: Any = None) -> RowMean:
@@ -308,8 +309,21 @@ def _check_reference(n_reference: Any, n_words: np.ndarray) -> np.ndarray:
     return reference.astype(np.int64)
 
 
-def _rank_words(Y: Any, scores_or_topk: Any) -> tuple[sp.csr_array, np.ndarray]:
-    """Return the words of each row, and the best-scored words: as many as the fullest row has words."""
+def _find_words(Y: Any, scores_or_topk: Any) -> tuple[sp.csr_array, sp.csr_array]:
+    """Return the words of each row, and those of them that are hits."""
     words = ranking.binary_csr(Y)
     ranking.check_same_columns(Y, scores_or_topk)
-    return words, ranking.top_indices(scores_or_topk, words.shape, ranking.max_row_words(words))
+    is_sparse = sp.issparse(scores_or_topk)
+    if is_sparse:
+        scores = sp.csr_array(checked_sparse(scores_or_topk, "scores_or_topk").tocsr())
+    else:
+        scores = np.asarray(as_numpy(scores_or_topk))
+    if scores.shape != words.shape or (not is_sparse and scores.dtype.kind in "iu"):
+        top = ranking.top_indices(scores, words.shape, ranking.max_row_words(words))
+        return words, ranking.hits(words, top)
+
+    def top_of(rows: slice, n_top: int) -> np.ndarray:
+        block = scores[rows]
+        return ranking.top_indices(block, block.shape, n_top)
+
+    return words, ranking.stream_hits(words, top_of)

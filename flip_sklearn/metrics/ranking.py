@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -115,14 +115,41 @@ def hits(words: sp.csr_array, top: np.ndarray) -> sp.csr_array:
     return result
 
 
+def stream_hits(words: sp.csr_array, top_of: Callable[[slice, int], np.ndarray]) -> sp.csr_array:
+    """Return :func:`hits` of rankings that exist for one block of rows at a time.
+
+    A ranking of all rows would be as wide as the row with the most words. ``top_of(rows, n_top)`` returns at
+    least the n_top best words of each row.
+    """
+    k = np.diff(words.indptr)
+    parts = []
+    for rows in _blocks_by_width(k):
+        widest = int(k[rows].max(initial=1))
+        parts.append(hits(words[rows], top_of(rows, widest)))
+    return parts[0] if len(parts) == 1 else sp.csr_array(sp.vstack(parts, format="csr"))
+
+
+def _blocks_by_width(k: np.ndarray) -> Iterator[slice]:
+    """Yield slices that cover all rows, such that rows times the largest k is bounded, or one row."""
+    pending = [(0, len(k))]
+    while pending:
+        first, last = pending.pop()
+        n_rows = last - first
+        if n_rows <= 1 or n_rows * int(k[first:last].max()) <= BLOCK_ELEMENTS:
+            yield slice(first, last)
+        else:
+            middle = first + n_rows // 2
+            pending += [(middle, last), (first, middle)]
+
+
 def count_hits(words: sp.csr_array, top: np.ndarray) -> np.ndarray:
     """Return the number of :func:`hits` of each row, (n,)."""
     return np.diff(hits(words, top).indptr)
 
 
-def accuracy_per_row(words: sp.csr_array, top: np.ndarray) -> np.ndarray:
-    """Return the share of each row's words that are hits; nan for rows without words."""
-    return divide(count_hits(words, top), np.diff(words.indptr), np.nan)
+def accuracy_per_row(words: sp.csr_array, found: sp.csr_array) -> np.ndarray:
+    """Return the share of each row's words that are among its :func:`hits`; nan for rows without words."""
+    return divide(np.diff(found.indptr), np.diff(words.indptr), np.nan)
 
 
 def jaccard_per_row(first: sp.csr_array, second: sp.csr_array) -> np.ndarray:
