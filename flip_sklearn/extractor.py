@@ -52,9 +52,10 @@ class FLiPExtractor(VocabularyRepr, PretrainedMixin, CallbackSupportMixin, Trans
     top_k : int, default=10
         Number of words per row in ``predict``, ``transform`` and ``extract_keywords``, >= 1; fewer if
         training saw fewer words.
-    vocabulary : sequence of str or dict of str to int, default=None
-        The V words in column order, or word -> column as in ``CountVectorizer.vocabulary_``. When None,
-        the column names of Y if it is a DataFrame, else ``word0``, ``word1`` and so on.
+    vocabulary : sequence of str, dict of str to int or fitted vectorizer, default=None
+        The V words in column order, or word -> column as in ``CountVectorizer.vocabulary_``, or a vectorizer
+        that has them (``clone`` undoes its fit). When None, the column names of Y if it is a DataFrame
+        (pandas, polars or pyarrow), else ``word0``, ``word1`` and so on, with a warning.
     solver : {"auto", "exact", "sampled"}, default="auto"
         ``"exact"`` computes the softmax over all words. ``"sampled"`` computes it over the words of the
         batch and a random sample of the others, corrected for their inclusion probabilities: the same
@@ -215,11 +216,12 @@ class FLiPExtractor(VocabularyRepr, PretrainedMixin, CallbackSupportMixin, Trans
         Parameters
         ----------
         X : array-like of shape (n, d)
-            Embeddings: NumPy (float16, float32, float64, memory-mapped), DataFrame or torch tensor. Under
-            scikit-learn's array API, arrays stay on their device (docs/index.md).
+            Embeddings: NumPy (float16, float32, float64, memory-mapped), DataFrame, a column or list of
+            vectors, or torch tensor. Under scikit-learn's array API, arrays stay on their device (docs/index.md).
         Y : {array-like, sparse matrix} of shape (n, V)
-            Word counts, integers >= 0; never densified. A 1-D array is one column. Rows without counts are
-            ignored; words without counts are never extracted.
+            Word counts, integers >= 0; never densified. A 1-D array is refused as class labels, unless
+            ``vocabulary`` is one word. Rows without counts are ignored; words without counts are never
+            extracted. The column names of a DataFrame must be the words of the model in their order.
         sample_weight : array-like of shape (n,), default=None
             Weights of the rows, >= 0. A row of weight 2 is the same as two rows, so the weights should be
             around 1: the ridge of the whitening depends on their sum.

@@ -43,7 +43,8 @@ def check_same_columns(Y: Any, scores: Any) -> None:
 def snapshot_with(estimator: Any, *methods: str) -> Any:
     """A shallow copy of an estimator that has one of the methods: a refit meanwhile does not change it."""
     if isinstance(estimator, type) or not any(hasattr(estimator, method) for method in methods):
-        raise ValueError(
+        is_estimator = hasattr(estimator, "get_params") and not isinstance(estimator, type)
+        raise (AttributeError if is_estimator else TypeError)(
             f"estimator={short_repr(estimator)} cannot be scored; pass a fitted estimator with "
             f"{' or '.join(methods)}."
         )

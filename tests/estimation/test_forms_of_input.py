@@ -294,7 +294,7 @@ def test_early_stopping_takes_numpy_booleans(value: np.bool_) -> None:
 @pytest.mark.parametrize("scorer", [keyword_accuracy_scorer, log_likelihood_scorer])
 @pytest.mark.parametrize("estimator", ["model", None, FLiPExtractor, 3, LogisticRegression])
 def test_scorers_refuse_what_is_no_estimator(scorer: Any, estimator: Any) -> None:
-    with pytest.raises(ValueError, match=r"cannot be scored; pass a fitted estimator with .* predict_proba"):
+    with pytest.raises(TypeError, match=r"cannot be scored; pass a fitted estimator with .* predict_proba"):
         scorer(estimator, X, Y)
 
 

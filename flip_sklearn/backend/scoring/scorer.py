@@ -155,14 +155,17 @@ class Scorer:
         unseen = upload(torch.from_numpy(np.flatnonzero(self.unseen)), self.compute.device)
         largest = []
         for chunk_start, h in self._project(X, None):
-            largest.append(torch.linalg.vector_norm(h, ord=math.inf))
+            if h.device.type == "cpu":  # elsewhere the host would have to wait
+                largest.append(torch.linalg.vector_norm(h, ord=math.inf))
             chunk = result[chunk_start : chunk_start + len(h)]
             for rows in even_slices(len(h), product.block_rows):
                 scores, _ = product.scores(h[rows], maxima=False)
                 chunk[rows] = _transform(scores[:, :n_words], unseen, transform)
         # Compared as "not below", which is true of NaN.
-        if largest and not float(torch.stack(largest).max()) < MAX_LATENT_SHARE * torch.finfo(h.dtype).max:
-            raise _overflow(h)
+        limit = MAX_LATENT_SHARE * torch.finfo(self.compute.dtype).max
+        is_too_large = bool(largest) and not float(torch.stack(largest).max()) < limit
+        if is_too_large or (array is not None and not np.isfinite(array[:, 0]).all()):
+            raise _overflow(result)
         return result if array is None else array
 
     def _ranker(self, k: int, n_rows: int) -> _Ranker:
