@@ -159,9 +159,11 @@ def _from_dense(array: np.ndarray) -> sp.csr_array:
     if array.dtype.kind not in "buifc":
         array = _from_objects(array)
     rows, columns = array.nonzero()
-    starts = np.zeros(array.shape[0] + 1, dtype=np.int64)
+    # The format that SciPy gives to dense arrays; the file of a checkpoint is named after it, too.
+    indices = np.int32 if array.size < 2**31 else np.int64
+    starts = np.zeros(array.shape[0] + 1, dtype=indices)
     np.cumsum(np.bincount(rows, minlength=array.shape[0]), out=starts[1:])
-    return sp.csr_array((_plain(array[rows, columns]), columns, starts), shape=array.shape)
+    return sp.csr_array((_plain(array[rows, columns]), columns.astype(indices), starts), shape=array.shape)
 
 
 def _from_objects(array: np.ndarray) -> np.ndarray:
