@@ -91,7 +91,12 @@ def stack_views(
         raise ValueError(
             f"Y has {counts.shape[0]} rows, the views have {n}; pass one row of counts per sentence."
         )
-    groups = np.arange(n) if groups is None else np.asarray(groups)
+    if groups is None:
+        groups = np.arange(n)
+    elif isinstance(groups, (list, tuple)) and any(isinstance(label, str) for label in groups):
+        groups = np.fromiter(groups, dtype=object)  # an array of str takes n times the longest
+    else:
+        groups = np.asarray(groups)
     if groups.shape != (n,):
         raise ValueError(f"groups has shape {groups.shape}; pass one group per sentence, ({n},).")
     return StackedViews(
@@ -137,6 +142,11 @@ def check_views(views: Mapping[str, Any]) -> dict[str, np.ndarray]:
         array = arrays[name] = dense_array(view, f"view {name!r}", "embeddings of shape (n, d)")
         if array.ndim != 2:
             raise ValueError(f"view {name!r} has {array.ndim} dimension(s); pass an array of shape (n, d).")
+        if array.dtype.kind not in "buif":
+            raise ValueError(
+                f"view {name!r} holds values of type {array.dtype}; embeddings are numbers, pass "
+                "view.astype(float) if these are."
+            )
         if array.shape != arrays[first].shape:
             raise ValueError(
                 f"view {name!r} has shape {array.shape}, view {first!r} {arrays[first].shape}; views "

@@ -21,6 +21,7 @@ from flip_sklearn.cli.encoding import EncodingConfig, read_model
 from flip_sklearn.cli.output import PERPLEXITY, Figures, write_message
 from flip_sklearn.diagnostics.entities import reachable_names
 from flip_sklearn.encoders import SentenceEncoder
+from flip_sklearn.estimation.validation import number_groups
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.metrics import ranking
 from flip_sklearn.persistence.hub import locate
@@ -147,7 +148,7 @@ def fit(
     encoder = make_encoder(encoder_params)
     sentences = read_sentences(inputs)
     texts = sentences.texts
-    labels = np.unique(normalized_texts(texts), return_inverse=True)[1]
+    labels = number_groups(normalized_texts(texts), len(texts))[1]
     test = draw_test_rows(labels, test_share, flip_params["random_state"])
     train = np.setdiff1d(np.arange(len(texts)), test, assume_unique=True)
     # The vocabulary is learned first: a corpus without words fails before minutes of encoding.

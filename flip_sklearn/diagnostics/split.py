@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
+from flip_sklearn.estimation.validation import number_groups
 from flip_sklearn.parameters import check_number, check_random_state
 from flip_sklearn.views import check_views
 
@@ -129,12 +130,9 @@ def merge_groups(groupings: list[Any], n: int) -> np.ndarray:
     for labels in groupings:
         if labels is None:
             continue
-        labels = np.asarray(labels)
-        if labels.shape != (n,):
-            raise ValueError(f"groups has shape {labels.shape}; pass one group per sentence, ({n},).")
+        numbers = number_groups(labels, n)[1]
         # Link each row to the first row with its label.
-        _, start, inverse = np.unique(labels, return_index=True, return_inverse=True)
-        first_rows.append(start[inverse])
+        first_rows.append(np.unique(numbers, return_index=True)[1][numbers])
     if not first_rows:
         return np.arange(n)
     rows = np.tile(np.arange(n), len(first_rows))

@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -421,3 +422,28 @@ def test_report_refuses_before_any_work(corpus: Corpus, tmp_path: Path) -> None:
     code, _, err = run("report", "-t", corpus.text, "-t", corpus.text, "-o", tmp_path / "p.html")
     assert code == 2
     assert "name them" in " ".join(err.split())
+
+
+def test_one_long_line_takes_little_memory(tmp_path: Path) -> None:
+    """An array of strings would take 4 bytes for each line and each character of the longest: 1.2 GB."""
+    rng = np.random.default_rng(0)
+    lines = [" ".join(rng.choice(WORDS, 6)) for _ in range(600)]
+    (tmp_path / "t.txt").write_text("\n".join([*lines, "dog " * 125_000]))
+    np.save(tmp_path / "x.npy", rng.normal(size=(601, 8)).astype(np.float32))
+    tracemalloc.start()
+    code, _, err = run(
+        *(
+            "fit",
+            "--text",
+            tmp_path / "t.txt",
+            "--embeddings",
+            tmp_path / "x.npy",
+            "--out",
+            tmp_path / "model",
+        ),
+        *("--max-iter", 1, "-q"),
+    )
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert code == 0, err
+    assert peak < 300e6

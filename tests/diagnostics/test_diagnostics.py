@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -606,3 +607,16 @@ def test_invalid_input_is_rejected_before_training(
 def test_invalid_split_arguments_are_rejected(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         split_sentences(GOOD, **options)
+
+
+def test_groups_that_are_long_texts_take_little_memory() -> None:
+    """An array of strings would take 4 bytes for each row and each character of the longest text."""
+    texts = ["long " * 200_000, *(f"text {i // 2}" for i in range(2000))]
+    X = np.random.default_rng(0).normal(size=(len(texts), 4))
+    tracemalloc.start()
+    split = split_sentences(X, groups=texts, test_size=0.5, random_state=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6
+    expected = split_sentences(X, groups=np.r_[0, np.arange(2000) // 2 + 1], test_size=0.5, random_state=0)
+    np.testing.assert_array_equal(split.test, expected.test)

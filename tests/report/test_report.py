@@ -597,7 +597,7 @@ BAD = {
     "texts of no view": ({"view_texts": {"c": ["a"] * 400}}, "view_texts has 'c'"),
     "texts of a view": ({"view_texts": {"text": ["a"]}}, r"view_texts\['text'\] has 1 rows"),
     "no mapping": ({"view_texts": ["a"]}, "pass a mapping of views"),
-    "groups": ({"groups": [1, 2]}, "one group per sentence"),
+    "groups": ({"groups": [1, 2]}, "one group per row"),
     "test": ({"test": [400]}, "there are 400 sentences"),
 }  # fmt: skip
 
