@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.paths import ROOT
+from tests.helpers.processes import ENVIRONMENT
 
 README = (ROOT / "README.md").read_text(encoding="utf8")
 DOCS = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
@@ -33,6 +38,58 @@ def test_readme_examples_run(capsys: pytest.CaptureFixture[str], monkeypatch, tm
     # The accuracy on unseen rows is far above that of the most frequent words.
     X, Y, flip = namespace["X"], namespace["Y"], namespace["flip"]
     assert flip.set_params(use_bias=True).score(X[-100:], Y[-100:]) > 0.5
+
+
+BLOCK = re.compile(r"(?:<!-- not run: ([^\n]+) -->\n)?```python\n(.*?)```", flags=re.DOTALL)
+# Runs blocks from standard input in one namespace, in the current folder.
+RUN_BLOCKS = """
+import doctest, json, sys
+namespace = {"__name__": "__main__"}
+for line, block in json.load(sys.stdin):
+    source = "\\n" * line + block
+    if block.startswith(">>>"):
+        test = doctest.DocTestParser().get_doctest(block, namespace, f"line {line}", None, line)
+        test.globs = namespace
+        assert not doctest.DocTestRunner().run(test, clear_globs=False).failed, line
+    else:
+        exec(compile(source, "page", "exec"), namespace)
+"""
+
+
+@pytest.mark.parametrize("page", DOCS)
+def test_page_runs_from_top_to_bottom(page: str, tmp_path: Path) -> None:
+    """A block that needs a service, a download or a device says so in a comment above it."""
+    text = (ROOT / page).read_text(encoding="utf8")
+    assert len(BLOCK.findall(text)) == text.count("```python\n")
+    blocks = [(text[: m.start(2)].count("\n"), m[2]) for m in BLOCK.finditer(text) if m[1] is None]
+    if not blocks:
+        pytest.skip("no blocks")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", RUN_BLOCKS],
+        input=json.dumps(blocks),
+        env={
+            **os.environ,
+            **ENVIRONMENT,
+            "PYTHONPATH": str(ROOT),
+            "MPLBACKEND": "agg",
+            "HOME": str(tmp_path),
+            "FLIP_SKLEARN_CACHE": str(tmp_path / "cache"),
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
+
+
+def test_check_of_blocks_finds_errors(tmp_path: Path) -> None:
+    """Negative control: a name of a later block, and a wrong result of a session."""
+    for blocks in ([(3, "later\n"), (9, "later = 1\n")], [(1, ">>> 1 + 1\n3\n")]):
+        command = [sys.executable, "-c", RUN_BLOCKS]
+        done = subprocess.run(command, input=json.dumps(blocks), cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 1
+    assert BLOCK.findall("<!-- not run: why -->\n```python\nx\n```") == [("why", "x\n")]
 
 
 @pytest.mark.parametrize("page", PAGES)
