@@ -16,7 +16,7 @@ STANDARD_INPUT = "-"
 # The parameters of SentenceEncoder that --encoder-option sets, and the options that set the others.
 ENCODER_SETTINGS = (
     *("backend", "batch_size", "normalize", "truncate_dim"),
-    *("prompt_name", "language", "revision", "api_key_env"),
+    *("prompt_name", "language", "revision", "api_key_env", "chunk"),
 )
 OTHER_ENCODER_OPTIONS = dict(model="--encoder", device="--device", cache_dir="--cache", verbose="--quiet")
 

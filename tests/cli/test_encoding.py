@@ -109,6 +109,13 @@ def test_local_encoder_must_be_named(corpus: Corpus, local_model: Path, tmp_path
     assert "keyword accuracy" in out
 
 
+def test_every_parameter_that_determines_the_vectors_is_stored() -> None:
+    encoder = SentenceEncoder("team/name")
+    config = EncodingConfig.from_fit(encoder, ConceptVectorizer())
+    of_this_machine = {"batch_size", "device", "api_key_env", "cache_dir", "verbose"}
+    assert set(config.encoder or {}) == set(encoder.get_params()) - of_this_machine
+
+
 def test_encoder_of_the_hub_needs_trust_until_it_is_on_this_machine(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
