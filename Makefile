@@ -24,7 +24,7 @@ GPU_TESTS := tests/gpu tests/backend/scoring tests/backend/sparse_coding tests/s
 	and not test_rank_analysis_of and not test_path_begins and not test_data_formats_give \
 	and not in_parallel and not in_another_process and not real_gpu'
 
-.PHONY: demo report test test-processors test-standin-gpu bench clean
+.PHONY: demo report test test-processors test-standin-gpu fuzz bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/quickstart.py
@@ -47,6 +47,10 @@ test-processors: $(VENV)/.test
 # Without a GPU: its tensors lie in host memory, and what CUDA refuses is refused.
 test-standin-gpu: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(PYTEST) --dist load --standin-gpu $(GPU_TESTS)
+
+# 30,000 generated inputs instead of the 1,000 of `make test`.
+fuzz: $(VENV)/.test
+	OMP_NUM_THREADS=1 FLIP_FUZZ_CASES=30000 $(PYTEST) --dist load tests/test_generated_inputs.py
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.bench_fit

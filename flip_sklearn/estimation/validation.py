@@ -79,7 +79,7 @@ def check_embeddings(
             raise
         raise ValueError(f"{error} Use the encoder that made the training embeddings.") from error
     X = X if xp is None else as_shared_tensor(X)
-    largest = _check_finite(X)
+    largest = _check_finite(X, with_magnitude=limits is not None)
     if limits is not None and (largest > limits[1] or (reset and 0 < largest < limits[0])):
         raise ValueError(
             f"the largest magnitude in X is {largest:.3g}; with precision={estimator.precision!r} it must "
@@ -128,6 +128,13 @@ def _rows_of_items(X: Any, is_list: bool) -> Any:
             "Reshape your data: X.reshape(1, -1) is one row, X.reshape(-1, 1) one column."
         )
     if is_list and not any(hasattr(row, "detach") for row in X):
+        lengths = [len(row) if hasattr(row, "__len__") else 0 for row in X]
+        for i, length in enumerate(lengths):
+            if length != lengths[0]:
+                raise ValueError(
+                    f"X[{i}] holds {length} numbers and X[0] holds {lengths[0]}; every row needs an embedding "
+                    "of the same encoder."
+                )
         return X  # lists of numbers, which scikit-learn converts
     rows = [np.asarray(as_numpy(row)) for row in X]
     for i, row in enumerate(rows):
@@ -139,8 +146,8 @@ def _rows_of_items(X: Any, is_list: bool) -> Any:
     return np.stack(rows)
 
 
-def _check_finite(X: Embeddings) -> float:
-    """The largest magnitude in X; raise for the first value that is NaN or infinite."""
+def _check_finite(X: Embeddings, *, with_magnitude: bool) -> float:
+    """The largest magnitude in X, if asked for; raise for the first value that is NaN or infinite."""
     rows, largest = max(1, _CHECK_ELEMENTS // max(1, X.shape[1])), 0.0
     if not isinstance(X, np.ndarray):
         largest = largest_magnitude(X, rows)
@@ -148,8 +155,9 @@ def _check_finite(X: Embeddings) -> float:
             return largest
     for first in range(0, X.shape[0], rows):
         chunk = as_numpy(X[first : first + rows])
-        if chunk.dtype == np.float16:  # of which NumPy finds the extremes slowly; they are below 65,520
-            largest, is_finite = 1.0, bool(np.isfinite(chunk).all())
+        # Of float16 NumPy finds the extremes slowly, and they are within the limits.
+        if not with_magnitude or chunk.dtype == np.float16:
+            is_finite = bool(np.isfinite(chunk).all())
         else:  # a NaN is the largest and the smallest value
             extremes = max(float(chunk.max()), -float(chunk.min()))
             is_finite = bool(np.isfinite(extremes))
