@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from flip_sklearn.parameters import install_command
+
 
 def data_frame(columns: dict[str, Any]) -> Any:
     """A pandas DataFrame of columns of one length."""
     try:
         import pandas as pd
     except ImportError as error:
-        raise ImportError("to_frame() needs pandas: pip install 'flip-sklearn[pandas]'") from error
+        raise ImportError(f"to_frame() needs pandas: {install_command('pandas')}") from error
     return pd.DataFrame(columns)
