@@ -132,8 +132,8 @@ def _rows_of_items(X: Any, is_list: bool) -> Any:
         for i, length in enumerate(lengths):
             if length != lengths[0]:
                 raise ValueError(
-                    f"X[{i}] holds {length} numbers and X[0] holds {lengths[0]}; every row needs an embedding "
-                    "of the same encoder."
+                    f"X[{i}] holds {length} numbers and X[0] holds {lengths[0]}; every row needs an "
+                    "embedding of the same encoder."
                 )
         return X  # lists of numbers, which scikit-learn converts
     rows = [np.asarray(as_numpy(row)) for row in X]
