@@ -139,6 +139,11 @@ def encode(
         keys = compute_keys(settings, map(backend.content, encoding.texts))
         with closing(VectorCache(cache_dir)) as cache:
             missing = encoding.read(cache, keys)
+            if missing and cache.is_read_only:
+                raise EncodingError(
+                    f"The cache {cache.path} cannot be written, and lacks {len(missing)} of "
+                    f"{len(keys)} texts. Set cache_dir to a writable folder, or None."
+                )
             encoding.compute(missing, batch_size, verbose, chunk)
     return encoding.vectors if len(index_of) == len(texts) else encoding.vectors[index]
 

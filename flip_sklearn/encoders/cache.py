@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,17 +39,34 @@ class VectorCache:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "embeddings.sqlite3"
         with self._explain_errors():
+            self.is_read_only = self._is_read_only()
             folder.mkdir(parents=True, exist_ok=True)
             if self.path.exists():
                 check_regular_file(self.path)
+            elif not self.is_read_only:
+                # SQLite would create the file without write permission for the group, whatever the umask.
+                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o666))
+            # Read-only, SQLite cannot make the files that it needs to share a file with writers.
+            options = "?mode=ro&immutable=1" if self.is_read_only else ""
             self._connection = sqlite3.connect(
-                self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+                self.path.absolute().as_uri() + options,
+                uri=True,
+                timeout=BUSY_TIMEOUT,
+                isolation_level=None,
+                check_same_thread=False,
             )
             try:
                 self._prepare()
             except BaseException:
                 self._connection.close()
                 raise
+
+    def _is_read_only(self) -> bool:
+        """Whether there is a complete cache that this process cannot write."""
+        if not self.path.is_file() or all(os.access(path, os.W_OK) for path in (self.path, self.path.parent)):
+            return False
+        log = self.path.with_name(f"{self.path.name}-wal")
+        return not (log.exists() and log.stat().st_size)
 
     def _prepare(self) -> None:
         """Create the table. In write-ahead mode readers do not wait, and partial writes are discarded."""
@@ -60,6 +78,8 @@ class VectorCache:
                 if schema and set(schema) != _SCHEMA:
                     # The database of another program is left unchanged.
                     raise sqlite3.DatabaseError("it is a database, but not a cache of embeddings")
+                if self.is_read_only:
+                    return
                 if self._connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
                     self._connection.execute("PRAGMA journal_mode = WAL")
                 break

@@ -9,6 +9,7 @@ import random
 import shutil
 import sqlite3
 import sys
+import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
@@ -429,3 +430,48 @@ def test_more_texts_than_fit_in_a_query(tmp_path: Path, caplog: pytest.LogCaptur
         assert in_process(many, tmp_path) == 3000
         assert many(tmp_path) == 3000
     assert not caplog.records
+
+
+# --- Permissions -----------------------------------------------------------------------------
+
+
+def read_as_nobody(folder: Path, texts: list[str]) -> tuple[np.ndarray, str]:
+    """Encode without write permission; return the vectors of the cache and the error for another text."""
+    if os.getuid() == 0:
+        os.setuid(65534)
+    X = encoder(folder).transform(texts)
+    try:
+        encoder(folder).transform([*texts, "new", "newer"])
+    except EncodingError as error:
+        return X, str(error)
+    return X, ""
+
+
+def test_read_only_cache_with_all_texts_is_read() -> None:
+    folder = Path(tempfile.mkdtemp())
+    try:
+        encoder(folder).transform(TEXTS[:9])
+        for path in (folder / "cache" / "embeddings.sqlite3", folder / "log"):
+            path.chmod(0o444)
+        (folder / "cache").chmod(0o555)
+        folder.chmod(0o555)
+        X, error = in_process(read_as_nobody, folder, TEXTS[:9])
+        np.testing.assert_array_equal(X, vectors(TEXTS[:9]))
+        assert "cannot be written, and lacks 2 of 11 texts" in error
+        assert len(calls(folder)) == 9
+    finally:
+        folder.chmod(0o755)
+        (folder / "cache").chmod(0o755)
+        shutil.rmtree(folder)
+
+
+def fill_with_umask(folder: Path, umask: int) -> None:
+    os.umask(umask)
+    encoder(folder).transform(TEXTS[:5])
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_cache_has_the_mode_of_the_umask(tmp_path: Path, umask: int) -> None:
+    in_process(fill_with_umask, tmp_path, umask)
+    for path in (tmp_path / "cache").iterdir():
+        assert path.stat().st_mode & 0o777 == 0o666 & ~umask

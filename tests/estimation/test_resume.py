@@ -758,3 +758,16 @@ def test_a_checkpoint_that_is_no_file_of_ours_is_refused_at_once(
     with pytest.raises(ValueError, match=r"cannot be read .* delete it to start this fit again"):
         model(tmp_path).fit(X, Y)
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_checkpoint_has_the_mode_of_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        rng = np.random.default_rng(0)
+        X, Y = rng.normal(size=(60, 4)), rng.poisson(1, size=(60, 5))
+        FLiPExtractor(max_iter=1, random_state=0, checkpoint_dir=tmp_path / "c").fit(X, Y)
+    finally:
+        os.umask(before)
+    (path,) = (tmp_path / "c").iterdir()
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask

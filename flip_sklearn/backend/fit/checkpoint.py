@@ -127,6 +127,9 @@ class Checkpoint:
         with staging_directory(folder, self.path.stem) as staging:
             new = staging / self.path.name
             save_file(tensors, new, metadata={"state": text, "checksum": _checksum(text)})
+            # safetensors makes files for their owner only; others get what the umask lets them have.
+            (staging / "mode").touch()
+            new.chmod((staging / "mode").stat().st_mode & 0o777)
             fsync_file(new)
             os.replace(new, self.path)
 
