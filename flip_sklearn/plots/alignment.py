@@ -149,7 +149,7 @@ class AlignmentDisplay(Display):
         self.image_ = ax.imshow(np.ma.masked_invalid(self.accuracy), **settings)
         self.text_ = np.empty(self.accuracy.shape, dtype=object)
         font = {"ha": "center", "va": "center", "fontsize": 9 if len(self.columns) <= 6 else 7}
-        hatches: dict[str, Any] = {"facecolor": "none", "edgecolor": "#999999", "hatch": "////", "lw": 0}
+        hatches: dict[str, Any] = {"facecolor": "none", "edgecolor": style.GRAY, "hatch": "////", "lw": 0}
         for i, j in np.ndindex(*self.accuracy.shape):
             if np.isnan(self.accuracy[i, j]):
                 text, color = style.NO_VALUE, "black"
@@ -180,11 +180,15 @@ class AlignmentDisplay(Display):
             rotation = {}
         ax.set_xticks(range(n_columns), columns, fontsize=9, **rotation)
         ax.set_yticks(range(n_rows), style.wrap_labels(self.rows, 30, lines=2), fontsize=9)
-        label = self.column_label
-        if np.isfinite(self.difference).any():
-            label += f"\nsecond line: difference to {self.note}, in points;\n* the interval excludes 0"
-        ax.set_xlabel(style.escape_labels([label])[0], fontsize=9)
+        ax.set_xlabel(style.escape_labels([self.column_label])[0], fontsize=9)
         ax.set_ylabel(self.row_label, fontsize=9)
+        drawn = np.isfinite(self.difference)
+        handles = [
+            style.legend_marker(r"$\pm$", drawn),
+            style.legend_marker("$*$", np.asarray(self.significant) & drawn),
+        ]
+        labels = [f"difference to {self.note}, in points", "interval of the difference excludes 0"]
+        style.add_legend(ax, handles, labels, where="above", width=60)
 
     def _cell_text(self, i: int, j: int) -> str:
         """Return the accuracy of a cell and its difference to the reference, if it has one."""

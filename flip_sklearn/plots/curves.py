@@ -118,11 +118,11 @@ class RankCurveDisplay(Display):
         result = rank_analysis(views, Y, ranks, estimator=estimator, **options)
         return cls.from_result(result, ax=ax, name=name)
 
-    def _legend_is_outside(self) -> bool:
-        return len(self.views) > 5
+    def _legend_place(self) -> str:
+        return "right" if len(self.views) > 5 else "inside"
 
     def _figure_size(self) -> tuple[float, float]:
-        return 8.4 if self._legend_is_outside() else 6.4, 4.0
+        return 8.4 if self._legend_place() == "right" else 6.4, 4.0
 
     def _draw(self, ax: Any, kwargs: dict[str, Any]) -> None:
         rows = [i for i, rank in enumerate(self.ranks) if rank is not None]
@@ -158,7 +158,7 @@ class RankCurveDisplay(Display):
         ax.set_xlabel("rank (number of latent dimensions)", fontsize=9)
         style.set_share_axis(ax, "share of a sentence's words found")
         handles, names = [*self.line_, self.floor_], [*self.views, "most frequent words"]
-        style.add_legend(ax, handles, names, outside=self._legend_is_outside())
+        style.add_legend(ax, handles, names, where=self._legend_place())
 
 
 class EntityCurveDisplay(Display):
@@ -252,11 +252,11 @@ class EntityCurveDisplay(Display):
         result = entity_recall_curve(estimator, X, entities, **options)
         return cls.from_result(result, ax=ax, name=name)
 
-    def _legend_is_outside(self) -> bool:
-        return len(self.views) > 2
+    def _legend_place(self) -> str:
+        return "right" if len(self.views) > 2 else "inside"
 
     def _figure_size(self) -> tuple[float, float]:
-        return 8.4 if self._legend_is_outside() else 6.4, max(4.0, 0.32 * (len(self.views) + 3))
+        return 8.4 if self._legend_place() == "right" else 6.4, max(4.0, 0.32 * (len(self.views) + 3))
 
     def _draw(self, ax: Any, kwargs: dict[str, Any]) -> None:
         x = np.log10(self.ks)
@@ -280,7 +280,7 @@ class EntityCurveDisplay(Display):
         style.set_share_axis(ax, "share of names found (all words)")
         handles, names = self._legend_entries()
         handles, names = [*handles, self.ceiling_], [*names, "names in the vocabulary"]
-        style.add_legend(ax, handles, names, outside=self._legend_is_outside())
+        style.add_legend(ax, handles, names, where=self._legend_place())
 
     def _legend_entries(self) -> tuple[list[Any], list[str]]:
         """Return handles and labels: with several views, one per view and one per line style."""

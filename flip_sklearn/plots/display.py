@@ -92,5 +92,5 @@ class Display:
             label_points = 5 * max(map(len, lines), default=0) - 36
             points = ax.get_window_extent().width / ax.figure.dpi * 72 - max(label_points, 0)
             title = style.wrap_labels([title], int(points / 5.5), lines=4)[0]
-            ax.set_title(title, fontsize=10, loc="left")
+            ax.set_title(title, fontsize=10, loc="left", pad=style.title_pad(ax))
         ax.spines[["top", "right"]].set_visible(False)

@@ -96,8 +96,10 @@ class ExtractorDisplay(Display):
         style.label_bars(ax, style.wrap_labels(self.extractors, 26), 0.55)
         style.format_percent(ax.xaxis)
         ax.set_xlim(0, 1)
-        note = style.star_note(self.significant, self.extractors[0])
-        label = style.escape_labels(["share of a sentence's words found" + note])[0]
-        ax.set_xlabel(label, fontsize=9)
+        ax.set_xlabel("share of a sentence's words found", fontsize=9)
+        star = style.legend_marker("$*$", self.significant)
+        note = f"interval of the difference to {self.extractors[0]} excludes 0"
         if n_views > 1:
-            style.add_legend(ax, self.bars_, self.views, outside=True)
+            style.add_legend(ax, [*self.bars_, star], [*self.views, note], where="right")
+        else:
+            style.add_legend(ax, [star], [note], where="above", width=60)

@@ -173,16 +173,19 @@ class KeywordDisplay(Display):
         )
 
     def _figure_size(self) -> tuple[float, float]:
-        return 4.8, 1.2 + 0.27 * len(self.words)
+        return 4.8, (1.0 if self.present is None else 1.4) + 0.27 * len(self.words)
 
     def _draw(self, ax: Any, kwargs: dict[str, Any]) -> None:
         is_filled = True if self.present is None else self.present
         self.bars_ = style.draw_bars(ax, self.scores, is_filled, **kwargs)
         style.label_bars(ax, style.wrap_labels(self.words, 28, lines=1), 0.6)
-        # The key is part of the axis label because a legend inside the axes would cover bars.
-        key = "" if self.present is None else "\nfilled: in the sentence; hatched: not"
-        ax.set_xlabel(style.escape_labels([self.label + key])[0], fontsize=9)
+        ax.set_xlabel(style.escape_labels([self.label])[0], fontsize=9)
         ax.tick_params(axis="x", labelsize=9)
+        if self.present is not None:
+            from matplotlib.patches import Patch
+
+            boxes = [Patch(**style.bar_style(i)) for i in range(2)]
+            style.add_legend(ax, boxes, ["in the sentence", "not in the sentence"], where="above")
 
     def _finish(self, ax: Any, title: str | None) -> None:
         if title is None and self.text is not None:

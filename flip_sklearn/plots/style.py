@@ -12,8 +12,10 @@ from flip_sklearn.parameters import warn_caller
 
 BLUE, LIGHT_GRAY = "#1f5a8a", "#bbbbbb"
 
-# Neighbours also differ in lightness, for printing in grayscale: L* is 36, 63, 5, 51, 73.
-_COLORS = (BLUE, "#d08a2e", "#111111", "#7a7a7a", "#8fb8d9")
+# Each has a contrast of at least 3 to white (WCAG 2.1, graphics). Neighbours also differ in lightness, for
+# printing in grayscale: L* is 36, 53, 5, 51, 19.
+_COLORS = (BLUE, "#bf6c12", "#111111", "#7a7a7a", "#5e0a1e")
+GRAY = "#767676"
 _MARKERS = "os^DvPX<>*"
 _DASHES = ("-", "--", "-.", ":", (0, (6, 1.5, 1, 1.5, 1, 1.5)))
 _HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++++", "oo", "----", "**", "||||")
@@ -46,14 +48,34 @@ def check_result(result: Any, kinds: type | tuple[type, ...], source: str) -> No
         raise ValueError(f"result is a {type(result).__name__}; pass the result of {source}.")
 
 
-def add_legend(ax: Any, handles: Sequence[Any], labels: Sequence[str], *, outside: bool = False) -> None:
-    """Add a legend inside the axes, or to the right of them, without the handles that are None."""
+def add_legend(
+    ax: Any, handles: Sequence[Any], labels: Sequence[str], *, where: str = "inside", width: int = 38
+) -> None:
+    """Add a legend inside, above or to the right of the axes, without the handles that are None.
+
+    A legend above the axes covers no bar or word; the title is drawn above it.
+    """
     drawn = [i for i, handle in enumerate(handles) if handle is not None]
-    texts = wrap_labels([labels[i] for i in drawn], 38)
+    if not drawn:
+        return
+    texts = wrap_labels([labels[i] for i in drawn], width)
     # Some versions of matplotlib leave out labels that start with an underscore.
     texts = [f" {text}" if text.startswith("_") else text for text in texts]
-    location = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if outside else {}
-    ax.legend([handles[i] for i in drawn], texts, frameon=False, fontsize=8, **location)
+    places: dict[str, dict[str, Any]] = {
+        "inside": {},
+        "above": {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2},
+        "right": {"loc": "upper left", "bbox_to_anchor": (1, 1)},
+    }
+    ax.legend([handles[i] for i in drawn], texts, frameon=False, fontsize=8, **places[where])
+
+
+def title_pad(ax: Any) -> float:
+    """Return the distance in points from the axes to a title that is above the legend."""
+    legend = ax.get_legend()
+    if legend is None or legend.get_bbox_to_anchor().y0 < ax.bbox.y1:
+        return 6.0
+    above = float(legend.get_window_extent().y1 - ax.bbox.y1)
+    return max(6.0, above / float(ax.figure.dpi) * 72 + 4)
 
 
 def format_percent(axis: Any) -> None:
@@ -162,9 +184,13 @@ def annotate_share(ax: Any, share: float, high: float, y: float, has_star: bool)
     )
 
 
-def star_note(significant: np.ndarray, reference: str) -> str:
-    """Return the explanation of the stars, as one more line of an axis label; empty without stars."""
-    return f"\n* the interval of the difference to {reference} excludes 0" if significant.any() else ""
+def legend_marker(marker: str, significant: np.ndarray) -> Any:
+    """Return a legend handle for signs that are written as text; None if no flag is set."""
+    from matplotlib.lines import Line2D
+
+    if not significant.any():
+        return None
+    return Line2D([], [], linestyle="", marker=marker, color="black", markeredgewidth=0.2)
 
 
 def format_number(value: float, form: str) -> str:

@@ -11,6 +11,7 @@ from flip_sklearn.plots import style
 from flip_sklearn.plots.display import Display
 
 _N_LABELLED = 5  # words labelled above and below the dots
+_SHARE_LABEL = "share of occurrences found"
 _X_UNSEEN = -0.6  # position of words that do not occur in training, whose count has no logarithm
 
 
@@ -167,7 +168,7 @@ class RecoverabilityDisplay(Display):
         return cls.from_result(word_recoverability(estimator, X, Y, **options), ax=ax, name=name)
 
     def _figure_size(self) -> tuple[float, float]:
-        return 6.4, 4.6 if self.counts is not None else min(1.3 + 0.3 * len(self.bands), 12.0)
+        return 6.4, 4.9 if self.counts is not None else min(1.6 + 0.3 * len(self.bands), 12.0)
 
     def _draw(self, ax: Any, kwargs: dict[str, Any]) -> None:
         self.line_: list[Any] = []
@@ -193,7 +194,8 @@ class RecoverabilityDisplay(Display):
         style.label_bars(ax, style.wrap_labels(self.bands, 26, lines=2), 0.55)
         style.format_percent(ax.xaxis)
         ax.set_xlim(0, 1.05)
-        ax.set_xlabel(self._recall_label() + style.star_note(self.significant, "all words"), fontsize=9)
+        ax.set_xlabel(_SHARE_LABEL, fontsize=9)
+        self._add_key(ax)
 
     def _plot_frequency(self, ax: Any, counts: np.ndarray, kwargs: dict[str, Any]) -> None:
         """Draw a dot for each word and a line for each bin of training counts."""
@@ -202,8 +204,8 @@ class RecoverabilityDisplay(Display):
                 _count_position(self.word_count),
                 self.word_recall,
                 s=5 + 4 * np.log2(np.maximum(self.word_test_count, 1)),
-                color="#777777",
-                alpha=0.25,
+                color="black",
+                alpha=0.45,  # of one dot: a contrast of 3 to white
                 linewidth=0,
                 rasterized=True,
             )
@@ -228,12 +230,12 @@ class RecoverabilityDisplay(Display):
         if (counts[:, 0] <= 0).any():
             ticks[_X_UNSEEN] = "0"
         ax.set_xticks(list(ticks), list(ticks.values()))
-        note = style.star_note(self.significant, "all words")
-        ax.set_xlabel("count in the training text" + note, fontsize=9)
-        style.set_share_axis(ax, self._recall_label())
+        ax.set_xlabel("count in the training text", fontsize=9)
+        style.set_share_axis(ax, _SHARE_LABEL)
         ax.set_yticks(np.linspace(0, 1, 6))
         ax.set_ylim(-0.05, 1.05)
         ax.set_xlim(min(ticks) - 0.15, ends.max(initial=1.0) + 0.25)
+        self._add_key(ax)
         self._label_words(ax)
 
     def _draw_bins(self, ax: Any, ends: np.ndarray, kwargs: dict[str, Any]) -> None:
@@ -248,10 +250,11 @@ class RecoverabilityDisplay(Display):
         settings = {"markersize": 6, "markerfacecolor": "white", "markeredgecolor": "black"}
         return ax.plot(x, y, "D", clip_on=False, **settings)[0]
 
-    def _recall_label(self) -> str:
-        if self.floor is None:
-            return "share of occurrences found (dashed: all words)"
-        return "share of occurrences found (dashed: all words;\ndiamonds: most frequent words)"
+    def _add_key(self, ax: Any) -> None:
+        star = style.legend_marker("$*$", self.significant)
+        handles = [self.overall_, self.floor_, star]
+        labels = ["all words", "most frequent words", "interval of the difference to all words excludes 0"]
+        style.add_legend(ax, handles, labels, where="above", width=60)
 
     def _label_words(self, ax: Any) -> None:
         """Label some words in a row above the dots and in one below, each with a line to its dot."""

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 import flip_sklearn
 from flip_sklearn import plots
 from flip_sklearn.plots.display import Display
+from flip_sklearn.plots.style import bar_style
 from tests.helpers.paths import ROOT
 from tests.helpers.pictures import (
     DISPLAYS,
@@ -172,6 +173,62 @@ def test_inherited_methods_are_documented() -> None:
             assert re.search(r":meth:`from_result` draws a result of :func:`", description)
 
 
+@each_display
+def test_axis_labels_have_no_key(name: str) -> None:
+    """Signs, hatches and dashes are explained in a legend, and axis labels are one line."""
+    display = DISPLAYS[name](ax=new_axes())
+    for label in (display.ax_.get_xlabel(), display.ax_.get_ylabel()):
+        assert not re.search(r"\n|[*:;]", label)
+
+
+@each_display
+def test_title_legend_and_axes_do_not_overlap(name: str) -> None:
+    display = DISPLAYS[name](ax=None, name="A title of many words that takes the whole width, and more")
+    figure, ax, legend = display.figure_, display.ax_, display.ax_.get_legend()
+    figure.draw_without_rendering()
+    title = ax._left_title.get_window_extent()
+    assert title.y1 <= figure.bbox.y1
+    if legend is not None and legend.get_window_extent().y0 >= ax.bbox.y1:  # above the axes
+        assert not legend.get_window_extent().overlaps(title)
+    import matplotlib.pyplot as plt
+
+    plt.close(figure)
+
+
+# --- Contrast --------------------------------------------------------------------------------
+
+
+def contrast(one: Any, other: Any) -> float:
+    """Contrast of two colors (WCAG 2.1)."""
+    rgb = np.array([to_rgb(one), to_rgb(other)])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    darker, lighter = np.sort(linear @ [0.2126, 0.7152, 0.0722])
+    return float((lighter + 0.05) / (darker + 0.05))
+
+
+def test_marks_have_contrast() -> None:
+    assert round(contrast("#d08a2e", "white"), 2) == 2.85  # negative control
+    many = ranks([f"view {i}" for i in range(10)])
+    for line in plots.RankCurveDisplay.from_result(many, ax=new_axes()).line_:
+        assert contrast(line.get_color(), "white") >= 3
+    for i in range(10):
+        assert contrast(bar_style(i)["edgecolor"], "white") >= 3
+    empty = plots.AlignmentDisplay([[np.nan]], rows=["a"], columns=["b"]).plot(new_axes())
+    assert contrast(empty.ax_.patches[0].get_edgecolor()[:3], "white") >= 3
+    dots = DISPLAYS["words"](ax=new_axes()).scatter_
+    *rgb, alpha = dots.get_facecolor()[0]
+    assert contrast(alpha * np.array(rgb) + 1 - alpha, "white") >= 3
+
+
+@each_display
+def test_text_has_contrast_to_the_page(name: str) -> None:
+    display = DISPLAYS[name](ax=new_axes())
+    cells = display.text_.ravel().tolist() if isinstance(display, plots.AlignmentDisplay) else []
+    for text in display.figure_.findobj(matplotlib.text.Text):
+        if text not in cells:  # tested with the heat map
+            assert contrast(text.get_color(), "white") >= 4.5
+
+
 # --- Grayscale -------------------------------------------------------------------------------
 
 
@@ -216,9 +273,8 @@ def test_heat_map_lightness_is_monotonic_and_text_has_contrast() -> None:
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     luminance = linear @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(luminance) < 0).all()
-    ink = np.array([to_rgb(text.get_color())[0] for text in display.text_[0]])
-    lighter, darker = np.maximum(ink, luminance), np.minimum(ink, luminance)
-    assert ((lighter + 0.05) / (darker + 0.05) >= 4.5).all()  # WCAG 2.1, level AA
+    for text, color in zip(display.text_[0], rgb, strict=True):
+        assert contrast(text.get_color(), color) >= 4.5  # level AA
 
 
 def test_words_in_the_sentence_differ_from_others_in_grayscale() -> None:

@@ -30,6 +30,13 @@ from tests.helpers.pictures import (
 pytestmark = pytest.mark.filterwarnings("error")
 
 
+WORDS = [f"word{i}" for i in range(12)]
+
+
+def legend_texts(display: Any) -> list[str]:
+    return [text.get_text() for text in display.ax_.get_legend().get_texts()]
+
+
 def test_alignment_cells_show_accuracy_and_difference() -> None:
     result = alignment()
     display = plots.AlignmentDisplay.from_result(result, ax=new_axes())
@@ -39,7 +46,8 @@ def test_alignment_cells_show_accuracy_and_difference() -> None:
     expected = f"{accuracy[0, 1]:.1f}\n{differences[0, 1]:+.1f}{star}".replace("-", "\N{MINUS SIGN}")
     assert display.text_[0, 1].get_text() == expected
     assert display.ax_.get_ylabel() == "trained on"
-    assert display.ax_.get_xlabel().startswith("read from\nsecond line: difference to the model's own view")
+    assert display.ax_.get_xlabel() == "read from"
+    assert legend_texts(display)[0] == "difference to the model's own view, in points"
     assert [t.get_text() for t in display.ax_.get_xticklabels()] == ["text", "speech"]
     assert display.image_.get_clim() == (0.0, np.ceil(10 * result.accuracy.value.max()) / 10)
 
@@ -51,12 +59,12 @@ def test_alignment_of_languages_and_empty_cells() -> None:
     hatched = [patch for patch in display.ax_.patches if patch.get_hatch()]
     assert [patch.get_xy() for patch in hatched] == [(1.5, 0.5)]
     assert "*" in display.text_[0, 1].get_text()
-    assert "language's own view" in display.ax_.get_xlabel()
+    assert "language's own view" in legend_texts(display)[0]
     other = plots.AlignmentDisplay.from_result(preference(("en", "en")), ax=new_axes())
     assert other.text_[1, 0].get_text() == "30.0"
-    assert 'difference to "en",' in other.ax_.get_xlabel()
+    assert 'difference to "en",' in legend_texts(other)[0]
     mixed = plots.AlignmentDisplay.from_result(preference(("en", "fr")), ax=new_axes())
-    assert "the cell of the row without a difference" in mixed.ax_.get_xlabel()
+    assert "the cell of the row without a difference" in legend_texts(mixed)[0]
 
 
 def test_heat_maps_of_nan_or_zero_are_drawn() -> None:
@@ -148,7 +156,8 @@ def test_extractors_with_intervals_and_stars() -> None:
         assert np.allclose(ends(display.errorbar_[j], axis=0), expected)
     labels = [text.get_text() for text in display.text_[:, 0]]
     assert labels == ["50.0%", "48.0%", "20.0% *"]
-    assert "to FLiP excludes 0" in display.ax_.get_xlabel()
+    note = "interval of the difference to FLiP\nexcludes 0"
+    assert legend_texts(display) == [*result.views, note]
     assert len({bars[0].get_hatch() for bars in display.bars_}) == 2
 
 
@@ -168,7 +177,8 @@ def test_recoverability_by_frequency() -> None:
     assert labels == {*result.kept(5), *result.lost(5)}
     assert [t.get_text() for t in display.ax_.get_xticklabels()] == ["1", "10", "100", "1,000", "0"]
     assert np.array_equal(display.floor_.get_ydata(), result.band_baseline.value)
-    assert "diamonds: most frequent words" in display.ax_.get_ylabel()
+    note = "interval of the difference to all words excludes 0"
+    assert legend_texts(display) == ["all words", "most frequent words", note]
     assert display.overall_.get_ydata()[0] == result.overall.value
 
 
@@ -194,7 +204,7 @@ def test_recoverability_of_groups_has_bars() -> None:
     without = recoverability(by="kind", with_baseline=False)
     display = plots.RecoverabilityDisplay.from_result(without, ax=new_axes())
     assert display.floor_ is None
-    assert "diamonds" not in display.ax_.get_xlabel()
+    assert "most frequent words" not in legend_texts(display)
 
 
 def test_a_huge_vocabulary_is_drawn() -> None:
@@ -210,16 +220,17 @@ def test_keywords_in_the_sentence_are_filled() -> None:
     assert [bar.get_width() for bar in display.bars_] == [4.2, 3.0, -0.5]
     assert [bool(bar.get_hatch()) for bar in display.bars_] == [False, True, False]
     assert display.ax_.get_title(loc="left") == '"A dog and a cat."'
-    assert display.ax_.get_xlabel() == "score\nfilled: in the sentence; hatched: not"
+    assert legend_texts(display) == ["in the sentence", "not in the sentence"]
+    assert [bool(box.get_hatch()) for box in display.ax_.get_legend().get_patches()] == [False, True]
     top, bottom = display.ax_.transData.transform([(0, 0), (0, 2)])[:, 1]
     assert top > bottom  # the best word is at the top
     unknown = plots.KeywordDisplay.from_result(KEYWORDS, ax=new_axes())
-    assert unknown.ax_.get_xlabel() == "score"
+    assert unknown.ax_.get_legend() is None
     assert not any(bar.get_hatch() for bar in unknown.bars_)
 
 
 def test_keywords_of_an_estimator(small: Any) -> None:
-    flip = FLiPExtractor(rank=3, random_state=0).fit(small.X, small.Y)
+    flip = FLiPExtractor(vocabulary=WORDS, rank=3, random_state=0).fit(small.X, small.Y)
     for x in (small.X[0], small.X[:1]):
         display = plots.KeywordDisplay.from_estimator(flip, x, top_k=4, ax=new_axes())
         (expected,) = flip.extract_keywords(small.X[:1], top_k=4, return_scores=True)
@@ -279,7 +290,7 @@ def test_other_words_share_one_bar_and_the_sum_is_the_cosine() -> None:
 
 
 def test_from_estimator_draws_the_result(small: Any) -> None:
-    flip = FLiPExtractor(rank=3, random_state=0).fit(small.X[:300], small.Y[:300])
+    flip = FLiPExtractor(vocabulary=WORDS, rank=3, random_state=0).fit(small.X[:300], small.Y[:300])
     X, Y = small.X[300:], small.Y[300:]
     result = word_recoverability(flip, X, Y, random_state=0)
     one = plots.RecoverabilityDisplay.from_result(result, ax=new_axes())
@@ -291,16 +302,29 @@ def test_from_estimator_draws_the_result(small: Any) -> None:
     # Training on so few rows does not converge in a few passes.
     warnings.simplefilter("ignore", ConvergenceWarning)
     rank = plots.RankCurveDisplay.from_estimator(
-        FLiPExtractor(max_iter=2, random_state=0), small.X, small.Y, [2, None], ax=new_axes()
+        FLiPExtractor(vocabulary=WORDS, max_iter=2, random_state=0),
+        small.X,
+        small.Y,
+        [2, None],
+        ax=new_axes(),
     )
     assert rank.ranks == (2, None)
     views = {"one": small.X, "two": small.X[:, ::-1]}
     aligned = plots.AlignmentDisplay.from_estimator(
-        FLiPExtractor(max_iter=2, random_state=0), views, small.Y, random_state=0, ax=new_axes()
+        FLiPExtractor(vocabulary=WORDS, max_iter=2, random_state=0),
+        views,
+        small.Y,
+        random_state=0,
+        ax=new_axes(),
     )
     assert aligned.rows == ("one", "two")
     sparse = plots.SparsityDisplay.from_estimator(
-        FLiPExtractor(rank=3, random_state=0), small.X, small.Y, 3, max_iter=1, ax=new_axes()
+        FLiPExtractor(vocabulary=WORDS, rank=3, random_state=0),
+        small.X,
+        small.Y,
+        3,
+        max_iter=1,
+        ax=new_axes(),
     )
     assert len(sparse.accuracy) == 3
     shared = plots.SimilarityDisplay.from_estimator(flip, X[0], X[1], ax=new_axes())
