@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from tqdm.auto import tqdm
 
 from flip_sklearn.diagnostics import evaluation, inputs
 from flip_sklearn.diagnostics.bootstrap import Difference, Interval, PairedBootstrap
@@ -17,6 +16,7 @@ from flip_sklearn.diagnostics.frames import accuracy_columns, grid, matrix_text
 from flip_sklearn.diagnostics.inputs import EvaluationSettings
 from flip_sklearn.diagnostics.split import SentenceSplit
 from flip_sklearn.estimation.frames import data_frame
+from flip_sklearn.io import show_progress
 from flip_sklearn.metrics.ranking import jaccard_per_row
 
 
@@ -44,6 +44,9 @@ class ViewAlignment:
         left out.
     confidence : float
         Level of all intervals.
+    own_view_difference : Difference of shape (v, v) or None
+        Of two models, each tested on the view that it was trained on: ``accuracy[j, j]`` minus
+        ``accuracy[i, i]``. None in results that were stored by versions without it.
     """
 
     views: tuple[str, ...]
@@ -56,6 +59,7 @@ class ViewAlignment:
     n_test: int
     n_skipped: int
     confidence: float
+    own_view_difference: Difference | None = None
 
     def to_frame(self) -> Any:
         """One row for each pair of views.
@@ -158,7 +162,7 @@ def compute_alignment(
     sentences = models.sentences
     names, truth = sentences.names, counts[sentences.split.test]
     hits = {}
-    for trained_on in tqdm(names, desc="view alignment", unit="fit", delay=2, disable=not settings.verbose):
+    for trained_on in show_progress(names, desc="view alignment", unit="fit", disable=not settings.verbose):
         fitted = models.fit(estimator, (trained_on,), counts)
         for read_from in names:
             hits[trained_on, read_from] = evaluation.find_words(fitted, sentences.test(read_from), truth)
@@ -182,4 +186,5 @@ def compute_alignment(
         n_test=len(sentences.split.test),
         n_skipped=int(np.isnan(baseline).sum()),
         confidence=settings.confidence,
+        own_view_difference=bootstrap.differences(own_view.T, own_view),
     )

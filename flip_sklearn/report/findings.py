@@ -15,7 +15,7 @@ import numpy as np
 from flip_sklearn import diagnostics
 from flip_sklearn.diagnostics.bootstrap import Interval
 from flip_sklearn.report.results import Results
-from flip_sklearn.report.wording import change, listed, number, percent, points, quoted, share, size, spelled
+from flip_sklearn.report.wording import change, listed, number, percent, quoted, share, size, spelled_bands
 
 # An accuracy less than this above the baseline is called weak.
 WEAK = 0.05
@@ -24,7 +24,13 @@ _MAX_VIEWS_IN_PAIRS = 3
 # Entity recall is given at the number of words nearest to this.
 _ENTITY_K = 10
 # Description of the bands that are named in the summary.
-_LESS = "found less often than all words"
+_LESS = "found less often than all words together"
+# What the methods are, for readers who do not know their names.
+_METHODS = {
+    "FLiP": "FLiP, the model of this page,",
+    "LiP": "LiP, which keeps all dimensions,",
+    "SpLiCE": "SpLiCE, which is not trained,",
+}
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,7 @@ def alignment_findings(result: diagnostics.ViewAlignment) -> list[Finding]:
         own_view.append(Finding("alignment", text))
         if _is_above(result.accuracy, result.baseline, (i, i)):
             readable.append(i)
+    own_view += [Finding("alignment", text) for text in _own_view_texts(result, readable)]
     pairs = [(i, j) for i in readable for j in range(n_views) if i != j]
     if not pairs:
         return own_view
@@ -81,6 +88,27 @@ def alignment_findings(result: diagnostics.ViewAlignment) -> list[Finding]:
     differences = [Finding("alignment", _pair_text(result, i, j)) for i, j in pairs]
     overlaps = [Finding("alignment", _overlap_text(result, i, j), main=False) for i, j in pairs]
     return own_view + differences + overlaps
+
+
+def _own_view_texts(result: diagnostics.ViewAlignment, readable: list[int]) -> list[str]:
+    """Differences between models that are each tested on their own view: all pairs, or the largest."""
+    difference, n_views = result.own_view_difference, len(result.views)
+    pairs = [(i, j) for i in range(n_views) for j in range(i + 1, n_views) if i in readable or j in readable]
+    if difference is None or not pairs:
+        return []
+    if n_views > _MAX_VIEWS_IN_PAIRS:
+        pairs = [max(pairs, key=lambda pair: abs(float(difference.value[pair])))]
+    texts = []
+    for i, j in pairs:
+        start = f"Each view read by its own model, {quoted(result.views[j])} gives"
+        other = quoted(result.views[i])
+        if difference.significant[i, j]:
+            more = "more" if difference.value[i, j] > 0 else "less"
+            texts.append(f"{start} {size(difference, i, j)} {more} than {other}.")
+        else:
+            amount = change(difference, i, j)
+            texts.append(f"{start} neither significantly more nor less than {other}: {amount}.")
+    return texts
 
 
 def _pair_text(result: diagnostics.ViewAlignment, i: int, j: int) -> str:
@@ -105,8 +133,8 @@ def _pair_text(result: diagnostics.ViewAlignment, i: int, j: int) -> str:
 def _overlap_text(result: diagnostics.ViewAlignment, i: int, j: int) -> str:
     model, view = quoted(result.views[i]), quoted(result.views[j])
     return (
-        f"Of the words of a sentence that the model trained on {model} finds in {model} or in {view}, it "
-        f"finds {share(result.jaccard, i, j)} in both."
+        f"Of all the right words that the model trained on {model} finds in {model}, in {view} or in both, "
+        f"{share(result.jaccard, i, j)} are found in both; the others are found in only one of the two views."
     )
 
 
@@ -175,31 +203,32 @@ def recoverability_findings(
 
     If the view is at the baseline, the counts of words found say nothing about the view.
     """
-    overall = f"Tested on {quoted(view)}, {share(result.overall)} of all occurrences of words are found."
+    start = f"Tested on {quoted(view)},"
+    overall = f"{start} {share(result.overall)} of all occurrences of words are found."
     if is_at_baseline:
         overall += " The baseline finds as many, so this says nothing about single words."
         return [Finding("recoverability", overall)]
-    start = f"Tested on {quoted(view)}, words with these counts in training are"
     findings = [Finding("recoverability", overall, main=False)]
     for description, bands in _compare_bands(result).items():
         if bands:
-            text = f"{start} {description}: {listed(bands)}."
+            words = listed(bands, "or")
+            text = f"{start} words that occur {words} in the training sentences are {description}."
             findings.append(Finding("recoverability", text, main=description == _LESS))
     return findings
 
 
 def _compare_bands(result: diagnostics.WordRecoverability) -> dict[str, list[str]]:
     """Bands by their recall, compared with that of all words and with that of the baseline."""
-    more = "found more often than all words"
-    not_significant = "not found significantly more or less often than all words"
-    like_baseline = "not found more often than by the baseline"
+    more = "found more often than all words together"
+    not_significant = "found about as often as all words together: the difference is not significant"
+    like_baseline = "found no more often than by the baseline"
     bands: dict[str, list[str]] = {_LESS: [], more: [], not_significant: [], like_baseline: []}
     difference, baseline = result.band_difference, result.band_baseline
-    for b, band in enumerate(result.bands):
+    for b, (band, counts) in enumerate(zip(result.bands, spelled_bands(result), strict=True)):
         is_too_rare = not np.isfinite(difference.low[b] + difference.high[b])
         if str(band) == "0" or is_too_rare:  # words that are not in training are never found
             continue
-        times = f"{spelled(band)} times"
+        times = "once" if counts == "1" else f"{counts} times"
         if difference.significant[b]:
             amount = size(difference, b, in_brackets=True)
             bands[more if difference.value[b] > 0 else _LESS].append(f"{times} ({amount})")
@@ -219,19 +248,20 @@ def entity_findings(result: diagnostics.EntityRecallCurve, *, at_baseline: Colle
     """
     position = int(np.argmin(np.abs(np.log(np.asarray(result.ks) / _ENTITY_K))))
     k = int(result.ks[position])
-    words = "best word" if k == 1 else f"{k} best words"
+    distinctive = "most distinctive word" if k == 1 else f"{k} most distinctive words"
+    likely = "most likely word" if k == 1 else f"{k} most likely words"
     texts = []
     for v, view in enumerate(result.views):
         if view in at_baseline:
             continue
         amount = change(result.difference, v, position)
-        end = f"the difference to the words with the bias is not significant: {amount}"
+        end = f"the difference to the {likely} is not significant: {amount}"
         if result.difference.significant[v, position]:
             more = "more" if result.difference.value[v, position] > 0 else "less"
-            end = f"{size(result.difference, v, position)} {more} than with the bias"
+            end = f"{size(result.difference, v, position)} {more} than among the {likely}"
         texts.append(
             f"Tested on {quoted(view)}, {share(result.recall_strict, 1, v, position)} of a sentence's names "
-            f"are among the {words} without the bias; {end}."
+            f"are among the {distinctive}; {end}."
         )
     if result.n_out_of_vocabulary:
         texts.append(
@@ -247,11 +277,11 @@ def rank_findings(result: diagnostics.RankAnalysis) -> list[Finding]:
     for v, view in enumerate(result.views):
         start = f"Tested on {quoted(view)},"
         if not _is_above(result.accuracy, result.baseline, (last, v)):
-            start = f"{start} {result.labels[last]} finds"
+            start = f"{start} {_model_name(result, last)} finds"
             texts.append(_accuracy_text(start, result.accuracy, result.baseline, (last, v)))
         elif last == 0:
             accuracy = share(result.accuracy, 0, v)
-            texts.append(f"{start} {result.labels[0]} finds {accuracy} of the words.")
+            texts.append(f"{start} {_model_name(result, 0)} finds {accuracy} of the words.")
         else:
             texts += _rank_texts(start, result, v)
     return [Finding("ranks", text) for text in texts]
@@ -259,29 +289,36 @@ def rank_findings(result: diagnostics.RankAnalysis) -> list[Finding]:
 
 def _rank_texts(start: str, result: diagnostics.RankAnalysis, v: int) -> list[str]:
     last = len(result.ranks) - 1
-    target, difference = result.labels[last], result.difference
+    target, difference = _model_name(result, last), result.difference
     is_significant, value = difference.significant[:last, v], difference.value[:last, v]
     worse = np.flatnonzero(is_significant & (value < 0))
     better = np.flatnonzero(is_significant & (value > 0))
     sufficient = int(worse[-1]) + 1 if len(worse) else 0
     if sufficient == last:
         text = (
-            f"{start} no rank tried is sufficient: {result.labels[last - 1]} finds "
-            f"{size(difference, last - 1, v)} less than {target}."
+            f"{start} no smaller number of dimensions that was tried is enough: "
+            f"{_model_name(result, last - 1)} finds {size(difference, last - 1, v)} less than {target}."
         )
     else:
-        amount = change(difference, sufficient, v, in_brackets=True)
         text = (
-            f"{start} {result.labels[sufficient]} is the lowest rank from which none is significantly "
-            f"worse than {target} ({amount}); it has {number(result.n_parameters[sufficient])} parameters, "
-            f"{target} has {number(result.n_parameters[last])}."
+            f"{start} {_model_name(result, sufficient)} is enough: neither it nor a larger one finds "
+            f"significantly less than {target}. The difference is {change(difference, sufficient, v)}, with "
+            f"{number(result.n_parameters[sufficient])} parameters instead of "
+            f"{number(result.n_parameters[last])}."
         )
     texts = [text]
     if len(better):
         best = int(better[np.argmax(value[better])])
         amount = size(difference, best, v)
-        texts.append(f"{start} {result.labels[best]} finds {amount} more than {target}.")
+        texts.append(f"{start} {_model_name(result, best)} finds {amount} more than {target}.")
     return texts
+
+
+def _model_name(result: diagnostics.RankAnalysis, m: int) -> str:
+    rank = result.ranks[m]
+    if rank is None:
+        return "the model that keeps all dimensions (LiP)"
+    return f"the model of {number(rank)} dimension{'' if rank == 1 else 's'}"
 
 
 def extractor_findings(result: diagnostics.ExtractorComparison) -> list[Finding]:
@@ -290,7 +327,9 @@ def extractor_findings(result: diagnostics.ExtractorComparison) -> list[Finding]
     difference, at_baseline = result.difference, views_at_baseline(result)
     for v, view in enumerate(result.views):
         accuracy = share(result.accuracy, 0, v)
-        start = f"Tested on {quoted(view)}, {first} finds {accuracy} of a sentence's words"
+        start = (
+            f"Tested on {quoted(view)}, {_METHODS.get(first, first)} finds {accuracy} of a sentence's words"
+        )
         if view in at_baseline:
             is_less = difference.significant[last, v]
             verdict = "is below" if is_less else "is not significantly different from"
@@ -299,14 +338,15 @@ def extractor_findings(result: diagnostics.ExtractorComparison) -> list[Finding]
             continue
         parts = []
         for e in range(1, last):
-            name = result.extractors[e]
+            name = _METHODS.get(result.extractors[e], result.extractors[e])
             if not difference.significant[e, v]:
                 amount = change(difference, e, v, in_brackets=True)
-                parts.append(f"{name} has no significant difference ({amount})")
+                parts.append(f"{name} finds neither significantly more nor less ({amount})")
             else:
                 more = "more" if difference.value[e, v] > 0 else "less"
                 parts.append(f"{name} finds {size(difference, e, v)} {more}")
-        parts.append(f"the baseline finds {size(difference, last, v)} less")
+        less = size(difference, last, v)
+        parts.append(f"the baseline, which always names the most frequent words, finds {less} less")
         texts.append(f"{start}; {'; '.join(parts)}.")
     return [Finding("extractors", text) for text in texts]
 
@@ -335,10 +375,9 @@ def _accuracy_text(
     if not _is_above(accuracy, baseline, index):
         verdict = _baseline_text(accuracy, baseline, index)
         return f"{text}. That {verdict}, so it does not show that words can be found in this view."
-    gain = accuracy.value[index] - baseline.value
-    if gain < WEAK:
+    if accuracy.value[index] - baseline.value < WEAK:
         end = f"above the baseline ({share(baseline, in_brackets=True)}): little can be found in this view."
-        return f"{text}, only {points(gain)} {end}"
+        return f"{text}, only a little {end}"
     return f"{text}; the baseline finds {share(baseline)}."
 
 

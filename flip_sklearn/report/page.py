@@ -88,6 +88,8 @@ def _n_compared(results: Results) -> int:
     for result in (results.alignment, results.ranks, results.extractors):
         if result is not None:
             total += result.difference.value.size - len(result.views)
+    if results.alignment is not None:
+        total += len(results.alignment.views) - 1  # models on their own views, to the first one
     if results.preference is not None:
         total += results.preference.difference.value.size - len(results.preference.languages)
     if results.entities is not None:

@@ -13,7 +13,7 @@ from flip_sklearn.diagnostics.bootstrap import Difference
 from flip_sklearn.diagnostics.comparison import BASELINE
 from flip_sklearn.report.pictures import Picture, draw_picture
 from flip_sklearn.report.results import Results
-from flip_sklearn.report.wording import NOT_KNOWN, change, number, percent, quoted, share, spelled
+from flip_sklearn.report.wording import NOT_KNOWN, change, number, percent, quoted, share, spelled_bands
 
 # Number of words in the lists of words with the highest and the lowest recall.
 _N_LISTED = 15
@@ -46,10 +46,14 @@ class WordList:
 
 @dataclass(frozen=True)
 class Block:
-    """A picture, the table of its values, and lists of words; with a title if the section has several."""
+    """A picture, the table of its values, other tables, and lists of words.
+
+    It has a title if the section has several blocks.
+    """
 
     picture: Picture
     table: Table
+    more_tables: tuple[Table, ...] = ()
     title: str | None = None
     lists: tuple[WordList, ...] = ()
 
@@ -104,8 +108,27 @@ def _alignment(result: diagnostics.ViewAlignment) -> Section:
         "Do the views agree?",
         "One model was trained on each view and tested on every view. If a model finds as many words in "
         "another view as in its own, the two views encode words in the same way.",
-        (Block(picture, Table("Words found by each model in each view", columns, rows, n_heads=2)),),
+        (
+            Block(
+                picture,
+                Table("Words found by each model in each view", columns, rows, n_heads=2),
+                more_tables=_own_views(result),
+            ),
+        ),
     )
+
+
+def _own_views(result: diagnostics.ViewAlignment) -> tuple[Table, ...]:
+    """Accuracy of each model on its own view, and its difference to the first one."""
+    if result.own_view_difference is None:
+        return ()
+    first = quoted(result.views[0])
+    rows = tuple(
+        (view, share(result.accuracy, j, j), *_difference(result.own_view_difference, (0, j), j == 0))
+        for j, view in enumerate(result.views)
+    )
+    columns = ("Trained and tested on", "Words found", f"Difference to {first}", "Significant")
+    return (Table("Words found in each view by its own model", columns, rows),)
 
 
 def _preference(result: diagnostics.VocabularyPreference) -> Section:
@@ -158,14 +181,14 @@ def _recoverability_block(view: str, result: diagnostics.WordRecoverability, has
     baseline = result.band_baseline
     bands = tuple(
         (
-            spelled(band),
+            counts,
             number(result.band_words[b]),
             number(result.band_occurrences[b]),
             share(result.band_recall, b),
             NO_VALUE if baseline is None else share(baseline, b),
             *_difference(result.band_difference, (b,), len(result.bands) == 1),
         )
-        for b, band in enumerate(result.bands)
+        for b, counts in enumerate(spelled_bands(result))
     )
     sums = (number(result.band_words.sum()), number(result.band_occurrences.sum()))
     total = ("all", *sums, share(result.overall), NO_VALUE, NO_VALUE, NO_VALUE)
@@ -182,7 +205,7 @@ def _recoverability_block(view: str, result: diagnostics.WordRecoverability, has
         plots.RecoverabilityDisplay, result, kind="Points and lines", caption=f"{caption}.", size=_LINE_PLOT
     )
     title = f"Tested on {quoted(view)}" if has_title else None
-    return Block(picture, Table(caption, columns, (*bands, total)), title, lists)
+    return Block(picture, Table(caption, columns, (*bands, total)), title=title, lists=lists)
 
 
 def _entities(result: diagnostics.EntityRecallCurve) -> Section:

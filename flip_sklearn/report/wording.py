@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from flip_sklearn.diagnostics import WordRecoverability
+
 MINUS = "\N{MINUS SIGN}"
 NOT_KNOWN = "not known"
 
@@ -16,9 +18,23 @@ def quoted(name: Any) -> str:
     return f"\N{LEFT DOUBLE QUOTATION MARK}{name}\N{RIGHT DOUBLE QUOTATION MARK}"
 
 
-def spelled(band: Any) -> str:
-    """A band of counts as text: "1 to 9" for "1-9", which could be read as a difference."""
-    return str(band).replace("-", " to ")
+def spelled_bands(result: WordRecoverability) -> list[str]:
+    """The bands of counts in training as text, by what they hold.
+
+    "1-9", which could be read as a difference, is "1 to 9", or "4 to 9" if all words of the vocabulary occur
+    at least four times.
+    """
+    counts = result.train_count[result.train_count > 0]
+    rarest = round(float(counts.min())) if len(counts) else 0
+    texts = []
+    for band in map(str, result.bands):
+        is_open = band.endswith("+")
+        low, _, high = band.removesuffix("+").partition("-")
+        least, most = (int((end or low).replace(",", "")) for end in (low, high))
+        if least < rarest and (is_open or rarest <= most):
+            low = number(rarest)
+        texts.append(f"{low} or more" if is_open else low if low == (high or low) else f"{low} to {high}")
+    return texts
 
 
 def number(value: Any) -> str:
@@ -59,10 +75,10 @@ def size(difference: Any, *index: int, in_brackets: bool = False) -> str:
     return _with_interval(points(difference.value[index]), interval, in_brackets)
 
 
-def listed(names: Iterable[Any]) -> str:
+def listed(names: Iterable[Any], word: str = "and") -> str:
     """Join names: A, B and C."""
     *rest, last = map(str, names)
-    return f"{', '.join(rest)} and {last}" if rest else last
+    return f"{', '.join(rest)} {word} {last}" if rest else last
 
 
 def _with_interval(value: str, interval: str | None, in_brackets: bool) -> str:

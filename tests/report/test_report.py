@@ -44,6 +44,7 @@ from flip_sklearn.io import write_atomic
 from flip_sklearn.report import Diagnosis, Finding, diagnose, wording
 from flip_sklearn.report import findings as rules
 from flip_sklearn.report.inputs import ReportArguments
+from flip_sklearn.vocabulary.defaults import default_vectorizer
 from tests.helpers.paths import ROOT
 
 CHROMIUM = shutil.which("chromium")
@@ -181,10 +182,10 @@ def test_losses_and_gains_have_intervals() -> None:
         "words instead of 70.0%.",
         "The model trained on “b” gains 5.0 points (4.0 to 6.0) when it is tested on “a”: 65.0% of the "
         "words instead of 60.0%.",
-        "Of the words of a sentence that the model trained on “a” finds in “a” or in “b”, it finds 60.0% "
-        "(59.0% to 61.0%) in both.",
-        "Of the words of a sentence that the model trained on “b” finds in “b” or in “a”, it finds 60.0% "
-        "(59.0% to 61.0%) in both.",
+        "Of all the right words that the model trained on “a” finds in “a”, in “b” or in both, 60.0% (59.0% "
+        "to 61.0%) are found in both; the others are found in only one of the two views.",
+        "Of all the right words that the model trained on “b” finds in “b”, in “a” or in both, 60.0% (59.0% "
+        "to 61.0%) are found in both; the others are found in only one of the two views.",
     ]
     assert [finding.main for finding in findings] == [True] * 4 + [False] * 2
 
@@ -211,7 +212,7 @@ def test_view_at_the_baseline_has_no_other_findings() -> None:
     below = texts_of(alignment([[0.1, 0.1], [0.1, 0.6]], np.zeros((2, 2))))
     assert "That is below the baseline" in below[0]
     weak = texts_of(alignment([[0.23, 0.23], [0.6, 0.6]], np.zeros((2, 2))))
-    assert "only 3.0 points above the baseline" in weak[0]
+    assert "only a little above the baseline (20.0%, 19.0% to 21.0%)" in weak[0]
     assert "little can be found in this view" in weak[0]
 
 
@@ -276,18 +277,27 @@ def ranks(gap: Any, accuracy: float = 0.6, tried: tuple[int | None, ...] = (16, 
 
 def test_lowest_sufficient_rank() -> None:
     assert ranks([-0.2, 0.001, 0]) == [
-        "Tested on “a”, rank 64 is the lowest rank from which none is significantly worse than LiP (+0.1 "
-        "points, −0.9 to +1.1); it has 4,000 parameters, LiP has 9,000."
+        "Tested on “a”, the model of 64 dimensions is enough: neither it nor a larger one finds "
+        "significantly less than the model that keeps all dimensions (LiP). The difference is +0.1 points "
+        "(−0.9 to +1.1), with 4,000 parameters instead of 9,000."
     ]
     assert ranks([-0.2, -0.1, 0]) == [
-        "Tested on “a”, no rank tried is sufficient: rank 64 finds 10.0 points (9.0 to 11.0) less than LiP."
+        "Tested on “a”, no smaller number of dimensions that was tried is enough: the model of 64 "
+        "dimensions finds 10.0 points (9.0 to 11.0) less than the model that keeps all dimensions (LiP)."
     ]
     low, gain = ranks([-0.001, 0.05, 0])
-    assert "rank 16 is the lowest" in low
-    assert gain == "Tested on “a”, rank 64 finds 5.0 points (4.0 to 6.0) more than LiP."
+    assert "the model of 16 dimensions is enough" in low
+    assert gain == (
+        "Tested on “a”, the model of 64 dimensions finds 5.0 points (4.0 to 6.0) more than the model that "
+        "keeps all dimensions (LiP)."
+    )
+    assert "the model of 1 dimension is enough" in ranks([0, 0, 0], tried=(1, 64, None))[0]
+    assert "less than the model of 64 dimensions." in ranks([-0.1, 0], tried=(16, 64))[0]
     # A rank without a loss is not sufficient if a higher one has a loss.
     assert ranks([0, -0.1, 0]) == ranks([-0.2, -0.1, 0])
-    assert ranks([0], tried=(None,)) == ["Tested on “a”, LiP finds 60.0% (59.0% to 61.0%) of the words."]
+    assert ranks([0], tried=(None,)) == [
+        "Tested on “a”, the model that keeps all dimensions (LiP) finds 60.0% (59.0% to 61.0%) of the words."
+    ]
     assert "it does not show that words can be found" in ranks([0, 0, 0], accuracy=0.2)[0]
 
 
@@ -308,16 +318,17 @@ def extractors(gap: Any) -> ExtractorComparison:
 def test_extractors_are_compared_with_the_first() -> None:
     (finding,) = rules.extractor_findings(extractors([0, 0.002, -0.3, -0.4]))
     assert finding.text == (
-        "Tested on “a”, FLiP finds 60.0% (59.0% to 61.0%) of a sentence's words; LiP has no significant "
-        "difference (+0.2 points, −0.8 to +1.2); SpLiCE finds 30.0 points (29.0 to 31.0) less; the baseline "
-        "finds 40.0 points (39.0 to 41.0) less."
+        "Tested on “a”, FLiP, the model of this page, finds 60.0% (59.0% to 61.0%) of a sentence's words; "
+        "LiP, which keeps all dimensions, finds neither significantly more nor less (+0.2 points, −0.8 to "
+        "+1.2); SpLiCE, which is not trained, finds 30.0 points (29.0 to 31.0) less; the baseline, which "
+        "always names the most frequent words, finds 40.0 points (39.0 to 41.0) less."
     )
     (finding,) = rules.extractor_findings(extractors([0, 0, 0.3, -0.4]))
-    assert "SpLiCE finds 30.0 points (29.0 to 31.0) more" in finding.text
+    assert "SpLiCE, which is not trained, finds 30.0 points (29.0 to 31.0) more" in finding.text
     for gap, verdict in ((0.005, "is not significantly different from"), (0.05, "is below")):
         (finding,) = rules.extractor_findings(extractors([0, 0, 0, gap]))
         assert f"of a sentence's words. That {verdict} the baseline (" in finding.text
-        assert "LiP has no" not in finding.text
+        assert "LiP, which keeps" not in finding.text
         assert rules.views_at_baseline(extractors([0, 0, 0, gap])) == ("a",)
     assert rules.views_at_baseline(extractors([0, 0, 0, -0.1])) == ()
 
@@ -347,14 +358,14 @@ def entities(gap: float, missing: int = 0, ks: Any = (1, 8, 100)) -> list[str]:
 
 def test_names_with_and_without_bias() -> None:
     assert entities(0.2) == [
-        "Tested on “a”, 50.0% (49.0% to 51.0%) of a sentence's names are among the 8 best words without the "
-        "bias; 20.0 points (19.0 to 21.0) more than with the bias."
+        "Tested on “a”, 50.0% (49.0% to 51.0%) of a sentence's names are among the 8 most distinctive words; "
+        "20.0 points (19.0 to 21.0) more than among the 8 most likely words."
     ]
-    assert entities(-0.2)[0].endswith("20.0 points (19.0 to 21.0) less than with the bias.")
+    assert entities(-0.2)[0].endswith("20.0 points (19.0 to 21.0) less than among the 8 most likely words.")
     assert entities(0.005)[0].endswith(
-        "the difference to the words with the bias is not significant: +0.5 points (−0.5 to +1.5)."
+        "the difference to the 8 most likely words is not significant: +0.5 points (−0.5 to +1.5)."
     )
-    assert "among the best word without" in entities(0.2, ks=(1,))[0]
+    assert "among the most distinctive word;" in entities(0.2, ks=(1,))[0]
     assert entities(0.2, missing=1)[1].startswith("1 of 30 names have a word")
 
 
@@ -395,18 +406,18 @@ def test_words_by_count_in_training() -> None:
     overall, less, more, neither = texts_of(findings)
     assert overall == ("Tested on “a”, 50.0% (49.0% to 51.0%) of all occurrences of words are found.")
     assert less == (
-        "Tested on “a”, words with these counts in training are found less often than all words: 1 to 9 "
-        "times (20.0 points, 19.0 to 21.0)."
+        "Tested on “a”, words that occur 1 to 9 times (20.0 points, 19.0 to 21.0) in the training sentences "
+        "are found less often than all words together."
     )
-    assert "more often than all words: 100 to 999 times (10.0 points, 9.0 to 11.0)." in more
-    assert "not found significantly more or less often than all words" in neither
+    assert "100 to 999 times (10.0 points, 9.0 to 11.0) in the training sentences are found more" in more
+    assert "about as often as all words together: the difference is not significant" in neither
     assert "10 to 99 times (+0.5 points, −0.5 to +1.5)" in neither
     assert len(words([0])) == 1  # a single band is all words
     assert len(words([np.nan, -0.1])) == 2  # too rare for an interval
     assert len(words([-0.5, -0.1], bands=("0", "1-9"))) == 2  # words that are not in training
     assert words([-0.2, 0.1], baseline=interval([0.1, 0.7]))[-1].text == (
-        "Tested on “a”, words with these counts in training are not found more often than by the baseline: "
-        "10 to 99 times (60.0%, 59.0% to 61.0%; baseline 70.0%, 69.0% to 71.0%)."
+        "Tested on “a”, words that occur 10 to 99 times (60.0%, 59.0% to 61.0%; baseline 70.0%, 69.0% to "
+        "71.0%) in the training sentences are found no more often than by the baseline."
     )
     assert len(words([-0.2, 0.1], baseline=interval([0.1, 0.2]))) == 3
     (at_baseline,) = words([-0.2, 0.1], is_at_baseline=True)
@@ -502,9 +513,10 @@ def test_examples_mark_right_words(diagnosis: Diagnosis) -> None:
     assert len(set(rows)) == 20
     assert set(rows) <= set(diagnosis.split.test.tolist())
     known = set(diagnosis.vocabulary)
+    vectorizer = default_vectorizer([example.text for example in diagnosis.examples], 2, min_count=1)
+    read = vectorizer.fit([example.text for example in diagnosis.examples]).build_analyzer()
     for example in diagnosis.examples:
-        plain_text = re.sub(r"[^\w\s]", "", example.text)  # as ConceptVectorizer cleans it
-        present = set(plain_text.lower().split()) & known
+        present = set(read(example.text)) & known
         assert [reading.view for reading in example.readings] == [*diagnosis.views]
         assert [reading.text is not None for reading in example.readings] == [True, False]
         for reading in example.readings:
