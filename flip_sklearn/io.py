@@ -90,7 +90,8 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk is reported without a path
+        if error.errno is not None:  # otherwise the message is the text alone, and a path would hide it
+            error.filename = error.filename or str(path)  # a full disk is reported without a path
         raise
 
 
