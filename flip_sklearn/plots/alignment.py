@@ -140,6 +140,7 @@ class AlignmentDisplay(Display):
 
     def _draw(self, ax: Any, kwargs: dict[str, Any]) -> None:
         from matplotlib.patches import Rectangle
+        from matplotlib.patheffects import withStroke
 
         finite = self.accuracy[np.isfinite(self.accuracy)]
         # The scale ends at the next multiple of ten percent, so that its dark end is used.
@@ -156,7 +157,9 @@ class AlignmentDisplay(Display):
                 ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, **hatches))
             else:
                 text, color = self._cell_text(i, j), self._text_color(i, j)
-            self.text_[i, j] = ax.text(j, i, text, color=color, **font)
+            # With a halo, the text stays readable if a page inverts the picture for its dark mode.
+            halo = withStroke(linewidth=1.5, foreground="black" if color == "white" else "white")
+            self.text_[i, j] = ax.text(j, i, text, color=color, path_effects=[halo], **font)
         self._label_axes(ax)
 
     def _finish(self, ax: Any, title: str | None) -> None:
