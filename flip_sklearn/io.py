@@ -1,4 +1,7 @@
-"""Conversion of tensors to NumPy, checked reading and atomic writing of files. Does not import torch."""
+"""Conversion of tensors to NumPy, files that are read with checks and written atomically, progress bars.
+
+Does not import torch.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -19,9 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import TqdmWarning
 
 # Age from which a staging directory counts as abandoned even if its process may still run.
 ABANDONED_SECONDS = 86_400.0
+
+PROGRESS_DELAY = 2.0  # seconds before a progress bar appears
 
 _staging_in_use: set[Path] = set()  # of this process, in any of its threads
 _staging_lock = threading.Lock()
@@ -38,6 +45,21 @@ def as_numpy(array: Any) -> Any:
         return np.from_dlpack(array, device="cpu") if is_foreign else array
     tensor = array.detach().cpu()
     return tensor.float().numpy() if str(tensor.dtype) == "torch.bfloat16" else tensor.numpy()
+
+
+def show_progress(*args: Any, **settings: Any) -> Any:
+    """Return a progress bar of tqdm, which is shown after two seconds."""
+    return _progress_class()(*args, **{"delay": PROGRESS_DELAY, **settings})
+
+
+@cache
+def _progress_class() -> Any:
+    """The bar that suits the program: a widget in a notebook that has them."""
+    with warnings.catch_warnings():
+        # A notebook without widgets gets the bar of a terminal, and nobody asked for a warning of that.
+        warnings.simplefilter("ignore", TqdmWarning)
+        from tqdm.auto import tqdm
+    return tqdm
 
 
 @cache

@@ -11,7 +11,6 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from tqdm.auto import tqdm
 
 from flip_sklearn.backend.device import resolve_compute, without_autocast
 from flip_sklearn.backend.fit.data import CountDataset
@@ -33,6 +32,7 @@ from flip_sklearn.estimation.validation import (
     magnitude_limits,
 )
 from flip_sklearn.extractor import FLiPExtractor
+from flip_sklearn.io import show_progress
 from flip_sklearn.metrics import RowMean
 from flip_sklearn.metrics.counts import check_columns
 from flip_sklearn.parameters import (
@@ -463,8 +463,8 @@ def _in_smaller_format(model: FLiPExtractor) -> FLiPExtractor:
 def _progress(inputs: FitInputs, total: int) -> Iterator[Callable[[int], None]]:
     """A bar over the rows of all passes; yields the function that takes the rows done in a pass."""
     rows_before = 0
-    with tqdm(
-        total=total, unit="row", unit_scale=True, desc="FLiP path", delay=2, disable=not inputs.show_progress
+    with show_progress(
+        total=total, unit="row", unit_scale=True, desc="FLiP path", disable=not inputs.show_progress
     ) as bar:
 
         def after_step(rows_done: int) -> None:

@@ -282,3 +282,32 @@ def test_staging_in_use_by_another_thread_is_kept(tmp_path: Path) -> None:
     thread.join()
     assert content == [b"part"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_notebook_without_widgets_gets_no_warning(tmp_path: Path) -> None:
+    """The package is imported as in a kernel of Jupyter."""
+    code = """
+import sys, types, warnings
+sys.modules["ipykernel.zmqshell"] = types.ModuleType("zmqshell")
+sys.modules["IPython"] = types.SimpleNamespace(get_ipython=object)
+sys.modules["ipywidgets"] = None
+from tqdm import TqdmWarning
+with warnings.catch_warnings(record=True) as ours:
+    warnings.simplefilter("always")
+    import flip_sklearn.diagnostics, flip_sklearn.extractor, flip_sklearn.path, flip_sklearn.splice
+    import flip_sklearn.vocabulary
+    from flip_sklearn.io import show_progress
+    list(show_progress(range(3)))
+del sys.modules["tqdm.autonotebook"]
+with warnings.catch_warnings(record=True) as of_tqdm:
+    warnings.simplefilter("always")
+    import tqdm.autonotebook
+for caught in (ours, of_tqdm):
+    print(sum(issubclass(warning.category, TqdmWarning) for warning in caught))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    printed = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert printed.stdout == "0\n1\n"

@@ -1111,9 +1111,12 @@ def test_callbacks_reach_a_search(data: tuple[np.ndarray, np.ndarray]) -> None:
 
 
 def test_verbose_shows_a_bar_on_stderr(
-    data: tuple[np.ndarray, np.ndarray], capfd: pytest.CaptureFixture[str]
+    data: tuple[np.ndarray, np.ndarray], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     X, Y = data
+    make_model(verbose=1, early_stopping=True).fit(X, Y)
+    assert capfd.readouterr().err == ""  # it took less than two seconds
+    monkeypatch.setattr("flip_sklearn.io.PROGRESS_DELAY", 0.0)
     make_model(verbose=1, early_stopping=True).fit(X, Y)
     shown = capfd.readouterr()
     assert shown.out == ""

@@ -324,7 +324,7 @@ def _collect(packages: Iterable[str], cache_dir: _CacheDir, verbose: bool) -> li
         if cached is None:
             to_write[package] = path
             to_parse += [(package, source) for _, source in sources]
-    for package, source in tqdm(to_parse, disable=not verbose or not to_parse, unit="file"):
+    for package, source in tqdm(to_parse, disable=not verbose or not to_parse, unit="file", delay=2):
         sentences[package] += _parse(source)
     for package, path in to_write.items():
         _write_cache(path, _unique(sentences[package]))

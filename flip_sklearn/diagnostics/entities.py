@@ -9,7 +9,6 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from flip_sklearn.diagnostics.bootstrap import Difference, Interval, PairedBootstrap
 from flip_sklearn.diagnostics.frames import difference_columns, grid, interval_columns, matrix_text
@@ -19,7 +18,7 @@ from flip_sklearn.estimation import scoring
 from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.estimation.validation import check_embeddings
 from flip_sklearn.extractor import FLiPExtractor
-from flip_sklearn.io import as_numpy
+from flip_sklearn.io import as_numpy, show_progress
 from flip_sklearn.metrics import entity_curve
 from flip_sklearn.metrics.entities import KeywordSpans
 from flip_sklearn.parameters import check_integer
@@ -184,7 +183,7 @@ def entity_recall_curve(
     k = min(sorted_ks[-1], len(trained_words))
     curves = []
     total = 2 * len(views) * len(rows)
-    with tqdm(total=total, desc="entities", unit="row", delay=2, disable=not verbose) as bar:
+    with show_progress(total=total, desc="entities", unit="row", disable=not verbose) as bar:
         for use_bias in (True, False):
             scorer = scoring.make_scorer(model, use_bias)
             for view in views.values():

@@ -11,11 +11,11 @@ import scipy.sparse as sp
 from sklearn.base import clone
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import has_fit_parameter
-from tqdm.auto import tqdm
 
 from flip_sklearn.diagnostics.inputs import Sentences
 from flip_sklearn.estimation.validation import resolve_rank
 from flip_sklearn.extractor import FLiPExtractor
+from flip_sklearn.io import show_progress
 from flip_sklearn.metrics import ranking
 from flip_sklearn.splice import SpLiCEExtractor
 from flip_sklearn.views import stack_views
@@ -124,7 +124,7 @@ def joint_accuracy(
     Each fit is a name for the progress bar, models, an estimator that is trained on all views, and counts.
     """
     per_row = []
-    bar = tqdm(fits, desc=description, unit="fit", delay=2, disable=not verbose)
+    bar = show_progress(fits, desc=description, unit="fit", disable=not verbose)
     for name, models, estimator, counts in bar:
         bar.set_postfix_str(name)
         sentences = models.sentences

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from sklearn.utils.validation import check_is_fitted
-from tqdm.auto import tqdm
 
 from flip_sklearn.backend.device import Compute, Embeddings, resolve_compute, without_autocast
 from flip_sklearn.backend.scoring.scorer import Scorer
 from flip_sklearn.estimation.array_api import like
 from flip_sklearn.estimation.memory import free_memory
 from flip_sklearn.estimation.validation import check_embeddings
+from flip_sklearn.io import show_progress
 from flip_sklearn.parameters import check_bool, check_integer, warn_caller
 
 
@@ -123,7 +123,7 @@ def resolve_top_k(estimator: Any, k: Any) -> int:
 
 def progress(estimator: Any, n: int) -> Any:
     """A progress bar, shown after two seconds if the estimator is verbose."""
-    return tqdm(total=n, unit="row", desc="FLiP scoring", delay=2, disable=not estimator.verbose)
+    return show_progress(total=n, unit="row", desc="FLiP scoring", disable=not estimator.verbose)
 
 
 def top_to_csr(indices: np.ndarray, values: np.ndarray, n_words: int) -> sp.csr_array:

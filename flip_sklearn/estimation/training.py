@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.exceptions import ConvergenceWarning
-from tqdm.auto import tqdm
 
+from flip_sklearn import io
 from flip_sklearn.backend.device import without_autocast
 from flip_sklearn.backend.fit.checkpoint import Checkpoint
 from flip_sklearn.backend.fit.initialization import InitialPoint
@@ -87,7 +88,7 @@ def _train(
         return fitted_attributes(inputs, solution, word_counts, validation_rows)
 
     callbacks = PassCallbacks(estimator, data.X, data.counts, data.sample_weight, inputs.options.max_iter)
-    with progress_bar(inputs, len(train)) as bar:
+    with closing(PassProgress(len(train), inputs.options.max_iter, inputs.show_progress)) as bar:
 
         def after_pass(record: PassRecord, current_solution: Callable[[], Solution]) -> bool:
             bar.after_pass(record)
@@ -191,33 +192,47 @@ def fitted_attributes(
 
 
 class PassProgress:
-    """A bar over the rows of each pass, with the loss and the held-out accuracy of the last one."""
+    """A bar over the rows of each pass, with the loss and the held-out accuracy of the last one.
 
-    def __init__(self, bar: Any, max_iter: int) -> None:
-        self._bar, self._max_iter = bar, max_iter
-        self._pass = 1
+    It appears after ``io.PROGRESS_DELAY`` seconds; the delay of tqdm starts again in every pass.
+    """
+
+    def __init__(self, n_rows: int, max_iter: int, is_shown: bool) -> None:
+        self._n_rows, self._max_iter, self._is_shown = n_rows, max_iter, is_shown
+        self._pass, self._results = 1, ""
+        self._appears_at = time.monotonic() + io.PROGRESS_DELAY
+        self._bar: Any = None
+
+    @property
+    def _description(self) -> str:
+        return f"FLiP pass {self._pass}/{self._max_iter}"
 
     def after_step(self, rows_done: int) -> None:
         """Show the rows done in this pass."""
+        if self._bar is None:
+            if not self._is_shown or time.monotonic() < self._appears_at:
+                return
+            self._bar = io.show_progress(
+                total=self._n_rows, unit="row", delay=0, desc=self._description, initial=rows_done
+            )
+            self._bar.set_postfix_str(self._results)
         if rows_done < self._bar.n:  # a new pass
             self._bar.reset()
         self._bar.update(rows_done - self._bar.n)
 
     def after_pass(self, record: PassRecord) -> None:
         """Show the results of a pass."""
-        shown = {"loss": f"{record.loss:.3f}"}
+        self._results = f"loss={record.loss:.3f}"
         if not math.isnan(record.validation_accuracy):
-            shown["held-out accuracy"] = f"{record.validation_accuracy:.3f}"
-        self._bar.set_postfix(shown, refresh=True)
-        self._pass += 1
-        if self._pass <= self._max_iter:
-            self._bar.set_description(f"FLiP pass {self._pass}/{self._max_iter}", refresh=False)
+            self._results += f", held-out accuracy={record.validation_accuracy:.3f}"
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._results)
+        if self._pass < self._max_iter:
+            self._pass += 1
+            if self._bar is not None:
+                self._bar.set_description(self._description, refresh=False)
 
-
-@contextmanager
-def progress_bar(inputs: FitInputs, n_rows: int) -> Iterator[PassProgress]:
-    """The progress bar of a fit, if the estimator is verbose."""
-    max_iter = inputs.options.max_iter
-    description, hidden = f"FLiP pass 1/{max_iter}", not inputs.show_progress
-    with tqdm(total=n_rows, unit="row", disable=hidden, desc=description) as bar:
-        yield PassProgress(bar, max_iter)
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()

@@ -12,14 +12,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array
 from sklearn.utils._array_api import get_namespace
 from sklearn.utils.validation import check_is_fitted
-from tqdm.auto import tqdm
 
 from flip_sklearn.backend.device import Embeddings, as_shared_tensor, resolve_device, without_autocast
 from flip_sklearn.backend.sparse_coding.lasso import SparseCoder
 from flip_sklearn.estimation import scoring
 from flip_sklearn.estimation.array_api import beside, like, namespace_of, to_dense
 from flip_sklearn.estimation.validation import check_counts_of, check_embeddings, number_groups, one_target
-from flip_sklearn.io import as_numpy
+from flip_sklearn.io import as_numpy, show_progress
 from flip_sklearn.metrics import keyword_accuracy
 from flip_sklearn.metrics.counts import checked_sparse
 from flip_sklearn.parameters import check_bool, check_choice, check_integer, check_number, warn_caller
@@ -447,7 +446,7 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         compute = scoring.scoring_compute(self, precision)
         coder = SparseCoder(self.concepts_, compute.device, compute.dtype)
         mean, largest_gap = beside(X, self.embedding_mean_), 0.0
-        with tqdm(total=len(X), unit="row", desc="SpLiCE", delay=2, disable=not self.verbose) as bar:
+        with show_progress(total=len(X), unit="row", desc="SpLiCE", disable=not self.verbose) as bar:
             for start in range(0, len(X), CHUNK_ROWS):
                 targets = centred(unit(X[start : start + CHUNK_ROWS]), mean)
                 with without_autocast():

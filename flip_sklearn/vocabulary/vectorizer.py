@@ -13,8 +13,8 @@ import scipy.sparse as sp
 from joblib import effective_n_jobs
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
-from tqdm.auto import tqdm
 
+from flip_sklearn.io import show_progress
 from flip_sklearn.parameters import (
     VocabularyRepr,
     check_bool,
@@ -349,7 +349,7 @@ class ConceptVectorizer(  # type: ignore[call-arg]
         unsuited_rows: list[int] = []
         total = len(documents) if isinstance(documents, Sized) else None
         hidden = not self.verbose
-        with tqdm(total=total, unit="text", desc="ConceptVectorizer", delay=2, disable=hidden) as bar:
+        with show_progress(total=total, unit="text", desc="ConceptVectorizer", disable=hidden) as bar:
             for block in tokenize(
                 split_into_chunks(documents), tokenizer, unsuitable(self.token_pattern), n_jobs
             ):

@@ -25,6 +25,7 @@ import torch
 import torch.distributed as dist
 
 from flip_sklearn import FLiPExtractor
+from flip_sklearn import io as package_io
 from flip_sklearn.backend.device import resolve_compute, resolve_device
 from flip_sklearn.backend.distributed import ProcessGroup
 from flip_sklearn.backend.fit import candidates as sampling
@@ -136,7 +137,7 @@ def rows_read(rank: int) -> dict[str, list[int]]:
 
 
 def progress_bar() -> str:
-    with contextlib.redirect_stderr(io.StringIO()) as output:
+    with replaced(package_io, "PROGRESS_DELAY", 0.0), contextlib.redirect_stderr(io.StringIO()) as output:
         model(verbose=1, max_iter=2).fit(TRUTH.X, TRUTH.Y)
     return output.getvalue()
 

@@ -71,11 +71,23 @@ def run(*arguments: Any, stdin: bytes = b"") -> tuple[int, str, str]:
     return code, out, err
 
 
+BARS_AT_ONCE = """
+from flip_sklearn import io
+io.PROGRESS_DELAY = 0.0
+from flip_sklearn.cli import main
+main()
+"""
+
+
 def start(*arguments: Any, terminal: bool = False, **options: Any) -> subprocess.Popen[bytes]:
-    """Start a command in another process; its standard error is a pipe, or a terminal."""
+    """Start a command in another process; its standard error is a pipe, or a terminal with bars at once."""
     controller, stderr = os.openpty() if terminal else (None, subprocess.PIPE)
     process = subprocess.Popen(
-        [sys.executable, "-m", "flip_sklearn", *map(str, arguments)],
+        [
+            sys.executable,
+            *(["-c", BARS_AT_ONCE] if terminal else ["-m", "flip_sklearn"]),
+            *map(str, arguments),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=stderr,

@@ -288,8 +288,7 @@ def test_large_gap_is_a_warning_at_the_line_of_the_caller(monkeypatch: pytest.Mo
 def test_verbose_shows_progress(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     make_model(verbose=0).fit(X).transform(X)
     assert capsys.readouterr().err == ""
-    tqdm = splice.tqdm
-    monkeypatch.setattr(splice, "tqdm", lambda **kwargs: tqdm(**{**kwargs, "delay": 0}))
+    monkeypatch.setattr("flip_sklearn.io.PROGRESS_DELAY", 0.0)
     make_model(verbose=1).fit(X).transform(X)
     assert "SpLiCE" in capsys.readouterr().err
 
