@@ -83,6 +83,8 @@ def main() -> None:
         title="What do typos cost?",
         view_texts={"with typos": misspelt},
         dictionary=encode,
+        encoder=ENCODER,
+        source="docstrings of the installed Python packages",
         random_state=args.seed,
     )
     for finding in diagnosis.findings:

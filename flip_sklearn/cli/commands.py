@@ -18,6 +18,7 @@ from flip_sklearn import metrics
 from flip_sklearn.bulk import KeywordMapper
 from flip_sklearn.cli import files
 from flip_sklearn.cli.encoding import EncodingConfig, read_model
+from flip_sklearn.cli.options import STANDARD_INPUT
 from flip_sklearn.cli.output import PERPLEXITY, Figures, write_message
 from flip_sklearn.diagnostics.entities import reachable_names
 from flip_sklearn.encoders import SentenceEncoder
@@ -401,6 +402,9 @@ def report(
         views = {name: encoder.transform(lines) for name, lines in texts.items()}
     else:
         views = {name: _open_embeddings(path, len(first)) for name, path in inputs.embeddings.items()}
+    sources = (
+        "standard input" if path == STANDARD_INPUT else Path(path).name for path in inputs.texts.values()
+    )
     diagnosis = diagnose(
         views,
         first if len(texts) == 1 else texts,
@@ -409,6 +413,8 @@ def report(
         vectorizer=vectorizer,
         dictionary=None if encoder is None else encoder.transform,
         estimator=FLiPExtractor(**flip_params),
+        encoder=EncodingConfig.from_fit(encoder, ConceptVectorizer()).encoder_name,
+        source=", ".join(sources),
         **diagnose_params,
     )
     return [finding.text for finding in diagnosis.findings if finding.main]

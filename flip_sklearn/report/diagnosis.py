@@ -98,6 +98,8 @@ def diagnose(
     groups: Any = None,
     test: Any = None,
     estimator: Any = None,
+    encoder: str | None = None,
+    source: str | None = None,
     n_examples: int = 20,
     n_bootstrap: int = 1000,
     confidence: float = 0.95,
@@ -112,8 +114,8 @@ def diagnose(
     :func:`compare_extractors`. A model that several of them use is trained once. The page has tables with
     intervals, pictures, example sentences with the words extracted from each view, and findings, which
     are sentences that follow from the results by fixed rules. It is a single file without scripts and
-    external resources. The same input, seed and versions give the same bytes on the same machine with
-    the same number of threads.
+    external resources. It opens with one sentence on what the encoder keeps and loses. The same input,
+    seed and versions give the same bytes on the same machine with the same number of threads.
 
     Parameters
     ----------
@@ -151,6 +153,10 @@ def diagnose(
         Test sentences, as in :func:`split_sentences`; when None, a fifth of the groups.
     estimator : FLiPExtractor, default=None
         Settings of the models; ``FLiPExtractor()`` when None.
+    encoder : str, default=None
+        Name of the encoder, such as "sentence-transformers/LaBSE". The page shows it.
+    source : str, default=None
+        Where the sentences come from, such as the name of a corpus or of a file. The page shows it.
     n_examples : int, default=20
         Number of example sentences, >= 0.
     n_bootstrap : int, default=1000
@@ -204,6 +210,8 @@ def diagnose(
             groups=groups,
             test=test,
             estimator=estimator,
+            encoder=encoder,
+            source=source,
             n_examples=n_examples,
             n_bootstrap=n_bootstrap,
             confidence=confidence,

@@ -15,7 +15,17 @@ import numpy as np
 from flip_sklearn import diagnostics
 from flip_sklearn.diagnostics.bootstrap import Interval
 from flip_sklearn.report.results import Results
-from flip_sklearn.report.wording import change, listed, number, percent, quoted, share, size, spelled_bands
+from flip_sklearn.report.wording import (
+    change,
+    listed,
+    number,
+    percent,
+    quoted,
+    share,
+    size,
+    spelled_bands,
+    times,
+)
 
 # An accuracy less than this above the baseline is called weak.
 WEAK = 0.05
@@ -228,16 +238,16 @@ def _compare_bands(result: diagnostics.WordRecoverability) -> dict[str, list[str
         is_too_rare = not np.isfinite(difference.low[b] + difference.high[b])
         if str(band) == "0" or is_too_rare:  # words that are not in training are never found
             continue
-        times = "once" if counts == "1" else f"{counts} times"
+        often = times(counts)
         if difference.significant[b]:
             amount = size(difference, b, in_brackets=True)
-            bands[more if difference.value[b] > 0 else _LESS].append(f"{times} ({amount})")
+            bands[more if difference.value[b] > 0 else _LESS].append(f"{often} ({amount})")
         elif len(result.bands) > 1:  # a single band is all words
-            bands[not_significant].append(f"{times} ({change(difference, b, in_brackets=True)})")
+            bands[not_significant].append(f"{often} ({change(difference, b, in_brackets=True)})")
         if baseline is not None and not result.band_recall.low[b] > baseline.high[b]:
             recall = share(result.band_recall, b, in_brackets=True)
             baseline_recall = share(baseline, b, in_brackets=True)
-            bands[like_baseline].append(f"{times} ({recall}; baseline {baseline_recall})")
+            bands[like_baseline].append(f"{often} ({recall}; baseline {baseline_recall})")
     return bands
 
 

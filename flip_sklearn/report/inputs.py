@@ -38,6 +38,8 @@ class ReportArguments:
     groups: Any = None
     test: Any = None
     estimator: Any = None
+    encoder: Any = None
+    source: Any = None
     n_examples: Any = 20
     n_bootstrap: Any = 1000
     confidence: Any = 0.95
@@ -64,6 +66,8 @@ class ReportInputs:
     dictionary: np.ndarray | None
     ranks: tuple[int | None, ...] | None
     estimators: dict[str, FLiPExtractor]
+    encoder: str | None
+    source: str | None
     n_examples: int
     settings: checks.EvaluationSettings
 
@@ -85,9 +89,9 @@ class ReportInputs:
 
 def check_inputs(arguments: ReportArguments) -> ReportInputs:
     """Check all arguments of a report; raise a ValueError that names the first one that is not allowed."""
-    title = "What can be read from these embeddings?" if arguments.title is None else arguments.title
-    if not isinstance(title, str) or not title.strip():
-        raise refusal("title", title, "a text, or None")
+    title = _check_line("title", arguments.title) or "What can be read from these embeddings?"
+    encoder = _check_line("encoder", arguments.encoder)
+    source = _check_line("source", arguments.source)
     settings = checks.check_settings(
         arguments.n_bootstrap, arguments.confidence, arguments.random_state, arguments.verbose
     )
@@ -125,7 +129,7 @@ def check_inputs(arguments: ReportArguments) -> ReportInputs:
     vocabulary = next(iter(vectorizers.values())).get_feature_names_out()
     return ReportInputs(
         arguments=arguments,
-        title=title.strip(),
+        title=title,
         sentences=sentences,
         texts=texts,
         vectorizers=vectorizers,
@@ -135,9 +139,20 @@ def check_inputs(arguments: ReportArguments) -> ReportInputs:
         dictionary=_check_dictionary(arguments.dictionary, vocabulary, d),
         ranks=ranks,
         estimators=estimators,
+        encoder=encoder,
+        source=source,
         n_examples=n_examples,
         settings=settings,
     )
+
+
+def _check_line(name: str, value: Any) -> str | None:
+    """Check a text that is shown on the page; None if it was not passed."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.strip():
+        raise refusal(name, value, "a text, or None")
+    return value.strip()
 
 
 def _split(

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from importlib.resources import files
 
+from flip_sklearn.estimation.validation import resolve_rank
 from flip_sklearn.extractor import FLiPExtractor
+from flip_sklearn.report.answer import make_answer
 from flip_sklearn.report.findings import Finding
 from flip_sklearn.report.inputs import ReportInputs
 from flip_sklearn.report.results import Results
@@ -33,11 +35,13 @@ def render(inputs: ReportInputs, results: Results, findings: Sequence[Finding]) 
     estimator = inputs.arguments.estimator
     page: str = template.render(
         title=inputs.title,
+        answer=make_answer(results, inputs.encoder),
         views=inputs.sentences.names,
         findings=findings,
         n_top=_N_TOP,
         sections=make_sections(results),
         examples=results.examples,
+        origin=_origin(inputs),
         measured=_measured(inputs, results),
         confidence=percent(inputs.settings.confidence).replace(".0%", "%"),
         n_test=number(len(inputs.sentences.split.test)),
@@ -52,13 +56,33 @@ def render(inputs: ReportInputs, results: Results, findings: Sequence[Finding]) 
     return page.encode("utf8", "replace").decode("utf8")
 
 
+def _origin(inputs: ReportInputs) -> Table:
+    """The encoder, the source of the text, and the settings of the models."""
+    sentences, flip = inputs.sentences, inputs.estimators[inputs.first_language]
+    n, d = len(sentences.split.groups), sentences.n_dimensions
+    languages = ""
+    if inputs.is_multilingual:
+        languages = f" in the language{'s' if len(inputs.texts) > 1 else ''} {', '.join(inputs.texts)}"
+    source = "the caller, who did not name the source" if inputs.source is None else inputs.source
+    rank = resolve_rank(flip.rank, d)
+    limit = "no limit on the rank" if rank is None else f"rank {number(rank)}"
+    settings = f"l1_strength {flip.l1_strength:g}, l2_strength {flip.l2_strength:g}"
+    rows = (
+        ("Encoder", f"{inputs.encoder or 'not named'}; embeddings of {number(d)} dimensions"),
+        ("Text", f"{number(n)} sentences{languages}, from {source}"),
+        ("Views", ", ".join(sentences.names)),
+        ("FLiP models", f"{limit}, {settings}, at most {number(flip.max_iter)} passes"),
+        ("Seed", str(inputs.settings.random_state)),
+        ("Version", _version("flip-sklearn")),
+    )
+    return Table("Encoder, text and models", ("What", "Value"), rows, is_numeric=False)
+
+
 def _measured(inputs: ReportInputs, results: Results) -> Table:
-    """Sizes of the data and settings."""
-    split, sentences = inputs.sentences.split, inputs.sentences
+    """Sizes of the data and of the resamples."""
+    split = inputs.sentences.split
     n_groups = len(set(split.groups.tolist()))
     rows = [
-        ("Views", ", ".join(sentences.names)),
-        ("Dimensions of an embedding", number(sentences.n_dimensions)),
         ("Sentences", number(len(split.groups))),
         ("Groups of sentences that stay together (a single sentence is one)", number(n_groups)),
         ("Training sentences", number(len(split.train))),
@@ -79,7 +103,7 @@ def _measured(inputs: ReportInputs, results: Results) -> Table:
     mean = counts.nnz / max(1, counts.shape[0] - n_skipped)
     rows.append(("Distinct words of the vocabulary in a test sentence, on average", f"{mean:.1f}"))
     rows.append(("Resamples for each interval", number(inputs.settings.n_bootstrap)))
-    return Table("Sentences, words and settings", ("What", "Value"), tuple(rows), is_numeric=False)
+    return Table("Sentences and words", ("What", "Value"), tuple(rows), is_numeric=False)
 
 
 def _n_compared(results: Results) -> int:
@@ -105,6 +129,8 @@ def _call(inputs: ReportInputs) -> str:
     """
     values = {
         "title": inputs.title,
+        "encoder": inputs.encoder,
+        "source": inputs.source,
         "ranks": False if inputs.ranks is None else [*inputs.ranks],
         "n_examples": inputs.n_examples,
         "n_bootstrap": inputs.settings.n_bootstrap,
@@ -126,10 +152,12 @@ def _call(inputs: ReportInputs) -> str:
 
 
 def _versions() -> str:
-    versions = [f"Python {platform.python_version()}"]
-    for name in _PACKAGES:
-        try:
-            versions.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:  # run from the source tree
-            versions.append(f"{name} (source tree)")
-    return ", ".join(versions)
+    return ", ".join([f"Python {platform.python_version()}", *map(_version, _PACKAGES)])
+
+
+def _version(package: str) -> str:
+    """The name and the version of a package."""
+    try:
+        return f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:  # run from the source tree
+        return f"{package} (source tree)"

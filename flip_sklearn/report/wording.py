@@ -75,6 +75,11 @@ def size(difference: Any, *index: int, in_brackets: bool = False) -> str:
     return _with_interval(points(difference.value[index]), interval, in_brackets)
 
 
+def times(counts: str) -> str:
+    """A spelled band as a number of times: "4 to 9 times", "once"."""
+    return "once" if counts == "1" else f"{counts} times"
+
+
 def listed(names: Iterable[Any], word: str = "and") -> str:
     """Join names: A, B and C."""
     *rest, last = map(str, names)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,11 +12,13 @@ import numpy as np
 import pytest
 
 from flip_sklearn import FLiPExtractor
+from flip_sklearn.cli import commands
 from flip_sklearn.diagnostics import view_alignment
+from flip_sklearn.encoders import SentenceEncoder
 from flip_sklearn.report import Diagnosis, diagnose, wording
 from flip_sklearn.report import findings as rules
 from flip_sklearn.report.sections import make_sections
-from tests.report.test_report import Page, planted
+from tests.report.test_report import EVIL, Page, call_on, planted, run_call
 
 OPTIONS: dict[str, Any] = {
     "ranks": False,
@@ -139,3 +143,132 @@ def test_page_names_bands_by_what_they_hold() -> None:
     page = shown(found)
     assert f" {counts.min():.0f} to 9 " in page
     assert " 1 to 9 " not in page
+
+
+# --- The answer -------------------------------------------------------------------------------------
+
+
+def answer_on(diagnosis: Diagnosis) -> str:
+    """The sentence that opens the page; its numbers are elsewhere on the page, too."""
+    page = shown(diagnosis)
+    answer, rest = page.split("In short: ")[1].split(" A sentence encoder turns", 1)
+    assert answer.endswith(".")
+    assert ". " not in answer  # one sentence
+    numbers = re.findall(r"[\d.,]+%", answer)
+    assert len(numbers) >= 2
+    assert all(number in rest for number in numbers)
+    return answer
+
+
+def test_page_opens_with_what_the_encoder_keeps_and_loses(two_views: Diagnosis) -> None:
+    answer, extractors = answer_on(two_views), two_views.extractors
+    kept = [f"{wording.percent(extractors.accuracy.value[0, v])} in “{extractors.views[v]}”" for v in (0, 1)]
+    baseline = wording.percent(extractors.accuracy.value[-1, 0])
+    assert answer.startswith(f"Of a sentence's words, the encoder keeps {kept[0]} and {kept[1]} (")
+    assert f"always naming the most frequent words finds {baseline})" in answer
+    result = two_views.recoverability["text"]
+    lowest = int(result.band_recall.value.argmin())
+    assert result.band_difference.significant[lowest]
+    often = wording.spelled_bands(result)[lowest]
+    lost = (
+        f"occur {often} times in the training sentences ({wording.percent(result.band_recall.value[lowest])}"
+    )
+    assert lost in answer
+
+
+def test_answer_of_one_view_names_the_encoder_and_no_view() -> None:
+    views, texts = planted()
+    answer = answer_on(diagnose(views["text"], texts, encoder="Encoder & Co", **OPTIONS))
+    assert answer.startswith("Of a sentence's words, Encoder & Co keeps ")
+    assert "embeddings" not in answer
+
+
+def test_answer_claims_nothing_at_the_baseline() -> None:
+    views, texts = planted()
+    noise = np.random.default_rng(0).normal(size=views["text"].shape)
+    assert answer_on(diagnose(noise, texts, **OPTIONS)).startswith("This page does not show that the encoder")
+    answer = answer_on(diagnose({"noise": noise, "text": views["text"]}, texts, **OPTIONS))
+    assert "in “text” (always naming" in answer
+    assert "and no more is found in “noise”)" in answer
+
+
+def test_answer_of_many_views_names_the_best_and_the_worst() -> None:
+    views, texts = planted()
+    noise = np.random.default_rng(0).normal(size=views["text"].shape)
+    many = {f"noise {s}": views["text"] + s / 2 * noise for s in (1, 0, 4, 2)}
+    answer = answer_on(diagnose(many, texts, **OPTIONS))
+    assert re.search(r"keeps [\d.]+% in “noise 0” down to [\d.]+% in “noise 4” \(", answer)
+
+
+def test_answer_leaves_out_bands_that_do_not_differ() -> None:
+    rng = np.random.default_rng(0)
+    words = np.array([f"word{chr(97 + i)}" for i in range(12)])
+    texts = [" ".join(rng.choice(words, 3, replace=False)) for _ in range(300)]
+    counts = np.array([[word in text.split() for word in words] for text in texts], dtype=float)
+    answer = answer_on(diagnose(counts @ rng.normal(size=(12, 12)), texts, **OPTIONS))
+    assert answer.endswith("; the others are lost.")
+
+
+# --- Encoder, text and models -----------------------------------------------------------------------
+
+
+def test_page_names_encoder_source_and_settings() -> None:
+    views, texts = planted(n=120)
+    options = OPTIONS | {"estimator": FLiPExtractor(rank=3, l1_strength=0.02, l2_strength=7, max_iter=2)}
+    named = {"encoder": " sentence-transformers/LaBSE ", "source": f"a corpus of {EVIL}"}
+    found = diagnose(views, {"en": texts, "de": texts}, **named, **options)
+    page = shown(found)
+    assert EVIL not in found.html
+    for row in (
+        "Encoder sentence-transformers/LaBSE; embeddings of 12 dimensions",
+        f"Text 120 sentences in the languages en, de, from a corpus of {EVIL}",
+        "Views text, <b>&speech",
+        "FLiP models rank 3, l1_strength 0.02, l2_strength 7, at most 2 passes",
+        "Seed 0",
+        "Version flip-sklearn ",
+    ):
+        assert row in page
+    code = call_on(found.html)
+    assert "encoder='sentence-transformers/LaBSE'" in code
+    again = run_call(code, {"views": views, "texts": {"en": texts, "de": texts}, **options})
+    assert again.html == found.html
+
+
+def test_page_says_what_is_not_named() -> None:
+    views, texts = planted(n=120)
+    options = OPTIONS | {"estimator": FLiPExtractor(rank=None, max_iter=2)}
+    page = shown(diagnose(views["text"], texts, **options))
+    assert "Encoder not named; embeddings of 12 dimensions" in page
+    assert "Text 120 sentences, from the caller, who did not name the source" in page
+    assert "FLiP models no limit on the rank, l1_strength" in page
+    assert "FLiP models rank 12, l1_strength" in shown(diagnose(views["text"], texts, **OPTIONS))
+
+
+@pytest.mark.parametrize("name", ["encoder", "source"])
+@pytest.mark.parametrize("value", [" ", 3, FLiPExtractor()])
+def test_names_that_are_no_text_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"{name}=.*use a text, or None"):
+        diagnose(np.ones((9, 2)), ["a"] * 9, **{name: value})
+
+
+def test_command_line_names_encoder_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    views, texts = planted(n=120)
+    rows = {text: x for text, x in zip(texts, views["text"], strict=True)}
+
+    def transform(self: SentenceEncoder, X: list[str]) -> np.ndarray:
+        return np.array([rows.get(text, views["text"][0]) for text in X])
+
+    monkeypatch.setattr(SentenceEncoder, "transform", transform)
+    (tmp_path / "corpus.txt").write_text("\n".join(texts))
+    monkeypatch.setattr(commands, "make_encoder", lambda params: params and SentenceEncoder(**params))
+    local = tmp_path / "my-encoder"
+    local.mkdir()
+    inputs = commands.ReportFiles({"text": str(tmp_path / "corpus.txt")}, {}, None, None)
+    settings = {"ranks": False, "random_state": 0, "verbose": 0}
+    for model, name in (("some/encoder", "some/encoder;"), (str(local), "my-encoder")):
+        out = tmp_path / "page.html"
+        commands.report(inputs, out, {"model": model}, None, {"max_iter": 1}, settings)
+        page = " ".join(" ".join(Page(out.read_text()).text).split())
+        assert f"Encoder {name}" in page
+        assert "Text 120 sentences, from corpus.txt Views text" in page
+        assert str(tmp_path) not in page
