@@ -113,7 +113,8 @@ def _n_compared(results: Results) -> int:
         if result is not None:
             total += result.difference.value.size - len(result.views)
     if results.alignment is not None:
-        total += len(results.alignment.views) - 1  # models on their own views, to the first one
+        n_views = len(results.alignment.views)
+        total += n_views * (n_views - 1) // 2  # models on their own views
     if results.preference is not None:
         total += results.preference.difference.value.size - len(results.preference.languages)
     if results.entities is not None:

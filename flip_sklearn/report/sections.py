@@ -233,7 +233,8 @@ def _entities(result: diagnostics.EntityRecallCurve) -> Section:
         "entities",
         "Are names found?",
         "Names are rare, so the bias of a model, which follows the frequency of words, ranks them behind "
-        "frequent words. A name is found if all of its words are among the best words. Of "
+        "frequent words. The most likely words are the best ones with the bias, the most distinctive words "
+        "those without it. A name is found if all of its words are among the best words. Of "
         f"{number(result.n_sentences)} test sentences, {number(n_with_names)} have names; with all words of "
         f"the training text, {percent(result.ceiling)} of a sentence's names could be found.",
         (Block(picture, Table("Names found among the best words", columns, rows, n_heads=2)),),
