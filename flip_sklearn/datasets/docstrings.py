@@ -25,9 +25,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from flip_sklearn.io import write_atomic
+from flip_sklearn.io import show_progress, write_atomic
 from flip_sklearn.parameters import check_integer, check_random_state, refusal
 
 DEFAULT_PACKAGES = ("stdlib", "numpy", "scipy", "sklearn", "torch", "joblib")
@@ -324,7 +323,7 @@ def _collect(packages: Iterable[str], cache_dir: _CacheDir, verbose: bool) -> li
         if cached is None:
             to_write[package] = path
             to_parse += [(package, source) for _, source in sources]
-    for package, source in tqdm(to_parse, disable=not verbose or not to_parse, unit="file", delay=2):
+    for package, source in show_progress(to_parse, disable=not verbose or not to_parse, unit="file"):
         sentences[package] += _parse(source)
     for package, path in to_write.items():
         _write_cache(path, _unique(sentences[package]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,12 @@ import numpy as np
 from tqdm import tqdm
 
 from flip_sklearn.parameters import check_choice, check_integer, is_real, refusal
-from flip_sklearn.vocabulary.tokenizer import Tokenizer
 
 VIEWS = ("text", "speech")
 
 _BLOCK_ELEMENTS = 2**22  # numbers of a file that are read at a time
-_TRANSCRIPT_TOKENIZER = Tokenizer(lowercase=False, strip_punctuation=True, fold=None, split=str.split)
+# The characters that the published code deletes.
+_DELETED = str.maketrans("", "", string.punctuation + "\u2018\u2019\u201c\u201d\u2014\u200b\u200c\u2060")
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,4 +232,4 @@ def _read_transcript(path: Path, n: int, rows: np.ndarray) -> list[str]:
             f"{path} has {n_lines} lines, the embeddings have {n} rows; expected one line for each row "
             "(an empty one where nothing was said)."
         )
-    return [" ".join(_TRANSCRIPT_TOKENIZER(lines[row])) for row in rows]
+    return [" ".join(lines[row].translate(_DELETED).split()) for row in rows]

@@ -67,7 +67,8 @@ def test_skops_files(path: Path) -> None:
 
 @pytest.mark.parametrize("name", list(EXPECTED["repr"]))
 def test_pickled_results(objects: dict[str, Any], name: str) -> None:
-    assert repr(objects[name]) == EXPECTED["repr"][name]
+    # scikit-learn breaks the lines of a nested estimator only if that has no repr of its own.
+    assert repr(objects[name]).split() == EXPECTED["repr"][name].split()
     if hasattr(objects[name], "to_frame"):
         assert len(objects[name].to_frame())
 
