@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from flip_sklearn.diagnostics import WordRecoverability
-from flip_sklearn.report.findings import views_at_baseline
+from flip_sklearn.report.findings import WEAK, views_at_baseline
 from flip_sklearn.report.results import Results
 from flip_sklearn.report.wording import listed, percent, quoted, spelled_bands, times
 
@@ -32,10 +32,13 @@ def make_answer(results: Results, encoder: str | None) -> str:
     ends = [kept[0], kept[-1]] if len(kept) > _MAX_VIEWS else kept
     where = {v: f" in {quoted(results.extractors.views[v])}" if has_names else "" for v in ends}
     found = listed((percent(accuracy[0, v]) + where[v] for v in ends), "and" if ends is kept else "down to")
+    # The best view is named first: if it is weak, all are.
+    is_weak = accuracy[0, kept[0]] - accuracy[-1, 0] < WEAK
+    alone = f"hardly less, {baseline}" if is_weak else baseline
     no_more = f", and no more is found in {listed(map(quoted, at_baseline))}" if at_baseline else ""
     best = results.recoverability[results.extractors.views[kept[0]]]
     return (
-        f"Of a sentence's words, {name} keeps {found} (always naming the most frequent words finds {baseline}"
+        f"Of a sentence's words, {name} keeps {found} (always naming the most frequent words finds {alone}"
         f"{no_more}); the others are lost{_lost_most(best, where[kept[0]])}."
     )
 

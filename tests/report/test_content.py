@@ -192,6 +192,15 @@ def test_answer_claims_nothing_at_the_baseline() -> None:
     assert "and no more is found in “noise”)" in answer
 
 
+def test_answer_says_that_little_is_kept() -> None:
+    views, texts = planted(n=3000)
+    noise = np.random.default_rng(0).normal(size=views["text"].shape)
+    found = diagnose(views["text"] + 6 * noise, texts, **OPTIONS)
+    kept, baseline = found.extractors.accuracy.value[[0, -1], 0]
+    assert 0 < kept - baseline < rules.WEAK
+    assert f"finds hardly less, {wording.percent(baseline)})" in answer_on(found)
+
+
 def test_answer_of_many_views_names_the_best_and_the_worst() -> None:
     views, texts = planted()
     noise = np.random.default_rng(0).normal(size=views["text"].shape)
