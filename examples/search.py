@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import sys
 import textwrap
 from pathlib import Path
@@ -185,9 +186,12 @@ def main() -> None:
     keywords = {}
     is_same = True
     for use_bias in (True, False):  # no refit: only the ranking changes
-        keywords[use_bias] = loaded.set_params(use_bias=use_bias).extract_keywords(X_unseen, 8)
-        saved = best.set_params(use_bias=use_bias).extract_keywords(X_unseen, 8)
-        is_same = is_same and keywords[use_bias] == saved
+        before, after = (
+            copy.copy(model).set_params(use_bias=use_bias).extract_keywords(X_unseen, 8)
+            for model in (best, loaded)
+        )
+        keywords[use_bias] = after
+        is_same = is_same and before == after
     for i, text in enumerate(unseen):
         print("\n" + textwrap.fill(text, 96, initial_indent="   ", subsequent_indent="   "))
         print(f"      with bias     {' '.join(keywords[True][i])}")

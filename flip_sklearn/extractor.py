@@ -68,7 +68,8 @@ class FLiPExtractor(VocabularyRepr, PretrainedMixin, CallbackSupportMixin, Trans
         A pass counts as progress when it improves the held-out score (or, without early stopping, J) by
         more than this, >= 0.
     batch_size : int or "auto", default="auto"
-        Rows per step, >= 1. ``"auto"`` is a fiftieth of the rows, from 32 to 500.
+        Rows per step, >= 1. ``"auto"`` is a fiftieth of the rows, from 32 to 500. Larger batches, such as
+        2,000 rows, make better use of a GPU.
     learning_rate : float, default=0.05
         Step size, > 0. Entries of A move by about ``learning_rate / sqrt(r)`` a step.
     early_stopping : {"auto", True, False, "accuracy", "likelihood"}, default="auto"

@@ -484,7 +484,7 @@ def test_random_state() -> None:
 
 def test_bad_random_state_is_refused_before_sources_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "_collect", lambda *args: pytest.fail("sources were read"))
-    with pytest.raises(ValueError, match="random_state=.* is not allowed"):
+    with pytest.raises(ValueError, match=r"random_state=.* is not allowed"):
         load_docstrings(random_state="zero")  # type: ignore[arg-type]
 
 
