@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,11 +179,25 @@ class EncodingConfig:
 def read_model(folder: Path) -> tuple[FLiPExtractor, EncodingConfig]:
     """Return a stored model and the configuration of its texts, also while another process replaces both."""
     while True:
-        of = _config_digest(folder)
-        config = EncodingConfig.read(folder)
-        flip = FLiPExtractor.from_pretrained(folder)
-        if _config_digest(folder) == of:
-            return flip, config
+        with ExitStack() as opened:
+            # While the file is open, no other file can get its identity, not even one of the same content.
+            before = _identify_config(folder, opened)
+            config = EncodingConfig.read(folder)
+            flip = FLiPExtractor.from_pretrained(folder)
+            if _identify_config(folder, opened) == before:
+                return flip, config
+
+
+def _identify_config(folder: Path, opened: ExitStack) -> tuple[int, int] | None:
+    """Open config.json, which ``opened`` closes, and return what identifies it; None if there is none."""
+    path = folder / CONFIG_FILE
+    if not path.is_file():  # opening a pipe would block
+        return None
+    try:
+        status = os.fstat(opened.enter_context(open(path, "rb")).fileno())
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def is_same_encoder(name: str, other: str) -> bool:
