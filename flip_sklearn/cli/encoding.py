@@ -194,9 +194,11 @@ def _identify_config(folder: Path, opened: ExitStack) -> tuple[int, int] | None:
     if not path.is_file():  # opening a pipe would block
         return None
     try:
-        status = os.fstat(opened.enter_context(open(path, "rb")).fileno())
+        handle = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
+    opened.callback(os.close, handle)
+    status = os.fstat(handle)
     return status.st_dev, status.st_ino
 
 
