@@ -12,13 +12,16 @@ from sklearn.utils.validation import check_is_fitted
 from flip_sklearn.estimation import scoring, training
 from flip_sklearn.estimation.array_api import like, to_dense
 from flip_sklearn.estimation.callbacks import CallbackSupportMixin, with_callbacks
+from flip_sklearn.estimation.directions import DirectionsMixin
 from flip_sklearn.estimation.validation import check_counts_of, one_target
 from flip_sklearn.metrics import RowMean
 from flip_sklearn.parameters import VocabularyRepr, check_bool
 from flip_sklearn.persistence import PretrainedMixin
 
 
-class FLiPExtractor(VocabularyRepr, PretrainedMixin, CallbackSupportMixin, TransformerMixin, BaseEstimator):
+class FLiPExtractor(
+    VocabularyRepr, PretrainedMixin, DirectionsMixin, CallbackSupportMixin, TransformerMixin, BaseEstimator
+):
     """Read words off embeddings with a factorized log-linear model.
 
     Fits, over word embeddings A (V, r), a projection B (r, d) and a bias b (V,), the minimum of
@@ -113,6 +116,9 @@ class FLiPExtractor(VocabularyRepr, PretrainedMixin, CallbackSupportMixin, Trans
         that training never saw, which are never extracted, with or without bias.
     embedding_mean_ : ndarray of shape (d,)
         mu.
+    embedding_covariance_ : ndarray of shape (d, d)
+        Weighted covariance of the training rows, for ``read_directions``. Models that other code trained,
+        or that earlier versions stored in a folder, have none.
     vocabulary_ : ndarray of shape (V,) of str
     word_counts_ : ndarray of shape (V,)
         Weighted count of every word in Y.
@@ -289,7 +295,7 @@ class FLiPExtractor(VocabularyRepr, PretrainedMixin, CallbackSupportMixin, Trans
     def _set_fitted(self, attributes: dict[str, Any]) -> FLiPExtractor:
         """Set the fitted attributes: the last step of a fit, so that a failure changes nothing."""
         if attributes:
-            of_earlier_fit = {"feature_names_in_", "pretrained_info_"}
+            of_earlier_fit = {"feature_names_in_", "pretrained_info_", "_covariance"}
             kept = {name: value for name, value in vars(self).items() if name not in of_earlier_fit}
             self.__dict__ = {**kept, **attributes}  # at once, for threads that score meanwhile
         return self

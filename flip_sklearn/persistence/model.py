@@ -58,6 +58,8 @@ def write_model(
     held_out = getattr(model, "_held_out", None)
     if held_out is not None:
         extra_arrays["held_out"] = np.asarray(held_out, dtype=np.int64)
+    if hasattr(model, "embedding_covariance_"):  # not of models that other code trained
+        extra_arrays["embedding_covariance"] = model.embedding_covariance_
     if is_factorized(model):
         tensors = {"E1": A, "E2": B, "b": b}
     else:
@@ -165,6 +167,7 @@ def _from_own_format(cls: Any, files: ModelFiles, metadata: dict[str, Any]) -> t
     fitted = {
         **_common_attributes(A, B, files.words),
         "_held_out": files.extra_arrays.get("held_out"),
+        "_covariance": files.extra_arrays.get("embedding_covariance"),
         "history_": history,
         "pretrained_info_": {name: metadata.get(name) for name in INFO},
     }

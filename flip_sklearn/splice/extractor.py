@@ -17,6 +17,7 @@ from flip_sklearn.backend.device import Embeddings, as_shared_tensor, resolve_de
 from flip_sklearn.backend.sparse_coding.lasso import SparseCoder
 from flip_sklearn.estimation import scoring
 from flip_sklearn.estimation.array_api import beside, like, namespace_of, to_dense
+from flip_sklearn.estimation.directions import DirectionWords, displacements
 from flip_sklearn.estimation.validation import check_counts_of, check_embeddings, number_groups, one_target
 from flip_sklearn.io import as_numpy, show_progress
 from flip_sklearn.metrics import keyword_accuracy
@@ -263,6 +264,65 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
             n_words = (indices >= 0).sum(axis=1).tolist()
             keywords += [row[:n] for row, n in zip(rows, n_words, strict=True)]
         return keywords
+
+    def read_directions(
+        self,
+        directions: Any,
+        *,
+        kind: str = "difference",
+        covariance: Any = None,
+        top_k: int = 10,
+        return_scores: bool = False,
+    ) -> list[DirectionWords]:
+        """Read the words that directions of the embedding space raise and lower.
+
+        A difference delta is decomposed as rows of X are, without the mean, which differences do not have:
+        v = unit(delta) has the weights of the words that it raises, v = -unit(delta) those of the words that
+        it lowers. Coefficients w of a linear model are read as delta = S w / sqrt(w^T S w) with S the
+        covariance of the embeddings, as by :meth:`FLiPExtractor.read_directions`.
+
+        Parameters
+        ----------
+        directions : array-like of shape (m, d) or (d,)
+            Directions that are not zero, in the coordinates of the embeddings.
+        kind : {"difference", "coefficients"}, default="difference"
+            Whether the directions are added to embeddings, such as differences of means, or are
+            coefficients, which embeddings are multiplied with.
+        covariance : array-like of shape (d, d), default=None
+            S, which coefficients need: ``np.cov(X, rowvar=False)``.
+        top_k : int, default=10
+            Maximum number of words on each side, >= 1.
+        return_scores : bool, default=False
+            Whether to return (word, score) pairs.
+
+        Returns
+        -------
+        list of m DirectionWords
+            For each direction a named tuple ``(raised, lowered)`` of lists of words, best first. The score
+            of a raised word is its weight times |delta|, that of a lowered word is this below zero.
+
+        Raises
+        ------
+        ValueError
+            As for :meth:`FLiPExtractor.read_directions`.
+        """
+        model = scoring.snapshot(self)
+        k = check_integer("top_k", top_k, 1)
+        return_scores = check_bool("return_scores", return_scores)
+        rows = displacements(model, directions, kind, covariance)
+        model.embedding_mean_ = np.zeros(rows.shape[1])
+        model.__dict__.pop("feature_names_in_", None)  # the rows are an array now
+        sides = []
+        for sign in (1, -1):
+            words = model.extract_keywords(sign * rows, k, return_scores=True)
+            scales = (sign * np.linalg.norm(rows, axis=1)).tolist()
+            sides.append(
+                [
+                    [(word, scale * weight) if return_scores else word for word, weight in row]
+                    for row, scale in zip(words, scales, strict=True)
+                ]
+            )
+        return [DirectionWords(*side_words) for side_words in zip(*sides, strict=True)]
 
     def score(self, X: Any, Y: Any = None, sample_weight: Any = None, *, y: Any = None) -> float:
         """Return the keyword accuracy: the share of a row's words among as many extracted ones.
