@@ -1,6 +1,6 @@
 """Processes that are forked after torch has computed in several threads do not wait for threads they lack.
 
-Each test runs a script in a new process with two threads of torch, because a process that was once forked,
+The tests run scripts in new processes with two threads of torch, because a process that was once forked,
 or that computes in one thread, shows nothing.
 """
 
@@ -42,6 +42,7 @@ def in_fork(function, patience={PATIENCE}):
     return os.waitpid(process_id, 0)[1] == 0
 """
 IMPORT = """
+import joblib, multiprocessing
 from flip_sklearn import FLiPExtractor, KeywordMapper, SpLiCEExtractor, regularization_path
 flip = FLiPExtractor(max_iter=2, random_state=0, device="cpu")
 """
@@ -52,7 +53,7 @@ def run(script: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", PREPARE + script],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        env={**os.environ, "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"},
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -65,10 +66,21 @@ def run(script: str) -> None:
     assert process.returncode == 0, errors
 
 
-def test_estimators_work_in_processes_forked_after_a_fit() -> None:
+def test_forked_processes_compute() -> None:
+    """One script, since importing takes longer than the rest; only a process that was forked changes."""
     run(
         IMPORT
         + """
+# Before this process has computed: the forked one and its parent can both fit.
+folder = tempfile.mkdtemp()
+assert in_fork(lambda: flip.fit(X, Y).save_pretrained(folder))
+
+# A model that was loaded before the fork
+loaded = FLiPExtractor.from_pretrained(folder)
+use_threads()
+assert in_fork(lambda: loaded.extract_keywords(X))
+
+# After a fit
 flip.fit(X, Y)
 expected = flip.score(X, Y)
 
@@ -89,55 +101,16 @@ score()  # the parent keeps its threads
 assert torch.get_num_threads() == 2
 assert in_fork(score)
 # Negative control: with two threads, which the forked process may choose, it would wait forever.
-assert not in_fork(lambda: (torch.set_num_threads(2), score()), patience=3)
-"""
-    )
+assert not in_fork(lambda: (torch.set_num_threads(2), score()), patience=2)
 
-
-def test_a_process_forked_before_the_fit_and_its_parent_can_both_fit() -> None:
-    run(
-        IMPORT
-        + """
-assert in_fork(lambda: flip.fit(X, Y))
-flip.fit(X, Y)
-assert in_fork(lambda: flip.fit(X, Y))
-"""
-    )
-
-
-def test_a_model_loaded_before_the_fork() -> None:
-    run(
-        IMPORT
-        + """
-folder = tempfile.mkdtemp()
-assert in_fork(lambda: flip.fit(X, Y).save_pretrained(folder))
-loaded = FLiPExtractor.from_pretrained(folder)
-use_threads()
-assert in_fork(lambda: loaded.extract_keywords(X))
-"""
-    )
-
-
-def test_keyword_mapper_in_a_pool_of_forked_processes() -> None:
-    run(
-        IMPORT
-        + """
-import multiprocessing
-mapper = KeywordMapper(flip.fit(X, Y))
-expected = list(mapper(X))
+# A KeywordMapper in a pool of forked processes
+mapper = KeywordMapper(flip)
+keywords = list(mapper(X))
 with multiprocessing.get_context("fork").Pool(2) as pool:
     results = pool.map_async(mapper, [X[:1000], X[1000:]]).get(timeout=30)
-assert [*results[0], *results[1]] == expected
-"""
-    )
+assert [*results[0], *results[1]] == keywords
 
-
-def test_joblib_with_forked_processes() -> None:
-    run(
-        IMPORT
-        + """
-import joblib
-flip.fit(X, Y)
+# joblib with forked processes
 with joblib.parallel_config("multiprocessing", n_jobs=2):
     signal.alarm(30)
     scores = joblib.Parallel()(joblib.delayed(flip.score)(X, Y) for _ in range(3))
