@@ -109,6 +109,8 @@ def open_model(
     """
     flip, config = read_model(locate(folder_or_id, subfolder, revision))
     flip.set_params(**flip_params)
+    if "checkpoint" in flip.pretrained_info_:
+        write_message(f"the model is {flip.pretrained_info_['checkpoint']} of its folder")
     if encoder_params is not None:
         is_named = "model" in encoder_params
         encoder_params = config.encoder_settings(

@@ -35,6 +35,7 @@ from flip_sklearn.io import (
     sweep_staging,
     write_bytes,
 )
+from flip_sklearn.persistence.checkpoints import advice, find_checkpoint
 from flip_sklearn.persistence.checks import (
     check_metadata,
     check_tensors,
@@ -108,7 +109,10 @@ def _read_files(folder: Path) -> ModelFiles:
         with _errors_name(paths[EXTRA_FILE]):
             extra_arrays = read_extra_arrays(paths[EXTRA_FILE], n_words, d, factorized="E1" in names)
     tensors = {name: arrays[stored_name] for name, stored_name in names.items()}
-    return ModelFiles(tensors, words, metadata, extra_arrays)
+    path = paths[MODEL_FILE]
+    is_checkpoint = metadata is None and path != folder / MODEL_FILE
+    checkpoint = path.relative_to(folder).as_posix() if is_checkpoint else None
+    return ModelFiles(tensors, words, metadata, extra_arrays, checkpoint)
 
 
 @contextmanager
@@ -142,7 +146,8 @@ def _read_metadata(folder: Path) -> dict[str, Any] | None:
 def _identify_files(folder: Path, open_files: ExitStack) -> list[tuple[int, ...]]:
     """Open the files of a model, which ``open_files`` closes, and return what identifies them."""
     identities: list[tuple[int, ...]] = []
-    for path in (folder / name for name in MODEL_FILES):
+    checkpoint = find_checkpoint(folder)
+    for path in [folder / name for name in MODEL_FILES] + ([checkpoint] if checkpoint else []):
         with suppress(FileNotFoundError):
             if path.is_file():  # opening a pipe would block
                 handle = os.open(path, os.O_RDONLY)
@@ -163,7 +168,7 @@ def _check_file(path: Path) -> int:
         raise ValueError(
             f"{path.name} is missing in {str(path.parent)!r}; a stored model has {MODEL_FILE} and "
             f"{VOCABULARY_FILE}, one of flip-sklearn also {EXTRA_FILE} and {CONFIG_FILE}. Download or save "
-            "it again."
+            f"it again.{advice(path.parent)}"
         ) from error
     free = free_memory()
     if size > free:
@@ -176,7 +181,8 @@ def _check_file(path: Path) -> int:
 def _find_files(folder: Path, digests: dict[str, Any] | None) -> dict[str, Path]:
     """Return the path of each file: those with the digests in config.json, if there are any."""
     if digests is None:
-        paths = {name: folder / name for name in (MODEL_FILE, VOCABULARY_FILE)}
+        tensors = find_checkpoint(folder) or folder / MODEL_FILE
+        paths = {MODEL_FILE: tensors, VOCABULARY_FILE: folder / VOCABULARY_FILE}
         for path in paths.values():
             _check_file(path)
         return paths

@@ -6,6 +6,8 @@
     flip_sklearn.safetensors  arrays that the published layout does not have, such as the mean embedding
 
 The first two files are the published layout of FLiP. Folders of other code have no flip_sklearn.safetensors.
+The published training leaves vocab.json beside a folder checkpoints, whose files have the tensors of
+model.safetensors (``checkpoints.py``).
 """
 
 from __future__ import annotations
@@ -51,3 +53,4 @@ class ModelFiles:
     words: list[str]  # in the order of the rows
     metadata: dict[str, Any] | None  # section of config.json; None for a model of other code
     extra_arrays: dict[str, np.ndarray]  # of flip_sklearn.safetensors
+    checkpoint: str | None = None  # the file of the tensors in a folder of the published training

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flip_sklearn.parameters import install_command, refusal
+from flip_sklearn.persistence.checkpoints import find_checkpoint
 from flip_sklearn.persistence.format import CARD_FILE, CONFIG_FILE, ENCODING_FILE, MODEL_FILES
 from flip_sklearn.persistence.ownership import foreign_files_error, is_config, is_unedited_card
 
@@ -54,11 +55,12 @@ def locate(folder_or_id: Any, subfolder: Any = None, revision: str | None = None
         )
     if subpath.parts and not folder.is_dir():
         raise ValueError(f"{str(folder_or_id)!r} has no folder {str(subfolder)!r} with a model.")
-    for name in DOWNLOADED_FILES:
-        if not _is_inside(folder / name, root.resolve()):
+    checkpoint = find_checkpoint(folder)
+    for path in [folder / name for name in DOWNLOADED_FILES] + ([checkpoint] if checkpoint else []):
+        if not _is_inside(path, root.resolve()):
             raise ValueError(
-                f"{name} in {str(folder)!r} is a link to a place outside of {str(folder_or_id)!r}; replace "
-                "it by a copy of the file."
+                f"{path.relative_to(folder)} in {str(folder)!r} is a link to a place outside of "
+                f"{str(folder_or_id)!r}; replace it by a copy of the file."
             )
     return folder
 

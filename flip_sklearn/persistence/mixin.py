@@ -62,6 +62,10 @@ class PretrainedMixin:
 
         Notes
         -----
+        Without bias, other code computes E1 E2 x where this package computes A B (x - mu): the scores of all
+        rows differ by the vector A B mu, and a word that training never saw scores 0 there and -1e4 here
+        (docs/models.md).
+
         The moments of the rows are not stored, so ``partial_fit`` cannot continue (pickle keeps them);
         neither are ``checkpoint_dir``, a ``device`` other than "auto" and "cpu", and a ``random_state``
         that is not a number.
@@ -97,7 +101,9 @@ class PretrainedMixin:
         """Read a model from a folder or from the Hugging Face hub.
 
         Models of the published code are supported, such as ``"BUT-FIT/FLiP-en-sonar"`` with the subfolder
-        ``"mcv15/rank-512"``. Files are checked before they are used; nothing in them is executed.
+        ``"mcv15/rank-512"``, and folders that the published training has left: vocab.json beside
+        ``checkpoints/``, of which the best checkpoint is read. Files are checked before they are used;
+        nothing in them is executed.
 
         Parameters
         ----------
@@ -118,9 +124,10 @@ class PretrainedMixin:
             words without parameters), ``solver_`` and ``device_`` are "unknown", and ``history_`` is
             empty. Neither can continue with ``partial_fit``; both can with ``fit`` and ``warm_start``.
             ``pretrained_info_`` is a dict with the ``"encoder"``, ``"trained_on"`` and ``"license"`` that
-            ``save_pretrained`` was given, each text or None. The next ``fit`` removes it. They are the
-            author's words: to pass the encoder to ``SentenceEncoder`` is your decision to download it, or to
-            send your texts to the service that it names.
+            ``save_pretrained`` was given, each text or None. They are the author's words: to pass the
+            encoder to ``SentenceEncoder`` is your decision to download it, or to send your texts to the
+            service that it names. For a folder of the published training, ``"checkpoint"`` names the file
+            that was read. The next ``fit`` removes ``pretrained_info_``.
 
         Raises
         ------

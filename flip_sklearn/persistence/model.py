@@ -20,6 +20,7 @@ import scipy.sparse as sp
 from flip_sklearn.backend.fit.state import PassRecord
 from flip_sklearn.backend.scoring.scorer import UNSEEN_SCORE
 from flip_sklearn.parameters import warn_caller
+from flip_sklearn.persistence.checkpoints import is_best
 from flip_sklearn.persistence.folder import read_folder, write_folder
 from flip_sklearn.persistence.format import CONFIG_FILE, SECTION, ModelFiles
 from flip_sklearn.persistence.tensors import check_finite
@@ -243,6 +244,14 @@ def _from_published_layout(cls: Any, files: ModelFiles) -> tuple[Any, dict[str, 
     # Without config.json, words that do not occur in training are recognized by their score. The limit is
     # half of it, because bfloat16 rounds it to -9984.
     unseen = (b <= UNSEEN_SCORE / 2) & ~A.any(axis=1)
+    info: dict[str, str | None] = dict.fromkeys(INFO)
+    if files.checkpoint is not None:
+        info["checkpoint"] = files.checkpoint
+        if not is_best(files.checkpoint):
+            warn_caller(
+                f"the folder has no checkpoint that was selected on held-out sentences; {files.checkpoint!r} "
+                "is read. To read another one, copy it beside vocab.json as model.safetensors."
+            )
     return cls(rank=rank, vocabulary=files.words), {
         **_common_attributes(A, B, files.words),
         "bias_": b,
@@ -250,7 +259,7 @@ def _from_published_layout(cls: Any, files: ModelFiles) -> tuple[Any, dict[str, 
         "word_counts_": np.where(unseen, 0.0, 1.0),
         "_held_out": None,
         "history_": {name: [] for name in HISTORY},
-        "pretrained_info_": dict.fromkeys(INFO),
+        "pretrained_info_": info,
         "n_iter_": 0,
         "best_iter_": 0,
         "l1_max_": math.nan,
