@@ -18,6 +18,7 @@ import matplotlib
 import numpy as np
 from quickstart import embed
 from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
 from flip_sklearn import FLiPExtractor, plots, regularization_path
@@ -98,6 +99,11 @@ def main() -> None:
     explanation = explain_similarity(flip, X_test[i], X_test[j])
     title = f'"{test[i]}" and "{test[j]}"'
     save(plots.SimilarityDisplay.from_result(explanation, name=title), args.out, "similarity")
+
+    has_matrix = Y[:n, [counter.vocabulary_["matrix"]]].toarray().ravel() > 0
+    classifier = LogisticRegression(max_iter=1000).fit(X[:n], has_matrix)
+    direction = plots.DirectionDisplay.from_estimator(flip, classifier.coef_, kind="coefficients", top_k=8)
+    save(direction, args.out, "directions")
 
     flip.set_params(use_bias=True)
     recall = word_recoverability(flip, X_test, Y_test, random_state=0)

@@ -9,6 +9,7 @@ from flip_sklearn.diagnostics.comparison import (
 )
 from flip_sklearn.diagnostics.entities import EntityRecallCurve, entity_recall_curve
 from flip_sklearn.diagnostics.erasure import ErasedWords, erase_words
+from flip_sklearn.diagnostics.estimators import EstimatorExplanation, explain_estimator
 from flip_sklearn.diagnostics.preference import (
     EncoderComparison,
     VocabularyPreference,
@@ -23,6 +24,7 @@ __all__ = [
     "EncoderComparison",
     "EntityRecallCurve",
     "ErasedWords",
+    "EstimatorExplanation",
     "ExtractorComparison",
     "RankAnalysis",
     "SentenceSplit",
@@ -34,6 +36,7 @@ __all__ = [
     "compare_extractors",
     "entity_recall_curve",
     "erase_words",
+    "explain_estimator",
     "explain_similarity",
     "rank_analysis",
     "split_sentences",

@@ -274,11 +274,13 @@ def read_displacements(model: Any, rows: np.ndarray, top_k: Any, return_scores: 
     return_scores = check_bool("return_scores", return_scores)
     k = scoring.resolve_top_k(model, top_k)
     B = model.projection_.astype(np.float64)
+    # Directions and latents of about one, so that directions of every scale have the same words.
+    scale = _power_of_two(rows)
+    rows = rows / scale
     h = rows @ B.T
     lengths = np.linalg.norm(B, axis=1) * np.linalg.norm(rows, axis=1)[:, None]
     h[(np.abs(h) <= UNREAD * lengths).all(axis=1)] = 0
-    # Latents of about one, and powers of two, so that no scale of the directions changes a rank.
-    unit = np.exp2(np.frexp(np.abs(h).max(axis=1, initial=0, keepdims=True))[1])
+    unit = _power_of_two(h)
     r = len(B)
     scorer = scoring.make_scorer(model, use_bias=False)
     scorer = replace(scorer, B=np.eye(r, dtype=B.dtype), mean=np.zeros(r))
@@ -288,6 +290,11 @@ def read_displacements(model: Any, rows: np.ndarray, top_k: Any, return_scores: 
         n_words = (scores > 0).sum(axis=1).tolist()
         words = model.vocabulary_[indices].tolist()
         if return_scores:
-            words = scoring.with_scores(words, (sign * scores * unit).tolist())
+            words = scoring.with_scores(words, (sign * scores * (unit * scale)).tolist())
         sides.append([row[:n] for row, n in zip(words, n_words, strict=True)])
     return [DirectionWords(*words) for words in zip(*sides, strict=True)]
+
+
+def _power_of_two(rows: np.ndarray) -> np.ndarray:
+    """A power of two near the largest magnitude of each row, (m, 1): dividing by it rounds nothing."""
+    return np.exp2(np.frexp(np.abs(rows).max(axis=1, initial=0, keepdims=True))[1] - 1.0)

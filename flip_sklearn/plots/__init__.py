@@ -2,6 +2,7 @@
 
 from flip_sklearn.plots.alignment import AlignmentDisplay
 from flip_sklearn.plots.curves import EntityCurveDisplay, RankCurveDisplay
+from flip_sklearn.plots.directions import DirectionDisplay
 from flip_sklearn.plots.extractors import ExtractorDisplay
 from flip_sklearn.plots.keywords import KeywordDisplay
 from flip_sklearn.plots.similarity import SimilarityDisplay
@@ -10,6 +11,7 @@ from flip_sklearn.plots.words import RecoverabilityDisplay
 
 __all__ = [
     "AlignmentDisplay",
+    "DirectionDisplay",
     "EntityCurveDisplay",
     "ExtractorDisplay",
     "KeywordDisplay",

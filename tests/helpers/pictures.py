@@ -23,6 +23,7 @@ from flip_sklearn.diagnostics import (
 )
 from flip_sklearn.diagnostics.bootstrap import Difference, Interval
 from flip_sklearn.diagnostics.similarity import SimilarityExplanation
+from flip_sklearn.estimation.directions import DirectionWords
 from flip_sklearn.path import RegularizationPath
 
 matplotlib.use("Agg")
@@ -142,6 +143,7 @@ def similarity() -> SimilarityExplanation:
 
 
 KEYWORDS = [("dog", 4.2), ("runs", 3.0), ("cat", -0.5)]
+DIRECTION = DirectionWords([("woman", 3.1), ("her", 2.0)], [("man", -1.5), ("his", -1.0), ("he", -0.2)])
 DISPLAYS: dict[str, Callable[..., Any]] = {
     "alignment": lambda **kw: plots.AlignmentDisplay.from_result(alignment(), **kw),
     "preference": lambda **kw: plots.AlignmentDisplay.from_result(preference(), **kw),
@@ -152,6 +154,7 @@ DISPLAYS: dict[str, Callable[..., Any]] = {
     "words": lambda **kw: plots.RecoverabilityDisplay.from_result(recoverability(), **kw),
     "groups": lambda **kw: plots.RecoverabilityDisplay.from_result(recoverability(by="kind"), **kw),
     "keywords": lambda **kw: plots.KeywordDisplay.from_result(KEYWORDS, words_present={"dog"}, **kw),
+    "directions": lambda **kw: plots.DirectionDisplay.from_result(DIRECTION, **kw),
     "similarity": lambda **kw: plots.SimilarityDisplay.from_result(similarity(), **kw),
 }
 each_display = pytest.mark.parametrize("name", DISPLAYS)

@@ -146,6 +146,7 @@ def test_results_of_nan_are_drawn() -> None:
             bands="ab", recall=nan[:, 0], low=nan[:, 0], high=nan[:, 0], overall=0.5, counts=[[0, 0], [1, 9]]
         ),
         plots.KeywordDisplay([], []),
+        plots.DirectionDisplay([], []),
         plots.SimilarityDisplay([], []),
     ):
         pixels(display.plot(new_axes()).figure_)

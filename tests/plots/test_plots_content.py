@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from flip_sklearn import FLiPExtractor, plots
 from flip_sklearn.diagnostics import word_recoverability
 from tests.helpers.pictures import (
+    DIRECTION,
     KEYWORDS,
     alignment,
     ends,
@@ -255,6 +256,33 @@ def test_keywords_of_an_estimator(small: Any) -> None:
 def test_invalid_keywords_raise(result: Any, present: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plots.KeywordDisplay.from_result(result, words_present=present)
+
+
+def test_the_sides_of_a_direction() -> None:
+    """From the word that is raised most, at the top, to the one that is lowered most."""
+    display = plots.DirectionDisplay.from_result(DIRECTION, ax=new_axes(), height=0.5)
+    assert display.words == ("woman", "her", "he", "his", "man")
+    assert [bar.get_width() for bar in display.bars_] == [3.1, 2.0, -0.2, -1.0, -1.5]
+    assert [bool(bar.get_hatch()) for bar in display.bars_] == [False, False, True, True, True]
+    assert {round(bar.get_height(), 6) for bar in display.bars_} == {0.5}
+    without_words = plots.DirectionDisplay.from_result(type(DIRECTION)([], []), ax=new_axes())
+    assert len(without_words.bars_) == 0
+
+
+def test_directions_of_an_estimator(small: Any) -> None:
+    flip = FLiPExtractor(vocabulary=WORDS, rank=3, random_state=0).fit(small.X, small.Y)
+    for kind, unit in (("difference", "(nats)"), ("coefficients", "for one standard deviation")):
+        for x in (small.X[0], small.X[:1]):
+            display = plots.DirectionDisplay.from_estimator(flip, x, kind=kind, top_k=4, ax=new_axes())
+            expected = flip.read_directions(x, kind=kind, top_k=4, return_scores=True)[0]
+            pairs = [*expected.raised, *reversed(expected.lowered)]
+            assert list(zip(display.words, display.scores, strict=True)) == pairs
+            assert display.ax_.get_xlabel().endswith(unit)
+    with pytest.raises(ValueError, match="direction has 2 rows; pass one"):
+        plots.DirectionDisplay.from_estimator(flip, small.X[:2])
+    for result in (flip.read_directions(small.X[0])[0], KEYWORDS, None, ("a", "b")):
+        with pytest.raises(ValueError, match="pass the words of one direction with their scores"):
+            plots.DirectionDisplay.from_result(result)
 
 
 def test_a_waterfall_ends_at_its_sum() -> None:
