@@ -194,6 +194,7 @@ def _scoring_model(model: FLiPExtractor, *, top_k: int, use_bias: bool) -> FLiPE
     reduced = FLiPExtractor(top_k=top_k, use_bias=use_bias, device=model.device, precision=precision)
     for name in ("word_embeddings_", "projection_", "bias_", "embedding_mean_"):
         setattr(reduced, name, getattr(model, name).astype(np.float32, copy=False))
+    reduced.ranking_offset_ = scoring.ranking_offset(model).astype(np.float32, copy=False)
     for name in ("vocabulary_", "rank_", "n_features_in_", "device_"):
         setattr(reduced, name, getattr(model, name))
     reduced.word_counts_ = model.word_counts_ > 0  # scoring asks only which words training saw

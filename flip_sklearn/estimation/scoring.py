@@ -54,10 +54,14 @@ def scoring_compute(estimator: Any, precision: str) -> Compute:
 
 
 def make_scorer(estimator: Any, use_bias: bool | None = None) -> Scorer:
-    """The fitted factors on the estimator's device; ``use_bias=None`` is the estimator's setting."""
+    """The fitted factors on the estimator's device; ``use_bias=None`` is the estimator's setting.
+
+    With bias, words are ranked with ``ranking_offset_``.
+    """
     compute = scoring_compute(estimator, estimator.precision)
     if use_bias is None:
         use_bias = check_bool("use_bias", estimator.use_bias)
+    offset = ranking_offset(estimator) if use_bias else None
     return Scorer(
         estimator.word_embeddings_,
         estimator.projection_,
@@ -65,7 +69,14 @@ def make_scorer(estimator: Any, use_bias: bool | None = None) -> Scorer:
         estimator.embedding_mean_,
         compute,
         unseen=estimator.word_counts_ <= 0,
+        ranking_offset=offset if offset is not None and offset.any() else None,
     )
+
+
+def ranking_offset(estimator: Any) -> np.ndarray:
+    """``ranking_offset_`` (V,); zeros for a model that an earlier version has pickled."""
+    offset = getattr(estimator, "ranking_offset_", None)
+    return np.zeros_like(estimator.bias_) if offset is None else np.asarray(offset)
 
 
 @without_autocast()

@@ -156,12 +156,14 @@ def fitted_attributes(
 ) -> dict[str, Any]:
     """Fitted attributes over the whole vocabulary; the words with counts are those of the solution."""
     n_words, trained_words = len(word_counts), np.flatnonzero(word_counts > 0)
-    A, b = solution.A, solution.b
+    A, b, offset = solution.A, solution.b, solution.ranking_offset
     if len(trained_words) < n_words:
         A = np.zeros((n_words, solution.A.shape[1]), dtype=solution.A.dtype)
         A[trained_words] = solution.A
         b = np.full(n_words, UNSEEN_SCORE, dtype=solution.b.dtype)
         b[trained_words] = solution.b
+        offset = np.zeros_like(b)
+        offset[trained_words] = solution.ranking_offset
     history = {
         field.name: [float(getattr(record, field.name)) for record in solution.history]
         for field in fields(PassRecord)
@@ -170,6 +172,7 @@ def fitted_attributes(
         "word_embeddings_": A,
         "projection_": solution.B,
         "bias_": b,
+        "ranking_offset_": offset,
         "embedding_mean_": solution.mean,
         "vocabulary_": inputs.data.vocabulary,
         "word_counts_": word_counts,

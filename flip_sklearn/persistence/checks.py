@@ -121,6 +121,8 @@ def read_extra_arrays(path: Path, n_words: int, d: int, *, factorized: bool) -> 
         expected |= {"word_embeddings": (n_words, d), "projection": (d, d)}
     if "embedding_covariance" in stored:  # models of earlier versions have none
         expected["embedding_covariance"] = (d, d)
+    if "ranking_offset" in stored:
+        expected["ranking_offset"] = (n_words,)
     if "held_out" in stored:
         expected["held_out"] = (math.prod(stored["held_out"][1]),)  # a vector of any length
     if set(stored) != set(expected):

@@ -1,9 +1,10 @@
 """Conversion of a fitted model to the content of a folder, and back.
 
     this package      z(x) = b + A B (x - mu)
-    published layout  z(x) = E1 E2 x + b',    E1 = A, E2 = B, b' = b - A B mu
+    published layout  z(x) = E1 E2 x + b',    E1 = A, E2 = B, b' = b + o - A B mu
 
-Other code therefore computes the same scores with bias. For LiP E = A B; A and B are stored as extra arrays.
+with the ranking offset o. Other code therefore computes the scores by which this package ranks words with
+bias. For LiP E = A B; A and B are stored as extra arrays.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import scipy.sparse as sp
 
 from flip_sklearn.backend.fit.state import PassRecord
 from flip_sklearn.backend.scoring.scorer import UNSEEN_SCORE
+from flip_sklearn.estimation.scoring import ranking_offset
 from flip_sklearn.parameters import warn_caller
 from flip_sklearn.persistence.checkpoints import is_best
 from flip_sklearn.persistence.folder import read_folder, write_folder
@@ -54,8 +56,9 @@ def write_model(
     A, B = model.word_embeddings_, model.projection_
     if sp.issparse(A):
         A = A.toarray()
-    b = _absorb_mean(A, B, model.bias_, model.embedding_mean_)[:, None]
-    extra_arrays = {name: getattr(model, f"{name}_") for name in EXTRA_ARRAYS}
+    offset = ranking_offset(model)
+    b = _absorb_mean(A, B, model.bias_ + offset, model.embedding_mean_)[:, None]
+    extra_arrays = {name: getattr(model, f"{name}_") for name in EXTRA_ARRAYS} | {"ranking_offset": offset}
     held_out = getattr(model, "_held_out", None)
     if held_out is not None:
         extra_arrays["held_out"] = np.asarray(held_out, dtype=np.int64)
@@ -161,8 +164,9 @@ def _from_own_format(cls: Any, files: ModelFiles, metadata: dict[str, Any]) -> t
         A, B = files.extra_arrays["word_embeddings"], files.extra_arrays["projection"]
     if metadata["sparse"] is True:
         A = sp.csr_array(A)
-    history = {name: [_from_json(x) for x in metadata["history"][name]] for name in HISTORY}
-    n_passes = len(history["loss"])
+    n_passes = len(metadata["history"]["loss"])
+    columns = {"training_loss": [None] * n_passes, **metadata["history"]}  # earlier versions have none
+    history = {name: [_from_json(x) for x in columns[name]] for name in HISTORY}
     if any(len(column) != n_passes for column in history.values()):
         raise ValueError("the columns of history have different lengths")
     fitted = {
@@ -175,6 +179,8 @@ def _from_own_format(cls: Any, files: ModelFiles, metadata: dict[str, Any]) -> t
     for name, text in fitted["pretrained_info_"].items():
         _require(text is None or isinstance(text, str), name, text, "text or null")
     fitted |= {f"{name}_": files.extra_arrays[name] for name in EXTRA_ARRAYS}
+    # Models of earlier versions have none.
+    fitted["ranking_offset_"] = files.extra_arrays.get("ranking_offset", np.zeros_like(fitted["bias_"]))
     fitted |= {f"{name}_": _from_json(metadata[name]) for name in FLOATS}
     for name in INTEGERS:
         value = fitted[f"{name}_"] = metadata[name]
@@ -255,6 +261,7 @@ def _from_published_layout(cls: Any, files: ModelFiles) -> tuple[Any, dict[str, 
     return cls(rank=rank, vocabulary=files.words), {
         **_common_attributes(A, B, files.words),
         "bias_": b,
+        "ranking_offset_": np.zeros_like(b),
         "embedding_mean_": np.zeros(B.shape[1], dtype=dtype),
         "word_counts_": np.where(unseen, 0.0, 1.0),
         "_held_out": None,

@@ -45,6 +45,7 @@ class Solution:
     A: np.ndarray  # (V, r)
     B: np.ndarray  # (r, d); for LiP the whitening map (d, d)
     b: np.ndarray  # (V,), log theta at the mean embedding: logsumexp(b) = 0
+    ranking_offset: np.ndarray  # (V,), added to the scores when words are ranked with bias
     mean: np.ndarray  # (d,)
     moments: Moments
     l1_max: float
@@ -163,6 +164,7 @@ def make_solution(session: Session, parameters: Parameters, pass_number: int) ->
         A=to_numpy(parameters.A),
         B=np.ascontiguousarray(to_numpy(raw_B)),
         b=to_numpy(torch.log_softmax(parameters.b, dim=0)),
+        ranking_offset=to_numpy(torch.zeros_like(parameters.b)),
         mean=to_numpy(session.mean),
         moments=session.moments,
         l1_max=session.l1_max,

@@ -144,10 +144,18 @@ class RankingProblem:
     columns: torch.Tensor | None  # the word of each scored column, ascending; None: all words
     latents: np.ndarray | None  # the latents that these words use, ascending; None: all
     omitted: float  # logsumexp of the scores of the omitted words, the same for every row
+    ranking_offset: torch.Tensor | None = None  # the part of the scored offsets that theta does not have
 
 
 def ranking_problem(
-    A: Any, offset: np.ndarray, unseen: np.ndarray, k: int, compute: Compute, *, find_zeros: bool
+    A: Any,
+    offset: np.ndarray,
+    unseen: np.ndarray,
+    k: int,
+    compute: Compute,
+    *,
+    find_zeros: bool,
+    ranking_offset: np.ndarray | None = None,
 ) -> RankingProblem:
     """Select the words among which the k best of every row are, and the faster product.
 
@@ -156,11 +164,17 @@ def ranking_problem(
     Latents that no word uses are left out. The sparse product is used below CSR_DENSITY.
 
     ``A`` (V, r) is an ndarray or csr_array, ``unseen`` (V,) bool, and ``k`` at most the number of seen words.
-    ``find_zeros`` also looks for zeros in a dense A, which reads all of it.
+    ``find_zeros`` also looks for zeros in a dense A, which reads all of it. ``ranking_offset`` (V,) is the
+    part of ``offset`` that theta does not have.
     """
+    only_ranking = np.zeros_like(offset) if ranking_offset is None else ranking_offset
+
+    def on_device(columns: Any) -> torch.Tensor | None:
+        return None if ranking_offset is None else to_device(ranking_offset[columns], compute)
+
     if not sp.issparse(A) and not (find_zeros and _has_many_zeros(A)):
         offset = np.where(unseen, -np.inf, offset)
-        return RankingProblem(make_product(A, offset, compute), None, None, -math.inf)
+        return RankingProblem(make_product(A, offset, compute), None, None, -math.inf, on_device(slice(None)))
     A = sp.csr_array(A)
     if (A.data == 0).any():
         A = A.copy()
@@ -168,7 +182,7 @@ def ranking_problem(
     is_constant = ~unseen & (np.diff(A.indptr) == 0)
     constant = np.flatnonzero(is_constant)
     constant = constant[np.argsort(-offset[constant], kind="stable")]
-    omitted_scores = offset[constant[k:]].astype(np.float64)
+    omitted_scores = (offset - only_ranking)[constant[k:]].astype(np.float64)
     omitted = float(np.logaddexp.reduce(omitted_scores)) if len(omitted_scores) else -math.inf
     columns = np.sort(np.r_[np.flatnonzero(~unseen & ~is_constant), constant[:k]])
     A = A[columns]
@@ -176,7 +190,8 @@ def ranking_problem(
     if len(latents) < A.shape[1]:
         A = A[:, latents]
     product = make_product(A, offset[columns], compute)
-    return RankingProblem(product, upload(torch.from_numpy(columns), compute.device), latents, omitted)
+    words = upload(torch.from_numpy(columns), compute.device)
+    return RankingProblem(product, words, latents, omitted, on_device(columns))
 
 
 def make_product(A: Any, offset: np.ndarray, compute: Compute) -> DenseProduct | SparseProduct:

@@ -1,7 +1,8 @@
 """Scores and top-k words of raw embeddings, computed block by block without an (n, V) array.
 
-Scores are z = offset + A B (x - mean), where the offset is b with bias and 0 without. X is read in chunks
-of rows; each chunk is projected once, h = B (x - mean), and ranked in blocks of rows.
+Scores are z = offset + A B (x - mean), where the offset is b with bias and 0 without. Words are ranked by
+z + ranking_offset, and theta = softmax(z). X is read in chunks of rows; each chunk is projected once,
+h = B (x - mean), and ranked in blocks of rows.
 
 Memory besides the result, on a CPU: A in the format of the arithmetic, 2 d + r numbers for each of the
 4,096 rows of a chunk, and a little over max(2^24, 128 V) scores. None of it grows with n.
@@ -63,14 +64,18 @@ class Scorer:
     mean: np.ndarray  # (d,)
     compute: Compute
     unseen: np.ndarray  # (V,) bool, words that training did not see; they are never among the best words
+    ranking_offset: np.ndarray | None = None  # (V,), added to the scores of words, but not in theta
     # The last prepared A of each kind, reused when a caller scores batch by batch.
-    _all_words: DenseProduct | SparseProduct | None = field(default=None, init=False, repr=False)
+    _all_words: dict[str, DenseProduct | SparseProduct] = field(default_factory=dict, init=False, repr=False)
     _last_ranker: tuple[tuple[int, bool], _Ranker] | None = field(default=None, init=False, repr=False)
 
     def top(
         self, X: Embeddings, k: int, *, probabilities: bool = False, after_block: AfterRows | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the k best words per row, best first: indices (n, k) and their scores, or theta."""
+        """Return the k best words per row, best first: indices (n, k) and their scores, or theta.
+
+        The scores include the ranking offset, theta does not.
+        """
         indices = np.empty((X.shape[0], k), dtype=np.int64)
         values = np.empty((X.shape[0], k), dtype=self.compute.numpy_dtype)
         first = 0
@@ -134,11 +139,11 @@ class Scorer:
 
     @torch.inference_mode()
     def dense(self, X: Embeddings, transform: str) -> Embeddings:
-        """Return all scores (n, V), or their "softmax" or "log_softmax"; of a tensor X on its device.
+        """Return all "scores" (n, V), theta ("softmax") or its logarithm; of a tensor X on its device.
 
-        The caller has checked that the array fits in memory. Words that training did not see score
-        UNSEEN_SCORE, or less where a seen word of the row scores that low, so they are finite and below
-        every seen word. Their theta is 0.
+        The scores include the ranking offset, theta does not. The caller has checked that the array fits in
+        memory. Words that training did not see score UNSEEN_SCORE, or less where a seen word of the row
+        scores that low, so they are finite and below every seen word. Their theta is 0.
         """
         n_words = self.A.shape[0]
         shape = X.shape[0], n_words
@@ -149,9 +154,7 @@ class Scorer:
             array = None
             with torch.inference_mode(False):  # a tensor that its user may differentiate with
                 result = torch.empty(shape, dtype=self.compute.dtype, device=X.device)
-        if self._all_words is None:
-            self._all_words = make_product(self.A, self.offset, self.compute)
-        product = self._all_words
+        product = self._product("ranking" if transform == "scores" else "theta")
         unseen = upload(torch.from_numpy(np.flatnonzero(self.unseen)), self.compute.device)
         largest = []
         for chunk_start, h in self._project(X, None):
@@ -167,6 +170,19 @@ class Scorer:
         if is_too_large or (array is not None and not np.isfinite(array[:, 0]).all()):
             raise _overflow(result)
         return result if array is None else array
+
+    def _product(self, purpose: str) -> DenseProduct | SparseProduct:
+        """Return the product of all words for "ranking", with the ranking offset, or for "theta"."""
+        purpose = "theta" if self.ranking_offset is None else purpose
+        if purpose not in self._all_words:
+            offset = self.ranked_offset if purpose == "ranking" else self.offset
+            self._all_words[purpose] = make_product(self.A, offset, self.compute)
+        return self._all_words[purpose]
+
+    @property
+    def ranked_offset(self) -> np.ndarray:
+        """What is added to A h to rank the words, (V,)."""
+        return self.offset if self.ranking_offset is None else self.offset + self.ranking_offset
 
     def _ranker(self, k: int, n_rows: int) -> _Ranker:
         """Return the prepared ranking of n_rows rows by their k best words."""
@@ -197,9 +213,16 @@ class _Ranker:
 
     def __init__(self, scorer: Scorer, k: int, many_rows: bool) -> None:
         compute = scorer.compute
-        A, offset, unseen = scorer.A, scorer.offset, scorer.unseen
         self.max_k = k
-        self.problem = ranking_problem(A, offset, unseen, k, compute, find_zeros=many_rows)
+        self.problem = ranking_problem(
+            scorer.A,
+            scorer.ranked_offset,
+            scorer.unseen,
+            k,
+            compute,
+            find_zeros=many_rows,
+            ranking_offset=scorer.ranking_offset,
+        )
         self.product = self.problem.product
         self._shortlist = None
         is_fast = compute.product_dtype == torch.bfloat16 and bfloat16_is_fast(compute.device)
@@ -253,7 +276,10 @@ class _Ranker:
         else:
             values, columns, is_right = top_k_without_waiting(scores, k, maxima)
         if probabilities:  # exp(values - logsumexp(scores)), in place
-            highest = values[:, :1]
+            highest, offset = values[:, :1], self.problem.ranking_offset
+            if offset is not None:
+                scores[:, : len(offset)].sub_(offset)
+                values, highest = values - offset[columns], scores.amax(dim=1, keepdim=True)
             total = scores.sub_(highest).exp_().sum(dim=1, keepdim=True)
             if self.problem.omitted > -math.inf:
                 total += (self.problem.omitted - highest).exp()
