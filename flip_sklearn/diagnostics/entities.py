@@ -13,7 +13,7 @@ import numpy as np
 from flip_sklearn.diagnostics.bootstrap import Difference, Interval, PairedBootstrap
 from flip_sklearn.diagnostics.frames import difference_columns, grid, interval_columns, matrix_text
 from flip_sklearn.diagnostics.inputs import check_model, check_settings
-from flip_sklearn.diagnostics.split import named_views
+from flip_sklearn.diagnostics.split import group_sentences, merge_groups, named_views
 from flip_sklearn.estimation import scoring
 from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.estimation.validation import check_embeddings
@@ -99,6 +99,7 @@ def entity_recall_curve(
     entities: Any,
     *,
     ks: Iterable[int] = (1, 2, 5, 10, 20, 50, 100),
+    groups: Any = None,
     n_bootstrap: int = 1000,
     confidence: float = 0.95,
     random_state: Any = None,
@@ -117,7 +118,8 @@ def entity_recall_curve(
 
     with the conventions of :func:`flip_sklearn.metrics.entity_recall`. The bias is close to the
     log-frequency of words, so it ranks names, which are rare, behind frequent words. Section 4.6 and
-    figure 1 of Kesiraju et al. (2026, arXiv 2604.18109).
+    figure 1 of Kesiraju et al. (2026, arXiv 2604.18109). Intervals are as in :func:`word_recoverability`;
+    those of differences, where less than 30 groups differ, follow from the gains and the losses.
 
     Parameters
     ----------
@@ -130,8 +132,12 @@ def entity_recall_curve(
         The names in each sentence; an empty list where there is none.
     ks : iterable of int, default=(1, 2, 5, 10, 20, 50, 100)
         Numbers of best words, >= 1, in any order.
+    groups : array-like of shape (n,), default=None
+        Labels of sentences that belong together, such as speaker, document or source sentence. Intervals
+        take groups for independent, not sentences. Sentences with equal embeddings in any view, bit for bit,
+        are always in one group.
     n_bootstrap : int, default=1000
-        Number of resamples of the sentences with names, >= 10.
+        Number of resamples of the groups of sentences with names, >= 10.
     confidence : float, default=0.95
         Level of the intervals, in (0, 1), without correction for multiple comparisons.
     random_state : int, RandomState instance or None, default=None
@@ -151,7 +157,8 @@ def entity_recall_curve(
     ------
     ValueError
         Before any scoring, if the model is not fitted, views are not aligned, entities are of another
-        length, a name is empty or blank, no sentence has a name, or another argument is not allowed.
+        length, a name is empty or blank, no sentence has a name, groups has another length or a missing
+        label, or another argument is not allowed.
 
     Examples
     --------
@@ -174,6 +181,7 @@ def entity_recall_curve(
     n = len(next(iter(views.values())))
     all_names = check_entities(entities, n, "X has")
     read = word_reader(vectorizer)
+    group = group_sentences(merge_groups([groups], n), views.values(), n)
     rows = np.flatnonzero([len(row_names) > 0 for row_names in all_names])
     if not len(rows):
         raise ValueError(f"none of the {n} sentences has a name in entities; recall needs at least one name.")
@@ -192,7 +200,7 @@ def entity_recall_curve(
                 curves.append(entity_curve(names, keywords, sorted_ks, vectorizer=vectorizer))
     metrics = ("recall_strict", "recall_partial", "precision")
     per_row = [getattr(point, metric).per_row for metric in metrics for curve in curves for point in curve]
-    bootstrap = PairedBootstrap(np.column_stack(per_row), np.arange(len(names)), settings)
+    bootstrap = PairedBootstrap(np.column_stack(per_row), group[rows], settings)
     column = np.arange(len(per_row)).reshape(3, 2, len(views), len(sorted_ks))
     return EntityRecallCurve(
         ks=np.array(sorted_ks),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
 from flip_sklearn.estimation.validation import number_groups
+from flip_sklearn.io import as_numpy
 from flip_sklearn.parameters import check_number, check_random_state
 from flip_sklearn.views import check_views
 
@@ -103,7 +106,7 @@ def split_sentences(
     """
     arrays = check_views(named_views(views))
     n = len(next(iter(arrays.values())))
-    group = merge_groups([groups, *map(_equal_rows, arrays.values())], n)
+    group = group_sentences(groups, arrays.values(), n)
     if test is not None:
         rows = _check_test_rows(test, n)
         in_test_group = np.isin(group, group[rows])
@@ -119,6 +122,11 @@ def split_sentences(
 def named_views(views: Any) -> Mapping[str, Any]:
     """Views as a mapping; a single array is the view "embeddings"."""
     return views if isinstance(views, Mapping) else {"embeddings": views}
+
+
+def group_sentences(groups: Any, views: Iterable[Any], n: int) -> np.ndarray:
+    """Group numbers of sentences that share a label in ``groups`` or, bit for bit, an embedding in a view."""
+    return merge_groups([groups, *map(_equal_rows, views)], n)
 
 
 def merge_groups(groupings: list[Any], n: int) -> np.ndarray:
@@ -140,13 +148,19 @@ def merge_groups(groupings: list[Any], n: int) -> np.ndarray:
     return np.asarray(connected_components(links, directed=False)[1])
 
 
-def _equal_rows(X: np.ndarray) -> np.ndarray:
-    """Labels that are equal for rows with the same bits."""
-    rows = np.ascontiguousarray(X)
-    if rows.size == 0:
-        return np.arange(len(rows))
-    keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
-    return np.asarray(np.unique(keys, return_inverse=True)[1]).ravel()
+def _equal_rows(X: Any) -> np.ndarray:
+    """Labels that are equal for rows with the same bits, of an array of any kind."""
+    if sp.issparse(X):
+        X = sp.csr_array(X)
+        contents = (X.indices[a:b].tobytes() + X.data[a:b].tobytes() for a, b in pairwise(X.indptr))
+    else:
+        rows = np.asarray(as_numpy(X))
+        is_object = rows.dtype.hasobject
+        contents = (repr(row.tolist()).encode() if is_object else row.tobytes() for row in rows)
+    # Digests take less memory than rows.
+    numbers: dict[bytes, int] = {}
+    digests = (blake2b(content, digest_size=16).digest() for content in contents)
+    return np.array([numbers.setdefault(digest, len(numbers)) for digest in digests], dtype=np.int64)
 
 
 def _check_test_rows(test: Any, n: int) -> np.ndarray:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.special import ndtri
 from sklearn.utils.validation import _num_samples
 
 from flip_sklearn.diagnostics.bins import bin_words
@@ -17,6 +16,8 @@ from flip_sklearn.diagnostics.bootstrap import Difference, Interval, PairedBoots
 from flip_sklearn.diagnostics.evaluation import find_most_frequent, find_words
 from flip_sklearn.diagnostics.frames import difference_columns, interval_columns
 from flip_sklearn.diagnostics.inputs import check_settings, check_vocabulary
+from flip_sklearn.diagnostics.shares import ClusterShares, wilson_ends
+from flip_sklearn.diagnostics.split import group_sentences, merge_groups
 from flip_sklearn.estimation.frames import data_frame
 from flip_sklearn.estimation.validation import check_counts_of
 from flip_sklearn.extractor import FLiPExtractor
@@ -60,6 +61,10 @@ class WordRecoverability:
     band_baseline : Interval of shape (b,) or None
         Recall of the baseline, which always extracts the words that are most frequent in training; None
         if the model has no ``word_counts_``.
+    effective_count : ndarray of float or None
+        Number of independent sentences that tell as much about the recall of a word as the ``test_count``
+        sentences with it: their number, unless several are in one group. None in results that were stored
+        by versions without it.
     """
 
     words: np.ndarray
@@ -78,6 +83,7 @@ class WordRecoverability:
     n_skipped: int
     confidence: float
     band_baseline: Interval | None = None
+    effective_count: np.ndarray | None = None
 
     def lost(self, n: int = 10, *, min_count: int = 5) -> list[str]:
         """Return the words with the lowest recall, the lowest first.
@@ -118,6 +124,9 @@ class WordRecoverability:
     def word_interval(self) -> Interval:
         """Recall of each word with its Wilson interval, which is valid for few occurrences, too.
 
+        Sentences of one group count as ``effective_count`` says. For one to three hits, the lower end is at
+        most the Poisson limit, and for one to three misses the upper end at least that.
+
         Returns
         -------
         Interval of shape (V,)
@@ -126,12 +135,11 @@ class WordRecoverability:
         References
         ----------
         Wilson (1927), Probable inference, the law of succession, and statistical inference.
+        Brown, Cai and DasGupta (2001), Interval estimation for a binomial proportion, section 4.1.3.
         """
-        z2 = ndtri(0.5 + self.confidence / 2) ** 2
-        n = np.where(self.test_count > 0, self.test_count, np.nan)
-        center = (self.test_hits + z2 / 2) / (n + z2)
-        half = np.sqrt(z2 * (self.recall * (1 - self.recall) * n + z2 / 4)) / (n + z2)
-        return Interval(self.recall, np.maximum(center - half, 0), np.minimum(center + half, 1))
+        count = self.test_count if self.effective_count is None else self.effective_count
+        size = np.where(self.test_count > 0, count, np.nan)
+        return Interval(self.recall, *wilson_ends(self.recall, size, self.confidence))
 
     def _extreme(self, n: int, min_count: int, bound: np.ndarray) -> list[str]:
         n = check_integer("n", n, 1)
@@ -188,6 +196,7 @@ def word_recoverability(
     *,
     by: str | Sequence[Any] | Mapping[str, Any] | Callable[[str], Any] = "frequency",
     n_bands: int = 5,
+    groups: Any = None,
     n_bootstrap: int = 1000,
     confidence: float = 0.95,
     random_state: Any = None,
@@ -203,8 +212,10 @@ def word_recoverability(
         overall            = sum_n |H_n & G| / sum_n |S_n & G|         G all words that have a band
         band_difference[g] = band_recall[g] - overall
 
-    Intervals come from resampled sentences. Each occurrence has the same weight, so overall is the keyword
-    accuracy of Kesiraju et al. (2026, arXiv 2604.18109) with every sentence weighted by |S_n|.
+    Each occurrence has the same weight, so overall is the keyword accuracy of Kesiraju et al. (2026, arXiv
+    2604.18109) with every sentence weighted by |S_n|. Intervals come from resampled groups of sentences;
+    where less than 30 groups have a hit, or a miss, from Wilson's interval with an effective number of
+    occurrences.
 
     Parameters
     ----------
@@ -226,11 +237,14 @@ def word_recoverability(
     n_bands : int, default=5
         Maximum number of bands besides "0" for ``"frequency"`` and ``"length"``, >= 1; the last band has no
         upper limit.
+    groups : array-like of shape (n,), default=None
+        Labels of sentences that belong together, such as speaker, document or source sentence. Intervals
+        take groups for independent, not sentences. Sentences with equal embeddings, bit for bit, are always
+        in one group.
     n_bootstrap : int, default=1000
-        Number of resamples of the sentences, >= 10.
+        Number of resamples of the groups, >= 10.
     confidence : float, default=0.95
-        Level of the intervals, in (0, 1), without correction for multiple comparisons. An interval is nan
-        if a band is so rare that some resample has none of its words.
+        Level of the intervals, in (0, 1), without correction for multiple comparisons.
     random_state : int, RandomState instance or None, default=None
         Seed of the resamples.
     verbose : int, default=1
@@ -245,7 +259,8 @@ def word_recoverability(
     ------
     ValueError
         Before any scoring, if the model is not fitted, X and Y are not aligned, Y has other columns or no
-        word with a label, labels do not fit the vocabulary, or another argument is not allowed.
+        word with a label, labels do not fit the vocabulary, groups has another length or a missing label, or
+        another argument is not allowed.
 
     Examples
     --------
@@ -272,10 +287,12 @@ def word_recoverability(
     labels, label_order = bin_words(by, n_bands, words, train_count)
     test_count = np.bincount(truth.indices, minlength=len(words))
     bins = _occurring_bins(by, labels, label_order, test_count)
+    group = merge_groups([groups], truth.shape[0])
     if isinstance(model, FLiPExtractor):
         model = copy.copy(model).set_params(verbose=verbose)
     hits = find_words(model, X, truth)
     test_hits = np.bincount(hits.indices, minlength=len(words))
+    group = group_sentences(group, [X], truth.shape[0])
     index = {label: i for i, label in enumerate(bins)}
     bin_of = np.array([index.get(label, -1) for label in labels])
     n_hits, n_words = _count_by_bin(hits, bin_of), _count_by_bin(truth, bin_of)
@@ -286,8 +303,9 @@ def word_recoverability(
         baseline_hits = find_most_frequent(sp.csr_array(train_count[None]), truth)
         n_hits = np.column_stack([n_hits, _count_by_bin(baseline_hits, bin_of)])
         n_words = np.column_stack([n_words, n_words])
-    bootstrap = PairedBootstrap(n_hits[rows], np.arange(len(rows)), settings, n_words[rows])
+    bootstrap = PairedBootstrap(n_hits[rows], group[rows], settings, n_words[rows])
     column, all_words = np.arange(len(bins)), np.array(len(bins))
+    reference = np.full_like(column, all_words if len(bins) > 1 else 0)  # a single band is all words
     in_bin = (bin_of >= 0) & (test_count > 0)
     return WordRecoverability(
         words=words,
@@ -298,7 +316,7 @@ def word_recoverability(
         band=np.fromiter(labels, dtype=object, count=len(words)),
         bands=bins,
         band_recall=bootstrap.means(column),
-        band_difference=bootstrap.differences(column, np.full_like(column, all_words)),
+        band_difference=bootstrap.differences(column, reference),
         band_words=np.bincount(bin_of[in_bin], minlength=len(bins)),
         band_occurrences=occurrences,
         overall=bootstrap.means(all_words),
@@ -306,6 +324,7 @@ def word_recoverability(
         n_skipped=truth.shape[0] - len(rows),
         confidence=settings.confidence,
         band_baseline=bootstrap.means(column + len(bins) + 1) if has_baseline else None,
+        effective_count=_effective_counts(hits, truth, group, settings.confidence),
     )
 
 
@@ -326,6 +345,19 @@ def _occurring_bins(
             "of single words is in recall and to_frame())."
         )
     return bins
+
+
+def _effective_counts(
+    hits: sp.csr_array, truth: sp.csr_array, group: np.ndarray, confidence: float
+) -> np.ndarray:
+    """Effective number of the sentences with each word (V,), 0 for words that are in no sentence."""
+    n = len(group)
+    n_groups = int(group.max()) + 1
+    if n_groups == n:
+        return np.bincount(truth.indices, minlength=truth.shape[1]).astype(float)
+    membership = sp.csr_array((np.ones(n), (group, np.arange(n))), shape=(n_groups, n))
+    shares = ClusterShares.of(sp.csr_array(membership @ hits), sp.csr_array(membership @ truth), confidence)
+    return np.asarray(np.nan_to_num(shares.size))
 
 
 def _count_by_bin(words: sp.csr_array, bin_of: np.ndarray) -> np.ndarray:

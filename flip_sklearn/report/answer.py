@@ -44,18 +44,20 @@ def make_answer(results: Results, encoder: str | None) -> str:
 
 
 def _lost_most(result: WordRecoverability, where: str) -> str:
-    """The band with the lowest recall, and the one with the highest, if it is below that of all words."""
+    """The band with the lowest recall, and the one with the highest, if they differ from all words."""
     recall, difference = result.band_recall, result.band_difference
-    is_known = np.isfinite(recall.low + recall.high)
-    bands = [b for b, band in enumerate(result.bands) if str(band) != "0" and is_known[b]]
-    if len(bands) < 2:
-        return ""
-    lowest, highest = bands[int(recall.value[bands].argmin())], bands[int(recall.value[bands].argmax())]
-    if not difference.significant[lowest] or difference.value[lowest] > 0:
+    differs = difference.significant & (np.array(result.bands, dtype=object) != "0")
+    lower = np.flatnonzero(differs & (difference.value < 0))
+    higher = np.flatnonzero(differs & (difference.value > 0))
+    if not len(lower):
         return ""
     counts = spelled_bands(result)
-    return (
+    lowest = int(lower[recall.value[lower].argmin()])
+    text = (
         f", most often words that occur {times(counts[lowest])} in the training sentences "
-        f"({percent(recall.value[lowest])} found{where}), least often words that occur "
-        f"{times(counts[highest])} ({percent(recall.value[highest])})"
+        f"({percent(recall.value[lowest])} found{where})"
     )
+    if len(higher):
+        highest = int(higher[recall.value[higher].argmax()])
+        text += f", least often words that occur {times(counts[highest])} ({percent(recall.value[highest])})"
+    return text

@@ -230,13 +230,12 @@ def recoverability_findings(
 def _compare_bands(result: diagnostics.WordRecoverability) -> dict[str, list[str]]:
     """Bands by their recall, compared with that of all words and with that of the baseline."""
     more = "found more often than all words together"
-    not_significant = "found about as often as all words together: the difference is not significant"
-    like_baseline = "found no more often than by the baseline"
+    not_significant = "found neither significantly more nor less often than all words together"
+    like_baseline = "not found significantly more often than by the baseline"
     bands: dict[str, list[str]] = {_LESS: [], more: [], not_significant: [], like_baseline: []}
     difference, baseline = result.band_difference, result.band_baseline
     for b, (band, counts) in enumerate(zip(result.bands, spelled_bands(result), strict=True)):
-        is_too_rare = not np.isfinite(difference.low[b] + difference.high[b])
-        if str(band) == "0" or is_too_rare:  # words that are not in training are never found
+        if str(band) == "0":  # words that are not in training are never found
             continue
         often = times(counts)
         if difference.significant[b]:

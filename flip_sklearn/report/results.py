@@ -40,21 +40,21 @@ def compute_results(inputs: ReportInputs) -> Results:
     models = FittedModels(sentences, shared=[flip, lip])
     joint = models.fit(flip, sentences.names, counts)
     test_views = {view: sentences.test(view) for view in sentences.names}
-    test_counts = counts[sentences.split.test]
+    test_counts, groups = counts[sentences.split.test], sentences.test_groups
     alignment = preference = entities = ranks = None
     if len(sentences.names) > 1:
         alignment = compute_alignment(models, flip, counts, settings)
     if inputs.is_multilingual:
         preference = compute_preference(models, inputs.estimators, inputs.counts, settings)
     recoverability = {
-        view: diagnostics.word_recoverability(joint, X, test_counts, **asdict(settings))
+        view: diagnostics.word_recoverability(joint, X, test_counts, groups=groups, **asdict(settings))
         for view, X in test_views.items()
     }
     if inputs.entities is not None:
         names = [inputs.entities[i] for i in sentences.split.test]
         vectorizer = inputs.vectorizers[inputs.first_language]
         entities = diagnostics.entity_recall_curve(
-            joint, test_views, names, vectorizer=vectorizer, **asdict(settings)
+            joint, test_views, names, vectorizer=vectorizer, groups=groups, **asdict(settings)
         )
     if inputs.ranks is not None:
         ranks = compute_ranks(models, flip, inputs.ranks, counts, settings)

@@ -208,10 +208,13 @@ def test_differences_are_paired() -> None:
     assert found.significant.tolist() == [True, False, False]
     assert found.high[0] - found.low[0] < 1e-12
     assert found.high[1] - found.low[1] > 0.05
+    # Of 300 sentences without a difference, another one may have one.
     assert found.value[2] == 0
-    np.testing.assert_allclose([found.low[2], found.high[2]], 0, atol=1e-12)
-    bootstrap.samples[:, 3] *= 1 + 1e-15  # as a product may round equal columns
-    assert not bootstrap.differences(np.array([0]), np.array([3])).significant.any()
+    assert -0.02 < found.low[2] < 0 < found.high[2] < 0.02
+    # A column does not differ from itself.
+    itself = bootstrap.differences(np.array([0]), np.array([0]))
+    assert itself.low[0] == itself.high[0] == 0
+    assert not itself.significant[0]
 
 
 def test_bootstrap_does_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

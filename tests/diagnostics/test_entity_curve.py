@@ -229,6 +229,37 @@ def test_intervals_contain_the_value_and_shrink_with_the_level(problem: Problem)
     assert (wide.difference.high - wide.difference.low < both.sum(axis=0) + 1e-12).all()
 
 
+def test_rows_three_times_tell_no_more(problem: Problem) -> None:
+    """Equal rows and rows with one label are one group."""
+    once = problem.curve()
+    X, names = np.repeat(problem.X, 3, axis=0), [row for row in problem.names for _ in range(3)]
+    noisy = X + 1e-9 * np.arange(len(X))[:, None]
+    groups = np.repeat([f"s{i}" for i in range(400)], 3)
+    for other in (problem.curve(X=X, entities=names), problem.curve(X=noisy, entities=names, groups=groups)):
+        for a, b in zip(arrays(once), arrays(other), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9)
+    single = problem.curve(X=noisy, entities=names)  # negative control: independent sentences
+    assert (np.ptp([single.precision.low, single.precision.high], axis=0) > 0).all()
+    width, wider = (c.recall_strict.high - c.recall_strict.low for c in (single, once))
+    assert (width[..., :2] < 0.75 * wider[..., :2]).all()
+
+
+def test_names_that_are_never_or_always_found_have_an_interval(problem: Problem) -> None:
+    """Names found in none of 20 sentences, and in all: the interval is not a point."""
+    few = [i for i, row in enumerate(problem.names) if row][:20]
+    X, entities = problem.X[few], [problem.names[i] for i in few]
+    curve = problem.curve(X=X, entities=entities, ks=[12])
+    z2 = 1.959964**2
+    assert curve.recall_strict.low.ravel() == pytest.approx([20 / (20 + z2)] * 2)
+    assert curve.difference.value.ravel()[0] == 0
+    assert curve.difference.low.ravel()[0] < 0 < curve.difference.high.ravel()[0]
+    none = problem.curve(X=X, entities=[["Unknown"]] * 20, ks=[12])
+    for interval in (none.recall_strict, none.recall_partial, none.precision):
+        assert interval.value.tolist() == interval.low.tolist() == [[[0]], [[0]]]
+        assert interval.high.ravel() == pytest.approx([z2 / (20 + z2)] * 2)
+    assert not none.difference.significant.any()
+
+
 def test_same_seed_gives_the_same_bits(problem: Problem) -> None:
     first, again, other = (problem.curve(random_state=seed) for seed in (3, 3, 4))
     assert same(first, again)
@@ -262,6 +293,8 @@ def _without(X: np.ndarray) -> np.ndarray:
         (lambda p: {"ks": [1.5]}, "ks=1.5 is not allowed"),
         (lambda p: {"ks": [None]}, "ks=None is not allowed"),
         (lambda p: {"n_bootstrap": 1}, "n_bootstrap=1"),
+        (lambda p: {"groups": np.zeros(3)}, r"groups has shape \(3,\); pass one group per row, \(400,\)"),
+        (lambda p: {"groups": [np.nan] * 400}, r"groups\[0\] = nan is missing"),
         (lambda p: {"confidence": 0}, "confidence=0"),
         (lambda p: {"model": FLiPExtractor()}, "not fitted"),
         (lambda p: {"model": None}, "model is a NoneType; pass a fitted FLiPExtractor"),

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, gamma
 
 from flip_sklearn import FLiPExtractor, keyword_accuracy
 from flip_sklearn.diagnostics import WordRecoverability, word_recoverability
@@ -241,16 +242,92 @@ def test_bootstrap_of_a_ratio_of_sums() -> None:
     np.testing.assert_array_equal(plain.samples, ones.samples)
 
 
-def test_rare_band_has_no_interval() -> None:
+@pytest.mark.parametrize("is_found", [True, False])
+def test_rare_band_has_a_wide_interval(is_found: bool) -> None:
     Y, scores = some_data()
     Y[:, 0] = 0
-    Y[0, 0] = 1
+    Y[0, 0], scores[0, 0] = 1, 9 if is_found else -9
     result = diagnose(Y, scores, ["rare"] + ["often"] * 11)
     assert result.bands == ("often", "rare")
-    assert np.isfinite(result.band_recall.value).all()
-    assert np.isnan([result.band_recall.low[1], result.band_difference.high[1]]).all()
+    assert result.band_recall.value[1] == is_found
+    ends = (result.band_recall.low[1], result.band_recall.high[1])
+    assert ends == pytest.approx((0.051, 1) if is_found else (0, 0.949), abs=0.001)
     assert not result.band_difference.significant[1]
-    assert np.isfinite(result.band_recall.low[0])
+    assert result.band_difference.high[1] - result.band_difference.low[1] > 0.9
+
+
+def test_a_band_without_a_hit_or_a_miss_has_an_interval() -> None:
+    """None of 20 occurrences found is not a recall of exactly 0, nor all found one of exactly 1."""
+    Y = np.zeros((60, 4), dtype=int)
+    Y[:20, 0] = Y[20:40, 1] = Y[:, 2] = 1
+    scores = np.where(Y > 0, 1.0, 0.0) + np.arange(60)[:, None]  # no equal rows
+    scores[:20, 3] += 2
+    scores[:20, 2] += 1
+    result = diagnose(Y, scores, ["lost", "kept", "other", "other"])
+    assert result.band_recall.value.tolist() == [1, 0, 1]
+    z2 = 1.959964**2
+    recall, gap = result.band_recall, result.band_difference
+    assert (recall.low[1], recall.high[1]) == pytest.approx((0, z2 / (20 + z2)))
+    assert (recall.low[0], recall.high[0]) == pytest.approx((20 / (20 + z2), 1))
+    assert gap.low[1] < gap.value[1] < gap.high[1] < 0
+    # With every row three times there are as many independent occurrences, and a group label says the same.
+    for thrice in (
+        diagnose(np.repeat(Y, 3, axis=0), np.repeat(scores, 3, axis=0), result.band),
+        diagnose(
+            np.repeat(Y, 3, axis=0),
+            np.repeat(scores, 3, axis=0) + np.arange(180)[:, None],
+            result.band,
+            groups=np.repeat([f"s{i}" for i in range(60)], 3),
+        ),
+    ):
+        for a, b in zip(arrays(result), arrays(thrice), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_rows_three_times_tell_no_more() -> None:
+    """Equal rows are one group: bands, differences and words keep their intervals, and so does the rank."""
+    Y, scores = some_data(n=150)
+    once = diagnose(Y, scores, ["a", "b", "c"] * 4)
+    thrice = diagnose(*(np.repeat(part, 3, axis=0) for part in (Y, scores)), ["a", "b", "c"] * 4)
+    labelled = diagnose(
+        np.repeat(Y, 3, axis=0),
+        np.repeat(scores, 3, axis=0) + np.arange(450)[:, None],
+        ["a", "b", "c"] * 4,
+        groups=pd.Series(np.repeat(np.arange(150), 3)),
+    )
+    for other in (thrice, labelled):
+        for a, b in zip(arrays(once), arrays(other), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+        for end in ("low", "high"):
+            a, b = (getattr(result.word_interval(), end) for result in (once, other))
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+        assert other.test_count.tolist() == (3 * once.test_count).tolist()
+        np.testing.assert_allclose(other.effective_count, once.test_count)
+        assert other.lost(5) == once.lost(5)
+    # Negative control: three times as many independent sentences tell more.
+    single = diagnose(
+        np.repeat(Y, 3, axis=0), np.repeat(scores, 3, axis=0) + np.arange(450)[:, None], ["a", "b", "c"] * 4
+    )
+    width = [result.band_recall.high - result.band_recall.low for result in (single, once)]
+    assert (width[0] < 0.75 * width[1]).all()
+
+
+def test_results_stored_without_effective_counts_have_word_intervals() -> None:
+    Y, scores = some_data()
+    result = diagnose(Y, scores, "length")
+    old = replace(result, effective_count=None)
+    for field in fields(Interval):
+        new, stored = (getattr(r.word_interval(), field.name) for r in (result, old))
+        np.testing.assert_array_equal(new, stored)
+
+
+def test_equal_embeddings_of_any_kind_are_one_group() -> None:
+    Y, scores = some_data(n=40)
+    Y, scores = np.repeat(Y, 2, axis=0), np.repeat(scores, 2, axis=0)
+    expected = diagnose(Y, scores, "length")
+    for X in (pd.DataFrame(scores), scores.tolist(), torch.from_numpy(scores), np.asfortranarray(scores)):
+        for a, b in zip(arrays(expected), arrays(diagnose(Y, X, "length")), strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_word_intervals_are_wilson_intervals() -> None:
@@ -262,9 +339,15 @@ def test_word_intervals_are_wilson_intervals() -> None:
         if j == 3:
             assert np.isnan([interval.value[j], interval.low[j], interval.high[j]]).all()
             continue
-        test = binomtest(int(result.test_hits[j]), int(result.test_count[j]))
-        expected = test.proportion_ci(0.9, method="wilson")
-        assert (interval.low[j], interval.high[j]) == pytest.approx((expected.low, expected.high))
+        hits, count = int(result.test_hits[j]), int(result.test_count[j])
+        wilson = binomtest(hits, count).proportion_ci(0.9, method="wilson")
+        low, high = wilson.low, wilson.high
+        few = 3 if count > 50 else 2
+        if 0 < hits <= few:
+            low = min(low, gamma.ppf(0.1, hits) / count)
+        if 0 < count - hits <= few:
+            high = max(high, 1 - gamma.ppf(0.1, count - hits) / count)
+        assert (interval.low[j], interval.high[j]) == pytest.approx((low, high))
 
 
 def test_words_with_one_sentence_are_ranked_behind() -> None:
@@ -289,7 +372,7 @@ def test_baseline_equals_a_model_of_frequencies() -> None:
     Y, scores = some_data()
     counts = np.random.default_rng(5).integers(1, 1000, size=12)
     result = word_recoverability(Scored(names(12), counts), scores, Y, n_bootstrap=50, random_state=0)
-    frequencies = np.tile(counts.astype(float), (len(Y), 1))
+    frequencies = counts + np.arange(len(Y), dtype=float)[:, None]  # rows of equal ranks that are not equal
     expected = word_recoverability(Scored(names(12), counts), frequencies, Y, n_bootstrap=50, random_state=0)
     for baseline in (result.band_baseline, expected.band_baseline):
         assert baseline is not None
@@ -396,6 +479,8 @@ def test_label_types() -> None:
         ({"by": "frequency"}, "word_counts_"),
         ({"n_bands": 0}, "n_bands=0 is not allowed"),
         ({"n_bootstrap": 2}, "n_bootstrap=2"),
+        ({"groups": np.zeros(59)}, r"groups has shape \(59,\); pass one group per row, \(60,\)"),
+        ({"groups": [None] * 60}, r"groups\[0\] = None is missing"),
         ({"confidence": 1.0}, "confidence=1.0"),
         ({"Y": np.ones((5, 12))}, "X has 60 rows and Y has 5"),
         ({"Y": np.ones((60, 3))}, "Y has 3 columns, the model has 12 words"),
