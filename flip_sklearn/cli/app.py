@@ -282,8 +282,9 @@ def _evaluate(
     """Measure how many of the words of sentences a model finds in their embeddings.
 
     Keyword accuracy extracts as many words as the sentence has and counts those that are in it. Each
-    value is printed with its standard error and the number of sentences without any word of the model,
-    which are skipped.
+    value is printed with its standard error and the number of sentences that are skipped, since they have
+    no word of the model. Precision, recall and F1 are the published ones: words that the model does not
+    know count as missed, and only blank lines are skipped.
 
     \b
     flip-sklearn evaluate --model model --text test.txt

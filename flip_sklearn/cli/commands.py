@@ -300,9 +300,10 @@ def evaluate(
             f"none of the {sentences.n_lines} lines contains a word of the model; the text must be in the "
             "model's language, with one sentence per line."
         )
+    truth = _Truth(Y, _count_distinct_words(sentences.texts, Y, vectorizer), names)
     results = {}
     for use_bias in (True, False):
-        for name, mean in _ranking_metrics(flip, vectorizer, X, Y, top_k, use_bias, names).items():
+        for name, mean in _ranking_metrics(flip, vectorizer, X, truth, top_k, use_bias).items():
             results[name, use_bias] = _figures(mean)
     nll = -metrics.log_likelihood_scorer(flip, X, Y)
     n_rows = int(np.count_nonzero(np.diff(Y.indptr)))
@@ -325,16 +326,36 @@ def _warn_of_unknown_names(
         )
 
 
+@dataclass(frozen=True)
+class _Truth:
+    """What is in the sentences of an evaluation."""
+
+    Y: sp.csr_array
+    n_words: np.ndarray  # distinct words of each sentence, whether in the vocabulary or not
+    names: list[list[str]] | None
+
+
+def _count_distinct_words(texts: list[str], Y: sp.csr_array, vectorizer: ConceptVectorizer) -> np.ndarray:
+    """Return the number of distinct words of each text, whether in the vocabulary or not.
+
+    As published, texts are split at white space; a phrase of the vocabulary is one word.
+    """
+    clean = vectorizer._make_tokenizer().clean
+    parts = [clean(concept).split() for concept in vectorizer.get_feature_names_out()]
+    n_words: np.ndarray = np.diff(Y.indptr)
+    for i, text in enumerate(texts):
+        concepts = Y.indices[Y.indptr[i] : Y.indptr[i + 1]]
+        n_words[i] += len(set(clean(text).split()).difference(*(parts[j] for j in concepts)))
+    return n_words
+
+
 def _ranking_metrics(
-    flip: FLiPExtractor,
-    vectorizer: ConceptVectorizer,
-    X: np.ndarray,
-    Y: sp.csr_array,
-    k: int,
-    use_bias: bool,
-    names: list[list[str]] | None,
+    flip: FLiPExtractor, vectorizer: ConceptVectorizer, X: np.ndarray, truth: _Truth, k: int, use_bias: bool
 ) -> dict[str, metrics.RowMean]:
-    """Return the metrics of the k best words of each row, and the keyword accuracy."""
+    """Return the metrics of the k best words of each row, and the keyword accuracy.
+
+    Precision, recall and F1 are the published ones: words outside the vocabulary count as missed.
+    """
     top = np.empty((X.shape[0], k), dtype=np.int64)
 
     def top_of(rows: slice, n_top: int) -> np.ndarray:
@@ -342,17 +363,21 @@ def _ranking_metrics(
         top[rows] = block[:, :k]
         return block
 
-    accuracy = _accuracy(Y, top_of)
-    at_k = metrics.precision_recall(Y, top, k)
+    accuracy = _accuracy(truth.Y, top_of)
+    at_k = metrics.precision_recall(truth.Y, top, k, n_reference=truth.n_words)
+
+    def without_blank(mean: metrics.RowMean) -> metrics.RowMean:
+        return metrics.RowMean.of(np.where(truth.n_words > 0, mean.per_row, np.nan))
+
     means = {
         "keyword accuracy": accuracy,
-        f"precision at {k}": at_k.precision,
-        f"recall at {k}": at_k.recall,
-        f"F1 at {k}": at_k.f1,
+        f"precision at {k}": without_blank(at_k.precision),
+        f"recall at {k}": without_blank(at_k.recall),
+        f"F1 at {k}": without_blank(at_k.f1),
     }
-    if names is not None:
+    if truth.names is not None:
         extracted = [[flip.vocabulary_[j] for j in row if j >= 0] for row in top]
-        recall = metrics.entity_recall(names, extracted, vectorizer=vectorizer)
+        recall = metrics.entity_recall(truth.names, extracted, vectorizer=vectorizer)
         means[f"names found whole at {k}"] = recall.recall_strict
         means[f"words of names found at {k}"] = recall.recall_partial
     return means

@@ -25,7 +25,7 @@ from flip_sklearn.estimation.validation import (
     refuse_labels,
     resolve_rank,
 )
-from flip_sklearn.metrics.counts import check_columns
+from flip_sklearn.metrics.counts import check_columns, warn_of_capitals
 from flip_sklearn.parameters import (
     MAX_STRENGTH,
     check_bool,
@@ -130,6 +130,8 @@ def check_data(
     else:
         vocabulary = check_vocabulary(estimator.vocabulary, names, counts.shape[1])
     check_columns(names, vocabulary, renamed=estimator.vocabulary is not None)
+    if not next_chunk:
+        warn_of_capitals(vocabulary, counts)
     data = FitData(
         X=embeddings,
         counts=counts,

@@ -207,7 +207,7 @@ def check_counts_of(model: Any, Y: Any, n_rows: int) -> sp.csr_array:
             f"Y has {counts.shape[1]} columns, the model has {n_words} words; count with the vocabulary "
             "of fit."
         )
-    check_columns_of(model, Y)
+    check_columns_of(model, Y, counts)
     return counts
 
 

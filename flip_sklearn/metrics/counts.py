@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from flip_sklearn.io import as_numpy
-from flip_sklearn.parameters import is_integer, short_repr
+from flip_sklearn.parameters import is_integer, short_repr, warn_caller
 
 TOO_LARGE = float(np.finfo(np.float32).max)
 
@@ -278,13 +278,36 @@ def _are_numbers(names: Any) -> bool:
     return all(name in (str(j), f"word{j}") for j, name in enumerate(names))
 
 
-def check_columns_of(model: Any, Y: Any) -> None:
-    """Check the column names of Y against the words of any fitted model that has a ``vocabulary_``.
+def warn_of_capitals(words: Any, counts: sp.csr_array) -> None:
+    """Warn of words with capitals if texts were lower-cased, so that none of them was counted.
 
-    Of a pipeline or a search the words are those of its last step or best estimator.
+    ``counts`` comes from ``count_matrix``. How texts were counted is not known: the sign is that no word with
+    capitals occurs, while others do.
+    """
+    capitals = [j for j, word in enumerate(words) if isinstance(word, str) and word != word.lower()]
+    if not capitals or not counts.nnz:
+        return
+    occurs = np.zeros(counts.shape[1], dtype=bool)
+    occurs[counts.indices] = True
+    if not occurs[capitals].any():
+        warn_caller(
+            f"{len(capitals)} of {len(words)} words have capitals, such as {words[capitals[0]]!r:.60}, and "
+            "none of them occurs in Y. CountVectorizer(vocabulary=...) lower-cases texts, but not its "
+            "vocabulary, so that it never counts them: use ConceptVectorizer(vocabulary=...), which treats "
+            "both alike, or lowercase=False."
+        )
+
+
+def check_columns_of(model: Any, Y: Any, counts: sp.csr_array) -> None:
+    """Check the columns of Y against the words of any fitted model that has a ``vocabulary_``.
+
+    Names of columns must be these words; ``counts`` are those of Y. Of a pipeline or a search the words are
+    those of its last step or best estimator.
     """
     while hasattr(model, "best_estimator_") or hasattr(model, "steps"):
         model = model.best_estimator_ if hasattr(model, "best_estimator_") else model.steps[-1][1]
     words, renamed = getattr(model, "vocabulary_", None), getattr(model, "vocabulary", None) is not None
     if isinstance(words, np.ndarray):
         check_columns(column_names(Y), words, renamed=renamed)
+        if len(words) == counts.shape[1]:
+            warn_of_capitals(words, counts)

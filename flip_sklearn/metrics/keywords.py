@@ -12,7 +12,7 @@ from flip_sklearn.io import as_numpy
 from flip_sklearn.metrics import ranking
 from flip_sklearn.metrics.counts import check_columns_of, checked_sparse
 from flip_sklearn.metrics.summary import RowMean, divide
-from flip_sklearn.parameters import check_integer
+from flip_sklearn.parameters import check_integer, warn_caller
 
 
 def keyword_accuracy(Y: Any, scores_or_topk: Any, *, sample_weight: Any = None) -> RowMean:
@@ -81,7 +81,7 @@ def keyword_accuracy_scorer(estimator: Any, X: Any, Y: Any, sample_weight: Any =
     words = ranking.binary_csr(Y)
     n, n_words = words.shape
     ranking.check_n_rows(X, n)
-    check_columns_of(estimator, Y)
+    check_columns_of(estimator, Y, words)
     per_row = np.empty(n)
     for rows, scores in ranking.score_blocks(estimator, X, n_words):
         block = words[rows]
@@ -104,7 +104,8 @@ def span_accuracy(texts: Any, scores_or_topk: Any, vectorizer: Any, *, sample_we
     scores_or_topk : array-like of shape (n, V) or (n, K), or sparse matrix of shape (n, V)
         As in :func:`keyword_accuracy`, over the vectorizer's columns.
     vectorizer : fitted vectorizer
-        Its ``transform(texts)`` returns counts (n, V).
+        Its ``transform(texts)`` returns counts (n, V). A ``CountVectorizer`` never counts words of its
+        ``vocabulary`` that have capitals, unless ``lowercase=False``; a warning has their number.
     sample_weight : array-like of shape (n,), default=None
         Weights of the rows, >= 0.
 
@@ -128,7 +129,22 @@ def span_accuracy(texts: Any, scores_or_topk: Any, vectorizer: Any, *, sample_we
     """
     if isinstance(texts, str):
         raise ValueError(f"texts is the string {texts[:40]!r}; pass a list of strings, one per row.")
+    _warn_of_unmatched_words(vectorizer)
     return keyword_accuracy(vectorizer.transform(texts), scores_or_topk, sample_weight=sample_weight)
+
+
+def _warn_of_unmatched_words(vectorizer: Any) -> None:
+    """Warn of words that a CountVectorizer never counts, since it cleans texts but not its vocabulary."""
+    if not (hasattr(vectorizer, "build_preprocessor") and hasattr(vectorizer, "get_feature_names_out")):
+        return
+    clean, names = vectorizer.build_preprocessor(), vectorizer.get_feature_names_out().tolist()
+    unmatched = [name for name in names if clean(name) != name]
+    if unmatched:
+        warn_caller(
+            f"{len(unmatched)} of {len(names)} words of the vectorizer, such as {unmatched[0]!r:.60}, have "
+            "capitals or accents, which it removes from texts but not from its vocabulary; they count as "
+            "wrong wherever they are found. Use ConceptVectorizer(vocabulary=...), which treats both alike."
+        )
 
 
 def hit_sets(Y: Any, scores_or_topk: Any) -> sp.csr_array:
@@ -203,7 +219,7 @@ def hit_jaccard(Y: Any, first: Any, second: Any, *, sample_weight: Any = None) -
     words = ranking.binary_csr(Y)
     # The hits of a hit set are itself, so that hit sets need no special case.
     for scores in (first, second):
-        ranking.check_same_columns(Y, scores)
+        ranking.check_same_columns(Y, scores, words)
     jaccard = ranking.jaccard_per_row(hit_sets(words, first), hit_sets(words, second))
     return RowMean.of(jaccard, sample_weight)
 
@@ -248,7 +264,8 @@ def precision_recall(
         Number of words per row, >= 1. Rows with fewer scored words have a smaller top_i.
     n_reference : array-like of shape (n_rows,), default=None
         Number of distinct words of each row, including those outside the vocabulary, for example
-        ``[len(set(text.lower().split())) for text in texts]``. Integers, at least |S_i|.
+        ``[len(set(text.lower().split())) for text in texts]``. Integers, at least |S_i|. If Y has columns of
+        several words ("new york"), set these to zero first: the published evaluation never finds them.
     sample_weight : array-like of shape (n_rows,), default=None
         Weights of the rows, >= 0.
 
@@ -273,7 +290,7 @@ def precision_recall(
     """
     n = check_integer("n", n, 1)
     words = ranking.binary_csr(Y)
-    ranking.check_same_columns(Y, scores_or_topk)
+    ranking.check_same_columns(Y, scores_or_topk, words)
     top = ranking.top_indices(scores_or_topk, words.shape, min(n, words.shape[1]))
     n_top = (top >= 0).sum(axis=1)
     n_hits = ranking.find_words(words, top)[1].sum(axis=1)
@@ -304,7 +321,9 @@ def _check_reference(n_reference: Any, n_words: np.ndarray) -> np.ndarray:
         row = int(np.argmin(is_allowed))
         raise ValueError(
             f"n_reference is {reference[row]} in row {row}, which has {n_words[row]} distinct words of "
-            "the vocabulary; pass an integer at least as large, since it includes these words."
+            "the vocabulary; pass an integer at least as large, since it includes these words. Columns of "
+            "several words are not among the words of a text that is split at white space: set them to zero "
+            "in Y for the published figures."
         )
     return reference.astype(np.int64)
 
@@ -312,7 +331,7 @@ def _check_reference(n_reference: Any, n_words: np.ndarray) -> np.ndarray:
 def _find_words(Y: Any, scores_or_topk: Any) -> tuple[sp.csr_array, sp.csr_array]:
     """Return the words of each row, and those of them that are hits."""
     words = ranking.binary_csr(Y)
-    ranking.check_same_columns(Y, scores_or_topk)
+    ranking.check_same_columns(Y, scores_or_topk, words)
     is_sparse = sp.issparse(scores_or_topk)
     if is_sparse:
         scores = sp.csr_array(checked_sparse(scores_or_topk, "scores_or_topk").tocsr())

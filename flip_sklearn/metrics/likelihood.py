@@ -84,7 +84,7 @@ def perplexity(Y: Any, log_proba: Any, *, sample_weight: Any = None) -> Perplexi
     Perplexity(4.0000 +- 2.7726, n_rows=2, n_skipped=0)
     """
     counts = count_matrix(Y)
-    check_same_columns(Y, log_proba)
+    check_same_columns(Y, log_proba, counts)
     log_proba = np.asarray(as_numpy(log_proba))
     if log_proba.shape != counts.shape:
         raise ValueError(
@@ -140,7 +140,7 @@ def log_likelihood_scorer(estimator: Any, X: Any, Y: Any, sample_weight: Any = N
     """
     counts = count_matrix(Y)
     check_n_rows(X, counts.shape[0])
-    check_columns_of(estimator, Y)
+    check_columns_of(estimator, Y, counts)
     estimator = snapshot_with(estimator, "predict_log_proba", "predict_proba")
     logs = [np.empty(0)]
     for rows in row_blocks(*counts.shape):

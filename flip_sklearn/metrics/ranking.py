@@ -12,7 +12,13 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
 from flip_sklearn.io import as_numpy
-from flip_sklearn.metrics.counts import check_columns, checked_sparse, column_names, count_matrix
+from flip_sklearn.metrics.counts import (
+    check_columns,
+    checked_sparse,
+    column_names,
+    count_matrix,
+    warn_of_capitals,
+)
 from flip_sklearn.metrics.summary import divide
 from flip_sklearn.parameters import short_repr
 
@@ -35,9 +41,15 @@ def check_n_rows(X: Any, n: int) -> None:
         )
 
 
-def check_same_columns(Y: Any, scores: Any) -> None:
-    """Check that frames of counts and of scores, of which both have words as names, name the same columns."""
-    check_columns(column_names(Y), column_names(scores), renamed=True)
+def check_same_columns(Y: Any, scores: Any, words: sp.csr_array) -> None:
+    """Check that frames of counts and of scores, of which both have words as names, name the same columns.
+
+    ``words`` are the counts of Y, or :func:`binary_csr` of it.
+    """
+    names = column_names(Y)
+    check_columns(names, column_names(scores), renamed=True)
+    if names is not None:
+        warn_of_capitals(names, words)
 
 
 def snapshot_with(estimator: Any, *methods: str) -> Any:
