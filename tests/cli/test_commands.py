@@ -152,13 +152,15 @@ def test_ctrl_c_saves_the_best_pass(corpus: Corpus, tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("".join(f"{line}\n" for line in corpus.lines) * 500)
     np.save(tmp_path / "x.npy", np.tile(corpus.X, (500, 1)))
     arguments = ("-t", tmp_path / "t.txt", "--embeddings", tmp_path / "x.npy", "-o", tmp_path / "m")
-    with Forked("fit", *arguments, terminal=True) as process:
+    with start("fit", *arguments, terminal=True) as process:
+        assert process.stderr is not None
         seen = b""
         while b"FLiP pass 2/" not in seen:  # training ends after two passes without progress, at the earliest
             seen += process.stderr.read1()
-            assert process.process.is_alive(), seen.decode()
-        process.interrupt()
-        assert process.wait() == 130, seen.decode()
+            assert process.poll() is None, seen.decode()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(120) == 130, seen.decode()
+        assert process.stdout is not None
         assert b"saved in" in process.stdout.read()
         assert b"interrupted; the best pass so far is saved in" in process.stderr.read1()
     assert len(FLiPExtractor.from_pretrained(tmp_path / "m").vocabulary_) == len(WORDS)
@@ -218,17 +220,21 @@ def test_words_with_tabs_are_one_field(corpus: Corpus) -> None:
 
 def test_closed_pipe_exits_with_141(corpus: Corpus) -> None:
     np.save(corpus.folder / "many.npy", np.tile(corpus.X, (200, 1)))
-    with Forked("keywords", "-m", corpus.model, "--embeddings", corpus.folder / "many.npy") as process:
+    with start("keywords", "-m", corpus.model, "--embeddings", corpus.folder / "many.npy") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
         assert process.stdout.readline()
         process.stdout.close()
         err = process.stderr.read()
-        assert process.wait() == 141
+        assert process.wait(120) == 141
     assert b"Traceback" not in err
     assert b"Broken" not in err
 
 
 def test_lines_of_a_pipe_are_answered_as_they_come(corpus: Corpus) -> None:
-    with Forked("keywords", "-m", corpus.model, "-t", "-", "-e", corpus.encoder, "-k", 2) as process:
+    with start("keywords", "-m", corpus.model, "-t", "-", "-e", corpus.encoder, "-k", 2) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
         for line, words in (
             (b"dog runs\n", {b"dog", b"runs"}),
             (b"\ncat sle", None),
@@ -243,7 +249,7 @@ def test_lines_of_a_pipe_are_answered_as_they_come(corpus: Corpus) -> None:
         process.stdin.write(b"red")  # the last line has no end
         process.stdin.close()
         assert process.stdout.readline().startswith(b"red\t")
-        assert process.wait() == 0
+        assert process.wait(120) == 0
 
 
 def test_keywords_rank_without_bias_by_default(corpus: Corpus) -> None:
@@ -254,26 +260,18 @@ def test_keywords_rank_without_bias_by_default(corpus: Corpus) -> None:
         assert [line.split("\t") for line in out.splitlines()] == expected
 
 
-def outputs(commands: list[list[str]]) -> None:
-    """Run commands one after the other with the standard streams of this process."""
-    for command in commands:
-        with pytest.raises(SystemExit, match="0"):
-            main(command)
-
-
 def test_no_progress_bars_without_a_terminal(corpus: Corpus, tmp_path: Path) -> None:
-    commands = [
+    for command in (
         ("fit", "-t", corpus.text, "-e", corpus.encoder, "-o", tmp_path / "m", "--max-iter", 50),
         ("keywords", "-m", corpus.model, "-t", corpus.text, "-e", corpus.encoder),
         ("evaluate", "-m", corpus.model, "-t", corpus.text, "-e", corpus.encoder),
-    ]
-    code = "import json, sys; from tests.cli.test_commands import outputs; outputs(json.load(sys.stdin))"
-    done = run_python("-c", code, stdin=json.dumps([[*map(str, command)] for command in commands]), cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    lines = done.stderr.splitlines()
-    assert lines
-    assert [line for line in lines if not line.startswith("flip-sklearn: ")] == []
-    assert "\r" not in done.stderr
+    ):
+        with start(*command) as process:
+            _, err = process.communicate(timeout=120)
+        assert process.returncode == 0
+        lines = err.decode().splitlines()
+        assert [line for line in lines if not line.startswith("flip-sklearn: ")] == []
+        assert b"\r" not in err
 
 
 def test_fit_names_the_next_command(corpus: Corpus, tmp_path: Path) -> None:
@@ -289,13 +287,15 @@ def test_fit_names_the_next_command(corpus: Corpus, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_in_keywords(corpus: Corpus) -> None:
-    with Forked("keywords", "-m", corpus.model, "-t", "-", "-e", corpus.encoder) as process:
+    with start("keywords", "-m", corpus.model, "-t", "-", "-e", corpus.encoder) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
         process.stdin.write(b"dog runs\n" * 1024)
         process.stdin.flush()
         assert process.stdout.readline()  # printed before the input ends
-        process.interrupt()
-        _, err = process.communicate()
-        assert process.wait() == 130
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 130
     assert b"Traceback" not in err
 
 
