@@ -31,9 +31,12 @@ class FLiPExtractor(
 
         z_n = b + A B (x_n - mu),   T_n = sum_j Y_nj,   W = sum_n w_n T_n,
 
-    where mu is the mean embedding. Every latent B_k (x - mu) has unit variance over the training rows (up
-    to a small ridge), so A_jk is in nats per standard deviation, and the penalty cannot be avoided by scaling
-    A down and B up. The first term is the mean negative log-likelihood per word of theta = softmax(z).
+    where mu is the mean embedding. The scale of B is fixed by whitening: a latent B_k (x - mu) along a
+    principal axis of variance v has variance v / (v + ridge) over the training rows, where the ridge is
+    0.2 d / n (from 1e-4 to 0.3) of the mean v. This is one for n much larger than d, so A_jk is in nats per
+    standard deviation; with few rows, latents along axes of small variance have less (docs/solver.md). The
+    penalty cannot be avoided by scaling A down and B up. The first term is the mean negative log-likelihood
+    per word of theta = softmax(z).
 
     Parameters
     ----------

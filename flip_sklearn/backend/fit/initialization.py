@@ -1,7 +1,8 @@
 """The initial point: one proximal Newton step from A = 0 with the Fisher diagonal, or an earlier fit.
 
 At A = 0, b = log p (p_j the share of word j) the likelihood part of J has the gradient g_j (d,) with respect
-to a_j. Since x~ has unit covariance, the diagonal of its Hessian is p_j for every entry of a_j (up to p_j^2):
+to a_j. Since x~ has unit covariance (up to the ridge), the diagonal of its Hessian is p_j for every entry of
+a_j (up to p_j^2):
 
     a_j = soft(-s g_j, s l1 / V) / (p_j + (DAMPING + l2) / W),
 

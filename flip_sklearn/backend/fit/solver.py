@@ -5,9 +5,9 @@
 
 over A (V, r), b (V,) and B~ (r, d) with rows of unit norm (oblique manifold). The norm has to be fixed:
 A c, B~ / c give the same scores for every c, so the penalty on A could be made as small as one likes
-without changing the model. Since x~ has unit covariance, every latent B~_k x~ has unit variance, and A_jk is
-the number of nats that word j gains per standard deviation of latent k. The squared penalty is a Gaussian
-prior whose weight does not grow with the data: l2 is the number of occurrences of a word that outweigh it.
+without changing the model. Since x~ has unit covariance (up to the ridge of ``whitening.py``), every latent
+B~_k x~ has unit variance, and A_jk is the number of nats that word j gains per standard deviation of latent
+k. The squared penalty is a Gaussian prior whose weight does not grow with the data: l2 is the number of occurrences of a word that outweigh it.
 LiP (rank None) is the same with r = d and B~ = I fixed; J is then convex.
 
 Training starts from a closed form (``initialization.py``). A step computes the gradients of a batch, over
