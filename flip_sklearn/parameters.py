@@ -1,4 +1,4 @@
-"""Checks of scalar parameters, warnings that point at the caller's line, and other text for users."""
+"""Checks of scalar parameters and group labels, warnings that point at the caller's line, text for users."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import math
 import numbers
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from flip_sklearn.io import as_numpy
 
 SHORT_REPR_LENGTH = 60
 MAX_SEED = 2**32 - 1
@@ -180,3 +182,43 @@ def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
 
 def _top_package(module_globals: dict[str, Any]) -> str:
     return str(module_globals.get("__name__")).partition(".")[0]
+
+
+def number_groups(groups: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct labels, sorted, and the number of the label of each row, int64 (n,).
+
+    Labels that are not numbers are counted in a dict: an array of strings takes n times the longest.
+    """
+    labels = groups.to_pylist() if hasattr(groups, "to_pylist") else as_numpy(groups)
+    if not isinstance(labels, np.ndarray):
+        is_iterable = isinstance(labels, Iterable)
+        labels = np.fromiter(labels, dtype=object) if is_iterable else np.array(labels, dtype=object)
+    if labels.shape != (n,):
+        raise ValueError(
+            f"Found input variables with inconsistent numbers of samples: groups has shape {labels.shape}; "
+            f"pass one group per row, ({n},)."
+        )
+    if labels.dtype.kind in "buifmM":
+        missing = labels != labels
+    else:
+        labels = labels.tolist()
+        missing = np.fromiter((_is_missing(label) for label in labels), dtype=bool, count=n)
+    if missing.any():
+        row = int(np.argmax(missing))
+        raise ValueError(
+            f"groups[{row}] = {labels[row]} is missing; every row needs a group: leave the row out, or "
+            "give it a group of its own."
+        )
+    if isinstance(labels, np.ndarray):
+        names, number = np.unique(labels, return_inverse=True)
+        return names, number.astype(np.int64, copy=False)
+    if any(isinstance(label, str) for label in labels):
+        labels = [str(label) for label in labels]
+    ordered = sorted(set(labels))
+    place = {label: i for i, label in enumerate(ordered)}
+    names = np.fromiter(ordered, dtype=object, count=len(ordered))
+    return names, np.fromiter((place[label] for label in labels), dtype=np.int64, count=n)
+
+
+def _is_missing(label: Any) -> bool:
+    return label is None or type(label).__name__ == "NAType" or label != label

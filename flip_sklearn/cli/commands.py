@@ -22,9 +22,9 @@ from flip_sklearn.cli.options import STANDARD_INPUT
 from flip_sklearn.cli.output import PERPLEXITY, Figures, write_message
 from flip_sklearn.diagnostics.entities import reachable_names
 from flip_sklearn.encoders import SentenceEncoder
-from flip_sklearn.estimation.validation import number_groups
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.metrics import ranking
+from flip_sklearn.parameters import number_groups
 from flip_sklearn.persistence.hub import locate
 from flip_sklearn.persistence.ownership import check_replaceable
 from flip_sklearn.vocabulary import ConceptVectorizer

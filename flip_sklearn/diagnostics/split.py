@@ -12,9 +12,8 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
-from flip_sklearn.estimation.validation import number_groups
 from flip_sklearn.io import as_numpy
-from flip_sklearn.parameters import check_number, check_random_state
+from flip_sklearn.parameters import check_number, check_random_state, number_groups
 from flip_sklearn.views import check_views
 
 

@@ -17,7 +17,7 @@ from flip_sklearn.backend.device import Embeddings, as_shared_tensor, largest_ma
 from flip_sklearn.estimation.array_api import float_formats, namespace_of
 from flip_sklearn.io import as_numpy
 from flip_sklearn.metrics.counts import check_columns_of, column_names, count_matrix, dense_array
-from flip_sklearn.parameters import is_integer, short_repr, warn_caller
+from flip_sklearn.parameters import is_integer, number_groups, short_repr, warn_caller
 
 MAX_AUTO_RANK = 512
 # Elements of X that are checked for NaN and infinity at a time, so that no mask of X's size is needed.
@@ -261,45 +261,6 @@ def check_weights(sample_weight: Any, X: Any) -> np.ndarray:
 def check_groups(groups: Any, n: int) -> np.ndarray | None:
     """Group labels as integers from 0; None stays None."""
     return None if groups is None else number_groups(groups, n)[1]
-
-
-def number_groups(groups: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct labels, sorted, and the number of the label of each row, int64 (n,).
-
-    Labels that are not numbers are counted in a dict: an array of strings takes n times the longest.
-    """
-    labels = groups.to_pylist() if hasattr(groups, "to_pylist") else as_numpy(groups)
-    if not isinstance(labels, np.ndarray):
-        labels = np.fromiter(labels, dtype=object)
-    if labels.shape != (n,):
-        raise ValueError(
-            f"Found input variables with inconsistent numbers of samples: groups has shape {labels.shape}; "
-            f"pass one group per row, ({n},)."
-        )
-    if labels.dtype.kind in "buifmM":
-        missing = labels != labels
-    else:
-        labels = labels.tolist()
-        missing = np.fromiter((_is_missing(label) for label in labels), dtype=bool, count=n)
-    if missing.any():
-        row = int(np.argmax(missing))
-        raise ValueError(
-            f"groups[{row}] = {labels[row]} is missing; every row needs a group: leave the row out, or "
-            "give it a group of its own."
-        )
-    if isinstance(labels, np.ndarray):
-        names, number = np.unique(labels, return_inverse=True)
-        return names, number.astype(np.int64, copy=False)
-    if any(isinstance(label, str) for label in labels):
-        labels = [str(label) for label in labels]
-    ordered = sorted(set(labels))
-    place = {label: i for i, label in enumerate(ordered)}
-    names = np.fromiter(ordered, dtype=object, count=len(ordered))
-    return names, np.fromiter((place[label] for label in labels), dtype=np.int64, count=n)
-
-
-def _is_missing(label: Any) -> bool:
-    return label is None or type(label).__name__ == "NAType" or label != label
 
 
 def check_vocabulary(vocabulary: Any, names: list[str] | None, n_words: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from flip_sklearn.io import as_numpy
+from flip_sklearn.parameters import number_groups
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class RowMean(RowStatistic):
         standard_error = sqrt(m / (m - 1)  sum_n (w_n (v_n - value) / W)^2)
 
     which is s / sqrt(m) with the unbiased s (``ddof=1``) for equal weights. The published evaluation of
-    FLiP divides by m instead of m - 1: its errors are these times sqrt((m - 1) / m).
+    FLiP divides by m instead of m - 1: its errors are these times sqrt((m - 1) / m). Rows are taken for
+    independent; :meth:`of` takes groups of rows that are not.
 
     Attributes
     ----------
@@ -62,7 +64,7 @@ class RowMean(RowStatistic):
     """
 
     @classmethod
-    def of(cls, per_row: Any, sample_weight: Any = None) -> RowMean:
+    def of(cls, per_row: Any, sample_weight: Any = None, *, groups: Any = None) -> RowMean:
         """Compute the mean of values per row; nan marks a row to be skipped.
 
         Parameters
@@ -70,6 +72,10 @@ class RowMean(RowStatistic):
         per_row : array-like of shape (n,)
         sample_weight : array-like of shape (n,), default=None
             Weights of the rows, >= 0; their scale does not matter.
+        groups : array-like of shape (n,), default=None
+            Labels of rows that belong together, such as copies of a sentence or its translations. The
+            standard error takes groups for independent: the terms w_n (v_n - value) / W of a group are added
+            before they are squared, and m is the number of groups with a value.
 
         Returns
         -------
@@ -78,8 +84,15 @@ class RowMean(RowStatistic):
         Raises
         ------
         ValueError
-            If ``per_row`` is not one-dimensional, or the weights are of another length, negative or not
-            finite.
+            If ``per_row`` is not one-dimensional, the weights are of another length, negative or not finite,
+            or groups is of another length or has a missing label.
+
+        Examples
+        --------
+        >>> from flip_sklearn.metrics import RowMean
+        >>> accuracy = [0.5, 0.5, 1.0, 1.0]  # two sentences, each of them twice
+        >>> RowMean.of(accuracy), RowMean.of(accuracy, groups=["a", "a", "b", "b"])
+        (RowMean(0.7500 +- 0.1443, n_rows=4, n_skipped=0), RowMean(0.7500 +- 0.2500, n_rows=4, n_skipped=0))
         """
         per_row = np.asarray(per_row, dtype=float)
         if per_row.ndim != 1:
@@ -87,12 +100,17 @@ class RowMean(RowStatistic):
         weights = check_weights(sample_weight, len(per_row))
         is_defined = ~np.isnan(per_row)
         used = is_defined & (weights > 0)  # rows of zero weight are ignored, even if infinite
+        group = None if groups is None else number_groups(groups, len(per_row))[1][used]
         values, weights = per_row[used], rescale_weights(weights[used])
         m, total_weight = len(weights), weights.sum()
         mean = float(weights @ values / total_weight) if m else math.nan
+        residuals = weights / total_weight * (values - mean) if math.isfinite(mean) else np.zeros(m)
+        if group is not None:
+            index = np.unique(group, return_inverse=True)[1]
+            residuals = np.bincount(index, weights=residuals)
+            m = len(residuals)
         error = math.nan
         if m > 1 and math.isfinite(mean):
-            residuals = weights / total_weight * (values - mean)
             error = float(np.sqrt(m / (m - 1) * np.sum(residuals**2)))
         n_rows = int(is_defined.sum())
         return cls(mean, error, n_rows, len(per_row) - n_rows, per_row)

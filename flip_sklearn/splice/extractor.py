@@ -18,11 +18,18 @@ from flip_sklearn.backend.sparse_coding.lasso import SparseCoder
 from flip_sklearn.estimation import scoring
 from flip_sklearn.estimation.array_api import beside, like, namespace_of, to_dense
 from flip_sklearn.estimation.directions import DirectionWords, displacements
-from flip_sklearn.estimation.validation import check_counts_of, check_embeddings, number_groups, one_target
+from flip_sklearn.estimation.validation import check_counts_of, check_embeddings, one_target
 from flip_sklearn.io import as_numpy, show_progress
 from flip_sklearn.metrics import keyword_accuracy
 from flip_sklearn.metrics.counts import checked_sparse
-from flip_sklearn.parameters import check_bool, check_choice, check_integer, check_number, warn_caller
+from flip_sklearn.parameters import (
+    check_bool,
+    check_choice,
+    check_integer,
+    check_number,
+    number_groups,
+    warn_caller,
+)
 from flip_sklearn.splice.concepts import (
     Block,
     centred,

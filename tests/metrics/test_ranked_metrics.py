@@ -388,6 +388,26 @@ def test_row_mean_of_values() -> None:
         RowMean.of([[1.0, 2.0]])
 
 
+def test_groups_of_rows_in_the_standard_error() -> None:
+    """Copies of rows tell no more, single rows are groups, and weights and skipped rows are respected."""
+    rng = np.random.default_rng(0)
+    values, weights = rng.random(20), rng.random(20)
+    values[3], weights[5] = NAN, 0
+    once, copies = RowMean.of(values, weights), np.tile(np.arange(20), 3)
+    thrice = RowMean.of(np.tile(values, 3), np.tile(weights, 3), groups=copies.astype(str))
+    assert thrice.value == pytest.approx(once.value)
+    assert thrice.standard_error == pytest.approx(once.standard_error)
+    assert RowMean.of(values, weights, groups=range(20)).standard_error == pytest.approx(once.standard_error)
+    # By hand: two groups whose means are .25 and 1.
+    assert RowMean.of([0, 0.5, 1, 1], groups=[1, 1, 2, 2]).standard_error == pytest.approx(0.375)
+    assert math.isnan(RowMean.of([0, 1], groups=["a", "a"]).standard_error)
+    for groups, message in (([1], r"groups has shape \(1,\)"), (3, r"groups has shape \(\)")):
+        with pytest.raises(ValueError, match=message):
+            RowMean.of([0, 1], groups=groups)
+    with pytest.raises(ValueError, match=r"groups\[1\] = None is missing"):
+        RowMean.of([0, 1], groups=["a", None])
+
+
 def test_rows_of_zero_weight_are_ignored_even_if_infinite() -> None:
     with np.errstate(all="raise"):
         result = RowMean.of([1.0, np.inf, 2.0])
