@@ -30,10 +30,8 @@ KINDS = ("difference", "coefficients")
 # Largest deviation of a given covariance from symmetry, and its smallest eigenvalue below zero, both relative
 # to the largest variance and to the sum of the variances: covariances are also computed in float32.
 ROUNDING = 1e-5
-# Share of its largest possible length below which B delta is a rounding error of B, which is in float32.
-UNREAD = 1e-6
-# Largest variances between which no entry of a covariance leaves the range of float32.
-FLOAT32_VARIANCES = (1e-25, 1e25)
+# Share of its largest possible length below which B delta is a rounding error.
+UNREAD = 1e-8
 
 
 class DirectionWords(NamedTuple):
@@ -136,7 +134,10 @@ class DirectionsMixin:
 
 
 def fitted_covariance(model: Any) -> np.ndarray:
-    """The covariance (d, d) of the rows of the fit, in the number format of the model.
+    """The covariance (d, d) of the rows of the fit, exactly symmetric, in float64.
+
+    In float32 its rounding errors would exceed the variance of directions that hardly vary, where the
+    coefficients of models without regularization are large.
 
     Raises
     ------
@@ -144,16 +145,21 @@ def fitted_covariance(model: Any) -> np.ndarray:
         If the model is not fitted, or was stored without it.
     """
     moments = getattr(model, "_moments", None)
-    if moments is None:  # a stored model
-        stored = getattr(model, "_covariance", None)
-        if stored is None:
-            raise AttributeError("the model has no embedding_covariance_")
-        return np.asarray(stored)
-    covariance: np.ndarray = moments.scatter / max(moments.weight, np.finfo(float).tiny)
-    low, high = FLOAT32_VARIANCES
-    if not low <= covariance.diagonal().max() <= high:
-        return covariance
-    return covariance.astype(model.embedding_mean_.dtype)
+    if moments is not None:
+        covariance = moments.scatter / max(moments.weight, np.finfo(float).tiny)
+        return np.asarray((covariance + covariance.T) / 2)
+    triangle = getattr(model, "_covariance", None)  # of a stored model
+    if triangle is None:
+        raise AttributeError("the model has no embedding_covariance_")
+    d = model.n_features_in_
+    covariance = np.zeros((d, d))
+    covariance[np.tril_indices(d)] = triangle
+    return np.asarray(covariance + np.tril(covariance, -1).T)
+
+
+def lower_triangle(covariance: np.ndarray) -> np.ndarray:
+    """The half of a covariance that a stored model holds, row by row: d (d + 1) / 2 numbers."""
+    return np.asarray(covariance[np.tril_indices(len(covariance))])
 
 
 def displacements(model: Any, directions: Any, kind: Any, covariance: Any) -> np.ndarray:
@@ -201,7 +207,7 @@ def choose_covariance(model: Any, covariance: Any) -> np.ndarray:
     """The given covariance, checked, or that of the model if None; float64."""
     if covariance is None:
         try:
-            return np.asarray(model.embedding_covariance_, dtype=np.float64)
+            return np.asarray(model.embedding_covariance_)
         except AttributeError:
             raise ValueError(
                 "covariance=None, and the model has no embedding_covariance_: it was trained by other "

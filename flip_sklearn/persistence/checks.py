@@ -120,7 +120,7 @@ def read_extra_arrays(path: Path, n_words: int, d: int, *, factorized: bool) -> 
     if not factorized:
         expected |= {"word_embeddings": (n_words, d), "projection": (d, d)}
     if "embedding_covariance" in stored:  # models of earlier versions have none
-        expected["embedding_covariance"] = (d, d)
+        expected["embedding_covariance"] = (d * (d + 1) // 2,)  # its lower triangle
     if "ranking_offset" in stored:
         expected["ranking_offset"] = (n_words,)
     if "held_out" in stored:

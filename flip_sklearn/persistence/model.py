@@ -20,6 +20,7 @@ import scipy.sparse as sp
 
 from flip_sklearn.backend.fit.state import PassRecord
 from flip_sklearn.backend.scoring.scorer import UNSEEN_SCORE
+from flip_sklearn.estimation.directions import lower_triangle
 from flip_sklearn.estimation.scoring import ranking_offset
 from flip_sklearn.parameters import warn_caller
 from flip_sklearn.persistence.checkpoints import is_best
@@ -63,7 +64,7 @@ def write_model(
     if held_out is not None:
         extra_arrays["held_out"] = np.asarray(held_out, dtype=np.int64)
     if hasattr(model, "embedding_covariance_"):  # not of models that other code trained
-        extra_arrays["embedding_covariance"] = model.embedding_covariance_
+        extra_arrays["embedding_covariance"] = lower_triangle(model.embedding_covariance_)
     if is_factorized(model):
         tensors = {"E1": A, "E2": B, "b": b}
     else:
