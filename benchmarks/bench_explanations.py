@@ -8,7 +8,7 @@ with a word that have it among their k best words (k: number of distinct words o
 used for the erasure and for a new one trained on erased embeddings, and the same for LEACE (Belrose et al.
 2023).
 Similarity: explanations of nearest neighbours among the dev captions, for several vectors that represent a
-word and several thresholds.
+word and several thresholds; and how much the cosine falls without the first word.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def agreement(model: FLiPExtractor, X: np.ndarray, Y: sp.csr_array, n_words: int
     c = X - model.embedding_mean_
     means = (present.T @ c) / present.sum(axis=0)[:, None]
     directions = model.word_embeddings_[words] @ model.projection_
-    patterns, axes, _ = similarity._patterns(model)
+    patterns, axes, _ = similarity._patterns(model, model)
     for name, vectors in (
         ("direction", directions),
         ("covariance times direction", directions @ np.cov(X.T)),
@@ -100,7 +100,7 @@ def explanations(model: FLiPExtractor, X: Any, X_dev: Any, Y_dev: Any, n_pairs: 
     vectors = {
         "direction B^T a": (directions, eye, 1.0),
         "covariance times direction": (directions @ np.cov(X.T).astype(np.float32), eye, 1.0),
-        "pattern B^+ a": similarity._patterns(model),
+        "pattern B^+ a": similarity._patterns(model, model),
     }
     lasso = similarity._strengths
 
@@ -112,10 +112,7 @@ def explanations(model: FLiPExtractor, X: Any, X_dev: Any, Y_dev: Any, n_pairs: 
         return result
 
     is_stop_word = np.array([word in ENGLISH_STOP_WORDS for word in model.vocabulary_])
-    cosines = X_dev @ X_dev.T
-    np.fill_diagonal(cosines, -1)
-    rows = np.random.default_rng(0).choice(len(X_dev), n_pairs, replace=False)
-    pairs = [(i, int(cosines[i].argmax())) for i in rows]
+    pairs = nearest_pairs(X_dev, n_pairs)
     header = "vector | words from | threshold | words | cosine | common | contribution of words | "
     print(f"| {header}\\|residual\\| | shared words found | best three in the texts |")
     print("|---|" + "---|" * 9)
@@ -145,6 +142,45 @@ def explanations(model: FLiPExtractor, X: Any, X_dev: Any, Y_dev: Any, n_pairs: 
         print(f"| {kind} | {source} | {threshold} | {size:.0f} | {' | '.join(cells)} |", flush=True)
 
 
+def counterfactuals(model: FLiPExtractor, X_dev: Any, n_pairs: int) -> None:
+    """Print the contribution of the first word, and how much the cosine falls without it."""
+    pairs, values = nearest_pairs(X_dev, n_pairs), []
+    for i, j in pairs:
+        result = explain_similarity(model, X_dev[i], X_dev[j])
+        word = str(result.words[0])
+        without = result.without(word)
+        y1, y2 = erase_words(model, X_dev[[i, j]], word).X.astype(float)
+        erased = y1 @ y2 / (np.linalg.norm(y1) * np.linalg.norm(y2))
+        one = (without.fall_first + without.fall_second) / 2
+        values.append(
+            (
+                without.contribution,
+                one,
+                without.fall_both,
+                result.cosine - without.cosine,
+                result.cosine - erased,
+            )
+        )
+    print("\n| first word of a pair | mean |\n|---|---|")
+    names = (
+        "contribution",
+        "fall of the words' part, pattern taken out of one embedding",
+        "fall of the words' part, pattern taken out of both",
+        "fall of the cosine, pattern taken out of both",
+        "fall of the cosine, word erased from both",
+    )
+    for name, value in zip(names, np.mean(values, axis=0), strict=True):
+        print(f"| {name} | {value:.3f} |")
+
+
+def nearest_pairs(X_dev: np.ndarray, n_pairs: int) -> list[tuple[int, int]]:
+    """Return drawn captions, each with its nearest neighbour."""
+    cosines = X_dev @ X_dev.T
+    np.fill_diagonal(cosines, -1)
+    rows = np.random.default_rng(0).choice(len(X_dev), n_pairs, replace=False)
+    return [(i, int(cosines[i].argmax())) for i in rows]
+
+
 def main() -> None:
     """Fit one model and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -164,6 +200,7 @@ def main() -> None:
     erasure(model, X, Y, X_dev, Y_dev)
     agreement(model, X, Y)
     explanations(model, X, X_dev, Y_dev, args.pairs)
+    counterfactuals(model, X_dev, args.pairs)
 
 
 if __name__ == "__main__":

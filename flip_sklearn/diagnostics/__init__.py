@@ -16,7 +16,7 @@ from flip_sklearn.diagnostics.preference import (
     compare_encoders,
     vocabulary_preference,
 )
-from flip_sklearn.diagnostics.similarity import SimilarityExplanation, explain_similarity
+from flip_sklearn.diagnostics.similarity import SimilarityExplanation, SimilarityWithout, explain_similarity
 from flip_sklearn.diagnostics.split import SentenceSplit, split_sentences
 from flip_sklearn.diagnostics.words import WordRecoverability, word_recoverability
 
@@ -27,8 +27,10 @@ __all__ = [
     "EstimatorExplanation",
     "ExtractorComparison",
     "RankAnalysis",
+    "Selectivity",
     "SentenceSplit",
     "SimilarityExplanation",
+    "SimilarityWithout",
     "ViewAlignment",
     "VocabularyPreference",
     "WordRecoverability",
