@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
-import os
 import pickle
 import pickletools
-import subprocess
-import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -32,6 +29,7 @@ from flip_sklearn import FLiPExtractor, KeywordMapper
 from flip_sklearn.estimation import scoring
 from tests.helpers.paths import ROOT
 from tests.helpers.planted import planted
+from tests.helpers.processes import run_python
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -546,12 +544,7 @@ words = [m(batch)["keywords"].tolist() for m in (ways["instance"], make(*args, *
 assert not {"dask", "distributed", "ray"} & set(sys.modules)
 pickle.dump(words, open(sys.argv[1] + "/words", "wb"))
 """
-    subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)],
-        check=True,
-        timeout=300,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-    )
+    done = run_python("-c", code, tmp_path, cwd=ROOT, env={"CUDA_VISIBLE_DEVICES": ""})
+    assert done.returncode == 0, done.stderr
     expected = copy.copy(model).set_params(use_bias=False).extract_keywords(rows())
     assert pickle.loads((tmp_path / "words").read_bytes()) == [expected, expected]

@@ -5,10 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.paths import ROOT
-from tests.helpers.processes import ENVIRONMENT
+from tests.helpers.processes import run_python
 
 README = (ROOT / "README.md").read_text(encoding="utf8")
 DOCS = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
@@ -43,7 +40,8 @@ def test_readme_examples_run(capsys: pytest.CaptureFixture[str], monkeypatch, tm
 BLOCK = re.compile(r"(?:<!-- not run: ([^\n]+) -->\n)?```python\n(.*?)```", flags=re.DOTALL)
 # Runs blocks from standard input in one namespace, in the current folder.
 RUN_BLOCKS = """
-import doctest, json, sys
+import doctest, json, sys, warnings
+warnings.simplefilter("ignore")
 namespace = {"__name__": "__main__"}
 for line, block in json.load(sys.stdin):
     source = "\\n" * line + block
@@ -64,30 +62,15 @@ def test_page_runs_from_top_to_bottom(page: str, tmp_path: Path) -> None:
     blocks = [(text[: m.start(2)].count("\n"), m[2]) for m in BLOCK.finditer(text) if m[1] is None]
     if not blocks:
         pytest.skip("no blocks")
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", RUN_BLOCKS],
-        input=json.dumps(blocks),
-        env={
-            **os.environ,
-            **ENVIRONMENT,
-            "PYTHONPATH": str(ROOT),
-            "MPLBACKEND": "agg",
-            "HOME": str(tmp_path),
-            "FLIP_SKLEARN_CACHE": str(tmp_path / "cache"),
-        },
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    environment = {"HOME": str(tmp_path), "FLIP_SKLEARN_CACHE": str(tmp_path / "cache"), "MPLBACKEND": "agg"}
+    done = run_python("-c", RUN_BLOCKS, stdin=json.dumps(blocks), env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
 
 
 def test_check_of_blocks_finds_errors(tmp_path: Path) -> None:
     """Negative control: a name of a later block, and a wrong result of a session."""
     for blocks in ([(3, "later\n"), (9, "later = 1\n")], [(1, ">>> 1 + 1\n3\n")]):
-        command = [sys.executable, "-c", RUN_BLOCKS]
-        done = subprocess.run(command, input=json.dumps(blocks), cwd=tmp_path, capture_output=True, text=True)
+        done = run_python("-c", RUN_BLOCKS, stdin=json.dumps(blocks), cwd=tmp_path)
         assert done.returncode == 1
     assert BLOCK.findall("<!-- not run: why -->\n```python\nx\n```") == [("why", "x\n")]
 

@@ -37,6 +37,7 @@ from threadpoolctl import threadpool_limits
 
 from flip_sklearn import FLiPExtractor, keyword_accuracy, keyword_accuracy_scorer
 from flip_sklearn.estimation import scoring as _scoring
+from tests.helpers import processes
 from tests.helpers.paths import ROOT
 from tests.helpers.processes import N_THREADS
 
@@ -336,9 +337,10 @@ model = pickle.load(open(folder + "/model.pkl", "rb"))
 np.save(folder + "/z.npy", model.decision_function(np.load(folder + "/X.npy")))
 print(*model.extract_keywords(np.load(folder + "/X.npy"))[0])
 """
-    printed = run_python(code, tmp_path, N_THREADS, CUDA_VISIBLE_DEVICES="")
+    done = processes.run_python("-c", code, tmp_path, N_THREADS, cwd=ROOT, env={"CUDA_VISIBLE_DEVICES": ""})
+    assert done.returncode == 0, done.stderr
     np.testing.assert_array_equal(np.load(tmp_path / "z.npy"), fitted.decision_function(X))
-    assert printed.split() == fitted.extract_keywords(X)[0]
+    assert done.stdout.split() == fitted.extract_keywords(X)[0]
 
 
 @pytest.mark.parametrize("asked", ["auto", "cuda", "cuda:1"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -17,13 +18,14 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from flip_sklearn import FLiPExtractor
-from flip_sklearn.cli import commands
+from flip_sklearn.cli import commands, main
 from flip_sklearn.cli.options import ENCODER_SETTINGS, OTHER_ENCODER_OPTIONS
 from flip_sklearn.cli.output import is_user_error
 from flip_sklearn.encoders import EncodingError, SentenceEncoder
 from flip_sklearn.estimation.validation import MAX_AUTO_RANK
 from tests.helpers.command_line import Corpus, error_line, run, start
 from tests.helpers.paths import ROOT
+from tests.helpers.processes import in_process
 
 COMMANDS = ("fit", "keywords", "evaluate", "report")
 USAGE_ERRORS = [
@@ -177,18 +179,41 @@ def test_warnings_are_printed_when_they_are_raised(
     assert ("flip-sklearn: error: the fit failed" in lines) == fails
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_closed_streams_and_full_disks_are_one_line(corpus: Corpus) -> None:
-    command = f"{sys.executable} -m flip_sklearn keywords -q -m {corpus.model}"
-    for rest, message in (
-        (f"--embeddings {corpus.embeddings} >&-", "standard output is closed"),
-        (f"-t - -e {corpus.encoder} <&-", "standard input is closed"),
-        (f"--embeddings {corpus.embeddings} > /dev/full", "No space left"),
+def without_stream(name: str, arguments: list[str]) -> tuple[object, str]:
+    """Exit code and standard error of a command without a standard stream, which is None in Python then."""
+    os.close(("stdin", "stdout").index(name))
+    sys.stderr = io.StringIO()
+    setattr(sys, name, None)
+    try:
+        main(arguments)
+    except SystemExit as end:
+        return end.code, sys.stderr.getvalue()
+
+
+def test_closed_streams_are_one_line(corpus: Corpus) -> None:
+    command = ["keywords", "-q", "-m", str(corpus.model)]
+    for name, rest, message in (
+        ("stdout", ["--embeddings", str(corpus.embeddings)], "standard output is closed"),
+        ("stdin", ["-t", "-", "-e", str(corpus.encoder)], "standard input is closed"),
     ):
-        done = subprocess.run(["bash", "-c", f"{command} {rest}"], capture_output=True, cwd=ROOT, timeout=300)
-        assert done.returncode == 1
-        assert message in done.stderr.decode()
-        assert done.stderr.count(b"\n") == 1, done.stderr.decode()
+        code, err = in_process(without_stream, name, command + rest)
+        assert code == 1
+        assert message in err
+        assert err.count("\n") == 1, err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_full_disk_behind_standard_output_is_one_line(corpus: Corpus) -> None:
+    """Also after the end, when Python writes what is left."""
+    command = (
+        f"{sys.executable} -m flip_sklearn keywords -q -m {corpus.model} --embeddings {corpus.embeddings}"
+    )
+    done = subprocess.run(
+        ["bash", "-c", f"{command} > /dev/full"], capture_output=True, cwd=ROOT, timeout=300
+    )
+    assert done.returncode == 1
+    assert "No space left" in done.stderr.decode()
+    assert done.stderr.count(b"\n") == 1, done.stderr.decode()
 
 
 @pytest.mark.parametrize(
@@ -231,28 +256,33 @@ def test_ctrl_c_during_imports(module: str, corpus: Corpus, tmp_path: Path) -> N
     assert err in (b"", b"flip-sklearn: interrupted\n")
 
 
-def full_disk(command: str, kilobytes: int = 8) -> str:
-    """Standard error of a command that can write some kilobytes to a file, as on an almost full disk."""
-    done = subprocess.run(
-        ["bash", "-c", f"ulimit -f {kilobytes}; {sys.executable} -m flip_sklearn {command}"],
-        capture_output=True,
-        cwd=ROOT,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 1
-    err = done.stderr.decode()
-    assert "Traceback" not in err
-    return err.splitlines()[-1]
+def on_full_disk(commands: list[tuple[int, list[str]]]) -> list[tuple[int, str]]:
+    """Exit codes and last lines of commands whose files may have some kilobytes, as on a full disk."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ends = []
+    for kilobytes, arguments in commands:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1024 * kilobytes, hard))
+        code, _, err = run(*arguments)
+        assert "Traceback" not in err
+        ends.append((code, err.splitlines()[-1]))
+    return ends
 
 
 def test_full_disk_is_named(corpus: Corpus, tmp_path: Path) -> None:
-    embeddings = f"-q -t {corpus.text} --embeddings {corpus.embeddings}"
-    assert "page.html" in full_disk(f"report {embeddings} --no-ranks -o {tmp_path / 'page.html'}")
-    assert "cache" in full_disk(
-        f"evaluate -q -t {corpus.text} -m {corpus.model} -e {corpus.encoder} --cache {tmp_path / 'cache'}"
-    )
-    assert "my_model" in full_disk(f"fit {embeddings} --max-iter 50 -o {tmp_path / 'my_model'}", 1)
+    text = ["-q", "-t", str(corpus.text)]
+    given = [*text, "--embeddings", str(corpus.embeddings)]
+    cache = ["-m", str(corpus.model), "-e", str(corpus.encoder), "--cache", str(tmp_path / "cache")]
+    commands = [
+        (8, ["report", *given, "--no-ranks", "-o", str(tmp_path / "page.html")]),
+        (8, ["evaluate", *text, *cache]),
+        (1, ["fit", *given, "--max-iter", "50", "-o", str(tmp_path / "my_model")]),
+    ]
+    ends = in_process(on_full_disk, commands)
+    for (code, message), named in zip(ends, ("page.html", "cache", "my_model"), strict=True):
+        assert code == 1
+        assert named in message
 
 
 def test_debug_prints_the_traceback(corpus: Corpus, tmp_path: Path) -> None:
@@ -277,16 +307,18 @@ WITHOUT_WORK = [
 ]
 
 
-def loaded_modules(arguments: list[str], **environment: str) -> tuple[set[str], str]:
-    """Run a command in another process; return the modules that it has loaded, and its output."""
+def loaded_modules(*commands: list[str], **environment: str) -> tuple[set[str], str]:
+    """Run commands in a new process; return the modules that it has loaded at the end, and its output."""
     code = (
         "import json, sys\n"
         "from flip_sklearn.cli import main\n"
-        "try: main()\n"
-        "except SystemExit: print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
+        "for arguments in json.loads(sys.argv.pop()):\n"
+        "    try: main(arguments)\n"
+        "    except SystemExit: pass\n"
+        "print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, "-c", code, json.dumps(commands)],
         env={**os.environ, **environment},
         cwd=ROOT,
         capture_output=True,
@@ -296,11 +328,12 @@ def loaded_modules(arguments: list[str], **environment: str) -> tuple[set[str], 
     return set(json.loads(result.stderr.splitlines()[-1])), result.stdout
 
 
-@pytest.mark.parametrize("arguments", WITHOUT_WORK, ids=" ".join)
-def test_help_and_usage_errors_load_no_torch(arguments: list[str]) -> None:
-    modules, _ = loaded_modules(arguments)
+def test_help_and_usage_errors_load_no_torch() -> None:
+    modules, out = loaded_modules(*WITHOUT_WORK)
     assert "flip_sklearn.cli.app" in modules
     assert not HEAVY & modules
+    # The completion script calls the command.
+    assert "_FLIP_SKLEARN_COMPLETE=complete_bash" in out
 
 
 def test_commands_load_torch() -> None:
@@ -327,12 +360,6 @@ def test_shell_completion(line: str, expected: set[str]) -> None:
     )
     assert set(out.split()) == expected
     assert not HEAVY & modules
-
-
-def test_completion_script_calls_the_command() -> None:
-    _, out = loaded_modules(["--show-completion", "bash"])
-    assert "_FLIP_SKLEARN_COMPLETE=complete_bash" in out
-    assert "flip-sklearn" in out
 
 
 # --- Help ------------------------------------------------------------------------------------

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import signal
-import subprocess
-import sys
 import tracemalloc
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from flip_sklearn import FLiPExtractor, keyword_accuracy
-from flip_sklearn.cli import commands, files
+from flip_sklearn.cli import commands, files, main
 from flip_sklearn.cli.encoding import EncodingConfig
 from flip_sklearn.cli.output import format_keywords
 from flip_sklearn.encoders import SentenceEncoder
 from flip_sklearn.vocabulary import ConceptVectorizer
-from tests.helpers.command_line import WORDS, Corpus, N, error_line, run, start
-from tests.helpers.processes import ENVIRONMENT
+from tests.helpers.command_line import WORDS, Corpus, Forked, N, error_line, run
+from tests.helpers.paths import ROOT
+from tests.helpers.processes import in_process, run_python
 
 # --- fit -------------------------------------------------------------------------------------
 
@@ -152,15 +150,13 @@ def test_ctrl_c_saves_the_best_pass(corpus: Corpus, tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("".join(f"{line}\n" for line in corpus.lines) * 500)
     np.save(tmp_path / "x.npy", np.tile(corpus.X, (500, 1)))
     arguments = ("-t", tmp_path / "t.txt", "--embeddings", tmp_path / "x.npy", "-o", tmp_path / "m")
-    with start("fit", *arguments, terminal=True) as process:
-        assert process.stderr is not None
+    with Forked("fit", *arguments, terminal=True) as process:
         seen = b""
         while b"FLiP pass 2/" not in seen:  # training ends after two passes without progress, at the earliest
             seen += process.stderr.read1()
-            assert process.poll() is None, seen.decode()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(120) == 130, seen.decode()
-        assert process.stdout is not None
+            assert process.process.is_alive(), seen.decode()
+        process.interrupt()
+        assert process.wait() == 130, seen.decode()
         assert b"saved in" in process.stdout.read()
         assert b"interrupted; the best pass so far is saved in" in process.stderr.read1()
     assert len(FLiPExtractor.from_pretrained(tmp_path / "m").vocabulary_) == len(WORDS)
@@ -220,21 +216,17 @@ def test_words_with_tabs_are_one_field(corpus: Corpus) -> None:
 
 def test_closed_pipe_exits_with_141(corpus: Corpus) -> None:
     np.save(corpus.folder / "many.npy", np.tile(corpus.X, (200, 1)))
-    with start("keywords", "-m", corpus.model, "--embeddings", corpus.folder / "many.npy") as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
+    with Forked("keywords", "-m", corpus.model, "--embeddings", corpus.folder / "many.npy") as process:
         assert process.stdout.readline()
         process.stdout.close()
         err = process.stderr.read()
-        assert process.wait(120) == 141
+        assert process.wait() == 141
     assert b"Traceback" not in err
     assert b"Broken" not in err
 
 
 def test_lines_of_a_pipe_are_answered_as_they_come(corpus: Corpus) -> None:
-    with start("keywords", "-m", corpus.model, "-t", "-", "-e", corpus.encoder, "-k", 2) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
+    with Forked("keywords", "-m", corpus.model, "-t", "-", "-e", corpus.encoder, "-k", 2) as process:
         for line, words in (
             (b"dog runs\n", {b"dog", b"runs"}),
             (b"\ncat sle", None),
@@ -249,7 +241,7 @@ def test_lines_of_a_pipe_are_answered_as_they_come(corpus: Corpus) -> None:
         process.stdin.write(b"red")  # the last line has no end
         process.stdin.close()
         assert process.stdout.readline().startswith(b"red\t")
-        assert process.wait(120) == 0
+        assert process.wait() == 0
 
 
 def test_keywords_rank_without_bias_by_default(corpus: Corpus) -> None:
@@ -260,18 +252,26 @@ def test_keywords_rank_without_bias_by_default(corpus: Corpus) -> None:
         assert [line.split("\t") for line in out.splitlines()] == expected
 
 
+def outputs(commands: list[list[str]]) -> None:
+    """Run commands one after the other with the standard streams of this process."""
+    for command in commands:
+        with pytest.raises(SystemExit, match="0"):
+            main(command)
+
+
 def test_no_progress_bars_without_a_terminal(corpus: Corpus, tmp_path: Path) -> None:
-    for command in (
+    commands = [
         ("fit", "-t", corpus.text, "-e", corpus.encoder, "-o", tmp_path / "m", "--max-iter", 50),
         ("keywords", "-m", corpus.model, "-t", corpus.text, "-e", corpus.encoder),
         ("evaluate", "-m", corpus.model, "-t", corpus.text, "-e", corpus.encoder),
-    ):
-        with start(*command) as process:
-            _, err = process.communicate(timeout=120)
-        assert process.returncode == 0
-        lines = err.decode().splitlines()
-        assert [line for line in lines if not line.startswith("flip-sklearn: ")] == []
-        assert b"\r" not in err
+    ]
+    code = "import json, sys; from tests.cli.test_commands import outputs; outputs(json.load(sys.stdin))"
+    done = run_python("-c", code, stdin=json.dumps([[*map(str, command)] for command in commands]), cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert lines
+    assert [line for line in lines if not line.startswith("flip-sklearn: ")] == []
+    assert "\r" not in done.stderr
 
 
 def test_fit_names_the_next_command(corpus: Corpus, tmp_path: Path) -> None:
@@ -287,46 +287,38 @@ def test_fit_names_the_next_command(corpus: Corpus, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_in_keywords(corpus: Corpus) -> None:
-    with start("keywords", "-m", corpus.model, "-t", "-", "-e", corpus.encoder) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
+    with Forked("keywords", "-m", corpus.model, "-t", "-", "-e", corpus.encoder) as process:
         process.stdin.write(b"dog runs\n" * 1024)
         process.stdin.flush()
         assert process.stdout.readline()  # printed before the input ends
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=120)
-        assert process.returncode == 130
+        process.interrupt()
+        _, err = process.communicate()
+        assert process.wait() == 130
     assert b"Traceback" not in err
+
+
+def peaks(model: Path, inputs: list[Path], folder: Path) -> list[float]:
+    """Peak memory of this process in MiB after the keywords of each input; they are written to the folder."""
+    found = []
+    for path in inputs:
+        with (folder / f"{path.name}.txt").open("w") as out, redirect_stdout(out), suppress(SystemExit):
+            main(["keywords", "-q", "-k", "3", "-m", str(model), "--embeddings", str(path)])
+        status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+        found.append(int(status["VmHWM"].split()[0]) / 1024)
+    return found
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_memory_does_not_grow_with_rows(corpus: Corpus, tmp_path: Path) -> None:
     """Six times as many rows take no more memory, since only one block is in memory."""
-    code = (
-        "import sys; from flip_sklearn.cli import main\n"
-        "try: main(sys.argv[1:])\n"
-        "except SystemExit as end: assert end.code == 0\n"
-        "status = dict(line.split(':') for line in open('/proc/self/status'))\n"
-        "print(status['VmHWM'].split()[0], file=sys.stderr)"
-    )
-    peaks = []
-    for times in (100, 600):
-        path = tmp_path / "x.npy"
-        np.save(path, np.tile(corpus.X.astype(np.float32), (times, 1)))
-        with (tmp_path / "out.txt").open("wb") as out:
-            options = ("-q", "-k", "3", "-m", corpus.model, "--embeddings", path)
-            result = subprocess.run(
-                [sys.executable, "-c", code, "keywords", *options],
-                stdout=out,
-                stderr=subprocess.PIPE,
-                check=True,
-                timeout=300,
-                env={**os.environ, **ENVIRONMENT},
-            )
-        peaks.append(int(result.stderr.split()[-1]) / 1024)
-        assert sum(1 for _ in (tmp_path / "out.txt").open("rb")) == times * N
+    inputs = {tmp_path / f"x{times}.npy": times * N for times in (100, 600)}
+    for path, n in inputs.items():
+        np.save(path, np.tile(corpus.X.astype(np.float32), (n // N, 1)))
+    few, many = in_process(peaks, corpus.model, list(inputs), tmp_path)
+    for path, n in inputs.items():
+        assert sum(1 for _ in (tmp_path / f"{path.name}.txt").open("rb")) == n
     # All of the 200,000 additional rows would be 18 MiB of embeddings and 60 MiB of lists.
-    assert peaks[1] - peaks[0] < 25, peaks
+    assert many - few < 25, (few, many)
 
 
 def test_evaluate_equals_the_library_call(corpus: Corpus, tmp_path: Path) -> None:

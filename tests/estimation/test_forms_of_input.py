@@ -25,6 +25,8 @@ from sklearn.pipeline import make_pipeline
 
 from flip_sklearn import FLiPExtractor, SpLiCEExtractor, kkt_residual, regularization_path, stack_views
 from flip_sklearn.metrics import keyword_accuracy_scorer, log_likelihood_scorer, precision_recall
+from tests.helpers.paths import ROOT
+from tests.helpers.processes import run_python
 
 N, D, V = 48, 5, 6
 rng = np.random.default_rng(0)
@@ -331,6 +333,8 @@ def test_autocast_changes_nothing() -> None:
 
 DEFAULT_DTYPE = """
 import sys, hashlib, numpy as np, torch
+for name in [name for name in sys.modules if name.startswith("flip_sklearn")]:
+    del sys.modules[name]  # imported again with this default
 torch.set_default_dtype(getattr(torch, sys.argv[1]))
 torch.set_num_threads(1)
 from flip_sklearn import FLiPExtractor, SpLiCEExtractor
@@ -346,13 +350,11 @@ print([hashlib.sha256(np.ascontiguousarray(array)).hexdigest() for array in arra
 
 def test_the_default_dtype_of_torch_changes_nothing() -> None:
     printed = {
-        subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", DEFAULT_DTYPE, dtype],
-            capture_output=True, text=True, check=True,
-        ).stdout
+        run_python("-c", DEFAULT_DTYPE, dtype, cwd=ROOT).stdout
         for dtype in ("float32", "float64", "bfloat16")
-    }  # fmt: skip
+    }
     assert len(printed) == 1
+    assert printed != {""}
 
 
 def test_a_later_chunk_without_words_changes_nothing() -> None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import os
 import re
-import subprocess
-import sys
 from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +15,7 @@ import pytest
 
 from flip_sklearn import FLiPExtractor
 from tests.helpers.paths import ROOT
+from tests.helpers.processes import run_python
 from tests.helpers.tiny_models import bag_of_words_model
 
 EXAMPLES = ROOT / "examples"
@@ -55,16 +53,19 @@ def classify(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("classify")
 
 
+# Of the warnings of the example itself, those about the future of what it calls are errors.
+RUN = """
+import os, runpy, sys, warnings
+warnings.filterwarnings("error", "", FutureWarning, "__main__")
+sys.argv.pop(0)
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 def run(name: str, *arguments: object) -> str:
     """Run an example and return what it prints."""
-    result = subprocess.run(
-        [sys.executable, "-W", "error::FutureWarning:__main__", str(EXAMPLES / name)]
-        + [str(argument) for argument in arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    result = run_python("-c", RUN, EXAMPLES / name, *arguments, cwd=ROOT, env={"MPLBACKEND": "agg"})
     assert result.returncode == 0, result.stderr
     return result.stdout
 

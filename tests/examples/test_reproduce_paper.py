@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from flip_sklearn.datasets import load_paired_embeddings
 from flip_sklearn.diagnostics import rank_analysis, split_sentences
 from tests.helpers.paths import ROOT
+from tests.helpers.processes import run_python
 
 WORDS = [a + b for a in ("ba", "de", "ki", "lo", "mu", "ra") for b in ("ne", "so", "ti", "va", "zu")]
 D = 16
@@ -49,13 +48,7 @@ def write(folder: Path, *, parts: dict[str, int]) -> np.ndarray:
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     script = ROOT / "examples/reproduce_paper.py"
-    return subprocess.run(
-        [sys.executable, str(script), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )
+    return run_python(script, *arguments, cwd=ROOT)
 
 
 def tables(text: str) -> dict[str, list[list[str]]]:

@@ -7,15 +7,18 @@ import os
 import subprocess
 import sys
 import termios
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import flip_sklearn.io
 from flip_sklearn.cli import main
 from tests.helpers.paths import ROOT
-from tests.helpers.processes import ENVIRONMENT
+from tests.helpers.processes import ENVIRONMENT, PATIENCE, Child, set_standard_streams
 from tests.helpers.tiny_models import bag_of_words_model
 
 WORDS = [
@@ -71,35 +74,57 @@ def run(*arguments: Any, stdin: bytes = b"") -> tuple[int, str, str]:
     return code, out, err
 
 
-BARS_AT_ONCE = """
-from flip_sklearn import io
-io.PROGRESS_DELAY = 0.0
-from flip_sklearn.cli import main
-main()
-"""
+def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+    """Start a command in a new process with pipes."""
+    pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+    command = [sys.executable, "-m", "flip_sklearn", *map(str, arguments)]
+    environment = {**os.environ, **ENVIRONMENT, **options.pop("env", {})}
+    return subprocess.Popen(command, env=environment, cwd=ROOT, **pipes, **options)
 
 
-def start(*arguments: Any, terminal: bool = False, **options: Any) -> subprocess.Popen[bytes]:
-    """Start a command in another process; its standard error is a pipe, or a terminal with bars at once."""
-    controller, stderr = os.openpty() if terminal else (None, subprocess.PIPE)
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            *(["-c", BARS_AT_ONCE] if terminal else ["-m", "flip_sklearn"]),
-            *map(str, arguments),
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        env={**os.environ, **ENVIRONMENT, **options.pop("env", {})},
-        cwd=ROOT,
-        **options,
-    )
-    if controller is not None:
-        termios.tcsetwinsize(controller, (40, 100))
-        os.close(stderr)
-        process.stderr = os.fdopen(controller, "rb")
-    return process
+class Forked(Child):
+    """A command in a forked process, for tests that are not about imports.
+
+    Its standard error is a pipe, or a terminal with progress bars at once.
+    """
+
+    def __init__(self, *arguments: Any, terminal: bool = False) -> None:
+        (stdin, own_stdin), (own_stdout, stdout) = os.pipe(), os.pipe()
+        own_stderr, stderr = os.openpty() if terminal else os.pipe()
+        if terminal:
+            termios.tcsetwinsize(own_stderr, (40, 100))
+        self.stdin = os.fdopen(own_stdin, "wb")
+        self.stdout, self.stderr = os.fdopen(own_stdout, "rb"), os.fdopen(own_stderr, "rb")
+        with ExitStack() as stack:
+            streams = [stack.enter_context(Connection(number)) for number in (stdin, stdout, stderr)]
+            super().__init__(_run_forked, [str(argument) for argument in arguments], streams, terminal)
+
+    def wait(self) -> int | None:
+        """The exit code, as soon as there is one."""
+        self.process.join(PATIENCE)
+        return self.process.exitcode
+
+    def communicate(self) -> tuple[bytes, bytes]:
+        """Close standard input, and return the rest of the output; the second must fit into a pipe."""
+        self.stdin.close()
+        output = self.stdout.read(), self.stderr.read()
+        self.wait()
+        return output
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        for stream in (self.stdin, self.stdout, self.stderr):
+            with suppress(OSError):
+                stream.close()
+
+
+def _run_forked(arguments: list[str], streams: list[Connection], bars_at_once: bool) -> None:
+    set_standard_streams(*(stream.fileno() for stream in streams))
+    for stream in streams:
+        stream.close()
+    if bars_at_once:
+        flip_sklearn.io.PROGRESS_DELAY = 0.0
+    main(arguments)
 
 
 def error_line(code: int, out: str, err: str) -> str:

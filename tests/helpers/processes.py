@@ -1,20 +1,35 @@
-"""Child processes for tests, forked from one that has imported the package, since importing takes seconds."""
+"""Processes for tests, forked from one that has imported the package, since importing takes seconds."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import signal
+import subprocess
+import sys
+import tempfile
 import traceback
+import types
 from collections.abc import Callable
 from multiprocessing import forkserver
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    ["flip_sklearn", "sklearn.model_selection", "scipy.optimize", "pytest", "hypothesis"]
-)
+# The package loads its modules when they are first used, so that naming it alone would load nothing.
+PRELOADED = [
+    *(
+        "torch",
+        "flip_sklearn.extractor",
+        "flip_sklearn.path",
+        "flip_sklearn.splice",
+        "flip_sklearn.vocabulary",
+    ),
+    *("sklearn.model_selection", "scipy.optimize", "pytest", "hypothesis"),
+]
+CONTEXT.set_forkserver_preload(PRELOADED)
 # glibc then gives large blocks back as soon as they are freed, so that peaks add up to what is in use.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
 PATIENCE = 120.0  # seconds, for a machine that is busy with other things
@@ -83,6 +98,65 @@ def in_process(target: Callable[..., Any], *arguments: Any) -> Any:
         return child.result()
 
 
+def run_python(
+    *command: object, cwd: Path, env: dict[str, str] | None = None, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run ``("-c", code, *arguments)`` or ``(script, *arguments)`` as Python does, in a forked process.
+
+    What is preloaded has been imported already. So tests of imports, of environment variables that are read
+    when a library is imported, and of what Python does when it ends need ``subprocess.run``.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        streams = [Path(folder) / name for name in ("stdin", "stdout", "stderr")]
+        streams[0].write_text(stdin)
+        arguments = [str(part) for part in command]
+        with Child(_become_python, arguments, streams, {**os.environ, **(env or {})}, cwd) as child:
+            child.process.join(3 * PATIENCE)
+            code = child.process.exitcode
+        out, err = (path.read_text() for path in streams[1:])
+    if code is None:
+        raise TimeoutError(f"the process did not end; it printed {out[-3000:]}{err[-3000:]}")
+    return subprocess.CompletedProcess(arguments, code, out, err)
+
+
+def _become_python(command: list[str], streams: list[Path], env: dict[str, str], cwd: Path) -> None:
+    """Run a command in this process with the given standard streams, and end it."""
+    with streams[0].open("rb") as stdin, streams[1].open("wb") as stdout, streams[2].open("wb") as stderr:
+        set_standard_streams(stdin.fileno(), stdout.fileno(), stderr.fileno())
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(cwd)
+    code: Any = 0
+    try:
+        if command[0] == "-c":
+            sys.argv = ["-c", *command[2:]]
+            sys.path.insert(0, "")
+            main = sys.modules["__main__"] = types.ModuleType("__main__")
+            exec(compile(command[1], "<string>", "exec"), vars(main))
+        else:
+            sys.argv = command
+            sys.path.insert(0, str(Path(command[0]).parent))
+            runpy.run_path(command[0], run_name="__main__")
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if isinstance(code, str):
+        sys.stderr.write(f"{code}\n")
+    sys.stdout.flush()
+    sys.exit(code if isinstance(code, int) else int(code is not None))
+
+
+def set_standard_streams(stdin: int, stdout: int, stderr: int) -> None:
+    """Let this process read and write other files, as if it had been started with them."""
+    for number, descriptor in enumerate((stdin, stdout, stderr)):
+        os.dup2(descriptor, number)
+    sys.stdin = os.fdopen(0)
+    sys.stdout = os.fdopen(1, "w")
+    sys.stderr = os.fdopen(2, "w", buffering=1)
+
+
 def _run(pipe: Any, target: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     import torch
 
@@ -94,5 +168,7 @@ def _run(pipe: Any, target: Callable[..., Any], arguments: tuple[Any, ...]) -> N
     signal.alarm(int(3 * PATIENCE))  # a parent that is killed itself does not end us
     try:
         pipe.send(("result", target(*arguments)))
+    except SystemExit:
+        raise
     except BaseException:
         pipe.send(("error", traceback.format_exc()))

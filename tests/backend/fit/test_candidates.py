@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -16,6 +15,7 @@ import scipy.stats
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
 from flip_sklearn import FLiPExtractor
 from flip_sklearn.backend import device
@@ -24,6 +24,8 @@ from flip_sklearn.backend.fit import candidates
 from flip_sklearn.backend.fit.candidates import ALPHA, ClassSampler, SampledClasses, _draw_probabilities
 from flip_sklearn.backend.fit.data import CountDataset, Targets
 from flip_sklearn.backend.fit.likelihood import Gradients, SoftmaxLayer, Workspace, loss_and_gradients
+from tests.helpers.planted import planted
+from tests.helpers.processes import N_THREADS, in_process
 
 CPU64 = resolve_compute("cpu", "float64")
 
@@ -317,35 +319,21 @@ def test_solver_auto_depends_on_the_counts_alone(small, monkeypatch) -> None:
         torch.set_num_threads(threads)
 
 
-FIT = """
-import hashlib
-import torch
-from tests.helpers.planted import planted
-from tests.helpers.processes import N_THREADS
-from flip_sklearn import FLiPExtractor
-from flip_sklearn.backend.fit import candidates
-
-torch.set_num_threads(N_THREADS)  # equal bits are promised only for equal numbers of threads
-
-def fingerprint(seed):
-    truth, candidates.DRAWN_WORDS = planted(n=1500, d=30, n_words=60), 10
-    flip = FLiPExtractor(solver="sampled", rank=8, max_iter=3, random_state=seed)
-    flip.fit(truth.X.astype("f4"), truth.Y)
+def fingerprint(X: np.ndarray, Y: Any, seed: int) -> str:
+    with pytest.MonkeyPatch.context() as patch, threadpool_limits(N_THREADS):
+        patch.setattr(candidates, "DRAWN_WORDS", 10)
+        flip = FLiPExtractor(solver="sampled", rank=8, max_iter=3, random_state=seed).fit(X, Y)
     parts = (flip.word_embeddings_, flip.projection_, flip.bias_)
     return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
-"""
 
 
 @pytest.mark.cpu_only(reason="bits of another process")
-def test_same_seed_gives_the_same_bits_in_two_processes(monkeypatch) -> None:
-    monkeypatch.setattr(candidates, "DRAWN_WORDS", candidates.DRAWN_WORDS)  # restored afterwards
-    child = subprocess.run(
-        [sys.executable, "-c", FIT + "print(fingerprint(0))"], capture_output=True, text=True, check=True
-    )
-    namespace: dict[str, Any] = {}
-    exec(FIT, namespace)
-    assert child.stdout.strip() == namespace["fingerprint"](0)
-    assert child.stdout.strip() != namespace["fingerprint"](1)
+def test_same_seed_gives_the_same_bits_in_two_processes() -> None:
+    truth = planted(n=1500, d=30, n_words=60)
+    X = truth.X.astype(np.float32)
+    first = fingerprint(X, truth.Y, 0)
+    assert first == in_process(fingerprint, X, truth.Y, 0)
+    assert first != fingerprint(X, truth.Y, 1)
 
 
 def test_sampled_and_exact_models_are_equally_good(monkeypatch) -> None:

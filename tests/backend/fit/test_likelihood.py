@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
-
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -13,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flip_sklearn import FLiPExtractor
 from flip_sklearn.backend import device
 from flip_sklearn.backend.device import resolve_compute
 from flip_sklearn.backend.fit import likelihood
@@ -25,6 +22,7 @@ from flip_sklearn.backend.fit.likelihood import (
     loss_and_scores,
 )
 from tests.backend.reference import reference_loss
+from tests.helpers.processes import in_process
 
 CPU64 = resolve_compute("cpu", "float64")
 CPU32 = resolve_compute("cpu", "float32")
@@ -139,23 +137,26 @@ def test_size_of_blocks_does_not_depend_on_n() -> None:
     assert device.rows_per_block(100_000, 10**7, cpu) == device.MIN_BLOCK_ROWS
 
 
+def growth_of_peak(n: int, n_words: int) -> int:
+    """Bytes by which a fit and an extraction raise the peak of the memory of this process."""
+    import resource
+
+    def peak() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    rng = np.random.default_rng(0)
+    columns = rng.zipf(1.3, size=(n, 5)).clip(max=n_words) - 1
+    Y = sp.csr_array((np.ones(n * 5), columns.ravel(), np.arange(0, n * 5 + 1, 5)), (n, n_words))
+    X = rng.normal(size=(n, 8)).astype(np.float32)
+    FLiPExtractor(rank=2, max_iter=1).fit(X[:50], Y[:50])
+    before = peak()
+    flip = FLiPExtractor(rank=4, max_iter=1, random_state=0).fit(X, Y)
+    flip.predict(X), flip.score(X, Y)
+    return peak() - before
+
+
 def test_memory_of_fit_and_extraction_is_far_below_n_times_v() -> None:
     """In a process of its own, where n V is 1.6 GB in float32, memory grows by less than a quarter of it."""
-    script = textwrap.dedent("""
-        import resource, numpy as np, scipy.sparse as sp
-        from flip_sklearn import FLiPExtractor
-        rng = np.random.default_rng(0)
-        n = n_words = 20_000
-        columns = rng.zipf(1.3, size=(n, 5)).clip(max=n_words) - 1
-        Y = sp.csr_array((np.ones(n * 5), columns.ravel(), np.arange(0, n * 5 + 1, 5)), (n, n_words))
-        X = rng.normal(size=(n, 8)).astype(np.float32)
-        peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        FLiPExtractor(rank=2, max_iter=1).fit(X[:50], Y[:50])
-        before = peak()
-        flip = FLiPExtractor(rank=4, max_iter=1, random_state=0).fit(X, Y)
-        flip.predict(X), flip.score(X, Y)
-        print(peak() - before, n * n_words * 4)
-    """)
-    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    grown, dense = map(int, out.stdout.split())
+    n = n_words = 20_000
+    grown, dense = in_process(growth_of_peak, n, n_words), n * n_words * 4
     assert grown < dense / 4, f"grew by {grown / 1e6:.0f} MB; n V is {dense / 1e6:.0f} MB"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import hashlib
+from typing import Any
 
 import numpy as np
 import pytest
 import scipy.optimize
 import torch
+from threadpoolctl import threadpool_limits
 
 from flip_sklearn import FLiPExtractor
 from flip_sklearn.backend.device import resolve_compute
@@ -16,7 +17,7 @@ from flip_sklearn.backend.fit.data import CountDataset
 from flip_sklearn.backend.fit.whitening import RIDGE_PER_ROW, Whitening, streaming_moments
 from tests.backend.reference import kkt_residual, objective, proximal_gradient
 from tests.helpers.planted import planted
-from tests.helpers.processes import N_THREADS
+from tests.helpers.processes import N_THREADS, in_process
 
 CPU64 = resolve_compute("cpu", "float64")
 
@@ -238,23 +239,20 @@ def test_early_stopping_follows_its_criterion(by: str, key: str, sign: int) -> N
     assert not (stale[1:-1] & stale[:-2]).any()
 
 
-def fingerprint(seed: int) -> str:
-    code = (
-        f"import torch; torch.set_num_threads({N_THREADS})\n"
-        "from tests.helpers.planted import planted; import hashlib\n"
-        "from flip_sklearn import FLiPExtractor; p = planted(n=1500, d=30, n_words=60)\n"
-        f"f = FLiPExtractor(rank=8, random_state={seed}, max_iter=3).fit(p.X.astype('f4'), p.Y)\n"
-        "print(hashlib.sha256(b''.join(a.tobytes() for a in (f.word_embeddings_, f.projection_,"
-        " f.bias_, f.decision_function(p.X)))).hexdigest())"
-    )
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+def fingerprint(X: np.ndarray, Y: Any, seed: int) -> str:
+    with threadpool_limits(N_THREADS):
+        flip = FLiPExtractor(rank=8, random_state=seed, max_iter=3).fit(X, Y)
+        arrays = flip.word_embeddings_, flip.projection_, flip.bias_, flip.decision_function(X)
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
 
 @pytest.mark.cpu_only(reason="bits of another process")
 def test_same_seed_gives_the_same_bits_in_two_processes() -> None:
-    first = fingerprint(0)
-    assert first == fingerprint(0)
-    assert first != fingerprint(1)
+    truth = planted(n=1500, d=30, n_words=60)
+    X = truth.X.astype(np.float32)
+    first = fingerprint(X, truth.Y, 0)
+    assert first == in_process(fingerprint, X, truth.Y, 0)
+    assert first != fingerprint(X, truth.Y, 1)
 
 
 def test_no_tensor_is_created_on_the_default_device(small) -> None:
