@@ -190,6 +190,10 @@ class CountDataset:
         row = np.repeat(np.arange(len(rows)), np.diff(start))
         return start, row, np.arange(start[-1]) + (self.indptr[rows] - start[:-1])[row]
 
+    def entry_numbers(self, rows: np.ndarray) -> np.ndarray:
+        """Where the counts of some rows are stored, in the order of ``targets``."""
+        return self._entries(rows)[2]
+
     def words(self, rows: np.ndarray) -> torch.Tensor:
         """The words of some rows, on the host; a word of several rows is repeated."""
         return torch.from_numpy(self.indices[self._entries(rows)[2]]).to(torch.int64)

@@ -16,43 +16,17 @@ import torch
 from flip_sklearn.backend.device import Compute, slices, to_device
 from flip_sklearn.backend.fit.data import CountDataset, WhitenedDataset
 from flip_sklearn.backend.fit.initialization import InitialPoint
-from flip_sklearn.backend.fit.likelihood import Gradients, SoftmaxLayer, Workspace, loss_and_gradients
+from flip_sklearn.backend.fit.likelihood import Workspace
+from flip_sklearn.backend.fit.objective import evaluate_smooth
 from flip_sklearn.backend.fit.optimizer import Parameters
 
-CHUNK_ROWS = 512
 # Elements of A whose conditions are checked at once, so that the check needs no memory of the size of A.
 CHECK_ELEMENTS = 2**18
 
 
-@torch.no_grad()
-def smooth_gradients(
-    data: WhitenedDataset, parameters: Parameters, l2: float, work: Workspace
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute the gradients of J without its L1 term with respect to A (V, r) and b (V,), over all rows.
-
-    This costs 4 n V r operations, in the number format of the products, and memory for one matrix of the size
-    of A and a block of scores. Each process of a group computes its own rows and gets the sum.
-    """
-    A, B, b = parameters
-    gradients = Gradients(torch.zeros_like(A), torch.zeros_like(b))
-    total_count = float(data.dataset.row_weight.sum())
-    layer = SoftmaxLayer(A, b)
-    for _, latent, targets in data.blocks(CHUNK_ROWS * data.group.size):
-        h = latent if B is None else latent @ B.T
-        on_device = targets.flat(len(b)).to(h.device)
-        loss_and_gradients(h, layer, on_device, work, gradients, scale=1.0 / total_count, add=True)
-    data.group.sum_(gradients.A, gradients.b)
-    return gradients.A.add_(A, alpha=l2 / total_count), gradients.b
-
-
-@torch.no_grad()
-def kkt_residual(
-    data: WhitenedDataset, parameters: Parameters, *, l1: float, l2: float, work: Workspace
-) -> float:
-    """Compute V times the largest violation of J's optimality conditions in (A, b) at the given B~."""
-    A = parameters.A
+def largest_violation(A: torch.Tensor, grad_A: torch.Tensor, grad_b: torch.Tensor, l1: float) -> float:
+    """Compute the residual of the module docstring from the gradients of the smooth part."""
     n_words = len(A)
-    grad_A, grad_b = smooth_gradients(data, parameters, l2, work)
     bound = l1 / n_words
     largest = grad_b.abs().amax()
     for tile in slices(n_words, max(1, CHECK_ELEMENTS // max(1, A.shape[1]))):
@@ -61,6 +35,15 @@ def kkt_residual(
         violation = torch.where(a == 0, violation.sub(bound).clamp_min_(0), violation)
         largest = torch.maximum(largest, violation.amax())
     return n_words * float(largest)
+
+
+@torch.no_grad()
+def kkt_residual(
+    data: WhitenedDataset, parameters: Parameters, *, l1: float, l2: float, work: Workspace
+) -> float:
+    """Compute V times the largest violation of J's optimality conditions in (A, b) at the given B~."""
+    exact = evaluate_smooth(data, parameters, l2, work)
+    return largest_violation(parameters.A, exact.grad_A, exact.grad_b, l1)
 
 
 @torch.no_grad()
