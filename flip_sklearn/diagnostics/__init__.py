@@ -10,6 +10,8 @@ from flip_sklearn.diagnostics.comparison import (
 from flip_sklearn.diagnostics.entities import EntityRecallCurve, entity_recall_curve
 from flip_sklearn.diagnostics.erasure import ErasedWords, erase_words
 from flip_sklearn.diagnostics.estimators import EstimatorExplanation, explain_estimator
+from flip_sklearn.diagnostics.guessing import selectivity
+from flip_sklearn.diagnostics.guessing_result import Selectivity
 from flip_sklearn.diagnostics.preference import (
     EncoderComparison,
     VocabularyPreference,
@@ -41,6 +43,7 @@ __all__ = [
     "explain_estimator",
     "explain_similarity",
     "rank_analysis",
+    "selectivity",
     "split_sentences",
     "view_alignment",
     "vocabulary_preference",

@@ -40,6 +40,8 @@ class Diagnosis(Results):
     ranks : RankAnalysis or None
         None for ``ranks=False``.
     extractors : ExtractorComparison
+    selectivity : Selectivity or None
+        None without ``encode``.
     examples : tuple of Example
         Test sentences drawn at random.
     findings : tuple of Finding
@@ -100,6 +102,7 @@ def diagnose(
     estimator: Any = None,
     encoder: str | None = None,
     source: str | None = None,
+    encode: Any = None,
     n_examples: int = 20,
     n_bootstrap: int = 1000,
     confidence: float = 0.95,
@@ -109,13 +112,13 @@ def diagnose(
     """Compute all diagnoses of an encoder and report them as one HTML page in plain words.
 
     The diagnoses share one split of the sentences: :func:`view_alignment` for two or more views,
-    :func:`vocabulary_preference` for texts in several languages, :func:`word_recoverability` for each
-    view, :func:`entity_recall_curve` if names are passed, :func:`rank_analysis`, and
-    :func:`compare_extractors`. A model that several of them use is trained once. The page has tables with
-    intervals, pictures, example sentences with the words extracted from each view, and findings, which
-    are sentences that follow from the results by fixed rules. It is a single file without scripts and
-    external resources. It opens with one sentence on what the encoder keeps and loses. The same input,
-    seed and versions give the same bytes on the same machine with the same number of threads.
+    :func:`vocabulary_preference` for texts in several languages, :func:`word_recoverability` for each view,
+    :func:`selectivity` if an encoder is passed, :func:`entity_recall_curve` if names are passed,
+    :func:`rank_analysis`, and :func:`compare_extractors`. A model that several of them use is trained once.
+    The page has tables with intervals, pictures, example sentences with the words extracted from each view,
+    and findings, which are sentences that follow from the results by fixed rules. It is a single file without
+    scripts and external resources. It opens with one sentence on what the encoder keeps and loses. The same
+    input, seed and versions give the same bytes on the same machine with the same number of threads.
 
     Parameters
     ----------
@@ -157,6 +160,10 @@ def diagnose(
         Name of the encoder, such as "sentence-transformers/LaBSE". The page shows it.
     source : str, default=None
         Where the sentences come from, such as the name of a corpus or of a file. The page shows it.
+    encode : SentenceEncoder, callable, or mapping of views to these, default=None
+        Computes the embedding of a sentence of the first language, as those of a view were computed. Adds
+        :func:`selectivity`: whether words are read or guessed, from at most 500 test sentences whose words
+        are deleted. With several views, a mapping; views without an encoder are left out of it.
     n_examples : int, default=20
         Number of example sentences, >= 0.
     n_bootstrap : int, default=1000
@@ -212,6 +219,7 @@ def diagnose(
             estimator=estimator,
             encoder=encoder,
             source=source,
+            encode=encode,
             n_examples=n_examples,
             n_bootstrap=n_bootstrap,
             confidence=confidence,

@@ -14,6 +14,7 @@ import numpy as np
 
 from flip_sklearn import diagnostics
 from flip_sklearn.diagnostics.bootstrap import Interval
+from flip_sklearn.report.guessing import guessing_texts
 from flip_sklearn.report.results import Results
 from flip_sklearn.report.wording import (
     change,
@@ -72,6 +73,8 @@ def make_findings(results: Results) -> tuple[Finding, ...]:
         findings += preference_findings(results.preference)
     for view, result in results.recoverability.items():
         findings += recoverability_findings(view, result, is_at_baseline=view in at_baseline)
+    if results.selectivity is not None:
+        findings += [Finding("selectivity", *text) for text in guessing_texts(results.selectivity)]
     if results.entities is not None:
         findings += entity_findings(results.entities, at_baseline=at_baseline)
     if results.ranks is not None:

@@ -15,8 +15,10 @@ from sklearn.base import clone
 
 from flip_sklearn.diagnostics import inputs as checks
 from flip_sklearn.diagnostics import split_sentences
+from flip_sklearn.diagnostics.deletion import check_encoder, check_encoders
 from flip_sklearn.diagnostics.entities import check_entities
 from flip_sklearn.diagnostics.split import merge_groups, named_views
+from flip_sklearn.encoders import SentenceEncoder
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.parameters import check_integer, install_command, refusal, short_repr
 from flip_sklearn.views import check_views
@@ -40,6 +42,7 @@ class ReportArguments:
     estimator: Any = None
     encoder: Any = None
     source: Any = None
+    encode: Any = None
     n_examples: Any = 20
     n_bootstrap: Any = 1000
     confidence: Any = 0.95
@@ -68,6 +71,7 @@ class ReportInputs:
     estimators: dict[str, FLiPExtractor]
     encoder: str | None
     source: str | None
+    encoders: dict[str, SentenceEncoder]
     n_examples: int
     settings: checks.EvaluationSettings
 
@@ -111,6 +115,10 @@ def check_inputs(arguments: ReportArguments) -> ReportInputs:
         entities = check_entities(entities, n, "the views have")
     ranks = None if arguments.ranks is False else checks.check_ranks(arguments.ranks, d)
     sentences = _split(arguments, arrays, texts, settings.random_state)
+    encoders = check_encoders(arguments.encode, tuple(arrays), "encode")
+    first_texts = next(iter(texts.values()))
+    for view, view_encoder in encoders.items():
+        check_encoder(view, view_encoder, [first_texts[i] for i in sentences.split.test], None, d)
     if entities is not None and not any(len(entities[i]) for i in sentences.split.test):
         raise ValueError(
             f"entities has no name in any of the {len(sentences.split.test)} test sentences; pass more "
@@ -141,6 +149,7 @@ def check_inputs(arguments: ReportArguments) -> ReportInputs:
         estimators=estimators,
         encoder=encoder,
         source=source,
+        encoders=encoders,
         n_examples=n_examples,
         settings=settings,
     )

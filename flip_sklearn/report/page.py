@@ -117,6 +117,8 @@ def _n_compared(results: Results) -> int:
         total += n_views * (n_views - 1) // 2  # models on their own views
     if results.preference is not None:
         total += results.preference.difference.value.size - len(results.preference.languages)
+    if results.selectivity is not None and results.selectivity.held is not None:
+        total += len(results.selectivity.views) * len(results.selectivity.occurrences)
     if results.entities is not None:
         total += results.entities.difference.value.size
     return total

@@ -24,7 +24,9 @@ class Picture:
     caption: str
 
 
-def draw_picture(display: Any, result: Any, *, kind: str, caption: str, size: tuple[float, float]) -> Picture:
+def draw_picture(
+    display: Any, result: Any, *, kind: str, caption: str, size: tuple[float, float], **options: Any
+) -> Picture:
     """Draw a result with a display class of `plots`; ``kind`` names the plot, ``size`` is in inches."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -32,7 +34,7 @@ def draw_picture(display: Any, result: Any, *, kind: str, caption: str, size: tu
     # With a fixed salt, the ids in the file, and so its bytes, are reproducible.
     with matplotlib.rc_context({"svg.hashsalt": "flip-sklearn", "svg.fonttype": "path"}):
         figure = Figure(figsize=size, layout="constrained")
-        display.from_result(result, ax=figure.subplots())
+        display.from_result(result, ax=figure.subplots(), **options)
         file_type, data = "svg+xml", io.BytesIO()
         figure.savefig(data, format="svg", metadata={"Date": None})
         if data.tell() > _LARGEST_SVG:

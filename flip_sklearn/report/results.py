@@ -28,6 +28,7 @@ class Results:
     entities: diagnostics.EntityRecallCurve | None
     ranks: diagnostics.RankAnalysis | None
     extractors: diagnostics.ExtractorComparison
+    selectivity: diagnostics.Selectivity | None
     examples: tuple[Example, ...]
 
 
@@ -69,5 +70,23 @@ def compute_results(inputs: ReportInputs) -> Results:
         entities=entities,
         ranks=ranks,
         extractors=compute_extractors(models, extractors, counts, settings),
+        selectivity=_selectivity(inputs, joint),
         examples=draw_examples(joint, inputs),
+    )
+
+
+def _selectivity(inputs: ReportInputs, model: Any) -> diagnostics.Selectivity | None:
+    """Recall of words of the test sentences after their deletion, in the views that have an encoder."""
+    if not inputs.encoders:
+        return None
+    sentences, language = inputs.sentences, inputs.first_language
+    return diagnostics.selectivity(
+        model,
+        {view: sentences.test(view) for view in inputs.encoders},
+        inputs.counts[language][sentences.split.test],
+        texts=[inputs.texts[language][i] for i in sentences.split.test],
+        encoder=inputs.encoders,
+        vectorizer=inputs.vectorizers[language],
+        groups=sentences.test_groups,
+        **asdict(inputs.settings),
     )

@@ -74,6 +74,7 @@ def make_sections(results: Results) -> list[Section]:
         (results.alignment, _alignment),
         (results.preference, _preference),
         (results.recoverability, _recoverability),
+        (results.selectivity, _selectivity),
         (results.entities, _entities),
         (results.ranks, _ranks),
         (results.extractors, _extractors),
@@ -206,6 +207,49 @@ def _recoverability_block(view: str, result: diagnostics.WordRecoverability, has
     )
     title = f"Tested on {quoted(view)}" if has_title else None
     return Block(picture, Table(caption, columns, (*bands, total)), title=title, lists=lists)
+
+
+def _selectivity(result: diagnostics.Selectivity) -> Section:
+    return Section(
+        "selectivity",
+        "Are words read or guessed?",
+        "A word may be found because the embedding holds it, or because the other words of the sentence "
+        "make it likely. Each word was deleted from its sentence, and the sentence was embedded again: a "
+        f"word that is found nevertheless is guessed. {number(len(result.rows))} test sentences were used, "
+        "and the scores have the bias.",
+        tuple(_selectivity_block(result, v, len(result.views) > 1) for v in range(len(result.views))),
+    )
+
+
+def _selectivity_block(result: diagnostics.Selectivity, v: int, has_title: bool) -> Block:
+    """Recall of words in the sentence and after their deletion in one view, by count in training."""
+    assert result.recall_deleted is not None
+    assert result.held is not None
+    assert result.guessed is not None
+    columns = ("Times in training", "Words", "Found", "Found after deletion", "Difference", "Significant")
+    rows = tuple(
+        (
+            counts,
+            number(result.occurrences[b]),
+            share(result.recall, 0, v, b),
+            share(result.recall_deleted, 0, v, b),
+            *_difference(result.held, (0, v, b), False),
+            share(result.guessed, 0, v, b),
+        )
+        for b, counts in enumerate([*spelled_bands(result), "all"])
+    )
+    view = result.views[v]
+    caption = f"Words found in {quoted(view)} before and after their deletion, by their count in training"
+    picture = draw_picture(
+        plots.SelectivityDisplay,
+        result,
+        kind="Points and lines",
+        caption=f"{caption}.",
+        size=(6.4, 1.4 + 0.45 * len(rows)),
+        view=view,
+    )
+    title = f"Tested on {quoted(view)}" if has_title else None
+    return Block(picture, Table(caption, (*columns, "Guessed, of those found"), rows), title=title)
 
 
 def _entities(result: diagnostics.EntityRecallCurve) -> Section:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flip_sklearn.diagnostics import WordRecoverability
+from flip_sklearn.diagnostics import Selectivity, WordRecoverability
 
 MINUS = "\N{MINUS SIGN}"
 NOT_KNOWN = "not known"
@@ -18,7 +18,7 @@ def quoted(name: Any) -> str:
     return f"\N{LEFT DOUBLE QUOTATION MARK}{name}\N{RIGHT DOUBLE QUOTATION MARK}"
 
 
-def spelled_bands(result: WordRecoverability) -> list[str]:
+def spelled_bands(result: WordRecoverability | Selectivity) -> list[str]:
     """The bands of counts in training as text, by what they hold.
 
     "1-9", which could be read as a difference, is "1 to 9", or "4 to 9" if all words of the vocabulary occur

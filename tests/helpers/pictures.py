@@ -144,6 +144,12 @@ def similarity() -> SimilarityExplanation:
 
 KEYWORDS = [("dog", 4.2), ("runs", 3.0), ("cat", -0.5)]
 DIRECTION = DirectionWords([("woman", 3.1), ("her", 2.0)], [("man", -1.5), ("his", -1.0), ("he", -0.2)])
+BANDS = ("1-9", "10-99", "all")
+RECALLS = {
+    "word in the sentence": [[0.5, 0.8, 0.75], [0.4, 0.75, 0.7], [0.6, 0.85, 0.8]],
+    "word deleted": [[0.0, 0.2, 0.15], [0.0, 0.15, 0.1], [0.05, 0.25, 0.2]],
+    "random labels": [[0.5, 0.7, 0.65], [0.4, 0.6, 0.6], [0.6, 0.8, 0.7]],
+}
 DISPLAYS: dict[str, Callable[..., Any]] = {
     "alignment": lambda **kw: plots.AlignmentDisplay.from_result(alignment(), **kw),
     "preference": lambda **kw: plots.AlignmentDisplay.from_result(preference(), **kw),
@@ -155,6 +161,7 @@ DISPLAYS: dict[str, Callable[..., Any]] = {
     "groups": lambda **kw: plots.RecoverabilityDisplay.from_result(recoverability(by="kind"), **kw),
     "keywords": lambda **kw: plots.KeywordDisplay.from_result(KEYWORDS, words_present={"dog"}, **kw),
     "directions": lambda **kw: plots.DirectionDisplay.from_result(DIRECTION, **kw),
+    "selectivity": lambda **kw: plots.SelectivityDisplay(bands=BANDS, recalls=RECALLS).plot(**kw),
     "similarity": lambda **kw: plots.SimilarityDisplay.from_result(similarity(), **kw),
 }
 each_display = pytest.mark.parametrize("name", DISPLAYS)
