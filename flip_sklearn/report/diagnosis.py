@@ -150,8 +150,8 @@ def diagnose(
     ranks : sequence of int or None, or False, default=None
         As in :func:`rank_analysis`; False skips the rank analysis.
     groups : array-like of shape (n,), default=None
-        Group labels, as in :func:`split_sentences`. Sentences with equal texts (except for case and
-        white space) or equal embeddings are always in one group.
+        Group labels, as in :func:`split_sentences`; all intervals take groups for independent. Sentences with
+        equal texts (except for case and white space) or equal embeddings are always in one group.
     test : array-like of bool of shape (n,) or of int, default=None
         Test sentences, as in :func:`split_sentences`; when None, a fifth of the groups.
     estimator : FLiPExtractor, default=None
