@@ -21,8 +21,8 @@ PAGES = ["README.md", "CONTRIBUTING.md", "benchmarks/README.md", *DOCS]
 PACKAGE = ROOT / "flip_sklearn"
 
 
-def test_readme_examples_run(capsys: pytest.CaptureFixture[str], monkeypatch, tmp_path) -> None:
-    monkeypatch.setenv("FLIP_SKLEARN_CACHE", str(tmp_path))
+def test_readme_examples_run(capsys: pytest.CaptureFixture[str], monkeypatch, cache: Path) -> None:
+    monkeypatch.setenv("FLIP_SKLEARN_CACHE", str(cache))
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert len(blocks) == 2
     namespace: dict[str, Any] = {}
@@ -41,6 +41,8 @@ BLOCK = re.compile(r"(?:<!-- not run: ([^\n]+) -->\n)?```python\n(.*?)```", flag
 # Runs blocks from standard input in one namespace, in the current folder.
 RUN_BLOCKS = """
 import doctest, json, sys, warnings
+from flip_sklearn.datasets import load_docstrings
+load_docstrings.__kwdefaults__["packages"] = ["numpy"]  # reading all packages takes longer than the pages
 warnings.simplefilter("ignore")
 namespace = {"__name__": "__main__"}
 for line, block in json.load(sys.stdin):
@@ -54,15 +56,21 @@ for line, block in json.load(sys.stdin):
 """
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sentences that the pages have loaded."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.mark.parametrize("page", DOCS)
-def test_page_runs_from_top_to_bottom(page: str, tmp_path: Path) -> None:
+def test_page_runs_from_top_to_bottom(page: str, cache: Path, tmp_path: Path) -> None:
     """A block that needs a service, a download or a device says so in a comment above it."""
     text = (ROOT / page).read_text(encoding="utf8")
     assert len(BLOCK.findall(text)) == text.count("```python\n")
     blocks = [(text[: m.start(2)].count("\n"), m[2]) for m in BLOCK.finditer(text) if m[1] is None]
     if not blocks:
         pytest.skip("no blocks")
-    environment = {"HOME": str(tmp_path), "FLIP_SKLEARN_CACHE": str(tmp_path / "cache"), "MPLBACKEND": "agg"}
+    environment = {"HOME": str(tmp_path), "FLIP_SKLEARN_CACHE": str(cache), "MPLBACKEND": "agg"}
     done = run_python("-c", RUN_BLOCKS, stdin=json.dumps(blocks), env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
 

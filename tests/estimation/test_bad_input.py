@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import joblib
@@ -639,21 +640,30 @@ def test_word_only_in_a_row_of_zero_weight_is_unseen(method: str, early_stopping
 FACTORS = [1e-6, 1e-3, 1 / N, 1e3, 1e6]
 
 
+@pytest.fixture(scope="module")
+def at_the_optimum() -> Callable[[Any], FLiPExtractor]:
+    """Fit with given weights until nothing changes, once for all tests."""
+
+    @cache
+    def fit(factor: float | None) -> FLiPExtractor:
+        w = np.random.default_rng(0).integers(1, 10, size=N).astype(float)
+        params = {"rank": None, "l1_strength": 0.0, "l2_strength": 0.0, "learning_rate": 0.05}
+        params |= {"n_iter_no_change": 1000, "max_iter": 1000}
+        return full_batch(**params).fit(X, Y, None if factor is None else factor * w)
+
+    return fit
+
+
 @pytest.mark.parametrize("factor", FACTORS)
-def test_scale_of_the_weights_does_not_change_the_optimum(factor: float) -> None:
+def test_scale_of_the_weights_does_not_change_the_optimum(at_the_optimum: Any, factor: float) -> None:
     """J divides by the sum of the weights. (Only the whitening's ridge knows their sum.)"""
-    w = np.random.default_rng(0).integers(1, 10, size=N).astype(float)
-    params = {"rank": None, "l1_strength": 0.0, "l2_strength": 0.0, "learning_rate": 0.05}
-    params |= {"n_iter_no_change": 1000, "max_iter": 1000}
-    expected = full_batch(**params).fit(X, Y, w)
-    scaled = full_batch(**params).fit(X, Y, factor * w)
+    expected, scaled = at_the_optimum(1.0), at_the_optimum(factor)
     np.testing.assert_allclose(scaled.word_counts_, factor * expected.word_counts_)
     np.testing.assert_allclose(scaled.history_["loss"][-1], expected.history_["loss"][-1], atol=2e-3)
     theta, theta_scaled = expected.predict_proba(X), scaled.predict_proba(X)
     np.testing.assert_allclose(theta_scaled, theta, atol=0.03)
     # Negative control: without the weights it is another optimum.
-    unweighted = full_batch(**params).fit(X, Y)
-    assert np.abs(unweighted.predict_proba(X) - theta).max() > 0.1
+    assert np.abs(at_the_optimum(None).predict_proba(X) - theta).max() > 0.1
 
 
 @pytest.mark.parametrize("factor", [1.0, *FACTORS])

@@ -142,6 +142,7 @@ def kill_after(child: Child, folder: Path, writings: int, seconds: float) -> boo
                 seen.add((path.stat().st_ino, path.stat().st_mtime_ns))
             except FileNotFoundError:
                 continue
+        time.sleep(0.0005)  # leaves the processor to the child
     time.sleep(seconds)
     return child.kill()
 

@@ -797,10 +797,14 @@ def run_call(code: str, names: dict[str, Any]) -> Diagnosis:
 
 PASSED: dict[str, dict[str, Any]] = {
     "nothing": {},
-    "settings": {"title": "A 'title'\n", "n_bootstrap": 30, "confidence": 0.9, "n_examples": 3},
-    "no ranks": {"ranks": False},
-    "ranks": {"ranks": np.array([2, 5])},
-    "objects": {"vectorizer": CountVectorizer(), "estimator": FLiPExtractor(max_iter=1, rank=2)},
+    "settings": {
+        **{"title": "A 'title'\n", "n_bootstrap": 30, "confidence": 0.9, "n_examples": 3},
+        "ranks": False,
+    },
+    "objects": {
+        **{"vectorizer": CountVectorizer(), "estimator": FLiPExtractor(max_iter=1, rank=2)},
+        "ranks": np.array([2, 5]),
+    },
     "data": {
         "groups": np.arange(120) // 2,
         "test": np.arange(20),
