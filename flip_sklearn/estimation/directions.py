@@ -303,4 +303,5 @@ def read_displacements(model: Any, rows: np.ndarray, top_k: Any, return_scores: 
 
 def _power_of_two(rows: np.ndarray) -> np.ndarray:
     """A power of two near the largest magnitude of each row, (m, 1): dividing by it rounds nothing."""
-    return np.exp2(np.frexp(np.abs(rows).max(axis=1, initial=0, keepdims=True))[1] - 1.0)
+    exponents = np.frexp(np.abs(rows).max(axis=1, initial=0, keepdims=True))[1]
+    return np.asarray(np.exp2(exponents - 1.0))

@@ -171,3 +171,17 @@ def test_search(encoder: Path, sentences: list[tuple[str, str]], tmp_path: Path)
     assert (str(best.rank), f"{best.l1_strength:g}", str(best.use_bias)) == rows[0][:3]
     assert best.pretrained_info_["trained_on"] == "texts.txt"
     assert (tmp_path / "search.png").stat().st_size > 10_000
+
+
+def test_directions(encoder: Path, sentences: list[tuple[str, str]], tmp_path: Path) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("".join(text + "\n" for _, text in sentences), encoding="utf-8")
+    data = ("--texts", texts, "--encoder", encoder, "--clusters", 3, "--word", "lion")
+    output = run("directions.py", *data, "--out", tmp_path)
+    clusters = re.findall(r"^ +(\d+) sentences: (.+)$", output, re.MULTILINE)
+    assert sum(int(size) for size, _ in clusters) == len(sentences)
+    for _, words in clusters:
+        assert set(words.split()) <= set(WORDS)
+    assert output.count("of the variance") == 3
+    assert re.search("raised by the decision: lion ", output)
+    assert (tmp_path / "directions.png").stat().st_size > 5_000
