@@ -124,7 +124,10 @@ class PairedBootstrap:
         """Expanded percentiles of each column; nan if a resample is."""
         n_groups = np.maximum((counts > 0).sum(axis=0), 2)
         quantile = stdtrit(n_groups - 1, 0.5 + self.confidence / 2)
-        position = ndtr(-np.sqrt(n_groups / (n_groups - 1)) * quantile) * (len(samples) - 1)
+        tail = ndtr(-np.sqrt(n_groups / (n_groups - 1)) * quantile)
+        # As in Davison and Hinkley (1997), Bootstrap Methods and their Application, section 5.2: with fewer
+        # resamples, other definitions of quantiles give intervals that are too short.
+        position = np.maximum(tail * (len(samples) + 1) - 1, 0)
         ordered = np.sort(samples.T, axis=1)
         column = np.arange(len(ordered))
         below = position.astype(np.int64)
