@@ -76,7 +76,7 @@ def captions(args: argparse.Namespace) -> None:
         texts=dev_texts,
         encoder=SentenceEncoder(args.encoder, cache_dir=args.cache),
         vectorizer=vectorizer,
-        max_sentences=args.sentences,
+        max_words=args.words,
         random_state=0,
         **controls,
     )
@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("part", nargs="?", choices=("captions", "planted"), default="captions")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="folder of the captions")
     parser.add_argument("--rows", type=positive_int, default=None, help="training captions, all if left out")
-    parser.add_argument("--sentences", type=positive_int, default=500, help="dev captions")
+    parser.add_argument("--words", type=positive_int, default=5000, help="words of dev captions")
     parser.add_argument("--encoder", default=None, help="folder of all-MiniLM-L6-v2")
     parser.add_argument(
         "--cache", type=Path, default=Path("outputs/cache"), help="folder of stored embeddings"

@@ -442,6 +442,7 @@ def report(
         estimator=FLiPExtractor(**flip_params),
         encoder=EncodingConfig.from_fit(encoder, ConceptVectorizer()).encoder_name,
         source=", ".join(sources),
+        encode=None if encoder is None else {next(iter(texts)): encoder},
         **diagnose_params,
     )
     return [finding.text for finding in diagnosis.findings if finding.main]

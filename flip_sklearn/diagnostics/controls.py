@@ -169,6 +169,7 @@ def make_control(model: FLiPExtractor, n_dimensions: int, seed: int, verbose: in
 
 
 def quiet(model: FLiPExtractor) -> FLiPExtractor:
-    """A copy of a fitted model without progress bars."""
+    """A copy of a fitted model without progress bars, for arrays without feature names."""
     copied: FLiPExtractor = copy.copy(model).set_params(verbose=0)
+    copied.__dict__.pop("feature_names_in_", None)
     return copied

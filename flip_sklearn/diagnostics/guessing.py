@@ -30,7 +30,7 @@ def selectivity(
     words: Any = None,
     by: str | Sequence[Any] | Mapping[str, Any] | Callable[[str], Any] = "frequency",
     n_bands: int = 5,
-    max_sentences: int | None = 500,
+    max_words: int | None = 5000,
     groups: Any = None,
     n_bootstrap: int = 1000,
     confidence: float = 0.95,
@@ -100,9 +100,10 @@ def selectivity(
         The words to measure; None for all words of the vocabulary.
     by, n_bands : default="frequency" and 5
         How words are grouped into bands, as in :func:`word_recoverability`.
-    max_sentences : int or None, default=500
-        Maximum number of sentences that are used, >= 1, drawn at random; None for all. Each sentence takes
-        about k_n encodings for its words and one for each of its bands.
+    max_words : int or None, default=5000
+        Maximum number of words that are measured, >= 1, each in its sentence: sentences are drawn at random,
+        and at least one is used. None for all. Each word takes one encoding, and each sentence one more for
+        each of its bands.
     groups : array-like of shape (n,), default=None
         Labels of sentences that belong together. Intervals take groups for independent, not sentences.
         Sentences with equal texts (except for case and white space) or embeddings are always in one group.
@@ -153,7 +154,7 @@ def selectivity(
     True
     """
     arguments = Arguments(
-        model, X, Y, texts, encoder, vectorizer, X_train, Y_train, words, by, n_bands, max_sentences, groups
+        model, X, Y, texts, encoder, vectorizer, X_train, Y_train, words, by, n_bands, max_words, groups
     )
     inputs = check_arguments(arguments, n_bootstrap, confidence, random_state, verbose)
     edited = _recall_after_edits(inputs)

@@ -46,7 +46,7 @@ class Arguments:
     words: Any
     by: Any
     n_bands: Any
-    max_sentences: Any
+    max_words: Any
     groups: Any
 
 
@@ -90,7 +90,8 @@ class GuessingInputs:
         if chosen is not None:
             rows, bins = rows[chosen], bins[chosen]
         n, n_bins = len(self.rows), len(self.bands)
-        flat = np.nan_to_num(values.astype(float)).reshape(-1, len(rows))
+        n_cells = int(np.prod(values.shape[:-1]))
+        flat = np.nan_to_num(values.astype(float)).reshape(n_cells, len(rows))
         sums = np.array([np.bincount(rows * n_bins + bins, part, n * n_bins) for part in flat])
         by_band = sums.reshape(*values.shape[:-1], n, n_bins)
         return np.moveaxis(np.concatenate([by_band, by_band.sum(axis=-1, keepdims=True)], axis=-1), -2, 0)
@@ -120,13 +121,14 @@ def check_arguments(
     """
     settings = check_settings(n_bootstrap, confidence, random_state, verbose)
     n_bands = check_integer("n_bands", arguments.n_bands, 1)
-    limit = arguments.max_sentences
+    limit = arguments.max_words
     if limit is not None:
-        check_integer("max_sentences", limit, 1, or_else="None for all sentences")
-    model = quiet(check_model(arguments.model))
+        check_integer("max_words", limit, 1, or_else="None for all words")
+    model = check_model(arguments.model)
     words, train_count = check_vocabulary(model)
     X_train, train_counts = _check_training(model, arguments)
     views = None if arguments.X is None else _check_views(model, arguments.X)
+    model = quiet(model)
     encoders = check_encoders(arguments.encoder, None if views is None else tuple(views))
     texts = None if arguments.texts is None else _check_texts(arguments.texts)
     _check_is_complete(arguments, views, encoders)
@@ -143,16 +145,14 @@ def check_arguments(
     group = group_sentences(
         merge_groups([arguments.groups, texts_groups], n), [] if views is None else views.values(), n
     )
-    eligible = np.flatnonzero(truth @ is_measured)
+    n_measured = truth.astype(np.int64) @ is_measured
+    eligible = np.flatnonzero(n_measured)
     if not len(eligible):
         raise ValueError(
             f"none of the {n} sentences has a word to measure; pass sentences with words of the vocabulary, "
             f"and words that have a band in by={short_repr(arguments.by)}."
         )
-    rows = eligible
-    if limit is not None and len(eligible) > limit:
-        rng = check_random_state(settings.random_state)
-        rows = np.sort(rng.choice(eligible, limit, replace=False))
+    rows = _draw_rows(eligible, n_measured[eligible], limit, settings.random_state)
     used = sp.csr_array(truth[rows])
     pairs = Occurrences(used, np.repeat(np.arange(len(rows)), np.diff(used.indptr)), used.indices)
     pairs = pairs.take(np.flatnonzero(is_measured[pairs.words]))
@@ -201,6 +201,15 @@ def check_arguments(
     )
 
 
+def _draw_rows(rows: np.ndarray, n_words: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
+    """Draw rows with at most ``limit`` words together, or a single row; all rows for None."""
+    if limit is None or n_words.sum() <= limit:
+        return rows
+    order = check_random_state(seed).permutation(len(rows))
+    n_drawn = int(np.searchsorted(np.cumsum(n_words[order]), limit, side="right"))
+    return np.sort(rows[order[: max(n_drawn, 1)]])
+
+
 def _check_training(model: FLiPExtractor, arguments: Arguments) -> tuple[Any, sp.csr_array | None]:
     """Check the training rows of the controls."""
     if arguments.Y_train is None:
@@ -223,9 +232,10 @@ def _check_training(model: FLiPExtractor, arguments: Arguments) -> tuple[Any, sp
 
 def _check_views(model: FLiPExtractor, X: Any) -> dict[str, np.ndarray]:
     """Check the views as embeddings of the model."""
-    arrays = check_views(named_views(X))
-    for array in arrays.values():
-        check_embeddings(model, array, reset=False)
+    views = named_views(X)
+    arrays = check_views(views)
+    for view in views.values():  # with its feature names, if it has some
+        check_embeddings(model, view, reset=False)
     return arrays
 
 

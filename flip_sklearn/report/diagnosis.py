@@ -162,8 +162,8 @@ def diagnose(
         Where the sentences come from, such as the name of a corpus or of a file. The page shows it.
     encode : SentenceEncoder, callable, or mapping of views to these, default=None
         Computes the embedding of a sentence of the first language, as those of a view were computed. Adds
-        :func:`selectivity`: whether words are read or guessed, from at most 500 test sentences whose words
-        are deleted. With several views, a mapping; views without an encoder are left out of it.
+        :func:`selectivity`: whether words are read or guessed, from test sentences with at most 5,000
+        words, which are deleted. With several views, a mapping; views without an encoder are left out of it.
     n_examples : int, default=20
         Number of example sentences, >= 0.
     n_bootstrap : int, default=1000

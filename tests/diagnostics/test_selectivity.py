@@ -201,7 +201,7 @@ def test_seed_and_kind_of_input_do_not_matter(world: World, result: Selectivity)
         texts=pandas.Series(world.texts[N_TRAIN:], index=range(5, 5 + N_TEST)),
         encoder={"embeddings": SentenceEncoder(world.encode)},
     )
-    third = world.measure(X=None, vectorizer=None, max_sentences=None)
+    third = world.measure(X=None, vectorizer=None, max_words=None)
     for measured in (other, third):
         for name in ("recall", "recall_deleted", "pair_accuracy"):
             np.testing.assert_allclose(getattr(measured, name).value, getattr(first, name).value, atol=0.02)
@@ -210,14 +210,31 @@ def test_seed_and_kind_of_input_do_not_matter(world: World, result: Selectivity)
 
 
 def test_sample_of_sentences_and_of_words(world: World) -> None:
-    sample = world.measure(max_sentences=30)
-    assert len(sample.rows) == 30
+    sample = world.measure(max_words=100)
+    assert 96 < sample.occurrences[-1] <= 100
     assert (np.diff(sample.rows) > 0).all()
-    np.testing.assert_array_equal(sample.rows, world.measure(max_sentences=30).rows)
+    np.testing.assert_array_equal(sample.rows, world.measure(max_words=100).rows)
     one = world.measure(words="keptab")
     assert one.bands == ("kept",)
     assert one.n_skipped == N_TEST - len(one.rows)
     assert one.occurrences[-1] == len(one.rows) == one.word_occurrences.sum()
+
+
+def test_data_frames_and_single_words(world: World, recwarn: pytest.WarningsRecorder) -> None:
+    pandas = pytest.importorskip("pandas")
+    X = pandas.DataFrame(world.X, columns=[f"x{i}" for i in range(D)])
+    names = list(world.model.vocabulary_)
+    model = FLiPExtractor(vocabulary=names, random_state=0).fit(X[:N_TRAIN], world.Y[:N_TRAIN])
+    named = copy.copy(world)
+    named.model = model
+    counts = pandas.DataFrame(world.Y[:N_TRAIN].toarray(), columns=names)
+    measured = named.measure(X=X[N_TRAIN:], X_train=X[:N_TRAIN], Y_train=counts)
+    np.testing.assert_array_equal(measured.recall.value, world.measure().recall.value)
+    named.model = FLiPExtractor(vocabulary=names[:1], random_state=0).fit(world.X, world.Y[:, [0]])
+    single = named.measure(vectorizer=ConceptVectorizer(vocabulary=names[:1]))
+    assert single.pairs is not None  # no other word can replace it
+    assert single.pairs[-1] == 0
+    assert not [w for w in recwarn if "feature names" in str(w.message)]
 
 
 def test_each_text_is_encoded_once_and_the_cache_resumes(world: World, tmp_path: Any) -> None:
@@ -231,7 +248,7 @@ def test_each_text_is_encoded_once_and_the_cache_resumes(world: World, tmp_path:
 
     encoder = SentenceEncoder(encode, cache_dir=tmp_path, revision="1", batch_size=50)
     with pytest.raises(RuntimeError, match="interrupted"):
-        world.measure(encoder=encoder, max_sentences=80)
+        world.measure(encoder=encoder, max_words=300)
     first, seen[:] = list(seen), []
     repeated = SentenceEncoder(
         lambda texts: (seen.extend(texts), world.encode(texts))[1],
@@ -239,7 +256,7 @@ def test_each_text_is_encoded_once_and_the_cache_resumes(world: World, tmp_path:
         revision="1",
         batch_size=50,
     )
-    world.measure(encoder=repeated, max_sentences=80)
+    world.measure(encoder=repeated, max_words=300)
     assert len(set(first)) == len(first)
     assert len(set(seen)) == len(seen)
     assert not set(first) & set(seen)
@@ -262,9 +279,9 @@ def test_views_with_and_without_an_encoder(world: World) -> None:
 
 def test_repeated_texts_are_one_cluster(world: World) -> None:
     """Intervals do not shrink when each sentence is passed three times."""
-    once = world.measure(max_sentences=None)
+    once = world.measure(max_words=None)
     X, texts = np.repeat(world.X[N_TRAIN:], 3, axis=0), list(np.repeat(world.texts[N_TRAIN:], 3))
-    thrice = world.measure(X=X, texts=texts, max_sentences=None)
+    thrice = world.measure(X=X, texts=texts, max_words=None)
     widths = [m.recall.high[0, 0, -1] - m.recall.low[0, 0, -1] for m in (once, thrice)]
     assert widths[1] > 0.8 * widths[0]
 
@@ -312,7 +329,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"words": ["keptab", "keptax"]}, "'keptax', which the model does not know; similar words: 'kept"),
     ({"by": ["noun"]}, "20 words"),
     ({"by": lambda word: None}, "none of the 120 sentences has a word to measure"),
-    ({"max_sentences": 0}, "max_sentences=0"),
+    ({"max_words": 0}, "max_words=0"),
     ({"n_bands": 0}, "n_bands=0"),
     ({"confidence": 1}, "confidence=1"),
     ({"vectorizer": ConceptVectorizer(vocabulary=["a", "b"])}, "the vectorizer has 2 words and the model 20"),
@@ -356,6 +373,6 @@ def test_wrong_model_texts_and_counts(world: World) -> None:
 
 def test_other_embeddings_are_a_warning_with_the_cosine(world: World) -> None:
     with pytest.warns(UserWarning, match="cosine"):
-        world.measure(X=world.X[:N_TEST], max_sentences=20)
+        world.measure(X=world.X[:N_TEST], max_words=80)
     with pytest.warns(UserWarning, match="norms"):
-        world.measure(X=3 * world.X[N_TRAIN:], max_sentences=20)
+        world.measure(X=3 * world.X[N_TRAIN:], max_words=80)
