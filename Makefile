@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+# Compiled files are kept, whatever the environment says: the runs, and the processes that tests start, share them.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 # Tests that compare results of products, whose rounding depends on the instructions of the processor
-# and on the number of threads. Processors and libraries ignore settings that they do not know.
+# and on the number of threads. Left out are long ones without products of this package.
+# Processors and libraries ignore settings that they do not know.
 NUMERIC_TESTS := tests/backend/scoring tests/backend/sparse_coding tests/estimation/test_bad_input.py \
 	tests/test_sklearn_contracts.py tests/test_bulk.py tests/persistence/test_stored_objects.py \
-	-k 'not scikit_learn_check and not test_no_check and not test_no_tag'
+	-k 'not (scikit_learn_check or test_no_check or test_no_tag or in_parallel or other_estimators \
+	or read_into_memory or bad_input_is_refused or former_name)'
 PLAIN_PROCESSOR := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE OPENBLAS_CORETYPE=Nehalem \
 	DNNL_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=1 FLIP_TEST_THREADS=1
 FOUR_THREADS := ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=AVX2 DNNL_MAX_CPU_ISA=AVX2 \
@@ -36,7 +39,7 @@ test: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(PYTEST)
+	OMP_NUM_THREADS=1 $(PYTEST)
 	$(MAKE) test-processors
 	$(MAKE) test-standin-gpu
 

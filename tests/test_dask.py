@@ -319,7 +319,7 @@ def test_example_runs(tmp_path: Path) -> None:
         [sys.executable, script, "--workers", "1", "--out", str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         cwd=ROOT,
         env={
             **os.environ,
