@@ -23,6 +23,7 @@ import pytest
 
 import flip_sklearn
 from tests.helpers.paths import ROOT
+from tests.helpers.processes import in_process, not_preloaded
 
 PACKAGE = Path(flip_sklearn.__file__).parent
 NAME = PACKAGE.name
@@ -318,6 +319,10 @@ def test_import_of_the_package_loads_no_scikit_learn(tmp_path: Path) -> None:
 def test_loaded_modules_are_found(tmp_path: Path) -> None:
     """Negative control: an extra that is imported is found."""
     assert "matplotlib" in loaded_by("import matplotlib", tmp_path)
+
+
+def test_processes_of_tests_are_forked_from_one_with_the_package() -> None:
+    assert in_process(not_preloaded) == []
 
 
 # --- Public names ----------------------------------------------------------------------------

@@ -98,6 +98,11 @@ def in_process(target: Callable[..., Any], *arguments: Any) -> Any:
         return child.result()
 
 
+def not_preloaded() -> list[str]:
+    """Modules of PRELOADED that this process lacks; the server leaves out silently what it cannot import."""
+    return [name for name in PRELOADED if name not in sys.modules]
+
+
 def run_python(
     *command: object, cwd: Path, env: dict[str, str] | None = None, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
