@@ -18,8 +18,10 @@ def guessing_texts(result: Selectivity) -> list[tuple[str, bool]]:
         texts.append((_overall_text(result, v, f"Tested on {quoted(view)},"), True))
         by_count = _by_count(result, v)
         if by_count:
-            start = "Of the words found, the share that is found after the deletion, too, is"
-            texts.append((f"Tested on {quoted(view)}: {start[0].lower()}{start[1:]} {by_count}.", True))
+            start = (
+                f"Tested on {quoted(view)}, words found without being in the sentence, of the words found:"
+            )
+            texts.append((f"{start} {by_count} in the training sentences.", True))
         texts.append((_without_bias_text(result, v, view), False))
         texts.append((_pairs_text(result, v, view), False))
     return texts
@@ -52,9 +54,7 @@ def _by_count(result: Selectivity, v: int) -> str:
     for b, (band, counts) in enumerate(zip(result.bands, spelled_bands(result), strict=True)):
         index = _WITH_BIAS, v, b
         if str(band) != "0" and np.isfinite(result.guessed.value[index]):
-            amount = share(result.guessed, *index, in_brackets=True).replace(", ", " (", 1)
-            closing = ")" if "(" in amount else ""
-            parts.append(f"{amount}{closing} of those that occur {times(counts)} in the training sentences")
+            parts.append(f"{share(result.guessed, *index)} of words that occur {times(counts)}")
     return listed(parts) if len(parts) > 1 else ""
 
 
