@@ -214,7 +214,12 @@ def number_groups(groups: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
         return names, number.astype(np.int64, copy=False)
     if any(isinstance(label, str) for label in labels):
         labels = [str(label) for label in labels]
-    ordered = sorted(set(labels))
+    try:
+        ordered = sorted(set(labels))
+    except TypeError as error:
+        raise ValueError(
+            f"groups has labels that cannot be compared ({error}); use strings or numbers, one per row."
+        ) from error
     place = {label: i for i, label in enumerate(ordered)}
     names = np.fromiter(ordered, dtype=object, count=len(ordered))
     return names, np.fromiter((place[label] for label in labels), dtype=np.int64, count=n)

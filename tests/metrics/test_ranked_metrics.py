@@ -401,7 +401,11 @@ def test_groups_of_rows_in_the_standard_error() -> None:
     # By hand: two groups whose means are .25 and 1.
     assert RowMean.of([0, 0.5, 1, 1], groups=[1, 1, 2, 2]).standard_error == pytest.approx(0.375)
     assert math.isnan(RowMean.of([0, 1], groups=["a", "a"]).standard_error)
-    for groups, message in (([1], r"groups has shape \(1,\)"), (3, r"groups has shape \(\)")):
+    for groups, message in (
+        ([1], r"groups has shape \(1,\)"),
+        (3, r"groups has shape \(\)"),
+        ([[1], [2]], "groups has labels that cannot be compared"),
+    ):
         with pytest.raises(ValueError, match=message):
             RowMean.of([0, 1], groups=groups)
     with pytest.raises(ValueError, match=r"groups\[1\] = None is missing"):
