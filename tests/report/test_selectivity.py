@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from flip_sklearn import FLiPExtractor
 from flip_sklearn.report import Diagnosis, diagnose
+from flip_sklearn.report.guessing import guessing_texts
 from tests.report.test_report import call_on
 
 WORDS = [f"word{letter}" for letter in "abcdefghijklmnop"]
@@ -61,6 +63,28 @@ def test_embeddings_that_hold_nothing_get_no_claim() -> None:
     found = diagnose(encode(texts), texts, encode=encode, **OPTIONS)
     first = next(finding.text for finding in found.findings if finding.about == "selectivity")
     assert "does not show that words are read" in first
+
+
+def test_shares_by_count_are_those_of_the_figures() -> None:
+    def interval(values: Any) -> Any:
+        value = np.array(values, dtype=float)
+        return SimpleNamespace(value=value, low=value - 0.01, high=value + 0.01, significant=value > 0.02)
+
+    recall = [[[0.0, 0.3, 0.6, 0.8, 0.7]], [[0.0, 0.3, 0.6, 0.8, 0.5]]]
+    guessed = [[[np.nan, 0.05, 0.1, 0.3, 0.2]]] * 2
+    result: Any = SimpleNamespace(
+        views=("text",), bands=("0", "1-9", "10-99", "1,000+"), train_count=np.array([4.0, 20, 2000]),
+        recall=interval(recall), recall_deleted=interval(np.array(recall) / 5),
+        held=interval(np.array(recall) * 0.8), guessed=interval(guessed),
+        pair_accuracy=interval([[0.9] * 5]), pairs=np.array([1, 2, 3, 4, 10]),
+    )  # fmt: skip
+    texts = [text for text, _ in guessing_texts(result)]
+    assert texts[1].endswith(
+        "5.0% (4.0% to 6.0%) of words that occur 4 to 9 times, 10.0% (9.0% to 11.0%) of words that occur 10 "
+        "to 99 times and 30.0% (29.0% to 31.0%) of words that occur 1,000 or more times in the training "
+        "sentences."
+    )
+    assert "90.0% (89.0% to 91.0%); 50.0% is chance" in texts[3]
 
 
 def test_printed_call_names_the_encoder(diagnosis: Diagnosis) -> None:
