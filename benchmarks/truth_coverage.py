@@ -44,7 +44,6 @@ BANDS = ["common"] * N_COMMON + ["rare"] * N_RARE
 KINDS = ("independent", "three copies", "speakers")
 # Rows of the training part of the diagnoses that split sentences; the stand-ins learn nothing from them.
 N_TRAIN = 20
-OPTIONS: dict[str, Any] = {"random_state": 0, "verbose": 0}
 
 
 @dataclass
@@ -110,13 +109,14 @@ def reader_of_names() -> FLiPExtractor:
 
 
 def intervals(
-    sample: Sample, flip: FLiPExtractor
+    sample: Sample, flip: FLiPExtractor, n_bootstrap: int = 1000
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
     """Name, values, and ends of every interval of a sample."""
+    settings: dict[str, Any] = {"n_bootstrap": n_bootstrap, "random_state": 0, "verbose": 0}
     scores = Scores().fit(sample.text, sample.Y)
-    words = word_recoverability(scores, sample.text, sample.Y, by=BANDS, groups=sample.groups, **OPTIONS)
+    words = word_recoverability(scores, sample.text, sample.Y, by=BANDS, groups=sample.groups, **settings)
     names = [[WORDS[j] for j in np.flatnonzero(row[N_COMMON:]) + N_COMMON] for row in sample.Y]
-    curve = entity_recall_curve(flip, sample.text, names, ks=[5], groups=sample.groups, **OPTIONS)
+    curve = entity_recall_curve(flip, sample.text, names, ks=[5], groups=sample.groups, **settings)
     yield "word_recoverability: common band", *ends(words.band_recall, 0)
     yield "word_recoverability: rare band", *ends(words.band_recall, 1)
     yield "word_recoverability: rare band minus all words", *ends(words.band_difference, 1)
@@ -134,7 +134,7 @@ def intervals(
     groups = None if sample.groups is None else np.append(-1 - np.arange(N_TRAIN), sample.groups)
     views = {"text": text, "speech": speech}
     split = split_sentences(views, groups=groups, test=is_test)
-    options = OPTIONS | {"split": split}
+    options = settings | {"split": split}
     alignment = view_alignment(views, Y, estimator=Scores(), **options)
     yield "view_alignment: accuracy", *ends(alignment.accuracy, (0, [0, 1]))
     yield "view_alignment: difference", *ends(alignment.difference, (0, 1))
@@ -179,18 +179,28 @@ def around(result: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return tuple(np.array([result.value + side]) for side in (0, -half, half))
 
 
-def measure(kind: str, n_samples: int) -> dict[str, str]:
-    """Share of samples whose interval has the truth, by name."""
-    flip = reader_of_names()
-    rng = np.random.default_rng([1, KINDS.index(kind)])
-    truth = {name: value for name, value, *_ in intervals(draw(rng, 60_000, kind), flip)}
+def measure(kind: str, samples: Sequence[int]) -> dict[str, list[float]]:
+    """Whether the interval has the truth, by name, in samples of these numbers."""
+    flip, index = reader_of_names(), KINDS.index(kind)
+    large = draw(np.random.default_rng([index]), 30_000, kind)
+    truth = {name: value for name, value, *_ in intervals(large, flip, n_bootstrap=10)}
     covered: dict[str, list[float]] = {}
-    for _ in range(n_samples):
-        for name, _, low, high in intervals(draw(rng, N_SENTENCES, kind), flip):
+    for number in samples:
+        sample = draw(np.random.default_rng([index, number]), N_SENTENCES, kind)
+        for name, _, low, high in intervals(sample, flip):
             is_known = np.isfinite(low)  # a word that is in no sentence has no interval
             inside = (low <= truth[name]) & (truth[name] <= high)
             covered.setdefault(name, []).append(float(inside[is_known].mean()) if is_known.any() else np.nan)
-    return {name: f"{np.nanmean(shares):.3f}" for name, shares in covered.items()}
+    return covered
+
+
+def print_table(tables: dict[str, dict[str, list[float]]], n_samples: int) -> None:
+    """Print the share of samples whose interval has the truth."""
+    print(f"Coverage of 95 % intervals, {n_samples} samples of {N_SENTENCES} different sentences\n")
+    print(f"| interval | {' | '.join(KINDS)} |\n|---|{'---|' * len(KINDS)}")
+    for name in tables[KINDS[0]]:
+        cells = [f"{np.nanmean(tables[kind][name]):.3f}" if name in tables[kind] else "" for kind in KINDS]
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -198,11 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--samples", type=positive_int, default=300, help="samples of each kind")
     args = parser.parse_args(arguments)
-    tables = {kind: measure(kind, args.samples) for kind in KINDS}
-    print(f"Coverage of 95 % intervals, {args.samples} samples of {N_SENTENCES} different sentences\n")
-    print(f"| interval | {' | '.join(KINDS)} |\n|---|{'---|' * len(KINDS)}")
-    for name in tables[KINDS[0]]:
-        print(f"| {name} | {' | '.join(tables[kind].get(name, '') for kind in KINDS)} |")
+    print_table({kind: measure(kind, range(args.samples)) for kind in KINDS}, args.samples)
 
 
 if __name__ == "__main__":
