@@ -20,6 +20,7 @@ from flip_sklearn.diagnostics.inputs import (
     check_words,
 )
 from flip_sklearn.diagnostics.split import group_sentences, merge_groups, named_views
+from flip_sklearn.diagnostics.words import MAX_BINS
 from flip_sklearn.encoders import SentenceEncoder
 from flip_sklearn.estimation.validation import check_counts_of, check_embeddings
 from flip_sklearn.extractor import FLiPExtractor
@@ -317,6 +318,11 @@ def _number_bins(
     """Labels that occur, the number of the label of each measured word, and the cell of each word (V,)."""
     occurring = {labels[word] for word in np.unique(words)}
     bands = tuple(label for label in label_order if label in occurring)
+    if len(bands) > MAX_BINS:
+        raise ValueError(
+            f"by makes {len(bands)} bands; group words into at most {MAX_BINS:,} (single words are in "
+            "words_to_frame())."
+        )
     number = {label: i for i, label in enumerate(bands)}
     band_of = np.array([number.get(label, -1) for label in labels])
     power = np.floor(np.log10(np.maximum(train_count, 1))).astype(np.int64)
