@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from flip_sklearn.estimation import scoring
+from flip_sklearn.estimation import presence, scoring
 from flip_sklearn.estimation.validation import check_embeddings
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.parameters import check_bool, check_integer
@@ -33,12 +33,15 @@ class KeywordMapper:
     output : str, default="keywords"
         Column or key for the words; an existing one is replaced.
     top_k : int, default=None
-        Words per row, >= 1; the model's ``top_k`` when None.
+        Words per row, >= 1. When None, the model's ``top_k``, or with ``min_probability`` no limit.
     use_bias : bool, default=None
         Score with or without b; the model's ``use_bias`` when None.
     return_scores : bool, default=False
         Whether to return each word's score z (nats), too: in ``<output>_scores``, or for an array as
-        (word, score) pairs.
+        (word, score) pairs. With ``min_probability`` the score is the probability.
+    min_probability : float, default=None
+        Return the words that occur with at least this probability, in (0, 1], likeliest first, instead of
+        the best ``top_k`` (see ``FLiPExtractor.predict_presence``); ``use_bias`` then has no effect.
 
     Raises
     ------
@@ -63,6 +66,8 @@ class KeywordMapper:
     1   8    [cat]
     """
 
+    min_probability: float | None = None  # of mappers that an earlier version has pickled
+
     def __init__(
         self,
         model: FLiPExtractor,
@@ -72,6 +77,7 @@ class KeywordMapper:
         top_k: int | None = None,
         use_bias: bool | None = None,
         return_scores: bool = False,
+        min_probability: float | None = None,
     ) -> None:
         if not isinstance(model, FLiPExtractor):
             raise TypeError(
@@ -86,6 +92,10 @@ class KeywordMapper:
             raise ValueError(
                 f"output={output!r} would overwrite the vectors in column {column!r}; choose another name."
             )
+        self.min_probability = min_probability
+        if min_probability is not None:
+            self.min_probability = presence.check_min_probability(model, min_probability)
+            top_k = len(model.vocabulary_) if top_k is None else top_k
         k = check_integer("top_k", model.top_k if top_k is None else top_k, 1)
         bias = check_bool("use_bias", model.use_bias if use_bias is None else use_bias)
         self._model = _scoring_model(model, top_k=k, use_bias=bias)
@@ -181,6 +191,10 @@ class KeywordMapper:
                 "encoder that made the training embeddings."
             )
         X = check_embeddings(self._model, vectors, reset=False)[0]
+        if self.min_probability is not None:
+            k = scoring.resolve_top_k(self._model, self._model.top_k)
+            rows = presence.keywords_by_presence(self._model, X, k, self.min_probability, True)
+            return [[word for word, _ in row] for row in rows], [[value for _, value in row] for row in rows]
         if self._scorer is None:  # once per process, so that a warning about the device is given once
             self._scorer = scoring.make_scorer(self._model)
         k = min(self._model.top_k, int(self._model.word_counts_.sum()))
@@ -197,6 +211,9 @@ def _scoring_model(model: FLiPExtractor, *, top_k: int, use_bias: bool) -> FLiPE
     reduced.ranking_offset_ = scoring.ranking_offset(model).astype(np.float32, copy=False)
     for name in ("vocabulary_", "rank_", "n_features_in_", "device_"):
         setattr(reduced, name, getattr(model, name))
+    for name in presence.ATTRIBUTES:
+        if hasattr(model, name):
+            setattr(reduced, name, getattr(model, name))
     reduced.word_counts_ = model.word_counts_ > 0  # scoring asks only which words training saw
     return reduced
 

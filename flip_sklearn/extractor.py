@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from flip_sklearn.estimation import scoring, training
+from flip_sklearn.estimation import presence, scoring, training
 from flip_sklearn.estimation.array_api import like, to_dense
 from flip_sklearn.estimation.callbacks import CallbackSupportMixin, with_callbacks
 from flip_sklearn.estimation.directions import DirectionsMixin
@@ -134,6 +134,9 @@ class FLiPExtractor(
     history_ : dict of str to list of float
         One value per pass of ``loss`` (J), ``validation_nll``, ``validation_accuracy`` (both nan without
         held-out rows), ``sparsity`` (share of exact zeros in A) and ``seconds``.
+    presence_length_, presence_intercept_, presence_slope_, presence_row_coef_ : ndarray
+        What ``predict_presence`` computes with, of shapes (1 + r,), (V,), (V,) and (2, 2), learned from the
+        held-out rows (docs/presence.md). None of them exists without held-out rows or after ``partial_fit``.
     l1_max_ : float
         The smallest ``l1_strength`` at which A = 0 is stationary, whatever B is.
     solver_ : {"exact", "sampled"}
@@ -298,7 +301,7 @@ class FLiPExtractor(
     def _set_fitted(self, attributes: dict[str, Any]) -> FLiPExtractor:
         """Set the fitted attributes: the last step of a fit, so that a failure changes nothing."""
         if attributes:
-            of_earlier_fit = {"feature_names_in_", "pretrained_info_", "_covariance"}
+            of_earlier_fit = {*("feature_names_in_", "pretrained_info_", "_covariance"), *presence.ATTRIBUTES}
             kept = {name: value for name, value in vars(self).items() if name not in of_earlier_fit}
             self.__dict__ = {**kept, **attributes}  # at once, for threads that score meanwhile
         return self
@@ -431,23 +434,87 @@ class FLiPExtractor(
         with scoring.translate_memory_errors(embeddings, n_words):
             return like(X, to_dense(result, embeddings), dtype)
 
-    def extract_keywords(self, X: Any, top_k: int | None = None, return_scores: bool = False) -> Any:
+    def predict_presence(self, X: Any, top_k: int | None = None) -> sp.csr_array:
+        """Compute the probability that a word occurs in the text, for the likeliest words of each row.
+
+        With T(x) the expected number of words of the text and H(x) the entropy of theta, u_j = log(T theta_j)
+        and
+
+            log-odds of word j = a_j + s_j u_j + q (log T, H) + u_j r (log T, H),
+
+        where T is a Poisson regression on B (x - mu). All parameters are fitted to rows that ``fit`` holds
+        out for early stopping, so the probabilities are calibrated for rows like these: of the words with
+        probability p, a share of p occurs. For a given T and H, the probability rises with theta.
+        Neither ``use_bias`` nor ``ranking_offset_`` changes it.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+        top_k : int, default=None
+            Number of words per row, those with the highest probability, >= 1; the estimator's ``top_k`` if
+            None.
+
+        Returns
+        -------
+        presence : csr_array of shape (n, V)
+            Probabilities in [0, 1]; words that are not stored are less likely than the stored ones of the
+            row. Rows do not sum to 1: their sum over all words is the expected number of distinct words.
+            float64 for float64 input, float32 otherwise.
+
+        Raises
+        ------
+        ValueError
+            If the model has no ``presence_`` attributes, because no rows were held out.
+        FloatingPointError
+            If X is far larger than the training embeddings.
+        """
+        model = scoring.snapshot(self)
+        presence.check_has_presence(model)
+        k = scoring.resolve_top_k(model, model.top_k if top_k is None else top_k)
+        return presence.likeliest_to_csr(model, scoring.fitted_input(model, X), k)
+
+    def extract_keywords(
+        self,
+        X: Any,
+        top_k: int | None = None,
+        return_scores: bool = False,
+        *,
+        min_probability: float | None = None,
+    ) -> Any:
         """Extract the best words of each row, best first.
 
         Parameters
         ----------
         X : array-like of shape (n, d)
         top_k : int, default=None
-            Number of words per row, >= 1; the estimator's ``top_k`` if None.
+            Number of words per row, >= 1. If None, the estimator's ``top_k``, or with ``min_probability`` no
+            limit.
         return_scores : bool, default=False
-            Whether to return (word, score) pairs, with the score z.
+            Whether to return (word, score) pairs, with the score z, or with ``min_probability`` the
+            probability.
+        min_probability : float, default=None
+            Return the words that occur in the text with at least this probability (see
+            :meth:`predict_presence`), in (0, 1], likeliest first: as many as the row has, perhaps none.
 
         Returns
         -------
         keywords : list of n lists of str
             With ``return_scores`` lists of (word, score) pairs.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not allowed, or ``min_probability`` is given and the model has no ``presence_``
+            attributes, because no rows were held out.
         """
         model = scoring.snapshot(self)
+        if min_probability is not None:
+            probability = presence.check_min_probability(model, min_probability)
+            k = scoring.resolve_top_k(model, len(model.vocabulary_) if top_k is None else top_k)
+            embeddings = scoring.fitted_input(model, X)
+            return presence.keywords_by_presence(
+                model, embeddings, k, probability, check_bool("return_scores", return_scores)
+            )
         k = model.top_k if top_k is None else top_k
         return scoring.keywords(model, scoring.fitted_input(model, X), k, return_scores)
 

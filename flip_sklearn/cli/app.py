@@ -204,7 +204,18 @@ def _keywords(
     embeddings: Annotated[
         str | None, typer.Option(metavar="FILE.npy|-", help="Embeddings (n, d), one row per sentence.")
     ] = None,
-    top_k: TopK = 10,
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            "--top-k", "-k", min=1, metavar="N", help="Words per line; 10, or no limit with a minimum."
+        ),
+    ] = None,
+    min_probability: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P", help="Only words that occur in the sentence with at least this probability."
+        ),
+    ] = None,
     bias: Annotated[
         bool,
         typer.Option(
@@ -227,8 +238,9 @@ def _keywords(
     """Print the words of each sentence, best first: one line per line, in order.
 
     Words are separated by tabs (concepts may contain blanks); a blank line gives a blank line. With --scores
-    each field is the word, a blank and its score. With --json each line is {"line": 1, "keywords": [...]},
-    and "scores" with --scores. Files of any length are processed in bounded memory.
+    each field is the word, a blank and its score, or with --min-probability its probability. With --json each
+    line is {"line": 1, "keywords": [...]}, and "scores" with --scores. Files of any length are processed in
+    bounded memory.
 
     \b
     flip-sklearn keywords --model model --text sentences.txt
@@ -247,7 +259,9 @@ def _keywords(
         *(model, subfolder, revision, encoder_params), trust_encoder=trust_encoder, force=force, device=device
     )
     inputs = commands.InputFiles(text, embeddings, column)
-    blocks = commands.keywords(flip, text_encoder, inputs, top_k, bias, not quiet)
+    top_k = 10 if top_k is None and min_probability is None else top_k
+    mapper = commands.make_mapper(flip, top_k, bias, min_probability)
+    blocks = commands.keywords(mapper, text_encoder, inputs, not quiet)
     first_line = 1
     for rows in blocks:
         write(format_keywords(rows, first_line, scores, as_json))

@@ -227,16 +227,19 @@ def _figures(mean: metrics.RowMean) -> Figures:
     return Figures(value, error, mean.n_rows, mean.n_skipped)
 
 
+def make_mapper(
+    flip: FLiPExtractor, top_k: int | None, use_bias: bool, min_probability: float | None
+) -> KeywordMapper:
+    """Return the mapper of ``keywords``; ValueError if the model cannot give probabilities."""
+    return KeywordMapper(
+        flip, top_k=top_k, use_bias=use_bias, return_scores=True, min_probability=min_probability
+    )
+
+
 def keywords(
-    flip: FLiPExtractor,
-    encoder: SentenceEncoder | None,
-    inputs: InputFiles,
-    top_k: int,
-    use_bias: bool,
-    verbose: bool,
+    mapper: KeywordMapper, encoder: SentenceEncoder | None, inputs: InputFiles, verbose: bool
 ) -> Iterator[list[list[tuple[str, float]]]]:
     """Yield (word, score) pairs of each row, block by block; an empty list for a blank line."""
-    mapper = KeywordMapper(flip, top_k=top_k, use_bias=use_bias, return_scores=True)
     total = None if inputs.embeddings is None else files.count_embeddings(inputs.embeddings)
     unit = "line" if inputs.embeddings is None else "row"
     with tqdm(total=total, unit=unit, desc="keywords", delay=2, disable=not verbose) as bar:

@@ -23,6 +23,7 @@ from flip_sklearn.backend.fit.state import PassRecord
 from flip_sklearn.backend.scoring.scorer import UNSEEN_SCORE
 from flip_sklearn.estimation.callbacks import PassCallbacks
 from flip_sklearn.estimation.inputs import FitInputs, prepare
+from flip_sklearn.estimation.presence import fit_presence, held_out_rows
 from flip_sklearn.estimation.resume import open_checkpoint
 from flip_sklearn.estimation.split import draw_validation_rows, make_datasets
 from flip_sklearn.parameters import warn_caller
@@ -44,7 +45,8 @@ def fit(estimator: Any, X: Any, Y: Any, sample_weight: Any = None, groups: Any =
         validation_rows = draw_validation_rows(inputs.data, inputs.validation_fraction, inputs.options.seed)
     solution, attributes = _train(estimator, inputs, word_counts, earlier, validation_rows, checkpoint)
     _warn_of_unfinished(solution, inputs.options.max_iter, has_checkpoint=checkpoint is not None)
-    return attributes
+    held_out = held_out_rows(inputs.data.X, inputs.data.counts, inputs.data.weights, validation_rows)
+    return attributes | fit_presence(attributes, held_out, inputs.compute, inputs.group)
 
 
 def partial_fit(estimator: Any, X: Any, Y: Any, sample_weight: Any = None) -> dict[str, Any]:

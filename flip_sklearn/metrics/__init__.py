@@ -15,12 +15,14 @@ from flip_sklearn.metrics.keywords import (
     span_accuracy,
 )
 from flip_sklearn.metrics.likelihood import Perplexity, log_likelihood_scorer, perplexity
+from flip_sklearn.metrics.presence import PresenceCalibration, presence_calibration
 from flip_sklearn.metrics.summary import RowMean
 
 __all__ = [
     "EntityRecall",
     "Perplexity",
     "PrecisionRecall",
+    "PresenceCalibration",
     "RowMean",
     "entity_curve",
     "entity_recall",
@@ -31,5 +33,6 @@ __all__ = [
     "log_likelihood_scorer",
     "perplexity",
     "precision_recall",
+    "presence_calibration",
     "span_accuracy",
 ]

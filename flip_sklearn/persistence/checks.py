@@ -123,6 +123,13 @@ def read_extra_arrays(path: Path, n_words: int, d: int, *, factorized: bool) -> 
         expected["embedding_covariance"] = (d * (d + 1) // 2,)  # its lower triangle
     if "ranking_offset" in stored:
         expected["ranking_offset"] = (n_words,)
+    if "presence_length" in stored:  # models without held-out rows have none
+        expected |= {
+            "presence_length": (math.prod(stored["presence_length"][1]),),  # 1 + r numbers, see model.py
+            "presence_intercept": (n_words,),
+            "presence_slope": (n_words,),
+            "presence_row_coef": (2, 2),
+        }
     if "held_out" in stored:
         expected["held_out"] = (math.prod(stored["held_out"][1]),)  # a vector of any length
     if set(stored) != set(expected):

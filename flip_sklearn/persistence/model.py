@@ -20,6 +20,7 @@ import scipy.sparse as sp
 
 from flip_sklearn.backend.fit.state import PassRecord
 from flip_sklearn.backend.scoring.scorer import UNSEEN_SCORE
+from flip_sklearn.estimation import presence
 from flip_sklearn.estimation.directions import lower_triangle
 from flip_sklearn.estimation.scoring import ranking_offset
 from flip_sklearn.parameters import warn_caller
@@ -65,6 +66,8 @@ def write_model(
         extra_arrays["held_out"] = np.asarray(held_out, dtype=np.int64)
     if hasattr(model, "embedding_covariance_"):  # not of models that other code trained
         extra_arrays["embedding_covariance"] = lower_triangle(model.embedding_covariance_)
+    if all(hasattr(model, name) for name in presence.ATTRIBUTES):
+        extra_arrays |= {name.removesuffix("_"): getattr(model, name) for name in presence.ATTRIBUTES}
     if is_factorized(model):
         tensors = {"E1": A, "E2": B, "b": b}
     else:
@@ -180,6 +183,10 @@ def _from_own_format(cls: Any, files: ModelFiles, metadata: dict[str, Any]) -> t
     for name, text in fitted["pretrained_info_"].items():
         _require(text is None or isinstance(text, str), name, text, "text or null")
     fitted |= {f"{name}_": files.extra_arrays[name] for name in EXTRA_ARRAYS}
+    if "presence_length" in files.extra_arrays:
+        fitted |= {name: files.extra_arrays[name.removesuffix("_")] for name in presence.ATTRIBUTES}
+        n = len(fitted["presence_length_"])
+        _require(n == 1 + len(B), "the number of values of presence_length", n, f"{1 + len(B)}, 1 + rank")
     # Models of earlier versions have none.
     fitted["ranking_offset_"] = files.extra_arrays.get("ranking_offset", np.zeros_like(fitted["bias_"]))
     fitted |= {f"{name}_": _from_json(metadata[name]) for name in FLOATS}

@@ -171,6 +171,24 @@ class Scorer:
             raise _overflow(result)
         return result if array is None else array
 
+    def latents(self, X: Embeddings) -> Iterator[torch.Tensor]:
+        """Yield h = B (x - mean) of consecutive chunks of rows."""
+        for _, h in self._project(X, None):
+            yield h
+
+    def score_blocks(self, X: Embeddings) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield h (m, r) and the scores (m, V), without the ranking offset, of consecutive blocks of rows.
+
+        The next block overwrites the scores, and so may the caller.
+        """
+        product, n_words = self._product("theta"), self.A.shape[0]
+        limit = MAX_LATENT_SHARE * torch.finfo(self.compute.dtype).max
+        for h in self.latents(X):
+            if not float(torch.linalg.vector_norm(h, ord=math.inf)) < limit:
+                raise _overflow(h)
+            for rows in even_slices(len(h), product.block_rows):
+                yield h[rows], product.scores(h[rows], maxima=False)[0][:, :n_words]
+
     def _product(self, purpose: str) -> DenseProduct | SparseProduct:
         """Return the product of all words for "ranking", with the ranking offset, or for "theta"."""
         purpose = "theta" if self.ranking_offset is None else purpose

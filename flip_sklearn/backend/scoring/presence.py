@@ -1,0 +1,94 @@
+"""The probability that a word occurs in a text, in place of theta, block by block.
+
+With T(x) = exp(c + w h) the expected number of words, H(x) the entropy of theta and u_j = log(T theta_j) the
+logarithm of the expected count of word j,
+
+    log-odds_j = a_j + s_j u_j + (1, u_j) R (log T, H),    the slope of u_j at least MIN_SLOPE,
+
+so that for a given T and H the probability of a word rises with its theta.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from flip_sklearn.backend.device import Embeddings, to_device, upload
+from flip_sklearn.backend.ranking import top_k
+from flip_sklearn.backend.scoring.scorer import Scorer
+
+MIN_SLOPE = 0.1
+# Bounds of log T: far more and far fewer words than any text has.
+MAX_LOG_LENGTH = 20.0
+# From about here on a probability rounds to 1 in float64.
+LARGEST_LOG_ODDS = 36.0
+
+
+@dataclass(frozen=True)
+class PresenceParameters:
+    """The parameters of the module's formula, float64."""
+
+    length: np.ndarray  # (1 + r,), c and w
+    intercept: np.ndarray  # (V,), a
+    slope: np.ndarray  # (V,), s
+    row_coef: np.ndarray  # (2, 2), R
+
+
+@dataclass(frozen=True)
+class ScoredRows:
+    """What a block of rows says of T, H and u, each on the device."""
+
+    log_length: torch.Tensor  # (m, 1)
+    entropy: torch.Tensor  # (m, 1)
+    log_counts: torch.Tensor  # (m, V), u
+
+
+def scored_rows(scorer: Scorer, X: Embeddings, length: np.ndarray) -> Iterator[ScoredRows]:
+    """Yield consecutive blocks of rows; the next block overwrites ``log_counts``."""
+    weights = to_device(length, scorer.compute)
+    for h, scores in scorer.score_blocks(X):
+        log_length = (weights[0] + h @ weights[1:, None]).clamp_(-MAX_LOG_LENGTH, MAX_LOG_LENGTH)
+        log_theta = scores.sub_(scores.amax(dim=1, keepdim=True))
+        theta = log_theta.exp()
+        total = theta.sum(dim=1, keepdim=True)
+        entropy = total.log() - torch.linalg.vecdot(theta, log_theta)[:, None] / total
+        yield ScoredRows(log_length, entropy, log_theta.add_(log_length - total.log()))
+
+
+@torch.inference_mode()
+def presence_blocks(
+    scorer: Scorer, X: Embeddings, parameters: PresenceParameters, k: int, min_probability: float = 0.0
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the likeliest words and their probabilities, best first, (m, k') for consecutive blocks of rows.
+
+    These are the best k words, or fewer: at least all of the k that have ``min_probability``. Words that
+    training did not see are not among them; equal probabilities rank the lower word first.
+    """
+    compute = scorer.compute
+    intercept, slope = to_device(parameters.intercept, compute), to_device(parameters.slope, compute)
+    row_coef = to_device(parameters.row_coef.T, compute)
+    unseen = upload(torch.from_numpy(np.flatnonzero(scorer.unseen)), compute.device)
+    lowest = -np.inf if min_probability == 0 else _log_odds(min_probability) - 1e-3
+    for rows in scored_rows(scorer, X, parameters.length):
+        by_row = torch.hstack([rows.log_length, rows.entropy]) @ row_coef
+        offset, extra_slope = by_row[:, :1], by_row[:, 1:]
+        log_odds = (
+            rows.log_counts.mul_((slope + extra_slope).clamp_(min=MIN_SLOPE)).add_(intercept).add_(offset)
+        )
+        log_odds[:, unseen] = -torch.inf
+        # With a minimum, only as many columns as the row with the most words above it has.
+        n_columns = k if lowest == -np.inf else min(k, int((log_odds >= lowest).sum(dim=1).max()))
+        if n_columns == 0:
+            empty = np.empty((len(log_odds), 0))
+            yield empty.astype(np.int64), empty
+            continue
+        values, words = top_k(log_odds, n_columns)
+        yield words.cpu().numpy(), torch.sigmoid(values.double()).cpu().numpy()
+
+
+def _log_odds(probability: float) -> float:
+    with np.errstate(divide="ignore"):
+        return min(float(np.log(probability) - np.log1p(-probability)), LARGEST_LOG_ODDS)
