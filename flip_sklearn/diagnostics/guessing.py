@@ -59,11 +59,12 @@ def selectivity(
 
     Two controls need training data, but no encoder:
 
-    - context (``Y_train``): a model of the same class and parameters is trained to name a word from the other
-      words of its sentence, given as the sum of their vectors in d dimensions. ``recall_context`` is its
-      recall with as many guesses as the model has: k_n minus the other words of S_n that the model finds,
-      where words of S_n besides j are no guesses. That is an upper bound of what an embedding without the
-      word allows.
+    - context (``Y_train``): the measured words are divided into five folds whose words share few sentences.
+      For each fold, a model of the same class and parameters is trained on the counts of ``Y_train``, from
+      sums of random word vectors in d dimensions, without the words of the fold. ``recall_context`` is its
+      recall of these words with as many guesses as the model has: k_n minus the other words of S_n that the
+      model finds, where words of S_n besides j are no guesses. It bounds what an embedding without the word
+      allows.
     - random labels (``X_train`` and ``Y_train``): each word gets the label of a random word of its band and
       power of ten of the training count; several words may share one. A model of the same class is trained
       to name the labels. ``control_difference`` is the selectivity of Hewitt and Liang (2019, Designing and
