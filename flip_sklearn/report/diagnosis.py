@@ -39,6 +39,8 @@ class Diagnosis(Results):
         None without ``entities``.
     ranks : RankAnalysis or None
         None for ``ranks=False``.
+    directions : ViewDirections
+        Words of the differences between views, and of the principal axes of the first view.
     extractors : ExtractorComparison
     selectivity : Selectivity or None
         None without ``encode``.

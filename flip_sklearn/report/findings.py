@@ -14,6 +14,7 @@ import numpy as np
 
 from flip_sklearn import diagnostics
 from flip_sklearn.diagnostics.bootstrap import Interval
+from flip_sklearn.report.directions import direction_texts
 from flip_sklearn.report.guessing import guessing_texts
 from flip_sklearn.report.results import Results
 from flip_sklearn.report.wording import (
@@ -79,6 +80,7 @@ def make_findings(results: Results) -> tuple[Finding, ...]:
         findings += entity_findings(results.entities, at_baseline=at_baseline)
     if results.ranks is not None:
         findings += rank_findings(results.ranks)
+    findings += [Finding("directions", *text) for text in direction_texts(results.directions)]
     return (*findings, *extractor_findings(results.extractors))
 
 

@@ -119,6 +119,7 @@ def _n_compared(results: Results) -> int:
         total += results.preference.difference.value.size - len(results.preference.languages)
     if results.selectivity is not None and results.selectivity.held is not None:
         total += len(results.selectivity.views) * len(results.selectivity.occurrences)
+    total += sum(len(change.significant) for change in results.directions.changes)
     if results.entities is not None:
         total += results.entities.difference.value.size
     return total

@@ -13,6 +13,7 @@ from flip_sklearn.diagnostics.comparison import compute_extractors, compute_rank
 from flip_sklearn.diagnostics.evaluation import FittedModels
 from flip_sklearn.diagnostics.inputs import check_estimator
 from flip_sklearn.diagnostics.preference import compute_preference
+from flip_sklearn.report.directions import ViewDirections, read_view_directions
 from flip_sklearn.report.examples import Example, draw_examples
 from flip_sklearn.report.inputs import ReportInputs
 from flip_sklearn.splice import SpLiCEExtractor
@@ -29,6 +30,7 @@ class Results:
     ranks: diagnostics.RankAnalysis | None
     extractors: diagnostics.ExtractorComparison
     selectivity: diagnostics.Selectivity | None
+    directions: ViewDirections
     examples: tuple[Example, ...]
 
 
@@ -71,6 +73,7 @@ def compute_results(inputs: ReportInputs) -> Results:
         ranks=ranks,
         extractors=compute_extractors(models, extractors, counts, settings),
         selectivity=_selectivity(inputs, joint),
+        directions=read_view_directions(joint, inputs),
         examples=draw_examples(joint, inputs),
     )
 

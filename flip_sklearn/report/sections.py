@@ -11,6 +11,8 @@ import numpy as np
 from flip_sklearn import diagnostics, plots
 from flip_sklearn.diagnostics.bootstrap import Difference
 from flip_sklearn.diagnostics.comparison import BASELINE
+from flip_sklearn.estimation.directions import DirectionWords
+from flip_sklearn.report.directions import ViewChange, ViewDirections
 from flip_sklearn.report.pictures import Picture, draw_picture
 from flip_sklearn.report.results import Results
 from flip_sklearn.report.wording import NOT_KNOWN, change, number, percent, quoted, share, spelled_bands
@@ -77,6 +79,7 @@ def make_sections(results: Results) -> list[Section]:
         (results.selectivity, _selectivity),
         (results.entities, _entities),
         (results.ranks, _ranks),
+        (results.directions, _directions),
         (results.extractors, _extractors),
     ]
     return [make_section(result) for result, make_section in makers if result is not None]
@@ -301,6 +304,64 @@ def _ranks(result: diagnostics.RankAnalysis) -> Section:
         "The model, trained on all views, projects an embedding to a smaller number of dimensions, its "
         f"rank. LiP is the same model without the projection. Differences are to {result.labels[last]}.",
         (Block(picture, table),),
+    )
+
+
+def _directions(result: ViewDirections) -> Section:
+    blocks = [_change_block(change) for change in result.changes if change.words != ([], [])]
+    if result.axes:
+        blocks.append(_axes_block(result))
+    return Section(
+        "directions",
+        "In which directions do embeddings differ?",
+        "A direction of the space makes some words more likely and others less likely. The directions here "
+        "are the difference between the mean embeddings of two views of the same sentences, which is what a "
+        "view adds and loses in every sentence, and the axes along which the embeddings of one view differ "
+        "most. All are read by the model of all views, without the bias.",
+        tuple(blocks),
+    )
+
+
+def _change_block(change: ViewChange) -> Block:
+    """Words that a view adds and loses, and in how many test sentences it does."""
+    rows = tuple(
+        (word, "more" if score > 0 else "less", f"{abs(score):.2f}", share(change.agreement, i), significant)
+        for i, ((word, score), significant) in enumerate(
+            zip(
+                [*change.words.raised, *change.words.lowered],
+                ["yes" if flag else "no" for flag in change.significant],
+                strict=True,
+            )
+        )
+    )
+    title = f"{quoted(change.view)} instead of {quoted(change.reference)}"
+    caption = f"Words that are more and less likely in {title}."
+    columns = ("Word", "Likely", "Change (nats)", "Share of the test sentences where it is so", "Significant")
+    return Block(_direction_picture(change.words, caption), Table(caption[:-1], columns, rows), title=title)
+
+
+def _axes_block(result: ViewDirections) -> Block:
+    """Words at both ends of the principal axes."""
+    rows = tuple(
+        (str(i + 1), percent(variance), *(" ".join(word for word, _ in side) for side in axis))
+        for i, (axis, variance) in enumerate(zip(result.axes, result.variance, strict=True))
+    )
+    view = quoted(result.view)
+    caption = f"Words at both ends of the first principal axis of {view}."
+    table = Table(
+        f"Principal axes of {view}",
+        ("Axis", "Share of the variance", "Words at one end", "Words at the other end"),
+        rows,
+        is_numeric=False,
+    )
+    return Block(_direction_picture(result.axes[0], caption), table, title=f"Principal axes of {view}")
+
+
+def _direction_picture(words: DirectionWords, caption: str) -> Picture:
+    size = (6.4, 1.0 + 0.27 * max(1, sum(map(len, words))))
+    label = "change of the score (nats)"
+    return draw_picture(
+        plots.DirectionDisplay, words, kind="Bars to both sides", caption=caption, size=size, label=label
     )
 
 

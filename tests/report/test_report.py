@@ -442,6 +442,7 @@ def test_all_results_share_one_split(diagnosis: Diagnosis, plain: Diagnosis) -> 
         "recoverability",
         "entities",
         "ranks",
+        "directions",
         "extractors",
     }
     assert (plain.alignment, plain.preference, plain.entities, plain.ranks) == (None,) * 4
