@@ -296,8 +296,14 @@ BAD_OWN: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "formats of extra arrays": (edit_extra_arrays(word_counts=torch.ones(15).long()), "word_counts is I64"),
     "NaN in extra arrays": (edit_extra_arrays(embedding_mean=torch.full((8,), np.nan)), "not finite"),
-    "a missing extra array": (edit_extra_arrays(bias=None), "must hold bias, embedding_covariance, embedding_mean"),
-    "an unknown extra array": (edit_extra_arrays(code=torch.ones(1)), "must hold bias, embedding_covariance, embedding_mean"),
+    "a missing extra array": (
+        edit_extra_arrays(bias=None),
+        "must hold bias, embedding_covariance, embedding_mean",
+    ),
+    "an unknown extra array": (
+        edit_extra_arrays(code=torch.ones(1)),
+        "must hold bias, embedding_covariance, embedding_mean",
+    ),
 }
 
 
