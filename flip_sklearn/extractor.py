@@ -115,8 +115,15 @@ class FLiPExtractor(
     projection_ : ndarray of shape (r, d)
         B. For ``rank=None`` the fixed whitening map (d, d): LiP's matrix is A B.
     bias_ : ndarray of shape (V,)
-        b, normalized so that exp(b) is the word distribution at the mean embedding. It is -1e4 for words
-        that training never saw, which are never extracted, with or without bias.
+        b, normalized so that exp(b) is the word distribution at the mean embedding. After ``fit`` it is
+        refitted with A and B as they are, so that the sum over the rows of T_n theta_nj, with the weights of
+        the rows, is the count of word j (docs/solver.md): over all rows given to ``fit``, the held-out ones
+        included. ``partial_fit`` leaves b as the solver returns it. It is -1e4 for words that training never
+        saw, which are never extracted, with or without bias.
+    ranking_offset_ : ndarray of shape (V,)
+        Added to the scores when words are ranked with bias: the bias of the best likelihood is not the one
+        of the best ranking. It depends on the frequency of a word, is chosen by the accuracy on the held-out
+        rows, and is not part of theta. Zero without held-out rows, or if the gain may be chance.
     embedding_mean_ : ndarray of shape (d,)
         mu.
     embedding_covariance_ : ndarray of shape (d, d)
@@ -132,8 +139,12 @@ class FLiPExtractor(
     best_iter_ : int
         The pass whose parameters were kept.
     history_ : dict of str to list of float
-        One value per pass of ``loss`` (J), ``validation_nll``, ``validation_accuracy`` (both nan without
-        held-out rows), ``sparsity`` (share of exact zeros in A) and ``seconds``.
+        One value per pass of ``loss``, ``training_loss``, ``validation_nll``, ``validation_accuracy`` (both
+        nan without held-out rows), ``sparsity`` (share of exact zeros in A) and ``seconds``. ``loss`` is J on
+        the training rows of the model that would be returned after the pass. On more than 2^18 scores
+        (rows times words), and with sampled classes, the differences between passes are estimated on 500
+        rows, and only that of ``best_iter_`` is computed on all rows. ``training_loss`` is J with the mean
+        loss of the steps of the pass. The held-out values are those before the refit of b.
     presence_length_, presence_intercept_, presence_slope_, presence_row_coef_ : ndarray
         What ``predict_presence`` computes with, of shapes (1 + r,), (V,), (V,) and (2, 2), learned from the
         held-out rows (docs/presence.md). None of them exists without held-out rows or after ``partial_fit``.
@@ -335,7 +346,10 @@ class FLiPExtractor(
     # ------------------------------------------------------------------ scoring
 
     def decision_function(self, X: Any) -> Any:
-        """Compute the scores z of all words: b + A B (x - mu), without b if ``use_bias=False``.
+        """Compute the scores by which words are ranked: b + A B (x - mu) + ``ranking_offset_``.
+
+        Without b and the offset if ``use_bias=False``. Probabilities do not have the offset: where it is not
+        zero, softmax(z) differs from ``predict_proba``, and ``predict_log_proba`` has the log-probabilities.
 
         Parameters
         ----------
@@ -356,7 +370,7 @@ class FLiPExtractor(
         return scoring.dense(self, X, "scores")
 
     def predict_proba(self, X: Any) -> Any:
-        """Compute the word distributions theta = softmax(z).
+        """Compute the word distributions theta = softmax(b + A B (x - mu)), without b if ``use_bias=False``.
 
         Parameters
         ----------

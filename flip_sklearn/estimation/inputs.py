@@ -191,6 +191,7 @@ def resolve_options(estimator: Any, data: FitData, seed: int, *, streaming: bool
         seed=seed,
         solver=check_choice("solver", estimator.solver, ("auto", "exact", "sampled")),
         report_kkt=not streaming,
+        refit_bias=not streaming,
     )
 
 

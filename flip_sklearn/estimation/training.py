@@ -25,6 +25,7 @@ from flip_sklearn.estimation.callbacks import PassCallbacks
 from flip_sklearn.estimation.inputs import FitInputs, prepare
 from flip_sklearn.estimation.presence import fit_presence, held_out_rows
 from flip_sklearn.estimation.resume import open_checkpoint
+from flip_sklearn.estimation.scoring import ranking_offset
 from flip_sklearn.estimation.split import draw_validation_rows, make_datasets
 from flip_sklearn.parameters import warn_caller
 
@@ -65,11 +66,14 @@ def partial_fit(estimator: Any, X: Any, Y: Any, sample_weight: Any = None) -> di
     solution, attributes = _train(estimator, inputs, word_counts, earlier)
     _warn_of_unfinished(solution, max_iter=None, has_checkpoint=False)
     if not is_first_chunk:  # the history of a stream has one entry per chunk
+        unknown = [math.nan] * estimator.n_iter_  # of a column that an earlier version did not have
         attributes["n_iter_"] += estimator.n_iter_
         attributes["best_iter_"] = attributes["n_iter_"]
         attributes["history_"] = {
-            key: estimator.history_[key] + values for key, values in attributes["history_"].items()
+            key: estimator.history_.get(key, unknown) + values
+            for key, values in attributes["history_"].items()
         }
+        attributes["ranking_offset_"] = ranking_offset(estimator)
     return attributes
 
 

@@ -20,7 +20,7 @@ from flip_sklearn.io import check_regular_file, fsync_file, staging_directory, s
 from flip_sklearn.parameters import warn_caller
 
 # Also part of every file name. Raise the number when the same settings would give another result.
-FORMAT = "flip-sklearn checkpoint 1"
+FORMAT = "flip-sklearn checkpoint 2"
 # Minimum seconds between two checkpoints, also as a multiple of the seconds for writing one: a fit spends at
 # most about 1/21 of its time on checkpoints.
 MIN_SECONDS, WRITING_TIME_FACTOR = 30.0, 20.0

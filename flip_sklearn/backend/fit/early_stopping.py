@@ -1,8 +1,9 @@
 """Early stopping: the score of a pass, whether it is the best so far, and whether it made progress.
 
-The score is the held-out keyword accuracy or log-likelihood per word, or -J without held-out rows. A pass
-makes progress if its score exceeds the best one by more than ``tol``, or if the held-out loss falls fast.
-Training stops after ``n_iter_no_change`` passes in a row without progress.
+The score is the held-out keyword accuracy or log-likelihood per word, or without held-out rows -J of the
+parameters after the pass, on the same rows after every pass. The parameters with the best score are kept. A
+pass makes progress if its score exceeds the best one by more than ``tol``, or if the held-out loss falls
+fast. Training stops after ``n_iter_no_change`` passes in a row without progress.
 """
 
 from __future__ import annotations
@@ -37,8 +38,7 @@ class EarlyStopping:
         falling = record.validation_nll < self.lowest_nll - FAST_FALL * self.tol
         progress = score > self.best_score + self.tol or falling
         self.passes_without_progress = 0 if progress else self.passes_without_progress + 1
-        # Without held-out rows the last parameters are kept, since the loss of a pass lags behind them.
-        keep = score > self.best_score or self.stop_on is None
+        keep = score > self.best_score
         self.best_score = max(self.best_score, score)
         self.lowest_nll = min(self.lowest_nll, record.validation_nll)
         return keep

@@ -13,9 +13,10 @@ import torch
 
 from flip_sklearn.backend.device import Compute, rows_of
 from flip_sklearn.backend.fit.batches import Batch, BatchReader
+from flip_sklearn.backend.fit.bias import RefittedBias, refit_bias
 from flip_sklearn.backend.fit.candidates import ClassSampler
 from flip_sklearn.backend.fit.checkpoint import Checkpoint
-from flip_sklearn.backend.fit.data import CountDataset, Targets, WhitenedDataset
+from flip_sklearn.backend.fit.data import CountDataset, Targets, WhitenedDataset, count_words
 from flip_sklearn.backend.fit.initialization import InitialPoint, gradient_at_zero, newton_start, warm_start
 from flip_sklearn.backend.fit.likelihood import (
     Gradients,
@@ -26,6 +27,7 @@ from flip_sklearn.backend.fit.likelihood import (
 )
 from flip_sklearn.backend.fit.optimizer import Parameters
 from flip_sklearn.backend.fit.penalty import l1_max
+from flip_sklearn.backend.fit.row_softmax import RowSoftmax, mean_loss
 from flip_sklearn.backend.fit.state import PassRecord, SolverOptions, TrainingState
 from flip_sklearn.backend.fit.whitening import Moments, Whitening, shared_moments, streaming_moments
 
@@ -33,6 +35,10 @@ from flip_sklearn.backend.fit.whitening import Moments, Whitening, shared_moment
 # accelerator each chunk is waited for.
 MOMENT_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
 MOMENT_CHUNK_ROWS = {"cpu": (256, 4096), "cuda": (256, 2**16)}
+# J after a pass is computed on this many rows, or on all rows if there are at most this many scores; of so
+# few scores b is refitted after every pass.
+LOSS_ROWS = 500
+SMALL_SCORES = 2**18
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,13 @@ class Session:
             if options.solver == "sampled" or sampler.is_cheaper():
                 self.sampler = sampler
         self._reader = BatchReader(train, compute, self.sampler)
+        self.occurrences = count_words(train.counts, np.ones(len(train)))
+        self.is_small = self.sampler is None and len(train) * train.n_words <= SMALL_SCORES
+        loss_rows = np.flatnonzero(train.row_weight > 0)
+        if not self.is_small:
+            some = np.linspace(0, len(loss_rows) - 1, min(len(loss_rows), LOSS_ROWS)).astype(np.int64)
+            loss_rows = loss_rows[np.unique(some)]
+        self._loss_rows = loss_rows
         # The optimizer divides both strengths by V, but J divides l2 by the sum W of the counts.
         self.l2 = options.l2 * train.n_words / float(counts_so_far.sum())
         gradient = self.gradient_at_zero()
@@ -134,19 +147,24 @@ class Session:
         nll = self._take_steps(after_step, checkpoint)
         state = self.state
         averaged = state.optimizer.averaged()
+        occurrences = None if self.sampler is None else self.occurrences
+        softmax = RowSoftmax(self.data, averaged, self.work, occurrences)
+        current_nll = mean_loss(softmax, self.data, self._loss_rows)
         # The norm is nan if one entry is; a mask of A's size is not needed.
         largest = [torch.linalg.vector_norm(p, math.inf).double() for p in averaged if p is not None]
         n_nonzero = torch.count_nonzero(averaged.A).double()
-        measured = torch.stack([state.optimizer.penalty(averaged.A), n_nonzero, *largest])
-        penalty, n_nonzero, *largest = measured.tolist()  # read at once, since reading waits for the device
-        if not all(map(math.isfinite, [*largest, nll])):
+        measured = torch.stack([state.optimizer.penalty(averaged.A), n_nonzero, current_nll, *largest])
+        # Read at once, since reading waits for the device.
+        penalty, n_nonzero, final_nll, *largest = measured.tolist()
+        if not all(map(math.isfinite, [*largest, nll, final_nll])):
             raise FloatingPointError(
                 f"the training loss or a parameter became nan or infinite in pass "
                 f"{len(state.history) + 1}; lower learning_rate (now {self.options.learning_rate}), "
                 "or use precision='float32' or 'float64'."
             )
         record = PassRecord(
-            loss=nll + penalty,
+            loss=final_nll + penalty,
+            training_loss=nll + penalty,
             validation_nll=math.nan,
             validation_accuracy=math.nan,
             sparsity=1.0 - n_nonzero / max(1, averaged.A.numel()),
@@ -203,6 +221,17 @@ class Session:
             self._grad_A = empty(min(len(A), n * 5 // 4), A.shape[1])
         grad_h = None if self.state.optimizer.B is None else empty(*h.shape)
         return Gradients(rows_of(self._grad_A, slice(0, n)), empty(n), grad_h)
+
+    def refit_bias(self, held_out: WhitenedDataset | None, parameters: Parameters) -> RefittedBias:
+        """Refit b to the counts of the training and the held-out rows, at the A and B~ of ``parameters``."""
+        return refit_bias(
+            self.data,
+            held_out,
+            parameters,
+            self.work,
+            samples_rare_words=self.sampler is not None,
+            is_small=self.is_small,
+        )
 
     def whiten(self, rows: CountDataset) -> WhitenedDataset:
         """Other rows in the whitened coordinates of the session."""

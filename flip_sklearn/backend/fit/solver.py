@@ -7,13 +7,15 @@ over A (V, r), b (V,) and B~ (r, d) with rows of unit norm (oblique manifold). T
 A c, B~ / c give the same scores for every c, so the penalty on A could be made as small as one likes
 without changing the model. Since x~ has unit covariance (up to the ridge of ``whitening.py``), every latent
 B~_k x~ has unit variance, and A_jk is the number of nats that word j gains per standard deviation of latent
-k. The squared penalty is a Gaussian prior whose weight does not grow with the data: l2 is the number of occurrences of a word that outweigh it.
+k. The squared penalty is a Gaussian prior whose weight does not grow with the data: l2 is the number of
+occurrences of a word that outweigh it.
 LiP (rank None) is the same with r = d and B~ = I fixed; J is then convex.
 
 Training starts from a closed form (``initialization.py``). A step computes the gradients of a batch, over
 all words or over sampled classes (``candidates.py``), and moves the words that it computed
 (``optimizer.py``). The rate is constant, the result is a running average of the iterates, and the pass with
-the best held-out score is kept.
+the best held-out score is kept. Then b is refitted to the counts (``bias.py``), and an offset for ranking is
+learned on the held-out rows (``ranking_offset.py``).
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from flip_sklearn.backend.fit.checkpoint import Checkpoint
 from flip_sklearn.backend.fit.data import CountDataset, WhitenedDataset
 from flip_sklearn.backend.fit.optimality import kkt_residual
 from flip_sklearn.backend.fit.optimizer import Parameters
+from flip_sklearn.backend.fit.ranking_offset import fit_ranking_offset
 from flip_sklearn.backend.fit.session import EarlierFit, Session
 from flip_sklearn.backend.fit.state import PassRecord, SolverOptions
 from flip_sklearn.backend.fit.whitening import Moments
@@ -96,32 +99,34 @@ def solve(
             "the processes of the group read different checkpoints; checkpoint_dir must be one folder "
             "that all of them see."
         )
+    interrupted = False
     try:
         while len(state.history) < options.max_iter and not state.stopped:
             hooks.before_pass()
             parameters = _make_pass(session, held_out, hooks, checkpoint)
             stop = state.early_stopping.should_stop
             number = len(state.history)
-            current_solution = partial(make_solution, session, parameters, number)
+            # Refitting b sums over the processes, and perhaps not all of them ask for the solution.
+            now = (session, held_out, parameters, number)
+            current_solution = partial(refitted_solution, *now, refits_bias=train.group.is_single_process)
             stop |= hooks.after_pass(state.history[-1], current_solution)
             # Freed now: otherwise they stay in memory beside the best ones during the next pass.
-            del parameters, current_solution
+            del parameters, current_solution, now
             state.stopped = bool(train.group.broadcast_int(int(stop), compute.device))
             if checkpoint is not None:
                 ended = state.stopped or number == options.max_iter
                 checkpoint.save_if_due(state.to_checkpoint, now=ended)
-        residual = math.nan  # with the sampled solver it would cost more than the fit
-        if options.report_kkt and session.sampler is None and state.best is not None:
-            l1, l2, best = options.l1, options.l2, state.best[0]
-            residual = kkt_residual(session.data, best, l1=l1, l2=l2, work=session.work)
     except KeyboardInterrupt:
         # Processes of a group are interrupted at different passes, so they have no model in common.
         if state.best is None or not train.group.is_single_process:
             raise
-        return replace(make_solution(session, *state.best), interrupted=True)
+        interrupted = True
     if state.best is None:  # a checkpoint never holds fewer passes than were asked for
         raise RuntimeError("no pass was made")
-    return replace(make_solution(session, *state.best), kkt_residual=residual)
+    # With the sampled solver the residual would cost more than the fit.
+    reports_kkt = options.report_kkt and session.sampler is None and not interrupted
+    solution = refitted_solution(session, held_out, *state.best, reports_kkt=reports_kkt)
+    return replace(solution, interrupted=interrupted)
 
 
 def _make_pass(
@@ -134,6 +139,10 @@ def _make_pass(
         nll, accuracy = evaluate(session, held_out, parameters)
         seconds = time.perf_counter() - state.began
         record = replace(record, validation_nll=nll, validation_accuracy=accuracy, seconds=seconds)
+    if session.is_small and session.options.refit_bias:
+        refitted = session.refit_bias(held_out, parameters)
+        record = replace(record, loss=record.loss + refitted.loss - refitted.loss_before)
+        parameters = refitted.parameters
     # All processes of a group decide what to keep and when to stop from the same numbers.
     record = PassRecord(*group.broadcast_floats(astuple(record), session.compute.device))
     state.record_pass(record, parameters)
@@ -154,6 +163,37 @@ def _resume(session: Session, checkpoint: Checkpoint) -> bool:
             return False
         session.state.load(*saved)
     return True
+
+
+def refitted_solution(
+    session: Session,
+    held_out: WhitenedDataset | None,
+    parameters: Parameters,
+    pass_number: int,
+    *,
+    refits_bias: bool = True,
+    reports_kkt: bool = False,
+) -> Solution:
+    """The solution of a pass, with b refitted, a ranking offset, and J measured on all rows."""
+    history, options = list(session.state.history), session.options
+    offset = None
+    if options.refit_bias and refits_bias:
+        if not session.is_small:  # otherwise b is refitted after every pass
+            refitted = session.refit_bias(held_out, parameters)
+            parameters = refitted.parameters
+            # Some rows measure the differences between passes well, and their sum less so.
+            penalty = float(session.state.optimizer.penalty(parameters.A))
+            correction = refitted.loss + penalty - history[pass_number - 1].loss
+            history = [replace(record, loss=record.loss + correction) for record in history]
+        if held_out is not None:
+            offset = fit_ranking_offset(held_out, parameters, session.occurrences, session.work)
+    residual = math.nan
+    if reports_kkt:
+        residual = kkt_residual(session.data, parameters, l1=options.l1, l2=options.l2, work=session.work)
+    solution = make_solution(session, parameters, pass_number)
+    if offset is not None:
+        solution = replace(solution, ranking_offset=to_numpy(offset))
+    return replace(solution, history=tuple(history), kkt_residual=residual)
 
 
 def make_solution(session: Session, parameters: Parameters, pass_number: int) -> Solution:

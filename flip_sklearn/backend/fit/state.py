@@ -30,13 +30,15 @@ class SolverOptions:
     seed: int
     solver: str = "auto"  # "exact", "sampled", or the cheaper one
     report_kkt: bool = False  # whether to compute the KKT residual of the solution
+    refit_bias: bool = False  # whether b is refitted to the counts, and a ranking offset is learned
 
 
 @dataclass(frozen=True)
 class PassRecord:
     """Measurements of one pass over the training rows."""
 
-    loss: float  # J; its likelihood part is the average over the steps of the pass
+    loss: float  # J of the parameters after the pass; on many rows estimated on some of them
+    training_loss: float  # its likelihood part is the mean over the steps of the pass
     validation_nll: float  # nats per word on the held-out rows; nan without held-out rows
     validation_accuracy: float  # keyword accuracy on the held-out rows; nan without held-out rows
     sparsity: float  # share of exact zeros in A
