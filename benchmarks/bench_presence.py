@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="folder of the captions")
     parser.add_argument("--rows", type=positive_int, default=None, help="training rows; all by default")
     parser.add_argument(
-        "--C", type=float, nargs="+", default=[0.001, 0.01], help="of the logistic regressions"
+        "--C", type=float, nargs="*", default=[0.01, 0.1, 1.0], help="of the logistic regressions"
     )
     args = parser.parse_args()
     warnings.simplefilter("ignore")

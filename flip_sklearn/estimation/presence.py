@@ -16,14 +16,18 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import PoissonRegressor
 
 from flip_sklearn.backend.device import Compute, Embeddings, product_precision, without_autocast
 from flip_sklearn.backend.distributed import ProcessGroup
-from flip_sklearn.backend.scoring.presence import PresenceParameters, presence_blocks, scored_rows
+from flip_sklearn.backend.scoring.presence import (
+    PresenceParameters,
+    all_latents,
+    likely_words,
+    presence_blocks,
+)
 from flip_sklearn.backend.scoring.scorer import Scorer
 from flip_sklearn.estimation import scoring
 from flip_sklearn.parameters import check_number
@@ -96,21 +100,23 @@ def fit_presence(
         compute,
         unseen=word_counts <= 0,
     )
-    with torch.inference_mode(), product_precision(compute):
+    with product_precision(compute):
         length = _fit_length(scorer, rows)
         pairs = _collect_pairs(scorer, rows, length)
     intercept, slope, row_coef = _fit_log_odds(pairs, word_counts)
     parameters = [length, intercept, slope, row_coef]
-    shared = [torch.from_numpy(array).to(compute.device) for array in parameters]
-    group.broadcast_(*shared)  # the same bits on all processes, whatever their processors are
-    return {name: tensor.cpu().numpy() for name, tensor in zip(ATTRIBUTES, shared, strict=True)}
+    if not group.is_single_process:  # the same bits on all processes, whatever their processors are
+        parameters = [
+            np.reshape(group.broadcast_floats(array.ravel().tolist(), compute.device), array.shape)
+            for array in parameters
+        ]
+    return dict(zip(ATTRIBUTES, parameters, strict=True))
 
 
 def _fit_length(scorer: Scorer, rows: HeldOutRows) -> np.ndarray:
     """c and w of T = exp(c + w h)."""
-    latents = [h.cpu().numpy() for h in scorer.latents(rows.X)]
+    h = all_latents(scorer, rows.X)
     n_tokens = np.asarray(rows.counts.sum(axis=1, dtype=np.float64)).ravel()
-    h = np.concatenate(latents).astype(np.float64)
     regression = PoissonRegressor(alpha=LENGTH_RIDGE * h.shape[1] / rows.weights.sum(), max_iter=300)
     with warnings.catch_warnings():
         # A solution that is not quite at the optimum is as good.
@@ -126,11 +132,7 @@ def _collect_pairs(scorer: Scorer, rows: HeldOutRows, length: np.ndarray) -> _Pa
     entries = row_of_entry * n_words + rows.counts.indices  # ascending
     parts: list[_Pairs] = []
     first = n_pairs = 0
-    for block in scored_rows(scorer, rows.X, length):
-        is_likely = block.log_counts > np.log(MIN_EXPECTED_COUNT)
-        row, word = (index.cpu().numpy() for index in torch.nonzero(is_likely, as_tuple=True))
-        log_count = block.log_counts[is_likely].double().cpu().numpy()
-        features = torch.hstack([block.log_length, block.entropy]).double().cpu().numpy()
+    for row, word, log_count, features in likely_words(scorer, rows.X, length, MIN_EXPECTED_COUNT):
         pair = (first + row) * n_words + word
         place = np.searchsorted(entries, pair)
         occurs = np.r_[entries, -1][place] == pair

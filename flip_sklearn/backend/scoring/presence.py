@@ -10,6 +10,7 @@ so that for a given T and H the probability of a word rises with its theta.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -56,6 +57,28 @@ def scored_rows(scorer: Scorer, X: Embeddings, length: np.ndarray) -> Iterator[S
         total = theta.sum(dim=1, keepdim=True)
         entropy = total.log() - torch.linalg.vecdot(theta, log_theta)[:, None] / total
         yield ScoredRows(log_length, entropy, log_theta.add_(log_length - total.log()))
+
+
+@torch.inference_mode()
+def all_latents(scorer: Scorer, X: Embeddings) -> np.ndarray:
+    """Return h (n, r) of all rows, float64."""
+    return np.concatenate([h.double().cpu().numpy() for h in scorer.latents(X)])
+
+
+@torch.inference_mode()
+def likely_words(
+    scorer: Scorer, X: Embeddings, length: np.ndarray, min_count: float
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield, block by block, the words that are expected more than ``min_count`` times in a row.
+
+    These are the row in the block and the word of each pair, in this order, its u, and (log T, H) of all rows
+    of the block, (m, 2).
+    """
+    for rows in scored_rows(scorer, X, length):
+        is_likely = rows.log_counts > math.log(min_count)
+        row, word = (index.cpu().numpy() for index in torch.nonzero(is_likely, as_tuple=True))
+        features = torch.hstack([rows.log_length, rows.entropy]).double().cpu().numpy()
+        yield row, word, rows.log_counts[is_likely].double().cpu().numpy(), features
 
 
 @torch.inference_mode()
