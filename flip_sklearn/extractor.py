@@ -62,17 +62,21 @@ class FLiPExtractor(
         The V words in column order, or word -> column as in ``CountVectorizer.vocabulary_``, or a vectorizer
         that has them (``clone`` undoes its fit). When None, the column names of Y if it is a DataFrame
         (pandas, polars or pyarrow), else ``word0``, ``word1`` and so on, with a warning.
-    solver : {"auto", "exact", "sampled"}, default="auto"
+    solver : {"auto", "exact", "sampled", "lbfgs"}, default="auto"
         ``"exact"`` computes the softmax over all words. ``"sampled"`` computes it over the words of the
         batch and a random sample of the others, corrected for their inclusion probabilities: the same
         model within noise, at a cost that hardly grows with V. ``"auto"`` is ``"sampled"`` if a batch is
         then expected to have at most half of the words; the choice is deterministic, since it depends on
-        the counts and not on timing (docs/performance.md).
-    max_iter : int, default=20
-        Maximum number of passes over the training rows, >= 1.
+        the counts and not on timing (docs/performance.md). ``"lbfgs"`` takes steps on all rows until the
+        conditions of the optimum hold to ``tol``: for comparisons of converged models, above all of
+        ``rank=None``, whose optimum is global. The other solvers stop early, which is faster and reads
+        unseen sentences better (docs/solver.md).
+    max_iter : int or "auto", default="auto"
+        Maximum number of passes over the training rows, or of iterations of ``"lbfgs"``, >= 1. ``"auto"``
+        is 20, and 1,000 for ``"lbfgs"``.
     tol : float, default=1e-3
         A pass counts as progress when it improves the held-out score (or, without early stopping, J) by
-        more than this, >= 0.
+        more than this, >= 0. ``"lbfgs"`` stops when ``kkt_residual_`` is at most ``tol``.
     batch_size : int or "auto", default="auto"
         Rows per step, >= 1. ``"auto"`` is a fiftieth of the rows, from 32 to 500. Larger batches, such as
         2,000 rows, make better use of a GPU.
@@ -81,7 +85,7 @@ class FLiPExtractor(
     early_stopping : {"auto", True, False, "accuracy", "likelihood"}, default="auto"
         Hold out a part of the rows and keep the parameters of the pass that is best on them, by keyword
         accuracy (True or ``"accuracy"``) or by likelihood. ``"auto"`` is True for 1,000 and more rows with
-        words.
+        words, and False for ``solver="lbfgs"``.
     validation_fraction : float, default=0.1
         Share of the rows with words that are held out, in (0, 1); at most 10,000 rows are.
     n_iter_no_change : int, default=2
@@ -150,7 +154,7 @@ class FLiPExtractor(
         held-out rows (docs/presence.md). None of them exists without held-out rows or after ``partial_fit``.
     l1_max_ : float
         The smallest ``l1_strength`` at which A = 0 is stationary, whatever B is.
-    solver_ : {"exact", "sampled"}
+    solver_ : {"exact", "sampled", "lbfgs"}
         The resolved solver.
     kkt_residual_ : float
         Largest violation of J's optimality conditions in A and b over the training rows, given B, in the
@@ -192,7 +196,7 @@ class FLiPExtractor(
         top_k: int = 10,
         vocabulary: Any = None,
         solver: str = "auto",
-        max_iter: int = 20,
+        max_iter: int | str = "auto",
         tol: float = 1e-3,
         batch_size: int | str = "auto",
         learning_rate: float = 0.05,

@@ -206,6 +206,11 @@ def regularization_path(
     True
     """
     estimator = _check_estimator(estimator)
+    if estimator.solver == "lbfgs":
+        raise ValueError(
+            "regularization_path makes passes, which solver='lbfgs' does not; use solver='auto', 'exact' or "
+            "'sampled', or fit each strength with solver='lbfgs' and warm_start=True."
+        )
     max_iter = check_integer("max_iter", max_iter, 1)
     eps = check_number("eps", eps, 0, 1, open_low=True, open_high=True)
     check_bool("kkt", kkt)

@@ -36,6 +36,9 @@ from flip_sklearn.parameters import (
     check_random_state,
 )
 
+SOLVERS = ("auto", "exact", "sampled", "lbfgs")
+# `max_iter="auto"`: passes of the stochastic solvers, iterations of L-BFGS.
+AUTO_MAX_ITER = (20, 1000)
 # `early_stopping="auto"` holds rows out from this many rows with words on.
 EARLY_STOPPING_ROWS = 1000
 # `batch_size="auto"`: at least this many steps a pass, so that a pass means as much on small data.
@@ -100,7 +103,7 @@ def prepare(
     fraction = estimator.validation_fraction
     check_number("validation_fraction", fraction, 0, 1, open_low=True, open_high=True)
     checkpoint_dir = check_folder("checkpoint_dir", estimator.checkpoint_dir)
-    compute = resolve_compute(estimator.device, estimator.precision)
+    compute = resolve_compute(estimator.device, _resolve_precision(estimator, streaming=streaming))
     group = join_processes()
     random = check_random_state(estimator.random_state)
     is_fitted = hasattr(estimator, "bias_")
@@ -113,6 +116,21 @@ def prepare(
     check_same_call(group, compute, settings, data.X, data.other_arrays)
     show_progress = bool(estimator.verbose) and group.rank == 0
     return FitInputs(data, options, compute, group, fraction, checkpoint_dir, show_progress)
+
+
+def _resolve_precision(estimator: Any, *, streaming: bool) -> Any:
+    """Check that the solver fits the call and the precision; "auto" is float32 for L-BFGS."""
+    if check_choice("solver", estimator.solver, SOLVERS) != "lbfgs":
+        return estimator.precision
+    if streaming:
+        raise ValueError(
+            "solver='lbfgs' needs all rows at once; for partial_fit use solver='auto', 'exact' or 'sampled'."
+        )
+    if estimator.precision == "bfloat16":
+        raise ValueError(
+            "precision='bfloat16' is too coarse for solver='lbfgs'; use 'auto', 'float32' or 'float64'."
+        )
+    return "float32" if estimator.precision == "auto" else estimator.precision
 
 
 def check_data(
@@ -177,7 +195,9 @@ def resolve_options(estimator: Any, data: FitData, seed: int, *, streaming: bool
     batch_size = estimator.batch_size
     if isinstance(batch_size, str) and batch_size == "auto":
         batch_size = int(np.clip(data.n_rows_with_words // STEPS_PER_PASS, *AUTO_BATCH_RANGE))
-    max_iter = check_integer("max_iter", estimator.max_iter, 1)
+    max_iter = resolve_max_iter(estimator)
+    solver = check_choice("solver", estimator.solver, SOLVERS)
+    stop_on = _resolve_early_stopping(estimator, data, streaming=streaming)
     return SolverOptions(
         rank=resolve_rank(estimator.rank, data.X.shape[1]),
         l1=check_number("l1_strength", estimator.l1_strength, 0, MAX_STRENGTH),
@@ -186,13 +206,21 @@ def resolve_options(estimator: Any, data: FitData, seed: int, *, streaming: bool
         tol=check_number("tol", estimator.tol, 0),
         batch_size=check_integer("batch_size", batch_size, 1, or_else="'auto'"),
         learning_rate=check_number("learning_rate", estimator.learning_rate, 0, open_low=True),
-        stop_on=_resolve_early_stopping(estimator, data, streaming=streaming),
+        stop_on=stop_on,
         n_iter_no_change=check_integer("n_iter_no_change", estimator.n_iter_no_change, 1),
         seed=seed,
-        solver=check_choice("solver", estimator.solver, ("auto", "exact", "sampled")),
+        solver=solver,
         report_kkt=not streaming,
-        refit_bias=not streaming,
+        # At the optimum over the rows, b needs no refit.
+        refit_bias=not streaming and (solver != "lbfgs" or stop_on is not None),
     )
+
+
+def resolve_max_iter(estimator: Any) -> int:
+    """Check the maximum number of passes; "auto" depends on the solver."""
+    if isinstance(estimator.max_iter, str) and estimator.max_iter == "auto":
+        return AUTO_MAX_ITER[estimator.solver == "lbfgs"]
+    return check_integer("max_iter", estimator.max_iter, 1, or_else="'auto'")
 
 
 def _resolve_early_stopping(estimator: Any, data: FitData, *, streaming: bool) -> str | None:
@@ -200,7 +228,8 @@ def _resolve_early_stopping(estimator: Any, data: FitData, *, streaming: bool) -
     choices = ("auto", True, False, "accuracy", "likelihood")
     early_stopping = check_choice("early_stopping", estimator.early_stopping, choices)
     n_rows = data.n_rows_with_words
-    is_off = early_stopping == "auto" and n_rows < EARLY_STOPPING_ROWS
+    # "lbfgs" is for the optimum over all rows.
+    is_off = early_stopping == "auto" and (n_rows < EARLY_STOPPING_ROWS or estimator.solver == "lbfgs")
     if streaming or early_stopping is False or is_off:
         return None
     if n_rows < 2:

@@ -126,6 +126,15 @@ def _warn_of_unfinished(solution: Solution, max_iter: int | None, *, has_checkpo
             f"the passes before. {remedy}",
             ConvergenceWarning,
         )
+    elif solution.solver == "lbfgs" and not solution.converged:
+        remedy = "raise max_iter, or loosen tol"
+        if n_passes < (max_iter or 0):  # no step lowers J any more
+            remedy = "use precision='float64', or loosen tol"
+        warn_caller(
+            f"the conditions of the optimum are violated by more than tol after {n_passes} iterations of "
+            f"L-BFGS (kkt_residual_ is {solution.kkt_residual:.1e}); {remedy}.",
+            ConvergenceWarning,
+        )
     elif n_passes == max_iter and not solution.converged:
         warn_caller(
             f"the fit still made progress in its last pass, max_iter={max_iter}; "
@@ -149,10 +158,11 @@ def _same_shape(estimator: Any, inputs: FitInputs) -> bool:
 def _fitted_point(estimator: Any, trained_words: np.ndarray) -> InitialPoint:
     """The fitted parameters as a point to continue from."""
     A = estimator.word_embeddings_[trained_words]
+    is_known = estimator.word_counts_[trained_words] > 0
     return InitialPoint(
         A.toarray() if sp.issparse(A) else A,
         estimator.projection_,
-        estimator.bias_[trained_words],
+        np.where(is_known, estimator.bias_[trained_words], np.nan),
         estimator.embedding_mean_,
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from importlib.resources import files
 
+from flip_sklearn.estimation.inputs import resolve_max_iter
 from flip_sklearn.estimation.validation import resolve_rank
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.report.answer import make_answer
@@ -71,7 +72,7 @@ def _origin(inputs: ReportInputs) -> Table:
         ("Encoder", f"{inputs.encoder or 'not named'}; embeddings of {number(d)} dimensions"),
         ("Text", f"{number(n)} sentences{languages}, from {source}"),
         ("Views", ", ".join(sentences.names)),
-        ("FLiP models", f"{limit}, {settings}, at most {number(flip.max_iter)} passes"),
+        ("FLiP models", f"{limit}, {settings}, at most {number(resolve_max_iter(flip))} passes"),
         ("Seed", str(inputs.settings.random_state)),
         ("Version", _version("flip-sklearn")),
     )

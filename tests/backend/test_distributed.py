@@ -64,6 +64,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "float32": ({"precision": "float32", "max_iter": 8}, "array"),
     "stops early": ({"n_iter_no_change": 1, "tol": 10.0, "max_iter": 50}, "array"),
     "two chunks": ({}, "chunks"),
+    "L-BFGS": ({"solver": "lbfgs", "early_stopping": False, "max_iter": 5}, "weights"),
 }
 FITTED = ("word_embeddings_", "projection_", "bias_", "embedding_mean_", "word_counts_")
 SPAWNS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.exec", "os.system")

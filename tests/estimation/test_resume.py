@@ -54,6 +54,7 @@ CASES: dict[str, dict[str, Any]] = {
     "exact LiP": {"rank": None, "early_stopping": False},
     "sampled FLiP": {"solver": "sampled", "early_stopping": "likelihood", "l2_strength": 0.1},
     "sampled LiP": {"solver": "sampled", "rank": None},
+    "L-BFGS": {"solver": "lbfgs", "early_stopping": False, "max_iter": 60, "tol": 0.0},
     "seed not given": {"solver": "sampled", "random_state": None},
     "stops early": {"n_iter_no_change": 1, "tol": 10.0, "max_iter": 50, "learning_rate": 0.01},
 }

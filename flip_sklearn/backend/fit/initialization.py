@@ -39,7 +39,7 @@ class InitialPoint:
 
     A: np.ndarray
     B: np.ndarray
-    b: np.ndarray
+    b: np.ndarray  # nan for words that the fit has not seen
     mean: np.ndarray
 
 
@@ -143,7 +143,7 @@ def warm_start(
 ) -> Parameters:
     """Convert an earlier fit to the whitened coordinates of the current rows.
 
-    Words that the earlier fit has not seen (a_j = 0) get their log frequency as b_j.
+    Words that the earlier fit has not seen get their log frequency as b_j.
     """
 
     def tensor(array: np.ndarray) -> torch.Tensor:
@@ -154,7 +154,7 @@ def warm_start(
     A, B_raw = start.A, start.B.astype(np.float64)  # A is too large for a float64 copy
     # z = b + A B (x - old) = [b + A B (new - old)] + A B (x - new), and x - new = x~ Q^-1.
     b = start.b + A @ (B_raw @ (whitening.mean - start.mean)).astype(A.dtype)
-    b = np.where(A.any(axis=1), b, log_frequencies(counts))
+    b = np.where(np.isnan(b), log_frequencies(counts), b)
     B = B_raw @ whitening.inverse.T
     if not factorized:
         return Parameters(tensor(A @ B.astype(A.dtype)), None, tensor(b))

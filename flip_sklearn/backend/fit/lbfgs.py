@@ -54,14 +54,11 @@ class LBFGS:
     ) -> None:
         self._data, self._work, self._l1, self._l2 = data, work, l1, l2
         self._shapes = [tuple(p.shape) for p in (start.A, start.b, start.B) if p is not None]
-        self.iterations = 0
-        self.is_stuck = False  # no step lowers J any more
         self._pairs: deque[tuple[torch.Tensor, torch.Tensor]] = deque(maxlen=PAIRS)
         self._preconditioner: Preconditioner | None = None
-        self._x_of_preconditioner = self.x = torch.cat(
-            [p.reshape(-1) for p in (start.A, start.b, start.B) if p is not None]
-        )
         self._point: Point | None = None
+        self.is_stuck = False  # no step lowers J any more
+        self.start_at(start)
 
     @property
     def point(self) -> Point:
@@ -69,6 +66,14 @@ class LBFGS:
         if self._point is None:
             self._point = self._evaluate(self.x)
         return self._point
+
+    def start_at(self, start: Parameters) -> None:
+        """Forget all steps, and start at other parameters."""
+        self.iterations, self.is_stuck = 0, False
+        self._pairs.clear()
+        self._point, self._preconditioner = None, None
+        self.x = torch.cat([p.reshape(-1) for p in (start.A, start.b, start.B) if p is not None])
+        self._x_of_preconditioner = self.x
 
     def parameters(self, x: torch.Tensor) -> Parameters:
         """A, B~ and b of a vector of variables; A and b are views."""
@@ -95,9 +100,11 @@ class LBFGS:
         self._point, self.x = new, new.x
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
-        """Return everything that the next step depends on: tensors (not copied) and numbers."""
+        """Return everything that the next step depends on: tensors and numbers."""
         point = self.point
-        tensors = {"x": point.x, "gradient": point.gradient, "x_of_preconditioner": self._x_of_preconditioner}
+        # Copies, because tensors in one file must not share memory.
+        tensors = {"x": point.x.clone(), "x_of_preconditioner": self._x_of_preconditioner.clone()}
+        tensors["gradient"] = point.gradient
         for i, (s, y) in enumerate(self._pairs):
             tensors |= {f"s{i}": s, f"y{i}": y}
         numbers = {"iterations": self.iterations, "pairs": len(self._pairs), "is_stuck": int(self.is_stuck)}

@@ -116,8 +116,20 @@ class Session:
 
     @property
     def solver(self) -> str:
-        """The resolved solver, "exact" or "sampled"."""
+        """The resolved solver, "exact", "sampled" or "lbfgs"."""
+        if self.options.solver == "lbfgs":
+            return "lbfgs"
         return "exact" if self.sampler is None else "sampled"
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether the last passes made no progress."""
+        return self.state.early_stopping.should_stop
+
+    @property
+    def has_converged(self) -> bool:
+        """Whether the last pass made no progress."""
+        return self.state.early_stopping.passes_without_progress > 0
 
     @property
     def parameters(self) -> Parameters:

@@ -15,7 +15,8 @@ Training starts from a closed form (``initialization.py``). A step computes the 
 all words or over sampled classes (``candidates.py``), and moves the words that it computed
 (``optimizer.py``). The rate is constant, the result is a running average of the iterates, and the pass with
 the best held-out score is kept. Then b is refitted to the counts (``bias.py``), and an offset for ranking is
-learned on the held-out rows (``ranking_offset.py``).
+learned on the held-out rows (``ranking_offset.py``). With ``solver="lbfgs"`` a pass is an iteration of L-BFGS
+instead (``full_batch.py``).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import torch
 from flip_sklearn.backend.device import Compute, to_numpy
 from flip_sklearn.backend.fit.checkpoint import Checkpoint
 from flip_sklearn.backend.fit.data import CountDataset, WhitenedDataset
+from flip_sklearn.backend.fit.full_batch import FullBatchTraining
 from flip_sklearn.backend.fit.optimality import kkt_residual
 from flip_sklearn.backend.fit.optimizer import Parameters
 from flip_sklearn.backend.fit.ranking_offset import fit_ranking_offset
@@ -52,7 +54,7 @@ class Solution:
     mean: np.ndarray  # (d,)
     moments: Moments
     l1_max: float
-    solver: str  # "exact" or "sampled"
+    solver: str  # "exact", "sampled" or "lbfgs"
     history: tuple[PassRecord, ...]
     best_pass: int
     converged: bool  # whether the last pass made no more progress
@@ -91,6 +93,9 @@ def solve(
     """
     session = Session(train, options, compute, earlier)
     state = session.state
+    training: Session | FullBatchTraining = session
+    if options.solver == "lbfgs":
+        training = FullBatchTraining(session, is_continued=earlier is not None)
     held_out = None if validation is None else session.whiten(validation)
     if checkpoint is not None and not _resume(session, checkpoint):
         checkpoint = None
@@ -103,8 +108,8 @@ def solve(
     try:
         while len(state.history) < options.max_iter and not state.stopped:
             hooks.before_pass()
-            parameters = _make_pass(session, held_out, hooks, checkpoint)
-            stop = state.early_stopping.should_stop
+            parameters = _make_pass(session, training, held_out, hooks, checkpoint)
+            stop = training.should_stop
             number = len(state.history)
             # Refitting b sums over the processes, and perhaps not all of them ask for the solution.
             now = (session, held_out, parameters, number)
@@ -124,17 +129,21 @@ def solve(
     if state.best is None:  # a checkpoint never holds fewer passes than were asked for
         raise RuntimeError("no pass was made")
     # With the sampled solver the residual would cost more than the fit.
-    reports_kkt = options.report_kkt and session.sampler is None and not interrupted
+    reports_kkt = options.report_kkt and session.solver != "sampled" and not interrupted
     solution = refitted_solution(session, held_out, *state.best, reports_kkt=reports_kkt)
-    return replace(solution, interrupted=interrupted)
+    return replace(solution, interrupted=interrupted, converged=training.has_converged)
 
 
 def _make_pass(
-    session: Session, held_out: WhitenedDataset | None, hooks: PassHooks, checkpoint: Checkpoint | None
+    session: Session,
+    training: Session | FullBatchTraining,
+    held_out: WhitenedDataset | None,
+    hooks: PassHooks,
+    checkpoint: Checkpoint | None,
 ) -> Parameters:
     """Make one pass, measure it and record it; return its averaged parameters."""
     state, group = session.state, session.data.group
-    record, parameters = session.run_pass(hooks.after_step, checkpoint)
+    record, parameters = training.run_pass(hooks.after_step, checkpoint)
     if held_out is not None:
         nll, accuracy = evaluate(session, held_out, parameters)
         seconds = time.perf_counter() - state.began

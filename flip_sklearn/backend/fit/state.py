@@ -11,6 +11,7 @@ import torch
 
 from flip_sklearn.backend.fit.checkpoint import State
 from flip_sklearn.backend.fit.early_stopping import EarlyStopping
+from flip_sklearn.backend.fit.lbfgs import LBFGS
 from flip_sklearn.backend.fit.optimizer import Optimizer, Parameters
 
 
@@ -28,7 +29,7 @@ class SolverOptions:
     stop_on: str | None
     n_iter_no_change: int
     seed: int
-    solver: str = "auto"  # "exact", "sampled", or the cheaper one
+    solver: str = "auto"  # "exact", "sampled", or the cheaper one; "lbfgs"
     report_kkt: bool = False  # whether to compute the KKT residual of the solution
     refit_bias: bool = False  # whether b is refitted to the counts, and a ranking offset is learned
 
@@ -52,6 +53,7 @@ class TrainingState:
         self, parameters: Parameters, options: SolverOptions, l1: float, l2: float, generator: torch.Generator
     ) -> None:
         self.optimizer = Optimizer(parameters, l1=l1, l2=l2, learning_rate=options.learning_rate)
+        self.lbfgs: LBFGS | None = None  # takes the place of the optimizer after the first passes
         self.generator = generator
         self.history: list[PassRecord] = []
         self.best: tuple[Parameters, int] | None = None  # averaged parameters and their pass
@@ -77,16 +79,20 @@ class TrainingState:
     def record_pass(self, record: PassRecord, parameters: Parameters) -> None:
         """Add a finished pass to the history, and keep its parameters if they are the best so far."""
         self.history.append(record)
-        if self.early_stopping.update(record):
+        is_best = self.early_stopping.update(record)
+        # Near the optimum J rises and falls by its rounding, and the last iterate is the best.
+        is_last = self.lbfgs is not None and self.early_stopping.stop_on is None
+        if is_best or is_last:
             self.best = parameters, len(self.history)
 
     def to_checkpoint(self) -> State:
         """Tensors and numbers from which ``load`` continues to the same result."""
-        tensors, numbers = self.optimizer.state()
+        tensors, numbers = self.optimizer.state() if self.lbfgs is None else self.lbfgs.state()
         tensors = {**tensors, "generator": self.generator.get_state(), "order_seed": self.order_state}
         if self.best is not None:
             names = zip(("kept_A", "kept_B", "kept_b"), self.best[0], strict=True)
-            tensors |= {name: tensor for name, tensor in names if tensor is not None}
+            # Those of L-BFGS are views of one vector, and tensors in one file must not share memory.
+            tensors |= {name: tensor.clone() for name, tensor in names if tensor is not None}
         metadata: dict[str, Any] = {
             "optimizer": numbers,
             "history": [asdict(record) for record in self.history],
@@ -103,7 +109,8 @@ class TrainingState:
 
     def load(self, tensors: dict[str, torch.Tensor], metadata: dict[str, Any]) -> None:
         """Continue from ``to_checkpoint`` of the same fit; tensors are copied."""
-        self.optimizer.load(tensors, metadata["optimizer"])
+        optimizer = self.optimizer if self.lbfgs is None else self.lbfgs
+        optimizer.load(tensors, metadata["optimizer"])
         self.generator.set_state(tensors["generator"])
         self.order_state = tensors["order_seed"].clone()
         self.history = [PassRecord(**record) for record in metadata["history"]]

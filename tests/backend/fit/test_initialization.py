@@ -161,7 +161,7 @@ def test_warm_start_keeps_the_scores(small, factorized: bool) -> None:
     earlier = InitialPoint(
         rng.normal(size=(12, 3)), rng.normal(size=(3, 6)), rng.normal(size=12), rng.normal(size=6)
     )
-    earlier.A[4] = 0.0  # not seen before
+    earlier.A[4], earlier.b[4] = 0.0, np.nan  # not seen before
     counts = data.dataset.word_counts()
     p = warm_start(earlier, counts, whitening, data, factorized=factorized)
     x, _ = data.batch(np.arange(400))
