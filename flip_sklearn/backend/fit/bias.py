@@ -37,7 +37,7 @@ MIN_THETA = 0.003
 # The entries of at most about this many rows are kept, evenly spaced over all rows.
 MAX_KEPT_ROWS = 2**16
 # Largest |log(c_j / p_j)| that is left as it is.
-TOLERANCE = 1e-3
+TOLERANCE = 5e-3
 MAX_STEPS, STEP_TOLERANCE, MAX_STEP = 30, 1e-5, 5.0
 MAX_PASSES = 10
 
@@ -154,7 +154,7 @@ class _Totals:
         """Sums over the processes."""
         if self.group.is_single_process:
             return [np.asarray(array) for array in arrays]
-        tensors = [torch.as_tensor(np.asarray(array)).to(self.device) for array in arrays]
+        tensors = [torch.from_numpy(np.array(array)).to(self.device) for array in arrays]
         self.group.sum_(*tensors)
         return [tensor.cpu().numpy() for tensor in tensors]
 
@@ -189,7 +189,7 @@ def _predict(softmax: RowSoftmax, datasets: list[WhitenedDataset]) -> _Totals:
                 shares.append(np.full(len(block.weight), float(every if part == 0 else 0)))
                 n_kept += len(block.weight)
     group.sum_(predicted, losses)
-    row, word, theta = torch.cat([torch.zeros(3, 0, dtype=torch.float64), *entries], dim=1).numpy()
+    row, word, theta = np.concatenate([np.zeros((3, 0)), *(part.numpy() for part in entries)], axis=1)
     everything, kept = predicted.cpu().numpy()
     return _Totals(
         predicted=everything,
@@ -198,7 +198,7 @@ def _predict(softmax: RowSoftmax, datasets: list[WhitenedDataset]) -> _Totals:
         row=row.astype(np.int64),
         word=word.astype(np.int64),
         theta=theta,
-        weight=torch.cat([torch.zeros(0, dtype=torch.float64), *weights]).numpy(),
+        weight=np.concatenate([np.zeros(0), *(part.numpy() for part in weights)]),
         train_share=np.concatenate([np.zeros(0), *shares]),
         group=group,
         device=device,
