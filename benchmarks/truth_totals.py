@@ -71,9 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
     Y = sp.csr_array(vectorizer.fit_transform(texts))
     dev = X_dev, sp.csr_array(vectorizer.transform(dev_texts))
     print(f"{len(X)} captions, {Y.shape[1]} words")
-    print(
-        "| fit | ten most frequent | middle 90 % | worst of >= 10 | loss | dev loss | accuracy | without bias |"
-    )
+    print("| fit | ten most frequent | middle 90 % | worst (10 on) | loss | dev loss | accuracy | no bias |")
     print("|---|---|---|---|---|---|---|---|")
     seconds = {}
     for name in ("before", "default"):

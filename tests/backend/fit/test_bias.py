@@ -66,7 +66,7 @@ def test_words_are_predicted_as_often_as_they_occur(rank: int | None, weighted: 
     w = np.random.default_rng(1).uniform(0.01, 3, size=len(X)) if weighted else None
     model = fit(X, Y, w, rank=rank, solver="exact", max_iter=2)
     seen = np.asarray(Y.sum(axis=0)) > 0
-    np.testing.assert_allclose(predicted_over_observed(model, X, Y, w)[seen], 1, atol=2e-3)
+    np.testing.assert_allclose(predicted_over_observed(model, X, Y, w)[seen], 1, atol=6e-3)
     shifted = pickle.loads(pickle.dumps(model))  # negative control
     shifted.bias_[:5] += 0.1
     assert np.abs(predicted_over_observed(shifted, X, Y, w)[seen] - 1).max() > 0.05
