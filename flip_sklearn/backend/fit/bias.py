@@ -23,23 +23,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
+from flip_sklearn.backend.device import slices
 from flip_sklearn.backend.distributed import ProcessGroup
 from flip_sklearn.backend.fit.data import WhitenedDataset, count_words
 from flip_sklearn.backend.fit.likelihood import Workspace
 from flip_sklearn.backend.fit.optimizer import Parameters
-from flip_sklearn.backend.fit.row_softmax import MIN_OCCURRENCES, RowSoftmax
+from flip_sklearn.backend.fit.row_softmax import MIN_OCCURRENCES, RowSoftmax, SoftmaxBlock
 
 MIN_THETA = 0.003
-# The entries of at most about this many rows are kept, evenly spaced over all rows.
-MAX_KEPT_ROWS = 2**16
+# At most about this many entries are kept, 12 bytes each, of blocks spaced evenly over the rows. A row of
+# text has about thirty. With a part of the rows, the change of a rare word is known less well, and more
+# passes are made.
+MAX_ENTRIES = 2**22
+CHUNK_ENTRIES = 2**18
 # Largest |log(c_j / p_j)| that is left as it is.
 TOLERANCE = 5e-3
 MAX_STEPS, STEP_TOLERANCE, MAX_STEP = 30, 1e-5, 5.0
-MAX_PASSES = 10
+MAX_PASSES, MAX_PASSES_OF_A_PART = 10, 3
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ def refit_bias(
     train_weight = float(train.dataset.row_weight.sum())
     A, B, b = parameters
     loss_before = loss = math.nan
-    for number in range(MAX_PASSES if is_small else 1):
+    for number in range(MAX_PASSES):
         totals = _predict(RowSoftmax(train, Parameters(A, B, b), work, occurrences), datasets)
         loss = totals.train_loss / train_weight
         loss_before = loss if number == 0 else loss_before
@@ -83,6 +88,8 @@ def refit_bias(
         change, loss_change = totals.solve(counts, is_single)
         b = b + torch.from_numpy(change).to(b.device, b.dtype)
         loss += (loss_change - float(train.dataset.word_counts() @ change)) / train_weight
+        if not is_small and number + 1 >= (MAX_PASSES_OF_A_PART if totals.is_part else 1):
+            break
     return RefittedBias(Parameters(A, B, b), loss_before, loss)
 
 
@@ -94,19 +101,41 @@ def _log_ratio(counts: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class _Chunk:
+    """The entries theta_nj > MIN_THETA of some rows."""
+
+    row: np.ndarray  # (nnz,) int32, row of each entry in the chunk
+    word: np.ndarray  # (nnz,) int32
+    theta: np.ndarray  # (nnz,) float32
+    weight: np.ndarray  # (m,), w_n T_n of the rows
+    train_share: np.ndarray  # (m,), how often each row counts in the sum over the training rows
+
+    @classmethod
+    def join(cls, parts: list[_Chunk]) -> _Chunk:
+        """The rows of several chunks in one."""
+        first = np.cumsum([0, *(len(part.weight) for part in parts[:-1])]).astype(np.int32)
+        row = np.concatenate([part.row + n for part, n in zip(parts, first, strict=True)])
+        names = ("word", "theta", "weight", "train_share")
+        return cls(row, *(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    def sum_of_rows(self, u: np.ndarray) -> np.ndarray:
+        """sum_j theta_nj u_j over the entries of each row."""
+        return np.bincount(self.row, self.theta * u[self.word], len(self.weight))
+
+    def sum_of_words(self, row_factor: np.ndarray, n_words: int) -> np.ndarray:
+        """sum_n theta_nj f_n over the entries of each word."""
+        return np.bincount(self.word, self.theta * row_factor[self.row], n_words)
+
+
+@dataclass(frozen=True)
 class _Totals:
-    """p, and of some rows of this process the entries of theta from which p(d) is computed."""
+    """p, and the entries of theta of rows of this process, from which p(d) is computed."""
 
     predicted: np.ndarray  # (V,), p
     train_loss: float  # sum over the training rows
     predicted_kept: np.ndarray  # (V,), the part of p of the rows whose entries are kept
-    row: np.ndarray  # (nnz,), row of each entry, from 0
-    word: np.ndarray  # (nnz,)
-    theta: np.ndarray  # (nnz,)
-    weight: np.ndarray  # (m,), w_n T_n of the rows
-    train_share: (
-        np.ndarray
-    )  # (m,), how often each row counts in the sum over all training rows, 0 if held out
+    chunks: list[_Chunk]
+    is_part: bool  # whether the entries are those of a part of the rows
     group: ProcessGroup
     device: torch.device
 
@@ -115,24 +144,32 @@ class _Totals:
 
         Words that are not ``is_single`` share one change.
         """
-        n_rows, n_words, row, word = len(self.weight), len(counts), self.row, self.word
-        weighted = self.weight[row] * self.theta
-        rest_of_row = (1 - np.bincount(row, self.theta, n_rows)).clip(0)
-        rest_of_rows = self.weight * rest_of_row
-        kept, total_rest = self._sum(np.bincount(word, weighted, n_words), rest_of_rows.sum())
+        n_words, tiny = len(counts), np.finfo(np.float64).tiny
+        rest_of_row = [(1 - chunk.sum_of_rows(np.ones(n_words))).clip(0) for chunk in self.chunks]
+        kept, total_rest = np.zeros(n_words), 0.0
+        for chunk, rest in zip(self.chunks, rest_of_row, strict=True):
+            kept += chunk.sum_of_words(chunk.weight, n_words)
+            total_rest += float(chunk.weight @ rest)
+        kept, total_rest = self._sum(kept, total_rest)
         rest_of_word = (self.predicted_kept - kept).clip(0)
-        n_rest, tiny = max(rest_of_word.sum(), 1e-300), np.finfo(np.float64).tiny
-        d, Z = np.zeros(n_words), np.ones(n_rows)
+        n_rest = max(rest_of_word.sum(), tiny)
+
+        def normalizers(u: np.ndarray) -> list[np.ndarray]:
+            mean_of_rest = rest_of_word @ u / n_rest
+            pairs = zip(self.chunks, rest_of_row, strict=True)
+            return [chunk.sum_of_rows(u) + rest * mean_of_rest for chunk, rest in pairs]
+
+        d = np.zeros(n_words)
         for _ in range(MAX_STEPS):
             u = np.exp(d)
-            Z = np.bincount(row, self.theta * u[word], n_rows) + rest_of_row * (rest_of_word @ u / n_rest)
-            scaled = weighted / Z[row]
-            kept_now, squares, rest_now = self._sum(
-                np.bincount(word, scaled, n_words),
-                np.bincount(word, scaled * self.theta / Z[row], n_words),
-                (rest_of_rows / Z).sum(),
-            )
-            now = kept_now + rest_of_word * (rest_now / max(total_rest, tiny))
+            now, squares, rest_now = np.zeros(n_words), np.zeros(n_words), 0.0
+            for chunk, rest, Z in zip(self.chunks, rest_of_row, normalizers(u), strict=True):
+                now += chunk.sum_of_words(chunk.weight / Z, n_words)
+                scaled = (chunk.weight / Z**2)[chunk.row] * np.square(chunk.theta, dtype=np.float64)
+                squares += np.bincount(chunk.word, scaled, n_words)
+                rest_now += float((chunk.weight * rest) @ (1 / Z))
+            now, squares, rest_now = self._sum(now, squares, rest_now)
+            now = now + rest_of_word * (rest_now / max(total_rest, tiny))
             factor = np.where(self.predicted_kept > 0, now / self.predicted_kept.clip(tiny), 1.0)
             step = _log_ratio(counts, self.predicted * u * factor)
             # Raising b_j raises the Z_n of its own rows, too; half of this diagonal keeps the steps stable.
@@ -145,16 +182,16 @@ class _Totals:
             d += step
             if np.abs(step).max() <= STEP_TOLERANCE:
                 break
-        u = np.exp(d)
-        Z = np.bincount(row, self.theta * u[word], n_rows) + rest_of_row * (rest_of_word @ u / n_rest)
-        (log_change,) = self._sum((self.train_share * self.weight * np.log(Z)).sum())
+        shares = (chunk.train_share * chunk.weight for chunk in self.chunks)
+        logarithms = (np.log(Z) for Z in normalizers(np.exp(d)))
+        (log_change,) = self._sum(sum(float(s @ z) for s, z in zip(shares, logarithms, strict=True)))
         return d, float(log_change)
 
-    def _sum(self, *arrays: np.ndarray | float) -> list[np.ndarray]:
+    def _sum(self, *arrays: np.ndarray | float) -> list[Any]:
         """Sums over the processes."""
         if self.group.is_single_process:
-            return [np.asarray(array) for array in arrays]
-        tensors = [torch.from_numpy(np.array(array)).to(self.device) for array in arrays]
+            return list(arrays)
+        tensors = [torch.from_numpy(np.array(array, dtype=np.float64)).to(self.device) for array in arrays]
         self.group.sum_(*tensors)
         return [tensor.cpu().numpy() for tensor in tensors]
 
@@ -164,13 +201,16 @@ def _predict(softmax: RowSoftmax, datasets: list[WhitenedDataset]) -> _Totals:
     device, group = datasets[0].compute.device, datasets[0].group
     n_words = datasets[0].dataset.n_words
     predicted = torch.zeros(2, n_words, dtype=torch.float64, device=device)  # of all rows, of kept rows
-    losses = torch.zeros(2, dtype=torch.float64, device=device)
-    # Every how many blocks the entries are kept.
-    every = -(-sum(map(len, datasets)) // MAX_KEPT_ROWS)
-    entries: list[torch.Tensor] = []
-    weights, shares, n_kept = [], [], 0
-    for part, data in enumerate(datasets):
+    losses = torch.zeros(2, dtype=torch.float64, device=device)  # of the training and the held-out rows
+    every = 0  # every how many blocks the entries are kept; not known before the first block
+    chunks: list[_Chunk] = []
+    parts: list[_Chunk] = []
+    for i_data, data in enumerate(datasets):
         for number, block in enumerate(softmax.blocks(data)):
+            if every == 0:
+                n_entries = sum(len(part.row) for part in _entries(block, 0))
+                n_blocks = sum(map(len, datasets)) / len(block.weight) / group.size
+                every = max(1, math.ceil(n_entries * n_blocks / MAX_ENTRIES))
             is_kept = number % every == 0
             scaled = (block.weight / block.total)[:, None]
             totals = torch.mm(block.exponentials.T, scaled)[:, 0].double()
@@ -179,27 +219,30 @@ def _predict(softmax: RowSoftmax, datasets: list[WhitenedDataset]) -> _Totals:
                     predicted[i] += totals
                 else:
                     predicted[i].index_add_(0, block.words, totals)
-            losses[part] += block.loss
+            losses[i_data] += block.loss
             if is_kept:
-                row, column = (block.exponentials > MIN_THETA * block.total[:, None]).nonzero().unbind(1)
-                theta = block.exponentials[row, column] / block.total[row]
-                word = column if block.words is None else block.words[column]
-                entries.append(torch.stack([(row + n_kept).double(), word.double(), theta.double()]).cpu())
-                weights.append(block.weight.double().cpu())
-                shares.append(np.full(len(block.weight), float(every if part == 0 else 0)))
-                n_kept += len(block.weight)
-    group.sum_(predicted, losses)
-    row, word, theta = np.concatenate([np.zeros((3, 0)), *(part.numpy() for part in entries)], axis=1)
+                parts += _entries(block, every if i_data == 0 else 0)
+                if sum(len(part.row) for part in parts) >= CHUNK_ENTRIES:
+                    chunks.append(_Chunk.join(parts))
+                    parts = []
+    if parts:
+        chunks.append(_Chunk.join(parts))
+    is_part = torch.tensor(float(every > 1), device=device)
+    group.sum_(predicted, losses, is_part)
     everything, kept = predicted.cpu().numpy()
-    return _Totals(
-        predicted=everything,
-        train_loss=float(losses[0]),
-        predicted_kept=kept,
-        row=row.astype(np.int64),
-        word=word.astype(np.int64),
-        theta=theta,
-        weight=np.concatenate([np.zeros(0), *(part.numpy() for part in weights)]),
-        train_share=np.concatenate([np.zeros(0), *shares]),
-        group=group,
-        device=device,
-    )
+    return _Totals(everything, float(losses[0]), kept, chunks, bool(is_part > 0), group, device)
+
+
+def _entries(block: SoftmaxBlock, train_share: int) -> list[_Chunk]:
+    """The entries of a block that are kept, in chunks of few rows."""
+    exponentials, total, words = block.exponentials, block.total[:, None], block.words
+    chunks = []
+    for rows in slices(len(exponentials), max(1, CHUNK_ENTRIES // exponentials.shape[1])):
+        theta = exponentials[rows] / total[rows]
+        row, column = (theta > MIN_THETA).nonzero().unbind(1)
+        kept = theta[row, column]
+        word = column if words is None else words[column]
+        weight = block.weight[rows].double().cpu().numpy()
+        entries = row.int().cpu().numpy(), word.int().cpu().numpy(), kept.float().cpu().numpy()
+        chunks.append(_Chunk(*entries, weight, np.full(len(weight), float(train_share))))
+    return chunks

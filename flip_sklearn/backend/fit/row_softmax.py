@@ -30,6 +30,8 @@ RARE_PROBABILITY = 0.08
 MAX_DRAWN = 0.1
 # Rows that share the drawn words: fewer rows average over more draws.
 SAMPLED_BLOCK_ROWS = 512
+# With few words, a block of scores could have so many rows that their embeddings take more memory.
+MAX_BLOCK_ROWS = 2048
 SEED = 0  # of the draws, which are the same in every pass and after a resumed fit
 
 
@@ -85,7 +87,7 @@ class RowSoftmax:
         """
         dataset = data.dataset
         rows = np.arange(len(dataset)) if rows is None else rows
-        size = self._work.block_rows(len(self._A), len(rows))
+        size = min(MAX_BLOCK_ROWS, self._work.block_rows(len(self._A), len(rows)))
         if self._probability is not None:
             size = min(SAMPLED_BLOCK_ROWS, max(1, len(rows)))
         for part in slices(len(rows), size):
@@ -101,7 +103,8 @@ class RowSoftmax:
 
     def _draw(self, probability: np.ndarray, words_of_rows: np.ndarray) -> np.ndarray:
         """The rare words of a block: those of its rows, then those that are drawn besides."""
-        uniform = torch.rand(len(probability), generator=self._generator, device="cpu").numpy()
+        n, generator = len(probability), self._generator
+        uniform = torch.rand(n, generator=generator, dtype=torch.float64, device="cpu").numpy()
         is_drawn = uniform < probability
         in_rows = np.zeros(len(probability), dtype=bool)
         in_rows[words_of_rows] = True

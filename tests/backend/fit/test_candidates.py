@@ -277,11 +277,15 @@ def test_fit_with_every_word_drawn_equals_the_exact_fit(small, monkeypatch, sett
             ).fit(small.X, small.Y)
         )
         assert fits[-1].solver_ == solver
-    for name in ("word_embeddings_", "projection_", "bias_"):
+    for name in ("word_embeddings_", "projection_"):
         exact, sampled = (getattr(fit, name) for fit in fits)
         np.testing.assert_allclose(sampled, exact, rtol=1e-8, atol=1e-10)
+    # The refit makes one pass with sampled classes, and on small data as many as are needed without.
+    np.testing.assert_allclose(fits[1].bias_, fits[0].bias_, atol=0.03)
     assert fits[0].history_["validation_accuracy"] == fits[1].history_["validation_accuracy"]
-    np.testing.assert_allclose(fits[0].history_["loss"], fits[1].history_["loss"], rtol=1e-10)
+    np.testing.assert_allclose(
+        fits[0].history_["training_loss"], fits[1].history_["training_loss"], rtol=1e-10
+    )
 
 
 def zipf_text(n: int, n_words: int, d: int, seed: int = 0) -> tuple[np.ndarray, sp.csr_array]:

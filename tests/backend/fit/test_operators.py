@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from flip_sklearn import FLiPExtractor
-from flip_sklearn.backend.fit import candidates
+from flip_sklearn.backend.fit import candidates, session
 from flip_sklearn.backend.fit.session import Session
 from tests.helpers.planted import planted
 from tests.helpers.standin_gpu import standin_gpu
@@ -73,6 +73,7 @@ def counted_fit(
 @pytest.mark.parametrize("solver", ["exact", "sampled"])
 def test_step_needs_few_operators_and_does_not_wait(monkeypatch, solver, case, free_bytes) -> None:
     monkeypatch.setattr(candidates, "DRAWN_WORDS", 30)
+    monkeypatch.setattr(session, "SMALL_SCORES", 0)  # small data wait for the refit of b after every pass
     settings: dict[str, Any] = dict(
         rank=4, batch_size=BATCH_SIZE, max_iter=2, early_stopping=False, solver=solver, device="cuda",
         random_state=0,
