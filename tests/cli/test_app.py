@@ -298,7 +298,6 @@ HEAVY = {"torch", "sklearn", "numpy", "scipy", "pandas"}
 WITHOUT_WORK = [
     ["--help"],
     ["--version"],
-    ["--show-completion", "bash"],
     *([command, "--help"] for command in COMMANDS),
     *([command] for command in COMMANDS),
     *USAGE_ERRORS,
@@ -329,11 +328,15 @@ def loaded_modules(*commands: list[str], **environment: str) -> tuple[set[str], 
 
 
 def test_help_and_usage_errors_load_no_torch() -> None:
-    modules, out = loaded_modules(*WITHOUT_WORK)
+    modules, _ = loaded_modules(*WITHOUT_WORK)
     assert "flip_sklearn.cli.app" in modules
     assert not HEAVY & modules
-    # The completion script calls the command.
+
+
+def test_completion_script_calls_the_command() -> None:
+    modules, out = loaded_modules([], _FLIP_SKLEARN_COMPLETE="source_bash")
     assert "_FLIP_SKLEARN_COMPLETE=complete_bash" in out
+    assert not HEAVY & modules
 
 
 def test_commands_load_torch() -> None:

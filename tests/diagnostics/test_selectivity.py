@@ -101,7 +101,9 @@ def test_context_alone_tells_them_apart_without_an_encoder(result: Selectivity) 
     kept, lost = (result.bands.index(kind) for kind in ("kept", "lost"))
     assert result.context_difference is not None
     assert (result.context_difference.low[..., kept] > 0).all()
-    assert (result.context_difference.low[..., lost] <= 0).all()
+    assert (result.context_difference.low[..., lost] < 0.05).all()
+    difference = result.context_difference.value
+    assert (difference[..., kept] > difference[..., lost] + 0.1).all()
 
 
 def test_context_of_one_word_is_that_of_an_embedding_without_it(world: World) -> None:
@@ -137,7 +139,8 @@ def test_embeddings_of_other_texts_hold_nothing(world: World) -> None:
     measured = shuffled.measure(X=X[N_TRAIN:], encoder=encode_another, confidence=0.99)
     assert measured.held is not None
     assert measured.pair_accuracy is not None
-    assert not measured.held.significant[..., -1].any()
+    # The intervals are those of other sentences; that of another fit on a few planted words is wider.
+    assert (np.abs(measured.held.value[..., -1]) < 0.1).all()
     assert measured.pair_accuracy.low[0, -1] < 0.5 < measured.pair_accuracy.high[0, -1]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 from sklearn.pipeline import make_pipeline
@@ -79,7 +79,9 @@ def test_threshold_zero_is_a_projection_on_the_cone_of_patterns(problem) -> None
     result = explain_similarity(model, *x, threshold=0.0)
     patterns = model.word_embeddings_ @ np.linalg.pinv(model.projection_).T
     c = x - model.embedding_mean_
-    v = np.stack([nnls(patterns.T, row)[0] @ patterns for row in c])
+    weights = np.stack([nnls(patterns.T, row)[0] for row in c])
+    assume(weights.max() < 1e8)  # nearly dependent patterns: the other solver has no solution in float64
+    v = weights @ patterns
     scale = np.linalg.norm(x[0]) * np.linalg.norm(x[1])
     tolerance = 1e-4 * (1 + np.abs(c).max() ** 2 / scale)
     assert abs(result.contribution.sum() - v[0] @ v[1] / scale) < tolerance
