@@ -148,8 +148,7 @@ class FLiPExtractor(
         the training rows of the model that would be returned after the pass. On more than 2^18 scores
         (rows times words), and with sampled classes, the differences between passes are estimated on 500
         rows, and only that of ``best_iter_`` is computed on all rows. ``training_loss`` is J with the mean
-        loss of the steps of the pass. The held-out values are those before the refit of b, on at most 2,500
-        of the held-out rows.
+        loss of the steps of the pass. The held-out values are those before the refit of b.
     presence_length_, presence_intercept_, presence_slope_, presence_row_coef_ : ndarray
         What ``predict_presence`` computes with, of shapes (1 + r,), (V,), (V,) and (2, 2), learned from the
         held-out rows (docs/presence.md). None of them exists without held-out rows or after ``partial_fit``.

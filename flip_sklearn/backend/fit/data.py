@@ -116,14 +116,6 @@ class CountDataset:
     def __len__(self) -> int:
         return len(self.weights)
 
-    def evenly_spaced(self, size: int) -> CountDataset:
-        """About ``size`` rows, or this dataset if it has no more."""
-        if len(self) <= size:
-            return self
-        rows = np.linspace(0, len(self) - 1, size).astype(np.int64)
-        rows_of_X = self._rows_of_X(rows)
-        return CountDataset(self.X, self.counts[rows], self.weights[rows], rows=rows_of_X, group=self.group)
-
     @property
     def d(self) -> int:
         """Embedding dimensions."""

@@ -42,9 +42,6 @@ from flip_sklearn.backend.fit.state import PassRecord, SolverOptions
 from flip_sklearn.backend.fit.whitening import Moments
 from flip_sklearn.backend.ranking import keyword_accuracy_per_row
 
-# Held-out rows that score a pass. All of them are used for what is learned once, after the last pass.
-SCORED_ROWS = 2500
-
 
 @dataclass(frozen=True)
 class Solution:
@@ -100,7 +97,6 @@ def solve(
     if options.solver == "lbfgs":
         training = FullBatchTraining(session, is_continued=earlier is not None)
     held_out = None if validation is None else session.whiten(validation)
-    scored = None if validation is None else session.whiten(validation.evenly_spaced(SCORED_ROWS))
     if checkpoint is not None and not _resume(session, checkpoint):
         checkpoint = None
     if not train.group.agrees([len(state.history), state.rows_done], compute.device):
@@ -112,7 +108,7 @@ def solve(
     try:
         while len(state.history) < options.max_iter and not state.stopped:
             hooks.before_pass()
-            parameters = _make_pass(session, training, held_out, scored, hooks, checkpoint)
+            parameters = _make_pass(session, training, held_out, hooks, checkpoint)
             stop = training.should_stop
             number = len(state.history)
             # Refitting b sums over the processes, and perhaps not all of them ask for the solution.
@@ -142,15 +138,14 @@ def _make_pass(
     session: Session,
     training: Session | FullBatchTraining,
     held_out: WhitenedDataset | None,
-    scored: WhitenedDataset | None,
     hooks: PassHooks,
     checkpoint: Checkpoint | None,
 ) -> Parameters:
     """Make one pass, measure it and record it; return its averaged parameters."""
     state, group = session.state, session.data.group
     record, parameters = training.run_pass(hooks.after_step, checkpoint)
-    if scored is not None:
-        nll, accuracy = evaluate(session, scored, parameters)
+    if held_out is not None:
+        nll, accuracy = evaluate(session, held_out, parameters)
         seconds = time.perf_counter() - state.began
         record = replace(record, validation_nll=nll, validation_accuracy=accuracy, seconds=seconds)
     if session.is_small and session.options.refit_bias:
