@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from scipy.special import log_softmax, softmax
 
 from flip_sklearn import FLiPExtractor, KeywordMapper
+from flip_sklearn.backend.fit import bias, row_softmax, session
 from tests.helpers.ranking import sorted_top
 
 D = 8
@@ -78,6 +79,17 @@ def test_words_of_sampled_fits_are_predicted_as_often_as_they_occur(sampled: Any
     assert np.abs(ratio[counts >= 10] - 1).max() < 0.02
     rare = (counts > 0) & (counts < 10)
     assert (ratio * counts)[rare].sum() / counts[rare].sum() == pytest.approx(1, abs=0.03)
+
+
+@pytest.mark.filterwarnings("ignore:the fit still made progress")
+def test_entries_of_a_part_of_the_rows_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, Y = rows(1500, 100)
+    monkeypatch.setattr(session, "SMALL_SCORES", 0)
+    monkeypatch.setattr(bias, "MAX_ENTRIES", 2**12)
+    monkeypatch.setattr(row_softmax, "MAX_BLOCK_ROWS", 64)
+    model = fit(X, Y, solver="exact", max_iter=2)
+    frequent = np.asarray(Y.sum(axis=0)) >= 10
+    np.testing.assert_allclose(predicted_over_observed(model, X, Y)[frequent], 1, atol=0.02)
 
 
 @pytest.mark.filterwarnings("ignore:the fit still made progress")
