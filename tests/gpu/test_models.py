@@ -60,7 +60,11 @@ def test_results_equal_those_of_the_cpu(
 
 def test_scores_equal_their_definition(fitted: FLiPExtractor) -> None:
     A, B = (a.astype(np.float64) for a in (fitted.word_embeddings_, fitted.projection_))
-    z = fitted.bias_ + (X[:100] - fitted.embedding_mean_.astype(np.float64)) @ B.T @ A.T
+    z = (
+        fitted.bias_
+        + fitted.ranking_offset_
+        + (X[:100] - fitted.embedding_mean_.astype(np.float64)) @ B.T @ A.T
+    )
     seen = fitted.word_counts_ > 0
     np.testing.assert_allclose(
         on("cuda", fitted).decision_function(X[:100])[:, seen], z[:, seen], rtol=1e-4, atol=1e-4
