@@ -44,11 +44,11 @@ class FullBatchTraining:
         state, lbfgs = self._session.state, self._lbfgs
         state.began = time.perf_counter()
         if not state.history and not self._is_continued:
-            parameters = None
-            for _ in range(EXACT_PASSES if self._session.sampler is None else SAMPLED_PASSES):
-                _, parameters = self._session.run_pass(after_step)
-            assert parameters is not None
-            lbfgs.start_at(self._session.refit_bias(None, parameters).parameters)
+            n_passes = EXACT_PASSES if self._session.sampler is None else SAMPLED_PASSES
+            _, averaged = self._session.run_pass(after_step)
+            for _ in range(n_passes - 1):
+                _, averaged = self._session.run_pass(after_step)
+            lbfgs.start_at(self._session.refit_bias(None, averaged).parameters)
         lbfgs.step(after_step)
         point = lbfgs.point
         if not math.isfinite(point.value):

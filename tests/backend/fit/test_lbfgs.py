@@ -175,7 +175,9 @@ def test_early_stopping_is_off_by_default_also_with_many_rows(small: Planted) ->
 
 def test_unfinished_fit_warns(small: Planted) -> None:
     with pytest.warns(ConvergenceWarning, match=r"more than tol after 2 iterations.*raise max_iter"):
-        model(max_iter=2).fit(small.X, small.Y)
+        flip = model(max_iter=2).fit(small.X, small.Y)
+    assert flip.n_iter_ == 2
+    assert flip.kkt_residual_ > flip.tol
     with pytest.warns(ConvergenceWarning, match="precision='float64'"):
         model(tol=0.0, precision="float32").fit(small.X, small.Y)
 
