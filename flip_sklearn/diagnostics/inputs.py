@@ -1,8 +1,7 @@
-"""Checks of the arguments of the diagnoses: views, counts, estimators, fitted models and words."""
+"""Checks of the arguments of the diagnoses: views, counts, estimators and fitted models."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from flip_sklearn.diagnostics.split import SentenceSplit, named_views, split_sentences
 from flip_sklearn.estimation.validation import check_counts, resolve_rank
+from flip_sklearn.estimation.words import check_words as check_words
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.parameters import check_integer, check_number, check_random_state, is_integer, short_repr
 from flip_sklearn.views import check_views
@@ -153,34 +153,6 @@ def check_model(model: Any) -> FLiPExtractor:
         )
     check_is_fitted(model)
     return model
-
-
-def check_words(model: FLiPExtractor, words: Any) -> tuple[tuple[str, ...], np.ndarray]:
-    """Distinct words that the model can extract, and their columns."""
-    word_list = [words] if isinstance(words, str) else words
-    if not isinstance(word_list, Iterable):
-        raise ValueError(f"words={words!r} is not allowed; pass a word or a list of words.")
-    word_list = list(word_list)
-    if not word_list:
-        raise ValueError(f"words={words!r} is empty; pass at least one word of the vocabulary.")
-    columns = {word: column for column, word in enumerate(model.vocabulary_)}
-    for word in word_list:
-        if not isinstance(word, str):
-            raise ValueError(f"words has {word!r}, which is not a str; pass words of model.vocabulary_.")
-        if word not in columns:
-            similar = ", ".join(map(repr, difflib.get_close_matches(word.lower(), columns, n=5)))
-            raise ValueError(
-                f"words has {word!r}, which the model does not know; "
-                f"{f'similar words: {similar}' if similar else 'no word is similar'}. Pass words of "
-                "model.vocabulary_."
-            )
-        if model.word_counts_[columns[word]] <= 0:
-            raise ValueError(
-                f"words has {word!r}, which is in no training sentence, so the model never extracts it; "
-                "leave it out."
-            )
-    names = tuple(map(str, dict.fromkeys(word_list)))
-    return names, np.array([columns[word] for word in names])
 
 
 def check_vocabulary(model: Any) -> tuple[np.ndarray, np.ndarray]:
