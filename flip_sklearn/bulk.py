@@ -209,6 +209,8 @@ def _scoring_model(model: FLiPExtractor, *, top_k: int, use_bias: bool) -> FLiPE
     for name in ("word_embeddings_", "projection_", "bias_", "embedding_mean_"):
         setattr(reduced, name, getattr(model, name).astype(np.float32, copy=False))
     reduced.ranking_offset_ = scoring.ranking_offset(model).astype(np.float32, copy=False)
+    if hasattr(model, "lift_offset_"):
+        reduced.lift_offset_ = model.lift_offset_.astype(np.float32, copy=False)
     for name in ("vocabulary_", "rank_", "n_features_in_", "device_"):
         setattr(reduced, name, getattr(model, name))
     for name in presence.ATTRIBUTES:

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from flip_sklearn.estimation import presence, scoring, training
+from flip_sklearn.estimation import presence, scoring, training, word_features
 from flip_sklearn.estimation.array_api import like, to_dense
 from flip_sklearn.estimation.callbacks import CallbackSupportMixin, with_callbacks
 from flip_sklearn.estimation.directions import DirectionsMixin
@@ -46,11 +46,12 @@ class FLiPExtractor(
     l1_strength : float, default=1e-2
         Strength of the L1 penalty, >= 0, in nats per word of text for each unit of the mean over the
         vocabulary of |a_j|_1. At ``l1_max_`` and above, A = 0 is stationary.
-    l2_strength : float, default=20.0
+    l2_strength : float or "auto", default="auto"
         Strength of the squared L2 penalty on A, >= 0, in occurrences of a word: the row of a word with
         this many occurrences is shrunk by about half, the rows of rarer words by more. It is a Gaussian
         prior whose weight does not grow with the data. A larger value raises the accuracy without bias,
-        and lowers the accuracy with bias at small ranks (docs/performance.md).
+        and lowers the accuracy with bias at small ranks (docs/performance.md). ``"auto"`` is 20, and 50
+        with ``word_features``.
     use_bias : bool, default=True
         Whether scores include b. With b they are log-probabilities: the words that the sentence is likely
         to contain. Without b they are the lift over the average sentence: stop words drop out and names
@@ -62,6 +63,13 @@ class FLiPExtractor(
         The V words in column order, or word -> column as in ``CountVectorizer.vocabulary_``, or a vectorizer
         that has them (``clone`` undoes its fit). When None, the column names of Y if it is a DataFrame
         (pandas, polars or pyarrow), else ``word0``, ``word1`` and so on, with a warning.
+    word_features : array-like of shape (V, p), DataFrame, transformer or None, default=None
+        Features of the words, such as the embedding of each word by the same encoder: they tell what words
+        mean that training has seen rarely or never (docs/rare-words.md). The rows of A are then shrunk
+        towards E G instead of zero, with E the standardized features and G learned: in J, |A|_2^2 is
+        replaced by min_G |A - E G|_2^2 + kappa |G|_2^2. A DataFrame has the words as its index. A
+        transformer, such as ``SentenceEncoder``, is cloned, fitted to the list of words, and applied to it
+        once for each vocabulary. Features that do not predict the rows of A are not used, with a warning.
     solver : {"auto", "exact", "sampled", "lbfgs"}, default="auto"
         ``"exact"`` computes the softmax over all words. ``"sampled"`` computes it over the words of the
         batch and a random sample of the others, corrected for their inclusion probabilities: the same
@@ -127,7 +135,19 @@ class FLiPExtractor(
     ranking_offset_ : ndarray of shape (V,)
         Added to the scores when words are ranked with bias: the bias of the best likelihood is not the one
         of the best ranking. It depends on the frequency of a word, is chosen by the accuracy on the held-out
-        rows, and is not part of theta. Zero without held-out rows, or if the gain may be chance.
+        rows, and is not part of theta. Zero without held-out rows, or if the gain may be chance. With
+        ``word_features`` it may depend on all that held-out rows say about a word.
+    lift_offset_ : ndarray of shape (V,)
+        Only with ``word_features``: added to the scores without bias, three quarters of the posterior
+        standard deviation of the word's lift below zero. Otherwise the many rare words whose lift is a
+        guess from their features would come before words whose lift is known.
+    word_map_, word_feature_mean_ : ndarray of shape (p, r) and (p,)
+        Only with ``word_features``: the row of A that the features e of a word predict is
+        (e - ``word_feature_mean_``) ``word_map_``.
+    word_map_ridge_ : float
+        kappa, chosen by leave-one-out prediction of the rows of A at the start of the fit.
+    word_transformer_ : transformer
+        The fitted transformer, if ``word_features`` is one.
     embedding_mean_ : ndarray of shape (d,)
         mu.
     embedding_covariance_ : ndarray of shape (d, d)
@@ -191,10 +211,11 @@ class FLiPExtractor(
         rank: int | str | None = "auto",
         *,
         l1_strength: float = 1e-2,
-        l2_strength: float = 20.0,
+        l2_strength: float | str = "auto",
         use_bias: bool = True,
         top_k: int = 10,
         vocabulary: Any = None,
+        word_features: Any = None,
         solver: str = "auto",
         max_iter: int | str = "auto",
         tol: float = 1e-3,
@@ -217,6 +238,7 @@ class FLiPExtractor(
         self.use_bias = use_bias
         self.top_k = top_k
         self.vocabulary = vocabulary
+        self.word_features = word_features
         self.solver = solver
         self.max_iter = max_iter
         self.tol = tol
@@ -313,10 +335,14 @@ class FLiPExtractor(
         """
         return self._set_fitted(training.partial_fit(self, X, one_target(Y, y), sample_weight))
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({"word_features": None} | state)  # pickles of 0.1.0 have none
+
     def _set_fitted(self, attributes: dict[str, Any]) -> FLiPExtractor:
         """Set the fitted attributes: the last step of a fit, so that a failure changes nothing."""
         if attributes:
-            of_earlier_fit = {*("feature_names_in_", "pretrained_info_", "_covariance"), *presence.ATTRIBUTES}
+            of_earlier_fit = {"feature_names_in_", "pretrained_info_", "_covariance"}
+            of_earlier_fit |= {*presence.ATTRIBUTES, *word_features.ATTRIBUTES}
             kept = {name: value for name, value in vars(self).items() if name not in of_earlier_fit}
             self.__dict__ = {**kept, **attributes}  # at once, for threads that score meanwhile
         return self
@@ -352,8 +378,9 @@ class FLiPExtractor(
     def decision_function(self, X: Any) -> Any:
         """Compute the scores by which words are ranked: b + A B (x - mu) + ``ranking_offset_``.
 
-        Without b and the offset if ``use_bias=False``. Probabilities do not have the offset: where it is not
-        zero, softmax(z) differs from ``predict_proba``, and ``predict_log_proba`` has the log-probabilities.
+        Without b if ``use_bias=False``, and then with ``lift_offset_``, if there is one, as the offset.
+        Probabilities do not have the offset: where it is not zero, softmax(z) differs from ``predict_proba``,
+        and ``predict_log_proba`` has the log-probabilities.
 
         Parameters
         ----------

@@ -101,8 +101,12 @@ def check_number(
     *,
     open_low: bool = False,
     open_high: bool = False,
+    or_else: str = "",
 ) -> float:
-    """Check a finite number from ``low`` to ``high``; ``open_low`` and ``open_high`` exclude the ends."""
+    """Check a finite number from ``low`` to ``high``; ``open_low`` and ``open_high`` exclude the ends.
+
+    ``or_else`` names what else the caller accepts.
+    """
     inside = (
         is_real(value)
         and math.isfinite(value)
@@ -113,7 +117,7 @@ def check_number(
         allowed = f"{'>' if open_low else '>='} {low}"
         if high != math.inf:
             allowed += f" and {'<' if open_high else '<='} {high}"
-        raise refusal(name, value, f"a finite number {allowed}")
+        raise refusal(name, value, f"a finite number {allowed}{f' or {or_else}' if or_else else ''}")
     return float(value)
 
 

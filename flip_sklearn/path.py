@@ -19,7 +19,7 @@ from flip_sklearn.backend.fit.optimality import raw_kkt_residual
 from flip_sklearn.backend.fit.path import PathPoint, solve_path
 from flip_sklearn.backend.fit.session import Session
 from flip_sklearn.estimation.frames import data_frame
-from flip_sklearn.estimation.inputs import FitInputs, prepare
+from flip_sklearn.estimation.inputs import FitInputs, prepare, resolve_l2
 from flip_sklearn.estimation.processes import join_processes
 from flip_sklearn.estimation.scoring import snapshot
 from flip_sklearn.estimation.split import draw_validation_rows, make_datasets
@@ -31,6 +31,7 @@ from flip_sklearn.estimation.validation import (
     check_weights,
     magnitude_limits,
 )
+from flip_sklearn.estimation.word_features import features_of_model
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.io import show_progress
 from flip_sklearn.metrics import RowMean
@@ -222,7 +223,13 @@ def regularization_path(
     options = inputs.options
     if not isinstance(strengths, int):
         options = replace(options, l1=float(strengths[0]))
-    session = Session(rows.train, options, inputs.compute)
+    features = inputs.data.word_features
+    session = Session(
+        rows.train,
+        options,
+        inputs.compute,
+        word_features=None if features is None else features.of_words(np.flatnonzero(rows.word_counts > 0)),
+    )
     if isinstance(strengths, int):
         strengths = _spaced(strengths, eps, session.l1_max)
     held_out = session.whiten(rows.held_out)
@@ -353,6 +360,9 @@ def kkt_residual(model: FLiPExtractor, X: Any, Y: Any, sample_weight: Any = None
     if not dataset.row_weight.any():
         raise ValueError("Y has no counts of the model's words in any row with weight > 0.")
     A = model.word_embeddings_[trained_words]
+    features = None
+    if hasattr(model, "word_map_"):
+        features = features_of_model(model)
     return raw_kkt_residual(
         dataset,
         InitialPoint(
@@ -363,7 +373,9 @@ def kkt_residual(model: FLiPExtractor, X: Any, Y: Any, sample_weight: Any = None
         ),
         resolve_compute(model.device, model.precision),
         l1=check_number("l1_strength", model.l1_strength, 0, MAX_STRENGTH),
-        l2=check_number("l2_strength", model.l2_strength, 0, MAX_STRENGTH),
+        l2=resolve_l2(model, uses_features=features is not None),
+        word_features=None if features is None else features.of_words(trained_words),
+        ridge=getattr(model, "word_map_ridge_", 0.0),
     )
 
 

@@ -277,7 +277,7 @@ def test_clone_keeps_every_parameter_and_no_fit(fitted: FLiPExtractor) -> None:
         "vocabulary": dict(zip(KEYWORDS, range(10), strict=True)), "solver": "exact", "max_iter": 7,
         "tol": 0.01, "batch_size": 9, "learning_rate": 0.1, "early_stopping": "likelihood",
         "validation_fraction": 0.3, "n_iter_no_change": 4, "warm_start": True, "random_state": 5,
-        "checkpoint_dir": "here",
+        "checkpoint_dir": "here", "word_features": [[1.0, 0.0]],
         "verbose": 1, "device": "cpu", "precision": "float64", "sparse_output": False,
     }  # fmt: skip
     assert set(changed) == set(fitted.get_params())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from flip_sklearn.estimation.validation import (
     refuse_labels,
     resolve_rank,
 )
+from flip_sklearn.estimation.word_features import WordFeatures, resolve_word_features
 from flip_sklearn.metrics.counts import check_columns, warn_of_capitals
 from flip_sklearn.parameters import (
     MAX_STRENGTH,
@@ -39,6 +40,8 @@ from flip_sklearn.parameters import (
 SOLVERS = ("auto", "exact", "sampled", "lbfgs")
 # `max_iter="auto"`: passes of the stochastic solvers, iterations of L-BFGS.
 AUTO_MAX_ITER = (20, 1000)
+# `l2_strength="auto"`: without and with features of the words, which explain a part of A's variance.
+AUTO_L2 = (20.0, 50.0)
 # `early_stopping="auto"` holds rows out from this many rows with words on.
 EARLY_STOPPING_ROWS = 1000
 # `batch_size="auto"`: at least this many steps a pass, so that a pass means as much on small data.
@@ -56,6 +59,7 @@ class FitData:
     groups: np.ndarray | None  # rows of one group are held out together
     vocabulary: np.ndarray
     feature_info: Any  # has n_features_in_ and feature_names_in_
+    word_features: WordFeatures | None = None
 
     @cached_property
     def word_counts(self) -> np.ndarray:
@@ -72,7 +76,11 @@ class FitData:
     def other_arrays(self) -> list[np.ndarray]:
         """The arrays of the rows besides X."""
         arrays = [self.counts.indptr, self.counts.indices, self.counts.data, self.weights]
-        return arrays if self.groups is None else [*arrays, self.groups]
+        if self.groups is not None:
+            arrays.append(self.groups)
+        if self.word_features is not None:
+            arrays.append(self.word_features.values)
+        return arrays
 
     @property
     def n_rows_with_words(self) -> int:
@@ -112,6 +120,10 @@ def prepare(
     seed = int(random.randint(np.iinfo(np.int32).max))
     seed = group.broadcast_int(seed, compute.device)  # all processes draw the same rows
     options = resolve_options(estimator, data, seed, streaming=streaming)
+    # Last, because a transformer may take minutes.
+    if estimator.word_features is not None:
+        features = resolve_word_features(estimator.word_features, data.vocabulary)
+        data = replace(data, word_features=features)
     settings = f"{data.counts.shape}{options}{compute.dtype}{is_fitted}"
     check_same_call(group, compute, settings, data.X, data.other_arrays)
     show_progress = bool(estimator.verbose) and group.rank == 0
@@ -201,7 +213,8 @@ def resolve_options(estimator: Any, data: FitData, seed: int, *, streaming: bool
     return SolverOptions(
         rank=resolve_rank(estimator.rank, data.X.shape[1]),
         l1=check_number("l1_strength", estimator.l1_strength, 0, MAX_STRENGTH),
-        l2=check_number("l2_strength", estimator.l2_strength, 0, MAX_STRENGTH),
+        l2=resolve_l2(estimator),
+        l2_without_features=resolve_l2(estimator, uses_features=False),
         max_iter=1 if streaming else max_iter,
         tol=check_number("tol", estimator.tol, 0),
         batch_size=check_integer("batch_size", batch_size, 1, or_else="'auto'"),
@@ -214,6 +227,21 @@ def resolve_options(estimator: Any, data: FitData, seed: int, *, streaming: bool
         # At the optimum over the rows, b needs no refit.
         refit_bias=not streaming and (solver != "lbfgs" or stop_on is not None),
     )
+
+
+def resolve_l2(estimator: Any, *, uses_features: bool | None = None) -> float:
+    """Check ``l2_strength``; features of the words act through it, and "auto" depends on them."""
+    if uses_features is None:
+        uses_features = estimator.word_features is not None
+    if isinstance(estimator.l2_strength, str) and estimator.l2_strength == "auto":
+        return AUTO_L2[uses_features]
+    l2 = check_number("l2_strength", estimator.l2_strength, 0, MAX_STRENGTH, or_else="'auto'")
+    if l2 == 0 and estimator.word_features is not None:
+        raise ValueError(
+            "l2_strength=0 leaves word_features without effect: they are the mean of the prior that "
+            "l2_strength weighs; use l2_strength > 0, or word_features=None."
+        )
+    return l2
 
 
 def resolve_max_iter(estimator: Any) -> int:

@@ -56,12 +56,12 @@ def scoring_compute(estimator: Any, precision: str) -> Compute:
 def make_scorer(estimator: Any, use_bias: bool | None = None) -> Scorer:
     """The fitted factors on the estimator's device; ``use_bias=None`` is the estimator's setting.
 
-    With bias, words are ranked with ``ranking_offset_``.
+    With bias, words are ranked with ``ranking_offset_``, without it with ``lift_offset_`` if there is one.
     """
     compute = scoring_compute(estimator, estimator.precision)
     if use_bias is None:
         use_bias = check_bool("use_bias", estimator.use_bias)
-    offset = ranking_offset(estimator) if use_bias else None
+    offset = ranking_offset(estimator) if use_bias else getattr(estimator, "lift_offset_", None)
     return Scorer(
         estimator.word_embeddings_,
         estimator.projection_,

@@ -24,9 +24,11 @@ from flip_sklearn.backend.scoring.scorer import UNSEEN_SCORE
 from flip_sklearn.estimation.callbacks import PassCallbacks
 from flip_sklearn.estimation.inputs import FitInputs, prepare
 from flip_sklearn.estimation.presence import fit_presence, held_out_rows
+from flip_sklearn.estimation.presence_ranking import rank_by_presence
 from flip_sklearn.estimation.resume import open_checkpoint
 from flip_sklearn.estimation.scoring import ranking_offset
 from flip_sklearn.estimation.split import draw_validation_rows, make_datasets
+from flip_sklearn.estimation.word_features import lift_offset, word_map_attributes
 from flip_sklearn.parameters import warn_caller
 
 
@@ -46,8 +48,16 @@ def fit(estimator: Any, X: Any, Y: Any, sample_weight: Any = None, groups: Any =
         validation_rows = draw_validation_rows(inputs.data, inputs.validation_fraction, inputs.options.seed)
     solution, attributes = _train(estimator, inputs, word_counts, earlier, validation_rows, checkpoint)
     _warn_of_unfinished(solution, inputs.options.max_iter, has_checkpoint=checkpoint is not None)
+    if inputs.data.word_features is not None and solution.word_map is None:
+        warn_caller(
+            "word_features do not predict the word embeddings of this fit, so they are not used: the model "
+            "is the one of word_features=None. Check that row j belongs to word j of the vocabulary."
+        )
     held_out = held_out_rows(inputs.data.X, inputs.data.counts, inputs.data.weights, validation_rows)
-    return attributes | fit_presence(attributes, held_out, inputs.compute, inputs.group)
+    attributes |= fit_presence(attributes, held_out, inputs.compute, inputs.group)
+    if solution.word_map is not None:
+        attributes["ranking_offset_"] = rank_by_presence(attributes, held_out, inputs.compute, inputs.group)
+    return attributes
 
 
 def partial_fit(estimator: Any, X: Any, Y: Any, sample_weight: Any = None) -> dict[str, Any]:
@@ -89,6 +99,7 @@ def _train(
     data = inputs.data
     trained_words = np.flatnonzero(word_counts > 0)
     train, validation = make_datasets(data, trained_words, inputs.group, validation_rows)
+    features = None if data.word_features is None else data.word_features.of_words(trained_words)
 
     def attributes(solution: Solution) -> dict[str, Any]:
         return fitted_attributes(inputs, solution, word_counts, validation_rows)
@@ -109,6 +120,7 @@ def _train(
                 PassHooks(callbacks.before_pass, bar.after_step, after_pass),
                 earlier=earlier,
                 checkpoint=checkpoint,
+                word_features=features,
             )
     callbacks.done(lambda: attributes(solution))
     return solution, attributes(solution)
@@ -205,6 +217,9 @@ def fitted_attributes(
         "_moments": solution.moments,
         "_held_out": validation_rows,  # rows of X that were not trained on
     }
+    if inputs.data.word_features is not None and solution.word_map is not None:
+        fitted |= word_map_attributes(inputs.data.word_features, solution.word_map, solution.word_map_ridge)
+        fitted["lift_offset_"] = lift_offset(word_counts, inputs.options.l2, solution.A)
     if hasattr(inputs.data.feature_info, "feature_names_in_"):
         fitted["feature_names_in_"] = inputs.data.feature_info.feature_names_in_
     return fitted

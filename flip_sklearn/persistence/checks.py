@@ -130,6 +130,10 @@ def read_extra_arrays(path: Path, n_words: int, d: int, *, factorized: bool) -> 
             "presence_slope": (n_words,),
             "presence_row_coef": (2, 2),
         }
+    if "word_map" in stored:  # models without word_features have none
+        shape = stored["word_map"][1]
+        p, rank = shape if len(shape) == 2 else (0, 0)
+        expected |= {"word_map": (p, rank), "word_feature_mean": (p,), "lift_offset": (n_words,)}
     if "held_out" in stored:
         expected["held_out"] = (math.prod(stored["held_out"][1]),)  # a vector of any length
     if set(stored) != set(expected):

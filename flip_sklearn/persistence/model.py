@@ -30,10 +30,11 @@ from flip_sklearn.persistence.format import CONFIG_FILE, SECTION, ModelFiles
 from flip_sklearn.persistence.tensors import check_finite
 
 # Parameters that are not stored: the words have a file of their own, a folder belongs to one machine.
-NOT_STORED = ("vocabulary", "checkpoint_dir")
+NOT_STORED = ("vocabulary", "word_features", "checkpoint_dir")
 PORTABLE_DEVICES = ("auto", "cpu")
 # Fitted attributes, without their trailing underscore, by where they are stored.
 EXTRA_ARRAYS = ("bias", "embedding_mean", "word_counts")
+WORD_ARRAYS = ("word_map", "word_feature_mean", "lift_offset")  # of models with word_features
 INTEGERS = ("n_iter", "best_iter")
 FLOATS = ("l1_max", "kkt_residual")
 TEXTS = ("solver", "device")
@@ -68,6 +69,8 @@ def write_model(
         extra_arrays["embedding_covariance"] = lower_triangle(model.embedding_covariance_)
     if all(hasattr(model, name) for name in presence.ATTRIBUTES):
         extra_arrays |= {name.removesuffix("_"): getattr(model, name) for name in presence.ATTRIBUTES}
+    if hasattr(model, "word_map_"):
+        extra_arrays |= {name: getattr(model, f"{name}_") for name in WORD_ARRAYS}
     if is_factorized(model):
         tensors = {"E1": A, "E2": B, "b": b}
     else:
@@ -109,6 +112,8 @@ def _metadata(model: Any, info: dict[str, str | None]) -> dict[str, Any]:
         metadata[name] = _to_json(getattr(model, f"{name}_"))
     if hasattr(model, "feature_names_in_"):
         metadata["feature_names_in"] = model.feature_names_in_.tolist()
+    if hasattr(model, "word_map_"):
+        metadata["word_map_ridge"] = model.word_map_ridge_
     return metadata
 
 
@@ -187,6 +192,10 @@ def _from_own_format(cls: Any, files: ModelFiles, metadata: dict[str, Any]) -> t
         fitted |= {name: files.extra_arrays[name.removesuffix("_")] for name in presence.ATTRIBUTES}
         n = len(fitted["presence_length_"])
         _require(n == 1 + len(B), "the number of values of presence_length", n, f"{1 + len(B)}, 1 + rank")
+    if "word_map" in files.extra_arrays:
+        fitted |= {f"{name}_": files.extra_arrays[name] for name in WORD_ARRAYS}
+        fitted["word_map_ridge_"] = _from_json(metadata["word_map_ridge"])
+        _require(fitted["word_map_ridge_"] > 0, "word_map_ridge", metadata["word_map_ridge"], "above 0")
     # Models of earlier versions have none.
     fitted["ranking_offset_"] = files.extra_arrays.get("ranking_offset", np.zeros_like(fitted["bias_"]))
     fitted |= {f"{name}_": _from_json(metadata[name]) for name in FLOATS}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from importlib.resources import files
 
-from flip_sklearn.estimation.inputs import resolve_max_iter
+from flip_sklearn.estimation.inputs import resolve_l2, resolve_max_iter
 from flip_sklearn.estimation.validation import resolve_rank
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.report.answer import make_answer
@@ -67,7 +67,7 @@ def _origin(inputs: ReportInputs) -> Table:
     source = "the caller, who did not name the source" if inputs.source is None else inputs.source
     rank = resolve_rank(flip.rank, d)
     limit = "no limit on the rank" if rank is None else f"rank {number(rank)}"
-    settings = f"l1_strength {flip.l1_strength:g}, l2_strength {flip.l2_strength:g}"
+    settings = f"l1_strength {flip.l1_strength:g}, l2_strength {resolve_l2(flip):g}"
     rows = (
         ("Encoder", f"{inputs.encoder or 'not named'}; embeddings of {number(d)} dimensions"),
         ("Text", f"{number(n)} sentences{languages}, from {source}"),

@@ -28,7 +28,9 @@ class FullBatchTraining:
     def __init__(self, session: Session, *, is_continued: bool) -> None:
         self._session, self._is_continued = session, is_continued
         options = session.options
-        self._lbfgs = LBFGS(session.data, session.work, session.parameters, l1=options.l1, l2=options.l2)
+        self._lbfgs = LBFGS(
+            session.data, session.work, session.parameters, l1=options.l1, l2=options.l2, prior=session.prior
+        )
         session.state.lbfgs = self._lbfgs
 
     def run_pass(

@@ -25,6 +25,7 @@ from flip_sklearn.backend.fit.likelihood import Workspace
 from flip_sklearn.backend.fit.optimizer import Parameters
 from flip_sklearn.backend.fit.penalty import soft_threshold_
 from flip_sklearn.backend.fit.whitening import Whitening
+from flip_sklearn.backend.fit.word_prior import WordPrior
 
 # Limits of a chunk: its rows, their counts (about 400 bytes each to sort), its elements of x (8 bytes each).
 GRADIENT_CHUNK_ROWS, CHUNK_COUNTS, CHUNK_ELEMENTS = 8192, 2**17, 2**23
@@ -136,6 +137,32 @@ def _principal_directions(rows: torch.Tensor, rank: int) -> torch.Tensor:
     largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=1)[:, None], axis=1)
     signed = np.ascontiguousarray(vectors * np.where(largest < 0, -1.0, 1.0))
     return torch.from_numpy(signed).to(rows.device, rows.dtype)
+
+
+def add_prior(
+    start: Parameters, prior: WordPrior, counts: np.ndarray, l2: float, *, is_closed_form: bool
+) -> Parameters | None:
+    """Begin the prior at the rows of the start; those of a closed form are completed by its mean.
+
+    The closed form shrinks row j to a share s_j of itself, the more the rarer the word. What is missing, a
+    share 1 - s_j of the mean E G, is added, and b_j lowered by what |a_j|^2 / 2 has grown. Returns None if
+    the features say nothing about the rows.
+    """
+    A, B, b = start
+    c = torch.from_numpy(counts).to(A)
+    if not is_closed_form:
+        if not prior.choose_ridge(A, c / (c + l2)):
+            return None
+        prior.update(A)
+        return start
+    share = c / (c + DAMPING + l2)
+    full_rows = A / share.clamp_min(1e-6)[:, None]
+    if not prior.choose_ridge(full_rows, share):
+        return None
+    prior.set_map(prior.weighted_map(full_rows, share))
+    completed = torch.addcmul(A, prior.mean, 1 - share[:, None])
+    growth = completed.square().sum(dim=1) - A.square().sum(dim=1)
+    return Parameters(completed, B, b - growth / 2)
 
 
 def warm_start(

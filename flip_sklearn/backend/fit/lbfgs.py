@@ -27,6 +27,7 @@ from flip_sklearn.backend.fit.objective import evaluate_smooth, sum_of_magnitude
 from flip_sklearn.backend.fit.optimality import largest_violation
 from flip_sklearn.backend.fit.optimizer import Parameters
 from flip_sklearn.backend.fit.preconditioner import Preconditioner
+from flip_sklearn.backend.fit.word_prior import WordPrior
 
 PAIRS = 10
 # Iterations before which the preconditioner is computed at the current point.
@@ -50,9 +51,16 @@ class LBFGS:
     """Iterates of L-BFGS for the rows of ``data``; ``l1`` and ``l2`` are the strengths of J."""
 
     def __init__(
-        self, data: WhitenedDataset, work: Workspace, start: Parameters, *, l1: float, l2: float
+        self,
+        data: WhitenedDataset,
+        work: Workspace,
+        start: Parameters,
+        *,
+        l1: float,
+        l2: float,
+        prior: WordPrior | None = None,
     ) -> None:
-        self._data, self._work, self._l1, self._l2 = data, work, l1, l2
+        self._data, self._work, self._l1, self._l2, self._prior = data, work, l1, l2, prior
         self._shapes = [tuple(p.shape) for p in (start.A, start.b, start.B) if p is not None]
         self._pairs: deque[tuple[torch.Tensor, torch.Tensor]] = deque(maxlen=PAIRS)
         self._preconditioner: Preconditioner | None = None
@@ -133,7 +141,13 @@ class LBFGS:
         """J and its gradient: one pass over all rows."""
         parameters = self.parameters(x)
         exact = evaluate_smooth(
-            self._data, parameters, self._l2, self._work, with_projection=True, after_rows=after_rows
+            self._data,
+            parameters,
+            self._l2,
+            self._work,
+            prior=self._prior,
+            with_projection=True,
+            after_rows=after_rows,
         )
         A, B, _ = parameters
         value = exact.smooth + self._l1 / len(A) * float(sum_of_magnitudes(A))

@@ -2,7 +2,8 @@
 
     J(A, B~, b) = (1/W) L(A, B~, b) + (l2 / 2W) |A|^2 + (l1 / V) |A|_1
 
-with L of ``likelihood.py`` and W the sum of the weighted counts. ``smooth`` below is J without its L1 term.
+with L of ``likelihood.py`` and W the sum of the weighted counts; with features of the words, |A|^2 is P(A) of
+``word_prior.py``. ``smooth`` below is J without its L1 term.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from flip_sklearn.backend.device import slices
 from flip_sklearn.backend.fit.data import WhitenedDataset
 from flip_sklearn.backend.fit.likelihood import Gradients, SoftmaxLayer, Workspace, loss_and_gradients
 from flip_sklearn.backend.fit.optimizer import Parameters
+from flip_sklearn.backend.fit.word_prior import WordPrior
 
 CHUNK_ROWS = 512
 SUM_ELEMENTS = 2**20
@@ -38,6 +40,7 @@ def evaluate_smooth(
     l2: float,
     work: Workspace,
     *,
+    prior: WordPrior | None = None,
     with_projection: bool = False,
     after_rows: Callable[[int], None] | None = None,
 ) -> Evaluation:
@@ -64,8 +67,12 @@ def evaluate_smooth(
         if after_rows is not None:
             after_rows(int(rows[-1]) + 1)
     data.group.sum_(grad_A, grad_b, grad_B, loss)
-    penalty = 0.5 * l2 * sum_of_squares(A)
-    grad_A.add_(A, alpha=l2 / total_count)
+    if prior is None:
+        penalty = 0.5 * l2 * sum_of_squares(A)
+        grad_A.add_(A, alpha=l2 / total_count)
+    else:
+        penalty = 0.5 * l2 * prior.penalty(A)
+        prior.add_gradient_(grad_A, A, l2 / total_count)
     return Evaluation(float(loss + penalty) / total_count, grad_A, grad_b, grad_B)
 
 

@@ -19,6 +19,7 @@ from flip_sklearn.backend.fit.initialization import InitialPoint
 from flip_sklearn.backend.fit.likelihood import Workspace
 from flip_sklearn.backend.fit.objective import evaluate_smooth
 from flip_sklearn.backend.fit.optimizer import Parameters
+from flip_sklearn.backend.fit.word_prior import WordPrior
 
 # Elements of A whose conditions are checked at once, so that the check needs no memory of the size of A.
 CHECK_ELEMENTS = 2**18
@@ -39,20 +40,34 @@ def largest_violation(A: torch.Tensor, grad_A: torch.Tensor, grad_b: torch.Tenso
 
 @torch.no_grad()
 def kkt_residual(
-    data: WhitenedDataset, parameters: Parameters, *, l1: float, l2: float, work: Workspace
+    data: WhitenedDataset,
+    parameters: Parameters,
+    *,
+    l1: float,
+    l2: float,
+    work: Workspace,
+    prior: WordPrior | None = None,
 ) -> float:
     """Compute V times the largest violation of J's optimality conditions in (A, b) at the given B~."""
-    exact = evaluate_smooth(data, parameters, l2, work)
+    exact = evaluate_smooth(data, parameters, l2, work, prior=prior)
     return largest_violation(parameters.A, exact.grad_A, exact.grad_b, l1)
 
 
 @torch.no_grad()
 def raw_kkt_residual(
-    rows: CountDataset, point: InitialPoint, compute: Compute, *, l1: float, l2: float
+    rows: CountDataset,
+    point: InitialPoint,
+    compute: Compute,
+    *,
+    l1: float,
+    l2: float,
+    word_features: np.ndarray | None = None,
+    ridge: float = 0.0,
 ) -> float:
     """Compute ``kkt_residual`` of parameters that read raw embeddings, z = b + A B (x - mean).
 
-    The conditions in (A, b) need no whitening, because the latents B (x - mean) equal B~ x~.
+    The conditions in (A, b) need no whitening, because the latents B (x - mean) equal B~ x~. ``ridge`` is the
+    kappa of the prior with these features of the words.
     """
 
     def tensor(array: np.ndarray) -> torch.Tensor:
@@ -60,4 +75,8 @@ def raw_kkt_residual(
 
     latents = WhitenedDataset(rows, tensor(point.mean), tensor(point.B.T), compute)
     parameters = Parameters(tensor(point.A), None, tensor(point.b))
-    return kkt_residual(latents, parameters, l1=l1, l2=l2, work=Workspace(compute))
+    prior = None
+    if word_features is not None:
+        prior = WordPrior(to_device(word_features, compute), rows.group)
+        prior.ridge = ridge
+    return kkt_residual(latents, parameters, l1=l1, l2=l2, work=Workspace(compute), prior=prior)

@@ -6,6 +6,9 @@ own step size s_j, from the running mean square v_j of its gradient g_j (V numbe
     v_j <- beta2 v_j + (1 - beta2) |g_j|^2 / r,         s_j = rate / (sqrt(v_j / (1 - beta2^t)) + eps),
     a_j <- prox of the penalty in the metric s_j of  a_j - s_j g_j.
 
+With features of the words (``word_prior.py``), the squared penalty is (l2/2) |a_j - m_j|^2 with the mean
+m_j = E_j G: its step is that of (l2/2) |a_j|^2 after  a_j - s_j (g_j - l2 m_j).
+
 There is no momentum; averaging the iterates takes its place. A word without a gradient therefore does not
 move, and a step need only touch the words of its batch. What a word misses in the meantime (the decay of
 v_j, the shrinkage by the penalty, its share of the average) has a closed form in the number of missed steps.
@@ -25,6 +28,7 @@ from torch.optim.adam import adam
 from flip_sklearn.backend.device import rows_of, slices
 from flip_sklearn.backend.fit.fused import FusedUpdates, fused_updates
 from flip_sklearn.backend.fit.penalty import penalty_step_
+from flip_sklearn.backend.fit.word_prior import WordPrior
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-10
 AVERAGE_DECAY = 0.99
@@ -66,13 +70,23 @@ class Optimizer:
     """Parameters, step sizes and running averages of one fit.
 
     The caller computes the gradients of the likelihood part of J at ``A``, ``b``, ``B`` (or at the rows that
-    ``gather`` returns) and passes them to ``step``, which adds the penalties.
+    ``gather`` returns) and passes them to ``step``, which adds the penalties. With a ``prior``, the squared
+    one is that of A - E G, with G as it is during a pass.
     """
 
-    def __init__(self, parameters: Parameters, *, l1: float, l2: float, learning_rate: float) -> None:
+    def __init__(
+        self,
+        parameters: Parameters,
+        *,
+        l1: float,
+        l2: float,
+        learning_rate: float,
+        prior: WordPrior | None = None,
+    ) -> None:
         self.A, self.B, b = A, B, _ = parameters
         n_words, self._rank = A.shape
         self.l1, self.l2 = l1 / n_words, l2 / n_words
+        self.prior = prior
         self._rate = min(learning_rate, MAX_RATE)
         self.steps = 0
         self._log_decay = 0.0  # sum of log(decay of the averages) over the steps
@@ -110,7 +124,10 @@ class Optimizer:
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
         """Return everything that the next step depends on: tensors (not copied) and numbers."""
         self._write_touched()
-        return dict(self._state), {"steps": self.steps, "log_decay": self._log_decay}
+        tensors = dict(self._state)
+        if self.prior is not None:
+            tensors["word_map"] = self.prior.G
+        return tensors, {"steps": self.steps, "log_decay": self._log_decay}
 
     def load(self, tensors: dict[str, torch.Tensor], numbers: dict[str, float]) -> None:
         """Continue from the ``state`` of an optimizer of the same shapes."""
@@ -118,6 +135,8 @@ class Optimizer:
             tensor.copy_(tensors[name])
         self.steps, self._log_decay = int(numbers["steps"]), float(numbers["log_decay"])
         self._all_touched = False
+        if self.prior is not None:
+            self.prior.set_map(tensors["word_map"].to(self.prior.G, copy=True))
 
     def set_strength_and_rate(self, *, l1: float, learning_rate: float) -> None:
         """Set the L1 strength and the learning rate, and restart the averages.
@@ -179,6 +198,8 @@ class Optimizer:
             square = rows_of(state["square_A"], tile)
             square.lerp_(self._mean_square(gradient), 1 - BETA2)
             metric = self._metric(square, warm_up)
+            if self.prior is not None:
+                gradient.sub_(rows_of(self.prior.mean, tile), alpha=self.l2)
             a.addcmul_(gradient, metric, value=-1)
             self._penalty_step(a, metric)
             rows_of(state["average_A"], tile).lerp_(a, 1 - decay)
@@ -202,6 +223,9 @@ class Optimizer:
             average = self._gathered_average(words)
             average.lerp_(a, rows_of(catch_up, tile)[:, None])
             metric = self._metric(square, warm_up)
+            if self.prior is not None:
+                mean = self.prior.mean.index_select(0, words)
+                gradient.addcmul_(mean, rows_of(due, tile)[:, None], value=-self.l2)
             a.addcmul_(gradient, metric, value=-1)
             self._penalty_step(a, metric * rows_of(due, tile)[:, None])
             average.lerp_(a, 1 - decay)
@@ -237,6 +261,9 @@ class Optimizer:
         square_A, sizes, penalty_sizes = fused.step_sizes(
             square_A, norms, skipped, scale=1.0 / self._rank, rate=rate / math.sqrt(self._rank), **square
         )
+        if self.prior is not None:
+            mean = self.prior.mean if rows is None else self.prior.mean.index_select(0, rows.words)
+            grad_A.addcmul_(mean, (skipped + 1)[:, None], value=-self.l2)
         columns = (numbers_of_row[:, None] for numbers_of_row in (sizes, penalty_sizes, catch_up))
         a, average_A = fused.update_rows(
             a, grad_A, average_A, *columns, l1=self.l1, l2=self.l2, weight=1.0 - decay
@@ -365,7 +392,10 @@ class Optimizer:
             state["average_b"][tile].lerp_(self.b[tile], weight)
             for name in ("square_A", "square_b"):
                 state[name][tile].mul_(BETA2**missed)
-            self._penalty_step(a, self._metric(state["square_A"][tile], 1.0).mul_(missed[:, None]))
+            metric = self._metric(state["square_A"][tile], 1.0).mul_(missed[:, None])
+            if self.prior is not None:
+                a.addcmul_(self.prior.mean[tile], metric, value=self.l2)
+            self._penalty_step(a, metric)
         state["touched"].fill_(self.steps)
         state["averaged"].fill_(self._log_decay)
 
@@ -391,8 +421,10 @@ class Optimizer:
         for tile in self._tiles(len(A)):
             if self.l1:
                 value += self.l1 * A[tile].abs().sum(dtype=torch.float64)
-            if self.l2:
+            if self.l2 and self.prior is None:
                 value += 0.5 * self.l2 * A[tile].square().sum(dtype=torch.float64)
+        if self.prior is not None:
+            value += 0.5 * self.l2 * self.prior.penalty(A)
         return value
 
 

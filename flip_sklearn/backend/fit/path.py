@@ -88,7 +88,7 @@ def solve_path(
         solution = make_solution(session, parameters, len(history))
         if kkt:
             l2, work = session.options.l2, session.work
-            residual = kkt_residual(session.data, parameters, l1=l1, l2=l2, work=work)
+            residual = kkt_residual(session.data, parameters, l1=l1, l2=l2, work=work, prior=session.prior)
             solution = replace(solution, kkt_residual=residual)
         row_norms = torch.linalg.vector_norm(parameters.A, dim=1)
         point = PathPoint(

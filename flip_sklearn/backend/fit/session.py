@@ -6,18 +6,24 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from flip_sklearn.backend.device import Compute, rows_of
+from flip_sklearn.backend.device import Compute, rows_of, to_device
 from flip_sklearn.backend.fit.batches import Batch, BatchReader
 from flip_sklearn.backend.fit.bias import RefittedBias, refit_bias
 from flip_sklearn.backend.fit.candidates import ClassSampler
 from flip_sklearn.backend.fit.checkpoint import Checkpoint
 from flip_sklearn.backend.fit.data import CountDataset, Targets, WhitenedDataset, count_words
-from flip_sklearn.backend.fit.initialization import InitialPoint, gradient_at_zero, newton_start, warm_start
+from flip_sklearn.backend.fit.initialization import (
+    InitialPoint,
+    add_prior,
+    gradient_at_zero,
+    newton_start,
+    warm_start,
+)
 from flip_sklearn.backend.fit.likelihood import (
     Gradients,
     SoftmaxLayer,
@@ -30,6 +36,7 @@ from flip_sklearn.backend.fit.penalty import l1_max
 from flip_sklearn.backend.fit.row_softmax import RowSoftmax, mean_loss
 from flip_sklearn.backend.fit.state import PassRecord, SolverOptions, TrainingState
 from flip_sklearn.backend.fit.whitening import Moments, Whitening, shared_moments, streaming_moments
+from flip_sklearn.backend.fit.word_prior import WordPrior
 
 # The moments read rows in chunks of this many elements, since each chunk is copied to float64; on an
 # accelerator each chunk is waited for.
@@ -53,13 +60,19 @@ class EarlierFit:
 class Session:
     """The training rows in whitened coordinates, and the state of the fit on them.
 
-    Without ``earlier``, training starts from the closed form of ``initialization.py``.
+    Without ``earlier``, training starts from the closed form of ``initialization.py``. ``word_features``
+    (V, p) are those of ``word_prior.py``.
     """
 
     def __init__(
-        self, train: CountDataset, options: SolverOptions, compute: Compute, earlier: EarlierFit | None = None
+        self,
+        train: CountDataset,
+        options: SolverOptions,
+        compute: Compute,
+        earlier: EarlierFit | None = None,
+        word_features: np.ndarray | None = None,
     ) -> None:
-        self.options, self.compute, rank = options, compute, options.rank
+        self.options, self.compute = options, compute
         self.moments = self._compute_moments(train, earlier)
         whitening = Whitening.from_moments(self.moments)
         self.mean = torch.from_numpy(whitening.mean).to(compute.device, compute.dtype)
@@ -87,22 +100,40 @@ class Session:
             some = np.linspace(0, len(loss_rows) - 1, min(len(loss_rows), LOSS_ROWS)).astype(np.int64)
             loss_rows = loss_rows[np.unique(some)]
         self._loss_rows = loss_rows
-        # The optimizer divides both strengths by V, but J divides l2 by the sum W of the counts.
-        self.l2 = options.l2 * train.n_words / float(counts_so_far.sum())
         gradient = self.gradient_at_zero()
         # V times the strength of one entry, because the penalty is a mean over the vocabulary.
-        self.l1_max = train.n_words * l1_max(gradient, rank is not None)
-        if earlier is None:
-            start = newton_start(
-                self.data, gradient, counts_so_far, rank=rank, l1=options.l1, l2=self.l2, work=self.work
+        self.l1_max = train.n_words * l1_max(gradient, options.rank is not None)
+
+        def start_with(l2: float, gradient: torch.Tensor) -> Parameters:
+            # The optimizer divides both strengths by V, but J divides l2 by the sum W of the counts.
+            self.l2 = l2 * train.n_words / float(counts_so_far.sum())
+            if earlier is not None:
+                factorized = options.rank is not None
+                return warm_start(earlier.point, counts_so_far, whitening, self.data, factorized=factorized)
+            return newton_start(
+                self.data,
+                gradient,
+                counts_so_far,
+                rank=options.rank,
+                l1=options.l1,
+                l2=self.l2,
+                work=self.work,
             )
-        else:
-            point, factorized = earlier.point, rank is not None
-            start = warm_start(point, counts_so_far, whitening, self.data, factorized=factorized)
+
+        start = start_with(options.l2, gradient)
+        self.prior: WordPrior | None = None
+        if word_features is not None:
+            prior = WordPrior(to_device(word_features, compute), train.group)
+            completed = add_prior(start, prior, counts_so_far, options.l2, is_closed_form=earlier is None)
+            if completed is None:
+                self.options = replace(options, l2=options.l2_without_features)
+                start = start_with(self.options.l2, gradient)
+            else:
+                self.prior, start = prior, completed
         del gradient
         train.group.broadcast_(*start)
         generator = torch.Generator(device="cpu").manual_seed(options.seed)
-        self.state = TrainingState(start, options, options.l1, self.l2, generator)
+        self.state = TrainingState(start, options, options.l1, self.l2, generator, self.prior)
 
     def _compute_moments(self, train: CountDataset, earlier: EarlierFit | None) -> Moments:
         device = self.compute.device.type
@@ -144,7 +175,9 @@ class Session:
     def restart(self, start: Parameters, l1: float) -> None:
         """Replace the state by a new one that begins at ``start``."""
         generator = self.state.generator
-        self.state = TrainingState(start, self.options, l1, self.l2, generator)
+        if self.prior is not None:
+            self.prior.update(start.A)
+        self.state = TrainingState(start, self.options, l1, self.l2, generator, self.prior)
 
     def run_pass(
         self, after_step: Callable[[int], None] | None = None, checkpoint: Checkpoint | None = None
@@ -159,6 +192,8 @@ class Session:
         nll = self._take_steps(after_step, checkpoint)
         state = self.state
         averaged = state.optimizer.averaged()
+        if self.prior is not None:
+            self.prior.update(averaged.A)
         occurrences = None if self.sampler is None else self.occurrences
         softmax = RowSoftmax(self.data, averaged, self.work, occurrences)
         current_nll = mean_loss(softmax, self.data, self._loss_rows)

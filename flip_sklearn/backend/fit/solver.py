@@ -3,6 +3,7 @@
     J(A, B, b) = (1/W) sum_n w_n [T_n logsumexp(z_n) - sum_j Y_nj z_nj]
                  + (l1 / V) sum_j |a_j|_1 + (l2 / 2W) sum_j |a_j|_2^2,        z_n = b + A B~ x~_n
 
+(with features of the words, |a_j|^2 is the squared distance to a mean: ``word_prior.py``)
 over A (V, r), b (V,) and B~ (r, d) with rows of unit norm (oblique manifold). The norm has to be fixed:
 A c, B~ / c give the same scores for every c, so the penalty on A could be made as small as one likes
 without changing the model. Since x~ has unit covariance (up to the ridge of ``whitening.py``), every latent
@@ -60,6 +61,8 @@ class Solution:
     converged: bool  # whether the last pass made no more progress
     interrupted: bool = False  # by KeyboardInterrupt, after at least one pass
     kkt_residual: float = math.nan  # if it was asked for
+    word_map: np.ndarray | None = None  # (p, r), G of the prior, if the words have features
+    word_map_ridge: float = math.nan  # its kappa
 
 
 @dataclass(frozen=True)
@@ -85,14 +88,15 @@ def solve(
     *,
     earlier: EarlierFit | None = None,
     checkpoint: Checkpoint | None = None,
+    word_features: np.ndarray | None = None,
 ) -> Solution:
     """Minimize J over the training rows.
 
     ``earlier`` is a fit to continue from. If ``checkpoint`` holds a state, training continues from it; states
-    are written to it.
+    are written to it. ``word_features`` (V, p) are those of ``word_prior.py``.
     """
-    session = Session(train, options, compute, earlier)
-    state = session.state
+    session = Session(train, options, compute, earlier, word_features)
+    options, state = session.options, session.state
     training: Session | FullBatchTraining = session
     if options.solver == "lbfgs":
         training = FullBatchTraining(session, is_continued=earlier is not None)
@@ -198,7 +202,9 @@ def refitted_solution(
             offset = fit_ranking_offset(held_out, parameters, session.occurrences, session.work)
     residual = math.nan
     if reports_kkt:
-        residual = kkt_residual(session.data, parameters, l1=options.l1, l2=options.l2, work=session.work)
+        residual = kkt_residual(
+            session.data, parameters, l1=options.l1, l2=options.l2, work=session.work, prior=session.prior
+        )
     solution = make_solution(session, parameters, pass_number)
     if offset is not None:
         solution = replace(solution, ranking_offset=to_numpy(offset))
@@ -209,6 +215,7 @@ def make_solution(session: Session, parameters: Parameters, pass_number: int) ->
     """The whitening folded into the parameters of a pass."""
     Q = session.Q
     raw_B = Q.T if parameters.B is None else parameters.B @ Q.T
+    prior = session.prior
     return Solution(
         A=to_numpy(parameters.A),
         B=np.ascontiguousarray(to_numpy(raw_B)),
@@ -221,6 +228,8 @@ def make_solution(session: Session, parameters: Parameters, pass_number: int) ->
         history=tuple(session.state.history),
         best_pass=pass_number,
         converged=session.state.early_stopping.passes_without_progress > 0,
+        word_map=None if prior is None else to_numpy(prior.map_of(parameters.A)),
+        word_map_ridge=math.nan if prior is None else prior.ridge,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from flip_sklearn.backend.fit.checkpoint import State
 from flip_sklearn.backend.fit.early_stopping import EarlyStopping
 from flip_sklearn.backend.fit.lbfgs import LBFGS
 from flip_sklearn.backend.fit.optimizer import Optimizer, Parameters
+from flip_sklearn.backend.fit.word_prior import WordPrior
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class SolverOptions:
     seed: int
     solver: str = "auto"  # "exact", "sampled", or the cheaper one; "lbfgs"
     report_kkt: bool = False  # whether to compute the KKT residual of the solution
+    l2_without_features: float = math.nan  # in place of l2, if the features of the words are not used
     refit_bias: bool = False  # whether b is refitted to the counts, and a ranking offset is learned
 
 
@@ -50,9 +53,15 @@ class TrainingState:
     """Everything that changes during training: the content of a checkpoint."""
 
     def __init__(
-        self, parameters: Parameters, options: SolverOptions, l1: float, l2: float, generator: torch.Generator
+        self,
+        parameters: Parameters,
+        options: SolverOptions,
+        l1: float,
+        l2: float,
+        generator: torch.Generator,
+        prior: WordPrior | None = None,
     ) -> None:
-        self.optimizer = Optimizer(parameters, l1=l1, l2=l2, learning_rate=options.learning_rate)
+        self.optimizer = Optimizer(parameters, l1=l1, l2=l2, learning_rate=options.learning_rate, prior=prior)
         self.lbfgs: LBFGS | None = None  # takes the place of the optimizer after the first passes
         self.generator = generator
         self.history: list[PassRecord] = []

@@ -82,6 +82,16 @@ def likely_words(
 
 
 @torch.inference_mode()
+def mean_row_features(scorer: Scorer, X: Embeddings, length: np.ndarray) -> np.ndarray:
+    """Means of log T and H over all rows, (2,)."""
+    sums = torch.zeros(2, dtype=torch.float64, device=scorer.compute.device)
+    for rows in scored_rows(scorer, X, length):
+        sums += torch.stack([rows.log_length.double().sum(), rows.entropy.double().sum()])
+    means: np.ndarray = sums.cpu().numpy() / len(X)
+    return means
+
+
+@torch.inference_mode()
 def presence_blocks(
     scorer: Scorer, X: Embeddings, parameters: PresenceParameters, k: int, min_probability: float = 0.0
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:

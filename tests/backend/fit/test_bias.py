@@ -13,6 +13,7 @@ from scipy.special import log_softmax, softmax
 
 from flip_sklearn import FLiPExtractor, KeywordMapper
 from flip_sklearn.backend.fit import bias, row_softmax, session
+from flip_sklearn.estimation.inputs import resolve_l2
 from tests.helpers.ranking import sorted_top
 
 D = 8
@@ -45,7 +46,7 @@ def objective(model: FLiPExtractor, X: np.ndarray, Y: sp.csr_array, w: np.ndarra
     log_theta = log_softmax((X - model.embedding_mean_) @ B.T @ A.T + model.bias_, axis=1)
     counts = Y.toarray() * w[:, None]
     penalty = model.l1_strength / len(A) * np.abs(A).sum()
-    penalty += model.l2_strength / 2 / counts.sum() * (A**2).sum()
+    penalty += resolve_l2(model) / 2 / counts.sum() * (A**2).sum()
     return float(-(counts * log_theta).sum() / counts.sum() + penalty)
 
 
