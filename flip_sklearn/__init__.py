@@ -13,6 +13,7 @@ from flip_sklearn.persistence import renamed
 
 if TYPE_CHECKING:
     from flip_sklearn.bulk import KeywordMapper
+    from flip_sklearn.eraser import WordEraser
     from flip_sklearn.extractor import FLiPExtractor
     from flip_sklearn.metrics import keyword_accuracy, keyword_accuracy_scorer
     from flip_sklearn.path import kkt_residual, regularization_path
@@ -27,6 +28,7 @@ __all__ = [
     "FLiPExtractor",
     "KeywordMapper",
     "SpLiCEExtractor",
+    "WordEraser",
     "keyword_accuracy",
     "keyword_accuracy_scorer",
     "kkt_residual",
@@ -39,6 +41,7 @@ _MODULE_OF = {
     "FLiPExtractor": "extractor",
     "KeywordMapper": "bulk",
     "SpLiCEExtractor": "splice",
+    "WordEraser": "eraser",
     "keyword_accuracy": "metrics",
     "keyword_accuracy_scorer": "metrics",
     "kkt_residual": "path",
@@ -47,8 +50,8 @@ _MODULE_OF = {
 }
 # Imported on attribute access, too: `import flip_sklearn; flip_sklearn.metrics.perplexity`.
 _SUBMODULES = {
-    "bulk", "datasets", "diagnostics", "encoders", "extractor", "metrics", "path", "plots", "report",
-    "splice", "views", "vocabulary",
+    "bulk", "datasets", "diagnostics", "encoders", "eraser", "extractor", "metrics", "path", "plots",
+    "report", "splice", "views", "vocabulary",
 }  # fmt: skip
 
 renamed.register()

@@ -13,6 +13,7 @@ from flip_sklearn.estimation import presence, scoring, training, word_features
 from flip_sklearn.estimation.array_api import like, to_dense
 from flip_sklearn.estimation.callbacks import CallbackSupportMixin, with_callbacks
 from flip_sklearn.estimation.directions import DirectionsMixin
+from flip_sklearn.estimation.search import RowSearchMixin
 from flip_sklearn.estimation.validation import check_counts_of, one_target
 from flip_sklearn.metrics import RowMean
 from flip_sklearn.parameters import VocabularyRepr, check_bool
@@ -20,7 +21,13 @@ from flip_sklearn.persistence import PretrainedMixin
 
 
 class FLiPExtractor(
-    VocabularyRepr, PretrainedMixin, DirectionsMixin, CallbackSupportMixin, TransformerMixin, BaseEstimator
+    VocabularyRepr,
+    PretrainedMixin,
+    DirectionsMixin,
+    RowSearchMixin,
+    CallbackSupportMixin,
+    TransformerMixin,
+    BaseEstimator,
 ):
     """Read words off embeddings with a factorized log-linear model.
 

@@ -26,7 +26,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
 
-from flip_sklearn import FLiPExtractor, kkt_residual, regularization_path
+from flip_sklearn import FLiPExtractor, WordEraser, kkt_residual, regularization_path
 from flip_sklearn.io import as_numpy
 from flip_sklearn.metrics import keyword_accuracy, keyword_accuracy_scorer
 from flip_sklearn.splice import SpLiCEExtractor
@@ -160,6 +160,22 @@ def test_path_of_strengths(library: Library) -> None:
             for X in (library.array(X32), X32)
         )
         np.testing.assert_array_equal(path.accuracy, expected.accuracy)
+
+
+@with_array_api
+@all_libraries
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_eraser(library: Library, dtype: type) -> None:
+    X, labels = X32.astype(dtype), Y[:, :2]
+    expected = WordEraser(["red", "dog"]).fit(X, labels)
+    with library.active():
+        there = library.array(X)
+        eraser = WordEraser(["red", "dog"]).fit(there, library.array(labels))
+        erased = eraser.transform(there)
+        assert isinstance(erased, library.kind)
+        assert (erased.device, erased.dtype) == (there.device, there.dtype)
+        np.testing.assert_allclose(as_numpy(erased), expected.transform(X), rtol=1e-6, atol=1e-6)
+        assert type(eraser.mean_) is type(eraser.proj_left_) is type(eraser.proj_right_) is np.ndarray
 
 
 @with_array_api

@@ -18,6 +18,7 @@ from flip_sklearn.diagnostics.preference import (
     compare_encoders,
     vocabulary_preference,
 )
+from flip_sklearn.diagnostics.sets import SetComparison, compare_sets
 from flip_sklearn.diagnostics.similarity import SimilarityExplanation, SimilarityWithout, explain_similarity
 from flip_sklearn.diagnostics.split import SentenceSplit, split_sentences
 from flip_sklearn.diagnostics.words import WordRecoverability, word_recoverability
@@ -31,6 +32,7 @@ __all__ = [
     "RankAnalysis",
     "Selectivity",
     "SentenceSplit",
+    "SetComparison",
     "SimilarityExplanation",
     "SimilarityWithout",
     "ViewAlignment",
@@ -38,6 +40,7 @@ __all__ = [
     "WordRecoverability",
     "compare_encoders",
     "compare_extractors",
+    "compare_sets",
     "entity_recall_curve",
     "erase_words",
     "explain_estimator",

@@ -28,6 +28,7 @@ from flip_sklearn.backend.scoring.presence import (
     likely_words,
     presence_blocks,
 )
+from flip_sklearn.backend.scoring.presence_sums import GroupSums, presence_sums
 from flip_sklearn.backend.scoring.scorer import Scorer
 from flip_sklearn.estimation import scoring
 from flip_sklearn.parameters import check_number
@@ -274,3 +275,12 @@ def keywords_by_presence(
         values = [row[:n] for row, n in zip(probabilities.tolist(), n_kept, strict=True)]
         result += scoring.with_scores(words, values) if return_scores else words
     return result
+
+
+@without_autocast()
+def sum_presence(model: Any, X: Embeddings, groups: np.ndarray | None) -> tuple[GroupSums, GroupSums]:
+    """The sums of ``presence_sums`` of a model that has presence attributes."""
+    parameters = PresenceParameters(*(getattr(model, name) for name in ATTRIBUTES))
+    with scoring.progress(model, len(X)) as bar:
+        scorer = scoring.make_scorer(model, use_bias=True)
+        return presence_sums(scorer, X, parameters, groups, bar.update)

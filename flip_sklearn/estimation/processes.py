@@ -1,4 +1,4 @@
-"""The process group of a fit: processes, started outside this package, that train one model together."""
+"""The process group of a fit or a search: processes, started outside this package, that work together."""
 
 from __future__ import annotations
 
@@ -29,21 +29,30 @@ def join_processes() -> ProcessGroup:
 
 
 def check_same_call(
-    group: ProcessGroup, compute: Compute, settings: str, X: Embeddings, arrays: list[np.ndarray]
+    group: ProcessGroup,
+    compute: Compute,
+    settings: str,
+    X: Embeddings | None,
+    arrays: list[np.ndarray],
+    *,
+    method: str = "fit",
 ) -> None:
     """Refuse a group whose processes were given different rows or parameters.
 
-    They would compute different models, or wait for each other forever.
+    They would compute different results, or wait for each other forever. None stands for rows that are not
+    known yet.
     """
     if group.is_single_process:
         return
-    rows = np.unique(np.linspace(0, len(X) - 1, COMPARED_ROWS).astype(np.int64))
-    checksum = zlib.crc32(f"{X.dtype}{X.shape}{settings}".encode())
-    for array in (as_numpy(X[rows]), *arrays):
+    checksum = zlib.crc32(settings.encode())
+    if X is not None:
+        rows = np.unique(np.linspace(0, len(X) - 1, COMPARED_ROWS).astype(np.int64))
+        checksum = zlib.crc32(f"{X.dtype}{X.shape}".encode(), checksum)
+        arrays = [as_numpy(X[rows]), *arrays]
+    for array in arrays:
         checksum = zlib.crc32(np.ascontiguousarray(array).data, checksum)
     if not group.agrees(checksum, compute.device):
         raise ValueError(
-            f"the {group.size} processes of the group called fit with different data or parameters; "
-            "give each of them the same X, Y, sample_weight, groups and parameters: fit itself divides "
-            "the rows."
+            f"the {group.size} processes of the group called {method} with different data or parameters; "
+            f"give each of them the same data and parameters: {method} itself divides the rows."
         )

@@ -23,10 +23,11 @@ def check_words(model: Any, words: Any, name: str = "words") -> tuple[tuple[str,
             raise ValueError(f"{name} has {word!r}, which is not a str; pass words of model.vocabulary_.")
         if word not in columns:
             similar = ", ".join(map(repr, difflib.get_close_matches(word.lower(), columns, n=5)))
+            remedy = f"{f'similar words: {similar}' if similar else 'no word is similar'}. Pass words of "
+            if word_list == [words] and len(parts := word.split()) > 1:
+                remedy = f"pass several words as a list, {name}={parts!r}, of "
             raise ValueError(
-                f"{name} has {word!r}, which the model does not know; "
-                f"{f'similar words: {similar}' if similar else 'no word is similar'}. Pass words of "
-                "model.vocabulary_."
+                f"{name} has {word!r}, which the model does not know; {remedy}model.vocabulary_."
             )
         # Estimators whose words have directions of their own have no counts.
         if hasattr(model, "word_counts_") and model.word_counts_[columns[word]] <= 0:

@@ -54,13 +54,21 @@ def read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write a safetensors file and wait until it is on the disk."""
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the texts of the header; ``describe`` checks its length."""
+    with safe_open(path, framework="pt", device="cpu") as file:
+        return dict(file.metadata() or {})
+
+
+def write_arrays(
+    path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file, with texts in its header, and wait until it is on the disk."""
     tensors = {
         name: torch.from_numpy(np.require(array, requirements=["C", "W"])) for name, array in arrays.items()
     }
     try:
-        save_file(tensors, path, metadata={"format": "pt"})
+        save_file(tensors, path, metadata={"format": "pt", **(metadata or {})})
     except SafetensorError as error:
         raise OSError(f"{str(path)!r} cannot be written ({error})") from error
     fsync_file(path)

@@ -11,10 +11,13 @@ from sklearn.utils import check_array
 from sklearn.utils._array_api import get_namespace
 
 from flip_sklearn.backend.device import Embeddings, dense_tensor
+from flip_sklearn.backend.scoring.search import Query
 from flip_sklearn.estimation.validation import check_vocabulary
 from flip_sklearn.io import as_numpy
 from flip_sklearn.metrics.counts import column_names
 
+# Share of the mean weight in the score of a row that is to have all of several words.
+MEAN_SHARE = 0.01
 # Length of a centred unit vector below which it equals the mean up to rounding.
 MIN_CENTRED_LENGTH = 1e-6
 
@@ -102,3 +105,22 @@ class Block:
     indices: np.ndarray  # words (m, k), largest weight first, padded with -1
     weights: np.ndarray  # their weights (m, k)
     gap: np.ndarray  # duality gaps (m,)
+
+
+def query_weights(block: Block, query: Query) -> np.ndarray:
+    """Return how well the weights of each row answer a query, float64 (m,).
+
+    A row that lacks one of several included words has the minimum zero; a small part of the mean ranks it.
+    """
+
+    def weights_of(columns: np.ndarray) -> np.ndarray:
+        weights = [np.where(block.indices == column, block.weights, 0).sum(axis=1) for column in columns]
+        return np.array(weights, dtype=np.float64).reshape(len(columns), len(block.weights))
+
+    included = weights_of(query.include)
+    if query.match_all:
+        smallest = included.min(axis=0)
+        score = smallest + MEAN_SHARE * (included.mean(axis=0) - smallest)
+    else:
+        score = included.sum(axis=0)
+    return np.asarray(score - weights_of(query.exclude).sum(axis=0))

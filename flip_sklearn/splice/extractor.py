@@ -14,10 +14,12 @@ from sklearn.utils._array_api import get_namespace
 from sklearn.utils.validation import check_is_fitted
 
 from flip_sklearn.backend.device import Embeddings, as_shared_tensor, resolve_device, without_autocast
+from flip_sklearn.backend.scoring.search import Query
 from flip_sklearn.backend.sparse_coding.lasso import SparseCoder
 from flip_sklearn.estimation import scoring
 from flip_sklearn.estimation.array_api import beside, like, namespace_of, to_dense
 from flip_sklearn.estimation.directions import DirectionWords, displacements
+from flip_sklearn.estimation.search import RowScorer, RowSearchMixin
 from flip_sklearn.estimation.validation import check_counts_of, check_embeddings, one_target
 from flip_sklearn.io import as_numpy, show_progress
 from flip_sklearn.metrics import keyword_accuracy
@@ -36,6 +38,7 @@ from flip_sklearn.splice.concepts import (
     check_dictionary,
     check_names,
     keep_largest,
+    query_weights,
     recompose,
     unit,
 )
@@ -46,7 +49,7 @@ CHUNK_ROWS = 4096
 MAX_GAP = 1e-5
 
 
-class SpLiCEExtractor(TransformerMixin, BaseEstimator):
+class SpLiCEExtractor(RowSearchMixin, TransformerMixin, BaseEstimator):
     """Extract words from embeddings by sparse coding over the embeddings of the words themselves.
 
     Decomposes every embedding x into weights w >= 0 of the V concepts, which minimize
@@ -331,6 +334,17 @@ class SpLiCEExtractor(TransformerMixin, BaseEstimator):
                 ]
             )
         return [DirectionWords(*side_words) for side_words in zip(*sides, strict=True)]
+
+    def _row_scorer(self, query: Query) -> RowScorer:
+        """Return how this model scores rows for a query: by the weights of the words."""
+        self._check_parameters()
+        model = scoring.snapshot(self)
+        model.verbose = 0  # the search has a progress bar of its own
+
+        def score(X: Embeddings) -> np.ndarray:
+            return np.concatenate([query_weights(block, query) for block in model._decompose(X)])
+
+        return RowScorer(score, scoring.scoring_compute(self, self.precision), np.array)
 
     def score(self, X: Any, Y: Any = None, sample_weight: Any = None, *, y: Any = None) -> float:
         """Return the keyword accuracy: the share of a row's words among as many extracted ones.

@@ -11,10 +11,12 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize, nnls
+from sklearn import config_context
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from flip_sklearn import FLiPExtractor
+from flip_sklearn import FLiPExtractor, WordEraser
 from flip_sklearn.backend.scoring.products import DenseProduct
 from flip_sklearn.diagnostics import ErasedWords, erase_words
 from flip_sklearn.estimation import scoring
@@ -317,3 +319,63 @@ def test_unseen_words_and_other_models_are_rejected(model, data) -> None:
         erase_words(FLiPExtractor(), data.X, ["dog"])
     with pytest.raises(ValueError, match="features"):
         erase_words(model, data.X[:, :3], ["dog"])
+
+
+# --- guard="linear" --------------------------------------------------------------------------
+
+
+def test_guard_linear_is_the_eraser_of_the_training_rows(model, data) -> None:
+    """A new linear model learns nothing from erased rows, and the result is that of WordEraser."""
+    words, columns = ["dog", "man"], [0, 6]
+    guarded = {"guard": "linear", "X_train": data.X[:300], "Y_train": data.Y[:300]}
+    erased = erase_words(model, data.X, words, **guarded)
+    eraser = WordEraser(words, vocabulary=WORDS).fit(data.X[:300], data.Y[:300])
+    np.testing.assert_allclose(erased.X, eraser.transform(data.X), atol=1e-12)
+    np.testing.assert_array_equal(erased.eraser.transform(data.X[300:]), erased.X[300:])
+    assert erased.words == tuple(words)
+    for labels in data.Y[:300, columns].toarray().T > 0:
+        for rows, is_found in ((data.X[:300], True), (erased.X[:300], False)):
+            reader = LogisticRegression().fit(rows - rows.mean(axis=0), labels)
+            assert (np.abs(reader.coef_).max() > 1e-3) == is_found
+    # Scores and distances are those of the returned embeddings.
+    lifts = (erased.X - model.embedding_mean_) @ directions(model, words).T
+    np.testing.assert_allclose(erased.score_after, lifts, atol=1e-9)
+    np.testing.assert_allclose(erased.distance, np.linalg.norm(erased.X - data.X, axis=1))
+    assert "400 of 400 embeddings moved" in repr(erased)
+
+
+def test_guard_model_is_the_default(model, data) -> None:
+    default, named = erase_words(model, data.X, "dog"), erase_words(model, data.X, "dog", guard="model")
+    np.testing.assert_array_equal(default.X, named.X)
+    assert default.eraser is named.eraser is None
+
+
+def test_guard_linear_with_frames(model, data) -> None:
+    frame = pd.DataFrame(data.X, columns=[f"x{j}" for j in range(6)])
+    flip = FLiPExtractor(rank=3, vocabulary=WORDS, max_iter=2, tol=1.0, random_state=0).fit(frame, data.Y)
+    counts = pd.DataFrame(data.Y.toarray(), columns=WORDS)
+    with config_context(transform_output="pandas"):
+        erased = erase_words(flip, frame, "dog", guard="linear", X_train=frame, Y_train=counts)
+    assert type(erased.X) is np.ndarray
+    assert erased.eraser.feature_names_in_.tolist() == list(frame.columns)
+    single = erase_words(model, data.X.astype(np.float32), "dog", guard="linear", X_train=frame.to_numpy(),
+                         Y_train=data.Y)  # fmt: skip
+    assert single.X.dtype == np.float32
+    np.testing.assert_allclose(single.X, erased.X, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"guard": "linar"}, "guard='linar' is not allowed; use one of 'model', 'linear'"),
+        ({"X_train": 1, "Y_train": 2}, "X_train and Y_train passed with guard='model'"),
+        ({"guard": "linear"}, "guard='linear' needs X_train and Y_train; neither was passed"),
+        ({"guard": "linear", "X_train": np.ones((9, 6))}, "needs X_train and Y_train; X_train was passed"),
+        ({"guard": "linear", "X_train": np.ones((9, 5)), "Y_train": np.ones((9, 12))}, "5 features"),
+        ({"guard": "linear", "X_train": np.ones((9, 6)), "Y_train": np.ones((9, 2))}, "Y has 2 columns"),
+        ({"guard": "linear", "X_train": np.ones((2, 6)), "Y_train": np.ones((2, 12))}, "n_samples=2 rows"),
+    ],
+)
+def test_bad_guards_are_rejected(model, data, options, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        erase_words(model, data.X, "dog", **options)

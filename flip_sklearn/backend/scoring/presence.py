@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from flip_sklearn.backend.device import Embeddings, to_device, upload
+from flip_sklearn.backend.device import Compute, Embeddings, to_device, upload
 from flip_sklearn.backend.ranking import top_k
 from flip_sklearn.backend.scoring.scorer import Scorer
 
@@ -44,19 +44,46 @@ class ScoredRows:
 
     log_length: torch.Tensor  # (m, 1)
     entropy: torch.Tensor  # (m, 1)
-    log_counts: torch.Tensor  # (m, V), u
+    scores: torch.Tensor  # (m, V), log theta but for a constant of the row
+    to_log_counts: torch.Tensor  # (m, 1), what is added to the scores for u
+
+    def log_counts(self, words: torch.Tensor | None = None) -> torch.Tensor:
+        """Return u (m, V), which overwrites the scores, or u of some words (m, k)."""
+        if words is None:
+            return self.scores.add_(self.to_log_counts)
+        return self.scores[:, words] + self.to_log_counts
 
 
 def scored_rows(scorer: Scorer, X: Embeddings, length: np.ndarray) -> Iterator[ScoredRows]:
-    """Yield consecutive blocks of rows; the next block overwrites ``log_counts``."""
+    """Yield consecutive blocks of rows; the next block overwrites the scores."""
     weights = to_device(length, scorer.compute)
     for h, scores in scorer.score_blocks(X):
         log_length = (weights[0] + h @ weights[1:, None]).clamp_(-MAX_LOG_LENGTH, MAX_LOG_LENGTH)
-        log_theta = scores.sub_(scores.amax(dim=1, keepdim=True))
-        theta = log_theta.exp()
+        scores.sub_(scores.amax(dim=1, keepdim=True))
+        theta = scores.exp()
         total = theta.sum(dim=1, keepdim=True)
-        entropy = total.log() - torch.linalg.vecdot(theta, log_theta)[:, None] / total
-        yield ScoredRows(log_length, entropy, log_theta.add_(log_length - total.log()))
+        entropy = total.log() - torch.linalg.vecdot(theta, scores)[:, None] / total
+        yield ScoredRows(log_length, entropy, scores, log_length - total.log())
+
+
+class LogOdds:
+    """The log-odds of presence of all words (m, V), or of some words (m, k), for blocks of rows."""
+
+    def __init__(
+        self, parameters: PresenceParameters, compute: Compute, words: np.ndarray | None = None
+    ) -> None:
+        selected = slice(None) if words is None else words
+        self._words = None if words is None else upload(torch.from_numpy(words), compute.device)
+        self._intercept = to_device(parameters.intercept[selected], compute)
+        self._slope = to_device(parameters.slope[selected], compute)
+        self._row_coef = to_device(parameters.row_coef.T, compute)
+
+    def __call__(self, rows: ScoredRows) -> torch.Tensor:
+        """Compute the log-odds of a block; those of all words overwrite its scores."""
+        by_row = torch.hstack([rows.log_length, rows.entropy]) @ self._row_coef
+        offset, extra_slope = by_row[:, :1], by_row[:, 1:]
+        slope = (self._slope + extra_slope).clamp_(min=MIN_SLOPE)
+        return rows.log_counts(self._words).mul_(slope).add_(self._intercept).add_(offset)
 
 
 @torch.inference_mode()
@@ -75,10 +102,24 @@ def likely_words(
     of the block, (m, 2).
     """
     for rows in scored_rows(scorer, X, length):
-        is_likely = rows.log_counts > math.log(min_count)
+        log_counts = rows.log_counts()
+        is_likely = log_counts > math.log(min_count)
         row, word = (index.cpu().numpy() for index in torch.nonzero(is_likely, as_tuple=True))
         features = torch.hstack([rows.log_length, rows.entropy]).double().cpu().numpy()
-        yield row, word, rows.log_counts[is_likely].double().cpu().numpy(), features
+        yield row, word, log_counts[is_likely].double().cpu().numpy(), features
+
+
+def log_odds_blocks(scorer: Scorer, X: Embeddings, parameters: PresenceParameters) -> Iterator[torch.Tensor]:
+    """Yield the log-odds (m, V) of consecutive blocks of rows, -inf for words that training did not see.
+
+    The next block overwrites them, and so may the caller.
+    """
+    log_odds_of = LogOdds(parameters, scorer.compute)
+    unseen = upload(torch.from_numpy(np.flatnonzero(scorer.unseen)), scorer.compute.device)
+    for rows in scored_rows(scorer, X, parameters.length):
+        log_odds = log_odds_of(rows)
+        log_odds[:, unseen] = -torch.inf
+        yield log_odds
 
 
 @torch.inference_mode()
@@ -100,18 +141,8 @@ def presence_blocks(
     These are the best k words, or fewer: at least all of the k that have ``min_probability``. Words that
     training did not see are not among them; equal probabilities rank the lower word first.
     """
-    compute = scorer.compute
-    intercept, slope = to_device(parameters.intercept, compute), to_device(parameters.slope, compute)
-    row_coef = to_device(parameters.row_coef.T, compute)
-    unseen = upload(torch.from_numpy(np.flatnonzero(scorer.unseen)), compute.device)
     lowest = -np.inf if min_probability == 0 else _log_odds(min_probability) - 1e-3
-    for rows in scored_rows(scorer, X, parameters.length):
-        by_row = torch.hstack([rows.log_length, rows.entropy]) @ row_coef
-        offset, extra_slope = by_row[:, :1], by_row[:, 1:]
-        log_odds = (
-            rows.log_counts.mul_((slope + extra_slope).clamp_(min=MIN_SLOPE)).add_(intercept).add_(offset)
-        )
-        log_odds[:, unseen] = -torch.inf
+    for log_odds in log_odds_blocks(scorer, X, parameters):
         # With a minimum, only as many columns as the row with the most words above it has.
         n_columns = k if lowest == -np.inf else min(k, int((log_odds >= lowest).sum(dim=1).max()))
         if n_columns == 0:
