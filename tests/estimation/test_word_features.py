@@ -137,7 +137,8 @@ def test_features_that_say_nothing_change_nothing(plain: FLiPExtractor, features
         ).fit(X, Y)
     assert bits(flip) == bits(plain)
     np.testing.assert_array_equal(flip.decision_function(X_TEST), plain.decision_function(X_TEST))
-    assert not hasattr(flip, "word_map_") and not hasattr(flip, "lift_offset_")
+    assert not hasattr(flip, "word_map_")
+    assert not hasattr(flip, "lift_offset_")
 
 
 def test_scale_and_shift_of_the_features_do_not_matter(model: FLiPExtractor) -> None:
@@ -162,7 +163,8 @@ def test_transformer_is_applied_once_for_each_vocabulary() -> None:
 )
 def test_settings_work_with_features(params: dict[str, Any]) -> None:
     flip = fit(max_iter=3, **params)
-    assert hasattr(flip, "word_map_") and np.isfinite(flip.decision_function(X_TEST)).all()
+    assert hasattr(flip, "word_map_")
+    assert np.isfinite(flip.decision_function(X_TEST)).all()
 
 
 @pytest.mark.parametrize("rank", [None, 4])
@@ -246,7 +248,8 @@ def test_partial_fit_and_warm_start(model: FLiPExtractor) -> None:
     first_pass = again.fit(X, Y).history_["loss"][0]
     assert first_pass < fit(max_iter=1).history_["loss"][0] + 0.01
     again.set_params(word_features=None).fit(X, Y)
-    assert not hasattr(again, "word_map_") and not hasattr(again, "lift_offset_")
+    assert not hasattr(again, "word_map_")
+    assert not hasattr(again, "lift_offset_")
 
 
 def test_checkpoint_continues_to_the_same_bits(tmp_path: Any) -> None:

@@ -100,7 +100,9 @@ class WordPrior:
 
     def set_map(self, G: torch.Tensor) -> None:
         """Set G, the same on all processes, and the mean E G."""
-        G = G.contiguous()  # the bits of the product depend on the order in memory, and a checkpoint's is this
+        G = (
+            G.contiguous()
+        )  # the bits of the product depend on the order in memory, and a checkpoint's is this
         self._group.broadcast_(G)
         self.G = G
         self.mean = self.E @ G
