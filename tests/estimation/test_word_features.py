@@ -1,4 +1,4 @@
-"""Features of the words as the prior of A: forms of input, errors, what they change and what they must not."""
+"""Features of the words as the prior of A: forms of input, errors, what they change and what not."""
 
 from __future__ import annotations
 
@@ -171,7 +171,8 @@ def test_settings_work_with_features(params: dict[str, Any]) -> None:
 def test_passes_approach_the_optimum_of_lbfgs(rank: int | None) -> None:
     """The alternating passes and L-BFGS minimize the same J."""
     settings = {
-        "rank": rank, "precision": "float64", "early_stopping": False, "l1_strength": 0.05, "l2_strength": 30.0,
+        "rank": rank, "precision": "float64", "early_stopping": False, "l1_strength": 0.05,
+        "l2_strength": 30.0,
     }  # fmt: skip
     data = X[:300], Y[:300]
     exact = fit(data=data, solver="lbfgs", tol=1e-6, **settings)
