@@ -7,6 +7,8 @@ from flip_sklearn.diagnostics.comparison import (
     compare_extractors,
     rank_analysis,
 )
+from flip_sklearn.diagnostics.editing import edit_words
+from flip_sklearn.diagnostics.editing_result import EditedWords
 from flip_sklearn.diagnostics.entities import EntityRecallCurve, entity_recall_curve
 from flip_sklearn.diagnostics.erasure import ErasedWords, erase_words
 from flip_sklearn.diagnostics.estimators import EstimatorExplanation, explain_estimator
@@ -24,6 +26,7 @@ from flip_sklearn.diagnostics.split import SentenceSplit, split_sentences
 from flip_sklearn.diagnostics.words import WordRecoverability, word_recoverability
 
 __all__ = [
+    "EditedWords",
     "EncoderComparison",
     "EntityRecallCurve",
     "ErasedWords",
@@ -41,6 +44,7 @@ __all__ = [
     "compare_encoders",
     "compare_extractors",
     "compare_sets",
+    "edit_words",
     "entity_recall_curve",
     "erase_words",
     "explain_estimator",

@@ -80,10 +80,13 @@ class LogOdds:
 
     def __call__(self, rows: ScoredRows) -> torch.Tensor:
         """Compute the log-odds of a block; those of all words overwrite its scores."""
-        by_row = torch.hstack([rows.log_length, rows.entropy]) @ self._row_coef
-        offset, extra_slope = by_row[:, :1], by_row[:, 1:]
-        slope = (self._slope + extra_slope).clamp_(min=MIN_SLOPE)
+        slope, offset = self.slope_and_offset(rows)
         return rows.log_counts(self._words).mul_(slope).add_(self._intercept).add_(offset)
+
+    def slope_and_offset(self, rows: ScoredRows) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the slope in u, of the shape of the log-odds, and what a row adds to all of its words."""
+        by_row = torch.hstack([rows.log_length, rows.entropy]) @ self._row_coef
+        return (self._slope + by_row[:, 1:]).clamp_(min=MIN_SLOPE), by_row[:, :1]
 
 
 @torch.inference_mode()
@@ -151,6 +154,43 @@ def presence_blocks(
             continue
         values, words = top_k(log_odds, n_columns)
         yield words.cpu().numpy(), torch.sigmoid(values.double()).cpu().numpy()
+
+
+@torch.inference_mode()
+def word_log_odds(
+    scorer: Scorer, X: Embeddings, parameters: PresenceParameters, words: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the log-odds of some words and their slopes in u, (n, k) each, float64."""
+    log_odds_of = LogOdds(parameters, scorer.compute, words)
+    blocks = [
+        torch.hstack([log_odds_of(rows), log_odds_of.slope_and_offset(rows)[0]]).double().cpu().numpy()
+        for rows in scored_rows(scorer, X, parameters.length)
+    ]
+    log_odds, slopes = np.hsplit(np.concatenate(blocks), 2)
+    return log_odds, slopes
+
+
+@torch.inference_mode()
+def changed_words(
+    scorer: Scorer,
+    pair: tuple[Embeddings, Embeddings],
+    parameters: PresenceParameters,
+    k: int,
+    excluded: np.ndarray,
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield the k words whose probability differs most between two embeddings, the largest change first.
+
+    For consecutive blocks of rows these are the words and their probabilities in the first and in the second
+    embeddings, (m, k) each. ``excluded`` words are not among them.
+    """
+    left_out = upload(torch.from_numpy(excluded), scorer.compute.device)
+    first, second = ((o.sigmoid() for o in log_odds_blocks(scorer, X, parameters)) for X in pair)
+    for before, after in zip(first, second, strict=True):
+        change = (after - before).abs_()
+        change[:, left_out] = -1
+        words = top_k(change, k)[1]
+        old, new = (p.gather(1, words).double().cpu().numpy() for p in (before, after))
+        yield words.cpu().numpy(), old, new
 
 
 def _log_odds(probability: float) -> float:
