@@ -48,6 +48,7 @@ pytestmark = [
 ]
 
 TRUTH = planted(n=601, d=10, n_words=80, rank=4, length=5, seed=4)
+FEATURES = (TRUTH.Y.T @ TRUTH.X) / TRUTH.Y.sum(axis=0).clip(1)[:, None]
 WEIGHTS = np.random.default_rng(0).integers(0, 3, len(TRUTH.X)).astype(float)
 SETTINGS: dict[str, Any] = dict(
     rank=4, solver="exact", batch_size=60, max_iter=4, n_iter_no_change=10, early_stopping=True,
@@ -64,6 +65,8 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "float32": ({"precision": "float32", "max_iter": 8}, "array"),
     "stops early": ({"n_iter_no_change": 1, "tol": 10.0, "max_iter": 50}, "array"),
     "two chunks": ({}, "chunks"),
+    "features": ({"word_features": FEATURES, "l2_strength": 20.0}, "array"),
+    "sampled, features": ({"word_features": FEATURES, "l2_strength": 20.0, "solver": "sampled"}, "chunks"),
     "L-BFGS": ({"solver": "lbfgs", "early_stopping": False, "max_iter": 5}, "weights"),
 }
 FITTED = ("word_embeddings_", "projection_", "bias_", "embedding_mean_", "word_counts_")

@@ -21,6 +21,8 @@ pytestmark = pytest.mark.gpu
 
 TRUTH = planted(n=1200, d=24, n_words=200, rank=6, length=6)
 X, Y = TRUTH.X.astype(np.float32), TRUTH.Y
+# The mean embedding of the texts with a word, which predicts its row.
+FEATURES = (Y.T @ X) / Y.sum(axis=0).clip(1)[:, None]
 WEIGHTS = np.random.default_rng(0).integers(0, 3, len(X)).astype(float)
 SETTINGS: dict[str, Any] = dict(
     rank=6, l1_strength=0.02, batch_size=60, max_iter=4, solver="exact", early_stopping=False,
@@ -35,6 +37,8 @@ CASES: dict[str, dict[str, Any]] = {
     "early stopping": {"early_stopping": True, "max_iter": 10},
     "likelihood": {"early_stopping": "likelihood", "solver": "sampled"},
     "float64": {"precision": "float64"},
+    "features": {"word_features": FEATURES, "early_stopping": True},
+    "sampled, features": {"word_features": FEATURES, "solver": "sampled"},
     "sampled float64": {"precision": "float64", "solver": "sampled"},
 }
 # Largest difference of scores, relative to their standard deviation. Every step carries on the rounding

@@ -13,8 +13,10 @@ import pytest
 import torch
 from torch.cuda.jiterator import _CodeParser
 
+from flip_sklearn.backend.distributed import ProcessGroup
 from flip_sklearn.backend.fit import fused, optimizer
 from flip_sklearn.backend.fit.optimizer import Optimizer, Parameters
+from flip_sklearn.backend.fit.word_prior import WordPrior
 
 COMPILER = shutil.which("c++") or shutil.which("g++")
 # Tensors, numbers and results of each kernel, in the order of its parameters.
@@ -78,8 +80,9 @@ def test_torch_finds_the_name_of_the_kernel(name: str) -> None:
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["all words", "gathered words"])
+@pytest.mark.parametrize("has_prior", [False, True], ids=["", "with a prior"])
 @pytest.mark.parametrize(("l1", "l2"), [(0.0, 0.0), (0.7, 0.0), (0.0, 3.0), (0.7, 3.0)])
-def test_kernels_equal_the_separate_operators(kernels, monkeypatch, l1, l2, lazy) -> None:
+def test_kernels_equal_the_separate_operators(kernels, monkeypatch, l1, l2, has_prior, lazy) -> None:
     n_words, rank = 12, 5
     rng = torch.Generator().manual_seed(0)
 
@@ -90,7 +93,12 @@ def test_kernels_equal_the_separate_operators(kernels, monkeypatch, l1, l2, lazy
     optimizers = []
     for updates in (None, kernels):
         monkeypatch.setattr(optimizer, "fused_updates", lambda device, updates=updates: updates)
-        optimizers.append(Optimizer(Parameters(A.clone(), None, b.clone()), l1=l1, l2=l2, learning_rate=0.3))
+        prior = None
+        if has_prior:
+            prior = WordPrior(A[:, :3].clone(), ProcessGroup())
+            prior.update(A)
+        start = Parameters(A.clone(), None, b.clone())
+        optimizers.append(Optimizer(start, l1=l1, l2=l2, learning_rate=0.3, prior=prior))
     seen_zero = False
     for step in range(60):
         words = torch.from_numpy(np.flatnonzero(np.random.default_rng(step).random(n_words) < 0.4))
