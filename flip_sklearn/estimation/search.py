@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import narwhals.stable.v2 as nw
 import numpy as np
 
 from flip_sklearn.backend.device import Compute, Embeddings, slices
@@ -194,13 +193,12 @@ def _vectors(model: Any, table: Any) -> Any:
     """The column of vectors of a dict or table that has one; anything else unchanged."""
     if hasattr(model, "feature_names_in_"):  # of columns of numbers
         return table
-    if type(table).__name__ == "RecordBatch" or isinstance(table, Mapping):
-        names = table.keys() if isinstance(table, Mapping) else table.schema.names
-    else:
-        names = nw.from_native(table).columns if nw.dependencies.is_into_dataframe(table) else ()
+    # pyarrow calls the names column_names, and other libraries columns.
+    names = getattr(table, "column_names", getattr(table, "columns", ()))
+    names = list(table if isinstance(table, Mapping) else names)
     if isinstance(table, Mapping) and COLUMN not in names:
         raise ValueError(
-            f"X is a dict with the keys {short_repr(list(names))}; pass the array of the embeddings, or call "
+            f"X is a dict with the keys {short_repr(names)}; pass the array of the embeddings, or call "
             f"it {COLUMN!r}."
         )
     return table[COLUMN] if COLUMN in names else table
