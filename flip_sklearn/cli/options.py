@@ -201,7 +201,8 @@ def parse_named_files(values: Sequence[str], option: str) -> dict[str, str]:
 
 def parse_query(parts: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the words of a query such as 'dog "hot dog" -snow', and those with a minus before them."""
-    include, exclude = [], []
+    include: list[str] = []
+    exclude: list[str] = []
     for minus, quoted, plain in re.findall(r'(-?)(?:"([^"]+)"|(\S+))', " ".join(parts)):
         (exclude if minus else include).append(quoted or plain)
     if not include:
