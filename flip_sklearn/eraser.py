@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from os import PathLike
 from pathlib import Path
 from types import SimpleNamespace
@@ -165,7 +165,7 @@ class WordEraser(VocabularyRepr, OneToOneFeatureMixin, TransformerMixin, BaseEst
         is_word = self.vocabulary is None and isinstance(self.words, str)
         refuse_labels(Y, [self.words] if is_word else self.vocabulary or self.words)
         counts, names = check_counts(Y, n)
-        words, columns = self._columns(names, counts.shape[1])
+        words, columns = find_columns(self.words, self.vocabulary, names, counts.shape[1])
         labels = sp.csr_array(counts[:, columns] > 0, dtype=np.float64)
         is_constant = _check_rows(words, labels, weights)
         moments, cross = _moments(embeddings, labels, weights)
@@ -185,24 +185,6 @@ class WordEraser(VocabularyRepr, OneToOneFeatureMixin, TransformerMixin, BaseEst
         kept = {name: value for name, value in vars(self).items() if name != "feature_names_in_"}
         self.__dict__ = {**kept, **fitted}
         return self
-
-    def _columns(self, names: list[str] | None, n_columns: int) -> tuple[tuple[str, ...], np.ndarray]:
-        """The words to erase and their columns of Y."""
-        vocabulary = self.vocabulary
-        if vocabulary is None and names is None:
-            words = [self.words] if isinstance(self.words, str) else self.words
-            if words is None:
-                vocabulary = [f"word{j}" for j in range(n_columns)]
-            elif hasattr(words, "__len__") and len(words) == n_columns:
-                vocabulary = list(words)
-            else:
-                raise ValueError(
-                    f"Y has {n_columns} columns without names, and vocabulary is None; pass vocabulary=, the "
-                    "words of the columns, or counts of the words to erase alone, one column for each."
-                )
-        known = check_vocabulary(vocabulary, names, n_columns)
-        check_columns(names, known, renamed=True)
-        return check_words(SimpleNamespace(vocabulary_=known), known if self.words is None else self.words)
 
     def transform(self, X: Any) -> Any:
         """Erase the words from embeddings.
@@ -318,6 +300,29 @@ class WordEraser(VocabularyRepr, OneToOneFeatureMixin, TransformerMixin, BaseEst
         tags.target_tags.single_output = False  # a 1-D target is class labels
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def find_columns(
+    words: Any, vocabulary: Any, names: list[str] | None, n_columns: int
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Distinct words, and their columns in counts; every column if ``words`` is None.
+
+    ``names`` are the column names of the counts, if they have any.
+    """
+    if vocabulary is None and names is None:
+        n_words = 1 if isinstance(words, str) else len(words) if isinstance(words, Sized) else None
+        if words is None:
+            vocabulary = [f"word{j}" for j in range(n_columns)]
+        elif n_words == n_columns:
+            vocabulary = [words] if isinstance(words, str) else words
+        else:
+            raise ValueError(
+                f"Y has {n_columns} columns without names, and vocabulary is None; pass vocabulary=, the "
+                "words of the columns, or counts of the words alone, one column for each."
+            )
+    known = check_vocabulary(vocabulary, names, n_columns)
+    check_columns(names, known, renamed=True)
+    return check_words(SimpleNamespace(vocabulary_=known), known if words is None else words)
 
 
 def _torch_dtype(dtype: Any) -> Any:

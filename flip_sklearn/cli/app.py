@@ -1,4 +1,4 @@
-"""The command ``flip-sklearn``: fit, keywords, evaluate and report.
+"""The command ``flip-sklearn``: fit, keywords, find, evaluate and report.
 
 Results are written to standard output; progress, warnings and errors to standard error.
 
@@ -48,12 +48,14 @@ from flip_sklearn.cli.options import (
     check_standard_input,
     parse_encoder_options,
     parse_named_files,
+    parse_query,
     parse_rank,
 )
 from flip_sklearn.cli.output import (
     abandon_output,
     format_keywords,
     format_metrics,
+    format_rows,
     format_summary,
     is_user_error,
     show_warning,
@@ -266,6 +268,56 @@ def _keywords(
     for rows in blocks:
         write(format_keywords(rows, first_line, scores, as_json))
         first_line += len(rows)
+
+
+@app.command("find", short_help="Find the embeddings whose texts have given words.", no_args_is_help=True)
+def _find(
+    model: Model,
+    embeddings: Annotated[
+        str, typer.Option(metavar="FILE.npy|-", help="Embeddings (n, d), one row per sentence.")
+    ],
+    query: Annotated[
+        list[str],
+        typer.Argument(metavar="QUERY", help='Words that occur and, with -, do not: "dog beach -snow".'),
+    ],
+    text: Annotated[
+        str | None, typer.Option("--text", "-t", metavar="FILE|-", help="The sentences, to show those found.")
+    ] = None,
+    column: Column = None,
+    any_word: Annotated[
+        bool, typer.Option("--any", help="Rows with any of the words; default: all.")
+    ] = False,
+    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, metavar="N", help="Rows to find.")] = 10,
+    scores: Annotated[bool, typer.Option("--scores", help="Print the probability of each row.")] = False,
+    as_json: Json = False,
+    subfolder: Subfolder = None,
+    revision: Revision = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Find the embeddings whose texts have given words, where the texts may be unknown.
+
+    Prints the numbers of the rows, counted from 0, best first, and with --text the sentences, separated by
+    tabs. A word of several parts is written in double quotes: '"new york" -taxi'. A query that starts with a
+    minus comes after --. With --scores, and always with --json, the probability that the words occur, and
+    that those with a minus do not. Embeddings of any number are processed in bounded memory.
+
+    \b
+    flip-sklearn find --model model --embeddings X.npy "dog beach -snow"
+    flip-sklearn find -m model --embeddings X.npy --text sentences.txt --any "dog cat"
+    """
+    if column is not None and text is None:
+        raise typer.BadParameter("--column is for --text; leave it out.")
+    check_standard_input(text, embeddings)
+    words = parse_query(query)
+    from flip_sklearn.cli import commands
+
+    flip, vectorizer, _ = commands.open_model(
+        *(model, subfolder, revision, None), device=device, verbose=int(not quiet)
+    )
+    inputs = commands.InputFiles(text, embeddings, column)
+    rows = commands.find(flip, vectorizer, inputs, words, "any" if any_word else "all", top_k)
+    write(format_rows(rows, scores, as_json))
 
 
 @app.command("evaluate", short_help="Measure which words of sentences a model finds.", no_args_is_help=True)

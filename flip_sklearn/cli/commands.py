@@ -80,12 +80,16 @@ def read_sentences(inputs: InputFiles) -> Sentences:
 
 def _open_embeddings(path: str, n_lines: int) -> np.ndarray:
     X = files.open_embeddings(path)
-    if len(X) != n_lines:
+    _check_row_count(path, len(X), n_lines)
+    return X
+
+
+def _check_row_count(path: str, n_rows: int, n_lines: int) -> None:
+    if n_rows != n_lines:
         raise ValueError(
-            f"{path!r} has {len(X)} embeddings, and there are {n_lines} lines of text; row i must "
+            f"{path!r} has {n_rows} embeddings, and there are {n_lines} lines of text; row i must "
             "belong to line i."
         )
-    return X
 
 
 def make_encoder(params: dict[str, Any] | None) -> SentenceEncoder | None:
@@ -272,13 +276,58 @@ def _keyword_blocks(
 
 def _extract(mapper: KeywordMapper, X: np.ndarray, start: int) -> list[list[tuple[str, float]]]:
     """Extract the keywords of a block whose first row has the number ``start``."""
+    _check_finite(X, start)
+    return list(mapper(X))
+
+
+def _check_finite(X: np.ndarray, start: int) -> None:
+    """Raise ValueError for NaN and infinity in a block whose first row has the number ``start``."""
     bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
     if len(bad):
         raise ValueError(
             f"row {start + bad[0]} of the embeddings (counted from 0) has NaN or infinity; leave such rows "
             "out or encode them again."
         )
-    return list(mapper(X))
+
+
+def find(
+    flip: FLiPExtractor,
+    vectorizer: ConceptVectorizer,
+    inputs: InputFiles,
+    query: tuple[list[str], list[str]],
+    mode: str,
+    top_k: int,
+) -> list[tuple[int, float, str | None]]:
+    """Return the rows whose texts have the words of a query: number, probability and, if given, text."""
+    assert inputs.embeddings is not None
+    clean, known = vectorizer._make_tokenizer().clean, set(flip.vocabulary_)
+    include, exclude = ([word if word in known else clean(word) or word for word in words] for words in query)
+    texts = None if inputs.text is None else files.read_texts(inputs.text, inputs.column)
+    n_rows = files.count_embeddings(inputs.embeddings)  # None for a pipe
+    if texts is not None and n_rows is not None:
+        _check_row_count(inputs.embeddings, n_rows, len(texts))
+    blocks = _Blocks(inputs.embeddings)
+    rows, scores = flip.find_rows(blocks, include, exclude, mode=mode, top_k=top_k, return_scores=True)
+    if texts is not None:
+        _check_row_count(inputs.embeddings, blocks.n_rows, len(texts))
+    return [
+        (row, score, None if texts is None else texts[row])
+        for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
+    ]
+
+
+class _Blocks:
+    """The blocks of an embeddings file, checked, and the number of rows that have been read."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.n_rows = 0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for X in files.read_embedding_blocks(self._path):
+            _check_finite(X, self.n_rows)
+            self.n_rows += len(X)
+            yield X
 
 
 def evaluate(

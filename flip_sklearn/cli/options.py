@@ -197,3 +197,17 @@ def parse_named_files(values: Sequence[str], option: str) -> dict[str, str]:
             )
         paths[name] = path
     return paths
+
+
+def parse_query(parts: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the words of a query such as 'dog "hot dog" -snow', and those with a minus before them."""
+    include: list[str] = []
+    exclude: list[str] = []
+    for minus, quoted, plain in re.findall(r'(-?)(?:"([^"]+)"|(\S+))', " ".join(parts)):
+        (exclude if minus else include).append(quoted or plain)
+    if not include:
+        raise typer.BadParameter(
+            f"the query {' '.join(parts)!r} names no word that is to occur; write for example "
+            '"dog beach -snow".'
+        )
+    return include, exclude

@@ -71,6 +71,19 @@ def format_keywords(
     return "".join(f"{line}\n" for line in lines)
 
 
+def format_rows(rows: Sequence[tuple[int, float, str | None]], scores: bool, as_json: bool) -> str:
+    """Return one line for each (row, score, text); the text is None if it is not known."""
+    lines = []
+    for row, score, text in rows:
+        if as_json:
+            content = {"row": row, "score": round(score, 4), "text": text}
+            lines.append(json.dumps({k: v for k, v in content.items() if v is not None}, ensure_ascii=False))
+        else:
+            fields = [str(row), *([f"{score:.4f}"] if scores else [])]
+            lines.append("\t".join(fields if text is None else [*fields, " ".join(text.split())]))
+    return "".join(f"{line}\n" for line in lines)
+
+
 def format_metrics(metrics: Mapping[tuple[str, bool], Figures], as_json: bool) -> str:
     """Return the text that ``evaluate`` prints: a table with one line per metric."""
     if as_json:

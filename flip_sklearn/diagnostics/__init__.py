@@ -1,6 +1,7 @@
 """Diagnoses of an encoder: which words can be extracted from its embeddings, view by view."""
 
 from flip_sklearn.diagnostics.alignment import ViewAlignment, view_alignment
+from flip_sklearn.diagnostics.audit import Leakage, leakage
 from flip_sklearn.diagnostics.comparison import (
     ExtractorComparison,
     RankAnalysis,
@@ -32,6 +33,7 @@ __all__ = [
     "ErasedWords",
     "EstimatorExplanation",
     "ExtractorComparison",
+    "Leakage",
     "RankAnalysis",
     "Selectivity",
     "SentenceSplit",
@@ -49,6 +51,7 @@ __all__ = [
     "erase_words",
     "explain_estimator",
     "explain_similarity",
+    "leakage",
     "rank_analysis",
     "selectivity",
     "split_sentences",

@@ -98,6 +98,9 @@ class RowSearchMixin:
         In a process group of ``torch.distributed`` every process calls ``find_rows`` with the same
         arguments and gets the same rows; each scores a part of them (docs/find.md).
 
+        Words that training never saw are added by ``extend_vocabulary`` for the search, if the model was
+        fitted with features of words and those of the new words are at hand.
+
         Examples
         --------
         >>> import numpy as np
@@ -113,8 +116,7 @@ class RowSearchMixin:
                [ True,  True, False],
                [ True,  True, False]])
         """
-        model = scoring.snapshot(self)
-        query = check_query(model, include, exclude, mode)
+        model, query = check_query(scoring.snapshot(self), include, exclude, mode)
         k = check_integer("top_k", top_k, 1)
         return_scores = check_bool("return_scores", return_scores)
         scorer = model._row_scorer(query)
@@ -129,19 +131,43 @@ class RowSearchMixin:
         return RowScorer(PresenceSearch(scorer, parameters, query), scorer.compute, np.exp)
 
 
-def check_query(model: Any, include: Any, exclude: Any, mode: Any) -> Query:
-    """The columns of the words of a query."""
+def check_query(model: Any, include: Any, exclude: Any, mode: Any) -> tuple[Any, Query]:
+    """A model that has the words of a query, and their columns."""
+    include, exclude = _as_list(include), _as_list(exclude)
+    model = _extended(model, [*_words_in(include), *_words_in(exclude)])
     names, columns = check_words(model, include, "include")
     match_all = check_choice("mode", mode, MODES) == "all"
     excluded_columns = np.empty(0, dtype=np.int64)
-    if isinstance(exclude, Iterable):
-        exclude = [exclude] if isinstance(exclude, str) else list(exclude)
     if exclude != []:
         excluded, excluded_columns = check_words(model, exclude, "exclude")
         both = next((word for word in excluded if word in names), None)
         if both is not None:
             raise ValueError(f"{both!r} is in include and in exclude; leave it out of one of them.")
-    return Query(columns, excluded_columns, match_all)
+    return model, Query(columns, excluded_columns, match_all)
+
+
+def _as_list(words: Any) -> Any:
+    """Words as a list; one word, and anything that is no sequence, unchanged."""
+    return list(words) if isinstance(words, Iterable) and not isinstance(words, str) else words
+
+
+def _words_in(words: Any) -> list[str]:
+    """The words of ``_as_list``, for now without what is no word."""
+    return [word for word in (words if isinstance(words, list) else [words]) if isinstance(word, str)]
+
+
+def _extended(model: Any, words: list[str]) -> Any:
+    """The model with the words that training never saw, if it can read them from their features."""
+    if not hasattr(model, "word_map_") or not hasattr(model, "extend_vocabulary"):
+        return model
+    known = set(model.vocabulary_[model.word_counts_ > 0])
+    unknown = [word for word in dict.fromkeys(words) if word not in known]
+    if not unknown:
+        return model
+    try:
+        return model.extend_vocabulary(unknown)
+    except ValueError:  # no features of these words are at hand, and check_words says what is
+        return model
 
 
 def _best_rows(model: Any, X: Any, scorer: RowScorer, k: int, settings: str) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ from flip_sklearn.plots.extractors import ExtractorDisplay
 from flip_sklearn.plots.keywords import KeywordDisplay
 from flip_sklearn.plots.presence import PresenceCalibrationDisplay
 from flip_sklearn.plots.selectivity import SelectivityDisplay
+from flip_sklearn.plots.sets import SetComparisonDisplay
 from flip_sklearn.plots.similarity import SimilarityDisplay
 from flip_sklearn.plots.sparsity import SparsityDisplay
 from flip_sklearn.plots.words import RecoverabilityDisplay
@@ -21,6 +22,7 @@ __all__ = [
     "RankCurveDisplay",
     "RecoverabilityDisplay",
     "SelectivityDisplay",
+    "SetComparisonDisplay",
     "SimilarityDisplay",
     "SparsityDisplay",
 ]

@@ -27,7 +27,7 @@ from tests.helpers.command_line import Corpus, error_line, run, start
 from tests.helpers.paths import ROOT
 from tests.helpers.processes import in_process
 
-COMMANDS = ("fit", "keywords", "evaluate", "report")
+COMMANDS = ("fit", "keywords", "evaluate", "report")  # those that encode texts
 USAGE_ERRORS = [
     ["nonsense"],
     ["keywords", "-m", "x"],
@@ -41,6 +41,11 @@ USAGE_ERRORS = [
     ["fit", "-t", "a", "-o", "b", "--embeddings", "c", "-e", "d"],
     ["fit", "-t", "-", "-o", "b", "--embeddings", "-"],
     ["evaluate", "-m", "x", "-t", "-", "--embeddings", "-"],
+    ["find", "-m", "x", "dog"],
+    ["find", "-m", "x", "--embeddings", "a"],
+    ["find", "-m", "x", "--embeddings", "a", "--", "-dog"],
+    ["find", "-m", "x", "--embeddings", "-", "-t", "-", "dog"],
+    ["find", "-m", "x", "--embeddings", "a", "--column", "text", "dog"],
 ]
 
 
@@ -348,7 +353,7 @@ def test_commands_load_torch() -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("flip-sklearn ", set(COMMANDS)),
+        ("flip-sklearn ", {*COMMANDS, "find"}),
         ("flip-sklearn k", {"keywords"}),
         ("flip-sklearn --v", {"--version"}),
         ("flip-sklearn fit --enc", {"--encoder", "--encoder-option"}),
@@ -410,10 +415,12 @@ def test_documented_options_exist() -> None:
             *(command.help or "" for command in get_command(app).commands.values()),
         ]
     )
-    examples = re.findall(r"flip-sklearn (fit|keywords|evaluate|report)\b((?:[^\n|`]|\\\n)*)", documents)
+    commands = "fit|keywords|find|evaluate|report"
+    examples = re.findall(rf"flip-sklearn ({commands})\b((?:[^\n|`]|\\\n)*)", documents)
     assert len(examples) > 10
     for command, rest in examples:
-        for option in re.findall(r"(?<=\s)(--?[a-zA-Z][\w-]*)", rest):
+        unquoted = re.sub(r"'[^']*'|\"[^\"]*\"", "", rest)
+        for option in re.findall(r"(?<=\s)(--?[a-zA-Z][\w-]*)", unquoted):
             assert option in options[command], (command, option)
 
 

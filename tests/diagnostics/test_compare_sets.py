@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from scipy.stats import t as student
 
 from flip_sklearn import FLiPExtractor, SpLiCEExtractor
 from flip_sklearn.backend.scoring import presence_sums as backend
 from flip_sklearn.diagnostics import SetComparison, compare_sets
 from flip_sklearn.estimation.presence import ATTRIBUTES, sum_presence
+from flip_sklearn.plots import SetComparisonDisplay
 
 N_WORDS, DIM, NEVER_SEEN = 12, 16, 4
 WORDS = [f"w{j}" for j in range(N_WORDS)]
@@ -262,6 +264,31 @@ def test_table(flip: FLiPExtractor, sets: Any) -> None:
         "SetComparison(300 and 500 rows; 3 of 11 tested words differ; more in a: w0; more in b: "
         f"{', '.join(result.more_in_b())})"
     )
+
+
+def test_display(flip: FLiPExtractor, sets: Any) -> None:
+    result = compare_sets(flip, *sets)
+    display = SetComparisonDisplay.from_result(result, ax=Figure().subplots(), names=("May", "April"))
+    assert display.words[0] == "w0"
+    assert set(display.words[1:]) == {"w1", "w7"}
+    assert [bar.get_hatch() for bar in display.bars_] == ["", "////", "////"]
+    columns = [WORDS.index(word) for word in display.words]
+    np.testing.assert_array_equal(
+        [bar.get_width() for bar in display.bars_], result.difference.value[columns]
+    )
+    legend = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert legend == ["more in May", "more in April"]
+    few = SetComparisonDisplay.from_estimator(flip, *sets, top_k=1, ax=Figure().subplots(), name="title")
+    assert len(few.words) == 2
+    assert few.ax_.get_title(loc="left") == "title"
+    nothing = SetComparisonDisplay.from_result(compare_sets(flip, sets[0], sets[0]), ax=Figure().subplots())
+    assert nothing.words == ()
+    with pytest.raises(ValueError, match="pass the result of compare_sets"):
+        SetComparisonDisplay.from_result(3)
+    with pytest.raises(ValueError, match="top_k=0 is not allowed"):
+        SetComparisonDisplay.from_result(result, top_k=0)
+    with pytest.raises(ValueError, match="names='May' is not allowed"):
+        SetComparisonDisplay.from_result(result, names="May")
 
 
 def test_no_presence(flip: FLiPExtractor, sets: Any) -> None:

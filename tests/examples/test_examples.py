@@ -185,3 +185,21 @@ def test_directions(encoder: Path, sentences: list[tuple[str, str]], tmp_path: P
     assert output.count("of the variance") == 3
     assert re.search("raised by the decision: lion ", output)
     assert (tmp_path / "directions.png").stat().st_size > 5_000
+
+
+def test_compare_sets(encoder: Path, sentences: list[tuple[str, str]], tmp_path: Path) -> None:
+    """Sentences of the zoo against sentences of the kitchen, each with half of those of the harbour."""
+    for i, name in enumerate(("zoo", "kitchen")):
+        harbour = [text for label, text in sentences if label == "harbour"][i::2]
+        lines = [text for label, text in sentences if label == name] + harbour
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines), encoding="utf-8")
+    files = (tmp_path / "zoo.txt", tmp_path / "kitchen.txt")
+    output = run("compare_sets.py", "--texts", *files, "--encoder", encoder, "--out", tmp_path)
+    more_in_zoo, more_in_kitchen = re.split("more in .*:\n", output)[1:]
+    for words, label in ((more_in_zoo, "zoo"), (more_in_kitchen, "kitchen")):
+        found = re.findall(r"^ +(\w+) +[+-][\d.]+% \(", words, re.MULTILINE)
+        assert len(found) == 8
+        assert set(found) == set(THINGS[label])
+    assert "100% of them go the same way" in output
+    assert re.search(r"Two random halves: 0 of \d+ tested words differ", output)
+    assert (tmp_path / "compare_sets.png").stat().st_size > 5_000

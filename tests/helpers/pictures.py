@@ -150,6 +150,13 @@ RECALLS = {
     "word deleted": [[0.0, 0.2, 0.15], [0.0, 0.15, 0.1], [0.05, 0.25, 0.2]],
     "random labels": [[0.5, 0.7, 0.65], [0.4, 0.6, 0.6], [0.6, 0.8, 0.7]],
 }
+SETS: dict[str, Any] = {
+    "words": ["refund", "order", "hello"],
+    "difference": [0.06, 0.04, -0.02],
+    "low": [0.04, 0.01, -0.03],
+    "high": [0.08, 0.07, -0.01],
+    "names": ("May", "April"),
+}
 DISPLAYS: dict[str, Callable[..., Any]] = {
     "alignment": lambda **kw: plots.AlignmentDisplay.from_result(alignment(), **kw),
     "preference": lambda **kw: plots.AlignmentDisplay.from_result(preference(), **kw),
@@ -162,6 +169,7 @@ DISPLAYS: dict[str, Callable[..., Any]] = {
     "keywords": lambda **kw: plots.KeywordDisplay.from_result(KEYWORDS, words_present={"dog"}, **kw),
     "directions": lambda **kw: plots.DirectionDisplay.from_result(DIRECTION, **kw),
     "selectivity": lambda **kw: plots.SelectivityDisplay(bands=BANDS, recalls=RECALLS).plot(**kw),
+    "sets": lambda **kw: plots.SetComparisonDisplay(**SETS).plot(**kw),
     "similarity": lambda **kw: plots.SimilarityDisplay.from_result(similarity(), **kw),
 }
 each_display = pytest.mark.parametrize("name", DISPLAYS)
