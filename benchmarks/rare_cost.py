@@ -1,6 +1,6 @@
 """CPU seconds of a pass with features of the words, and without, in alternating fits on synthetic data.
 
-python -m benchmarks.rare_cost [--words 12000 100000 --rows 10000]
+python -m benchmarks.rare_cost [--words 12000 100000 --rows 50000]
 
 The median of the ratios of pairs is printed, since machines are shared. Features have the dimensions of the
 embeddings.
@@ -19,14 +19,14 @@ import scipy.sparse as sp
 from benchmarks.data import make_synthetic, positive_int
 from flip_sklearn import FLiPExtractor
 
-PAIRS, FEW, MANY, DIMENSIONS = 3, 1, 3, 384
+PAIRS, FEW, MANY, DIMENSIONS = 2, 1, 3, 384
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Print one line for each vocabulary."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--words", nargs="*", type=positive_int, default=[12_000, 100_000])
-    parser.add_argument("--rows", type=positive_int, default=10_000)
+    parser.add_argument("--rows", type=positive_int, default=50_000)
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
     print(

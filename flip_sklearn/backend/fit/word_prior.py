@@ -17,6 +17,7 @@ better than that by zero are not used.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -26,6 +27,8 @@ from flip_sklearn.backend.device import slices
 from flip_sklearn.backend.distributed import ProcessGroup
 
 RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
+# Words that ridges are compared on: those that are known best.
+RIDGE_WORDS = 8192
 # Share of the error of predicting zero by which features have to lower it.
 MIN_GAIN = 0.01
 # Elements of a tile of rows of A, for sums and products that need a copy.
@@ -48,6 +51,7 @@ class WordPrior:
         self.ridge = RIDGES[-1]
         self.G = features.new_zeros(features.shape[1], 0)
         self.mean = features.new_zeros(len(features), 0)
+        self._updated_at: weakref.ref[torch.Tensor] | None = None  # the A of G, for the penalty after a pass
 
     def choose_ridge(self, rows: torch.Tensor, weights: torch.Tensor) -> bool:
         """Set kappa to the value with the least leave-one-out error of a regression of ``rows`` (V, r) on E.
@@ -55,8 +59,12 @@ class WordPrior:
         ``weights`` (V,), from 0 to 1, is how much of a row is known rather than noise. Returns whether the
         error is lower than that of predicting zero.
         """
+        E = self.E
+        if len(E) > RIDGE_WORDS:
+            words = weights.topk(RIDGE_WORDS).indices
+            E, rows, weights = E[words], rows[words], weights[words]
         root = weights.sqrt()[:, None]
-        weighted = self.E * root
+        weighted = E * root
         # In the eigenvectors of the weighted E'E every kappa costs one product.
         values, vectors = torch.linalg.eigh((weighted.T @ weighted).double().cpu())
         values.clamp_(min=0)
@@ -70,7 +78,7 @@ class WordPrior:
             leverage = squares @ shrinkage
             coefficients = by_direction * shrinkage[:, None]
             error = torch.zeros((), dtype=torch.float64, device=rows.device)
-            for tile in self._tiles(max(rows.shape[1], 1)):
+            for tile in slices(len(E), TILE_ELEMENTS // max(rows.shape[1], 1) + 1):
                 left_out = (target[tile] - basis[tile] @ coefficients) / (1 - leverage[tile])[:, None]
                 error += left_out.square().sum(dtype=torch.float64)
             errors.append(error)
@@ -97,6 +105,7 @@ class WordPrior:
     def update(self, A: torch.Tensor) -> None:
         """Set G to G(A)."""
         self.set_map(self.map_of(A))
+        self._updated_at = weakref.ref(A)
 
     def set_map(self, G: torch.Tensor) -> None:
         """Set G, the same on all processes, and the mean E G."""
@@ -104,12 +113,13 @@ class WordPrior:
             G.contiguous()
         )  # the bits of the product depend on the order in memory, and a checkpoint's is this
         self._group.broadcast_(G)
+        self._updated_at = None
         self.G = G
         self.mean = self.E @ G
 
     def penalty(self, A: torch.Tensor) -> torch.Tensor:
         """P(A), as a float64 scalar tensor."""
-        G = self.map_of(A)
+        G = self.G if self._updated_at is not None and self._updated_at() is A else self.map_of(A)
         total = torch.zeros((), dtype=torch.float64, device=A.device)
         for rows in self._tiles(max(A.shape[1], 1)):
             residual = torch.addmm(A[rows], self.E[rows], G, alpha=-1)

@@ -39,6 +39,13 @@ def test_penalty_is_the_minimum_over_maps(prior: WordPrior) -> None:
     assert 0 < prior.penalty(A) < A.square().sum()
 
 
+def test_penalty_after_an_update_is_the_same(prior: WordPrior) -> None:
+    A, other = random(V, R, seed=1), random(V, R, seed=2)
+    expected = prior.penalty(A), prior.penalty(other)
+    prior.update(A)
+    torch.testing.assert_close((prior.penalty(A), prior.penalty(other)), expected)
+
+
 def test_penalty_is_convex(prior: WordPrior) -> None:
     A, other = random(V, R, seed=1), random(V, R, seed=2)
     assert prior.penalty((A + other) / 2) <= (prior.penalty(A) + prior.penalty(other)) / 2
