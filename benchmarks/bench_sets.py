@@ -28,7 +28,7 @@ SHARES = (0.5, 0.08)
 BANDS = ((1, 20), (20, 100), (100, 500), (500, 10**9))
 WORDS_OF_SELECTION, LEAST_TEXTS = 40, 100
 # Rows of a random split, and of one whose rows have three copies, as parts of the dev captions.
-PART, PART_WITH_COPIES, COPIES = 2, 3, 3
+PART, PART_WITH_COPIES, COPIES = 2, 6, 3
 # Rows drawn from a cluster and from the rest, with replacement.
 SAMPLE_SIZES = (200, 600)
 

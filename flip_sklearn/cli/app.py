@@ -1,4 +1,4 @@
-"""The command ``flip-sklearn``: fit, keywords, find, evaluate and report.
+"""The command ``flip-sklearn``: fit, keywords, find, compare, evaluate and report.
 
 Results are written to standard output; progress, warnings and errors to standard error.
 
@@ -53,6 +53,7 @@ from flip_sklearn.cli.options import (
 )
 from flip_sklearn.cli.output import (
     abandon_output,
+    format_comparison,
     format_keywords,
     format_metrics,
     format_rows,
@@ -318,6 +319,54 @@ def _find(
     inputs = commands.InputFiles(text, embeddings, column)
     rows = commands.find(flip, vectorizer, inputs, words, "any" if any_word else "all", top_k)
     write(format_rows(rows, scores, as_json))
+
+
+@app.command("compare", short_help="Words that one set of embeddings has more often.", no_args_is_help=True)
+def _compare(
+    model: Model,
+    embeddings: Annotated[
+        tuple[str, str],
+        typer.Option(metavar="A.npy B.npy", help="The embeddings (n, d) of two sets; one may be -, a pipe."),
+    ],
+    groups: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="A.txt B.txt",
+            help="A label for each row, one per line: rows with the same one are not independent.",
+        ),
+    ] = None,
+    fdr: Annotated[float, typer.Option(metavar="SHARE", help="Expected share of false discoveries.")] = 0.05,
+    top_k: Annotated[
+        int, typer.Option("--top-k", "-k", min=1, metavar="N", help="Words of each set to print.")
+    ] = 10,
+    as_json: Json = False,
+    subfolder: Subfolder = None,
+    revision: Revision = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Print the words that the texts behind one set of embeddings have more often, without the texts.
+
+    For each word the expected share of the texts of both sets that have it, and the difference with its
+    interval of 95 %. First the words that are more frequent in the first set, then the others, the clearest
+    evidence first. Words that do not differ at the false discovery rate are left out.
+
+    \b
+    flip-sklearn compare --model model --embeddings this_month.npy last_month.npy
+    flip-sklearn compare -m model --embeddings a.npy b.npy --groups users_a.txt users_b.txt --json
+    """
+    check_standard_input(*embeddings, *(groups or ()))
+    from flip_sklearn.cli import commands
+
+    flip, _, _ = commands.open_model(
+        *(model, subfolder, revision, None), device=device, verbose=int(not quiet)
+    )
+    result = commands.compare(flip, embeddings, groups, fdr)
+    words = commands.compared_words(result, top_k)
+    if words or as_json:
+        write(format_comparison(words, as_json))
+    n_found, n_tested = int(result.discovered.sum()), int(result.tested.sum())
+    write_message(f"{n_found} of {n_tested} tested words differ")
 
 
 @app.command("evaluate", short_help="Measure which words of sentences a model finds.", no_args_is_help=True)

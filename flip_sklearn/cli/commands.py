@@ -19,7 +19,8 @@ from flip_sklearn.bulk import KeywordMapper
 from flip_sklearn.cli import files
 from flip_sklearn.cli.encoding import EncodingConfig, read_model
 from flip_sklearn.cli.options import STANDARD_INPUT
-from flip_sklearn.cli.output import PERPLEXITY, Figures, write_message
+from flip_sklearn.cli.output import PERPLEXITY, ComparedWord, Figures, write_message
+from flip_sklearn.diagnostics import SetComparison, compare_sets
 from flip_sklearn.diagnostics.entities import reachable_names
 from flip_sklearn.encoders import SentenceEncoder
 from flip_sklearn.extractor import FLiPExtractor
@@ -328,6 +329,35 @@ class _Blocks:
             _check_finite(X, self.n_rows)
             self.n_rows += len(X)
             yield X
+
+
+def compare(
+    flip: FLiPExtractor, embeddings: tuple[str, str], groups: tuple[str, str] | None, fdr: float
+) -> SetComparison:
+    """Compare the embeddings of two files, with the labels of their rows in two others."""
+    X_a, X_b = map(files.open_embeddings, embeddings)
+    groups_a, groups_b = (None, None) if groups is None else map(files.read_texts, groups)
+    return compare_sets(flip, X_a, X_b, groups_a=groups_a, groups_b=groups_b, fdr=fdr)
+
+
+def compared_words(result: SetComparison, top_k: int) -> list[ComparedWord]:
+    """Return the words that each set has more often, those of the first set first."""
+    columns = [(name, j) for name, side in zip("AB", result.order(top_k), strict=True) for j in side]
+    difference = result.difference
+    return [
+        ComparedWord(
+            word=str(result.words[j]),
+            more_in=name,
+            share_a=float(result.share_a[j]),
+            share_b=float(result.share_b[j]),
+            difference=float(difference.value[j]),
+            difference_low=float(difference.low[j]),
+            difference_high=float(difference.high[j]),
+            log_ratio=float(result.log_ratio[j]),
+            q_value=float(result.q_value[j]),
+        )
+        for name, j in columns
+    ]
 
 
 def evaluate(

@@ -32,6 +32,21 @@ class Figures:
         return f"{100 * self.value:.1f} %" + ("" if error is None else f" ± {100 * error:.1f}")
 
 
+@dataclass(frozen=True)
+class ComparedWord:
+    """A word that set A or B has more often, its shares of texts, and their difference with its interval."""
+
+    word: str
+    more_in: str
+    share_a: float
+    share_b: float
+    difference: float
+    difference_low: float
+    difference_high: float
+    log_ratio: float
+    q_value: float
+
+
 def format_summary(summary: dict[str, Any], as_json: bool) -> str:
     """Return the text that ``fit`` prints; the keys of the summary are those of the JSON object."""
     if as_json:
@@ -82,6 +97,25 @@ def format_rows(rows: Sequence[tuple[int, float, str | None]], scores: bool, as_
             fields = [str(row), *([f"{score:.4f}"] if scores else [])]
             lines.append("\t".join(fields if text is None else [*fields, " ".join(text.split())]))
     return "".join(f"{line}\n" for line in lines)
+
+
+def format_comparison(words: Sequence[ComparedWord], as_json: bool) -> str:
+    """Return the text that ``compare`` prints: a table with one line per word."""
+    if as_json:
+        return json.dumps([asdict(word) for word in words], indent=2, ensure_ascii=False) + "\n"
+    rows = [
+        (
+            " ".join(word.word.split()),
+            word.more_in,
+            f"{100 * word.share_a:.2f} %",
+            f"{100 * word.share_b:.2f} %",
+            f"{100 * word.difference:+.2f}",
+            f"{100 * word.difference_low:+.2f} to {100 * word.difference_high:+.2f}",
+            f"{word.q_value:.2g}",
+        )
+        for word in words
+    ]
+    return _table(rows, ("", "more in", "texts of A", "texts of B", "difference", "interval", "q"))
 
 
 def format_metrics(metrics: Mapping[tuple[str, bool], Figures], as_json: bool) -> str:

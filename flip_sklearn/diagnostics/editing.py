@@ -25,8 +25,11 @@ METRICS = ("auto", "whitened", "euclidean")
 N_MOVED = 10
 # Rounds in which the thresholds of added words are adjusted, and the tolerance of their log-odds.
 MAX_ROUNDS, TOLERANCE = 20, 1e-3
-# A row is given up when a round closes less than this share of the gap that is left.
-MIN_PROGRESS = 0.1
+# A row is given up after this many rounds that close less than this share of the gap that is left.
+MAX_STALLS, MIN_PROGRESS = 3, 0.1
+# The slope between two rounds is used if the lift changed by this much, in nats; at least this share of the
+# slope in u at a fixed normalizer.
+MIN_RISE, MIN_SECANT = 1e-3, 0.2
 # Probability that may be missing without a warning.
 SHORTFALL = 0.01
 # Elements of a block of rows: 2**22 float64 are 32 MiB.
@@ -130,7 +133,8 @@ def edit_words(
     >>> bool(edited.presence_after[0, 0] >= 0.9), bool(edited.score_after[0, 1] < 1e-9)
     (True, True)
     """
-    model = scoring.snapshot(check_model(model))
+    owner = check_model(model)
+    model = scoring.snapshot(owner)
     added, removed, columns = _check_edit(model, add, remove)
     probability = check_number("probability", probability, 0, 1, open_low=True, open_high=True)
     if check_choice("metric", metric, METRICS) == "auto":
@@ -148,7 +152,7 @@ def edit_words(
     if not added and metric == "euclidean":
         edited = erase_words(model, X, removed).X
     else:
-        change = MinimalChange(edit.directions, whitened_root(model) if metric == "whitened" else None)
+        change = MinimalChange(edit.directions, whitened_root(model, owner) if metric == "whitened" else None)
         _check_feasible(change, edit, added, removed)
         edited = _edit_rows(edit, X, change)
     result = _compare(edit, X, edited, added, removed)
@@ -232,22 +236,31 @@ def _edit_block(edit: _Edit, x: np.ndarray, change: MinimalChange) -> np.ndarray
     thresholds = np.where(edit.sign > 0, -np.inf, np.zeros_like(scores))
     y = x + change.solve(thresholds - scores)
     rows = np.arange(len(x)) if n_added else np.empty(0, dtype=np.int64)
-    last_gap = np.full(len(x), np.inf)
+    best, smallest_gap, n_stalls = y.copy(), np.full(len(x), np.inf), np.zeros(len(x), dtype=int)
+    last = np.full((2, len(x), n_added), np.nan)
     for _ in range(MAX_ROUNDS):
         if not len(rows):
             break
         log_odds, slopes = word_log_odds(edit.scorer, y[rows], edit.presence, edit.columns[:n_added])
         missing = edit.log_odds + TOLERANCE / 2 - log_odds
         lift, bound = edit.scores(y[rows])[:, :n_added], thresholds[rows, :n_added]
+        rise = lift - last[0, rows]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            secant = np.clip((log_odds - last[1, rows]) / rise, MIN_SECANT * slopes, slopes)
+        slopes = np.where(np.abs(rise) > MIN_RISE, secant, slopes)
+        last[:, rows] = lift, log_odds
         is_tight = lift - bound <= 1e-9 * (1 + np.abs(lift))
         is_off = (missing > TOLERANCE / 2) | (is_tight & (missing < -TOLERANCE / 2))
         gap = np.abs(missing * is_off).max(axis=1)
-        goes_on = (gap > 0) & (gap < (1 - MIN_PROGRESS) * last_gap[rows])
-        last_gap[rows] = gap
+        n_stalls[rows] += gap > (1 - MIN_PROGRESS) * smallest_gap[rows]
+        better = rows[gap < smallest_gap[rows]]
+        best[better] = y[better]
+        smallest_gap[rows] = np.minimum(gap, smallest_gap[rows])
+        goes_on = (gap > 0) & (n_stalls[rows] < MAX_STALLS)
         thresholds[rows, :n_added] = np.where(is_off & goes_on[:, None], lift + missing / slopes, bound)
         rows = rows[goes_on]
         y[rows] = x[rows] + change.solve(thresholds[rows] - scores[rows])
-    return np.asarray(y)
+    return np.asarray(best)
 
 
 def _compare(

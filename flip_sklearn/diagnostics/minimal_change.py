@@ -10,6 +10,10 @@ lambda^T D D^T lambda - 2 (t - C x)^T lambda: a small non-negative problem for e
 
 from __future__ import annotations
 
+import hashlib
+import threading
+from weakref import WeakKeyDictionary
+
 import numpy as np
 import scipy.linalg
 from scipy.optimize import nnls
@@ -39,19 +43,43 @@ def covariance_root(model: FLiPExtractor) -> np.ndarray:
     return np.linalg.cholesky(S + (RIDGE * variance or 1.0) * np.eye(len(S)))
 
 
-def whitened_root(model: FLiPExtractor) -> np.ndarray:
+# Beside the models, not in them, so that pickles and copies do not have it.
+_whitened_roots: WeakKeyDictionary[FLiPExtractor, tuple[bytes, np.ndarray]] = WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def whitened_root(model: FLiPExtractor, owner: FLiPExtractor) -> np.ndarray:
     """W with W W^T = (S^-1 + c F)^-1, for the covariance S and the Fisher information F of the words.
 
-    F is that of theta at the mean embedding, and c = d / tr(S F).
+    F is that of theta at the mean embedding, and c = d / tr(S F). W is kept with ``owner``, the model itself,
+    of which ``model`` may be a snapshot, until something that it is computed from changes.
     """
-    L = covariance_root(model)
+    S = np.asarray(model.embedding_covariance_)
     theta = softmax(np.asarray(model.bias_, dtype=np.float64))
     A, B = model.word_embeddings_, np.asarray(model.projection_, dtype=np.float64)
     mean = np.asarray(A.T @ theta)
-    weighted = A * theta[:, None] if isinstance(A, np.ndarray) else A.multiply(theta[:, None])
-    information = np.asarray((A.T @ weighted).toarray() if hasattr(weighted, "toarray") else A.T @ weighted)
+    digest = hashlib.blake2b()
+    for array in (S, B, theta, mean):
+        digest.update(np.ascontiguousarray(array))
+    with _lock:
+        known = _whitened_roots.get(owner)
+    if known is None or known[0] != digest.digest():
+        weighted = A * theta[:, None] if isinstance(A, np.ndarray) else A.multiply(theta[:, None])
+        information = A.T @ weighted
+        if not isinstance(information, np.ndarray):
+            information = information.toarray()
+        root = _whitened_root(model, information - np.outer(mean, mean), B)
+        known = digest.digest(), root
+        with _lock:
+            _whitened_roots[owner] = known
+    return known[1]
+
+
+def _whitened_root(model: FLiPExtractor, information: np.ndarray, B: np.ndarray) -> np.ndarray:
+    """W for the Fisher information (r, r) of the latents."""
+    L = covariance_root(model)
     R = B @ L
-    whitened = R.T @ (information - np.outer(mean, mean)) @ R  # L^T F L
+    whitened = R.T @ information @ R  # L^T F L
     trace = np.trace(whitened)
     if trace > 0:
         whitened *= len(L) / trace

@@ -37,7 +37,8 @@ class WordRecoverability:
     words : ndarray of str
         The vocabulary, in column order.
     train_count : ndarray of float
-        (Weighted) count of each word in the training text; nan if the model has no ``word_counts_``.
+        (Weighted) count of each word in the training text, 0 for words added by ``extend_vocabulary``; nan if
+        the model has no ``word_counts_``.
     test_count, test_hits : ndarray of int
         Number of sentences with the word, and of those in which it is found.
     recall : ndarray of float
@@ -230,13 +231,14 @@ def word_recoverability(
         Word counts of these sentences, over the vocabulary of the model.
     by : {"frequency", "length"}, sequence of V labels, mapping or callable, default="frequency"
         How words are grouped into bands. ``"frequency"``: by count in training, in powers of ten (1-9,
-        10-99, ...), and "0" for words that are not in the training text. ``"length"``: by number of
+        10-99, ...), "0" for words that are not in the training text, and "never seen" for words that
+        ``extend_vocabulary`` added (see :func:`rare_word_recall`). ``"length"``: by number of
         characters (1-3, 4-5, 6-7, ...). Otherwise labels, such as part of speech, language or topic: one
         per column of Y, a mapping of words to labels, or a function of the word. Words with the label
         None or nan are left out of the bands and of ``overall``.
     n_bands : int, default=5
-        Maximum number of bands besides "0" for ``"frequency"`` and ``"length"``, >= 1; the last band has no
-        upper limit.
+        Maximum number of bands besides "0" and "never seen" for ``"frequency"`` and ``"length"``, >= 1; the
+        last band has no upper limit.
     groups : array-like of shape (n,), default=None
         Labels of sentences that belong together, such as speaker, document or source sentence. Intervals
         take groups for independent, not sentences. Sentences with equal embeddings, bit for bit, are always
@@ -283,8 +285,11 @@ def word_recoverability(
     settings = check_settings(n_bootstrap, confidence, random_state, verbose)
     check_integer("n_bands", n_bands, 1)
     words, train_count = check_vocabulary(model)
+    is_added = np.zeros(len(words), dtype=bool)
+    is_added[getattr(model, "extended_words_", [])] = True
+    train_count[is_added] = 0.0  # the model has a count that they might have had
     truth = binary_csr(check_counts_of(model, Y, _num_samples(X)))
-    labels, label_order = bin_words(by, n_bands, words, train_count)
+    labels, label_order = bin_words(by, n_bands, words, train_count, is_added)
     test_count = np.bincount(truth.indices, minlength=len(words))
     bins = _occurring_bins(by, labels, label_order, test_count)
     group = merge_groups([groups], truth.shape[0])
@@ -295,13 +300,13 @@ def word_recoverability(
     group = group_sentences(group, [X], truth.shape[0])
     index = {label: i for i, label in enumerate(bins)}
     bin_of = np.array([index.get(label, -1) for label in labels])
-    n_hits, n_words = _count_by_bin(hits, bin_of), _count_by_bin(truth, bin_of)
+    n_hits, n_words = count_by_bin(hits, bin_of), count_by_bin(truth, bin_of)
     rows = np.flatnonzero(n_words[:, -1])
     occurrences = n_words[:, :-1].sum(axis=0).astype(np.int64)
     has_baseline = not np.isnan(train_count).any()
     if has_baseline:
         baseline_hits = find_most_frequent(sp.csr_array(train_count[None]), truth)
-        n_hits = np.column_stack([n_hits, _count_by_bin(baseline_hits, bin_of)])
+        n_hits = np.column_stack([n_hits, count_by_bin(baseline_hits, bin_of)])
         n_words = np.column_stack([n_words, n_words])
     bootstrap = PairedBootstrap(n_hits[rows], group[rows], settings, n_words[rows])
     column, all_words = np.arange(len(bins)), np.array(len(bins))
@@ -360,7 +365,7 @@ def _effective_counts(
     return np.asarray(np.nan_to_num(shares.size))
 
 
-def _count_by_bin(words: sp.csr_array, bin_of: np.ndarray) -> np.ndarray:
+def count_by_bin(words: sp.csr_array, bin_of: np.ndarray) -> np.ndarray:
     """Number of words of each row of a bool csr_array in each bin, and in all bins together: (n, b + 1)."""
     columns = np.flatnonzero(bin_of >= 0)
     shape = (len(bin_of), int(bin_of.max()) + 1)

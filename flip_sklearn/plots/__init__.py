@@ -5,6 +5,7 @@ from flip_sklearn.plots.curves import EntityCurveDisplay, RankCurveDisplay
 from flip_sklearn.plots.directions import DirectionDisplay
 from flip_sklearn.plots.extractors import ExtractorDisplay
 from flip_sklearn.plots.keywords import KeywordDisplay
+from flip_sklearn.plots.leakage import LeakageDisplay
 from flip_sklearn.plots.presence import PresenceCalibrationDisplay
 from flip_sklearn.plots.selectivity import SelectivityDisplay
 from flip_sklearn.plots.sets import SetComparisonDisplay
@@ -18,6 +19,7 @@ __all__ = [
     "EntityCurveDisplay",
     "ExtractorDisplay",
     "KeywordDisplay",
+    "LeakageDisplay",
     "PresenceCalibrationDisplay",
     "RankCurveDisplay",
     "RecoverabilityDisplay",

@@ -16,8 +16,8 @@ class SetComparisonDisplay(Display):
     """Bars of the words that the first set has more often, to the right, and the second, to the left.
 
     The length of a bar is the difference of the expected shares of texts with the word, the error bar its
-    interval. Bars of words that the second set has more often are hatched. Further arguments of :meth:`plot`
-    are those of ``Axes.barh``, such as ``height``.
+    interval. Bars of words that the second set has more often are hatched. Further arguments of
+    :meth:`plot` are those of ``Axes.barh``, such as ``height``.
 
     Parameters
     ----------

@@ -46,6 +46,8 @@ USAGE_ERRORS = [
     ["find", "-m", "x", "--embeddings", "a", "--", "-dog"],
     ["find", "-m", "x", "--embeddings", "-", "-t", "-", "dog"],
     ["find", "-m", "x", "--embeddings", "a", "--column", "text", "dog"],
+    ["compare", "-m", "x"],
+    ["compare", "-m", "x", "--embeddings", "-", "-"],
 ]
 
 
@@ -353,7 +355,7 @@ def test_commands_load_torch() -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("flip-sklearn ", {*COMMANDS, "find"}),
+        ("flip-sklearn ", {*COMMANDS, "find", "compare"}),
         ("flip-sklearn k", {"keywords"}),
         ("flip-sklearn --v", {"--version"}),
         ("flip-sklearn fit --enc", {"--encoder", "--encoder-option"}),
@@ -415,7 +417,7 @@ def test_documented_options_exist() -> None:
             *(command.help or "" for command in get_command(app).commands.values()),
         ]
     )
-    commands = "fit|keywords|find|evaluate|report"
+    commands = "fit|keywords|find|compare|evaluate|report"
     examples = re.findall(rf"flip-sklearn ({commands})\b((?:[^\n|`]|\\\n)*)", documents)
     assert len(examples) > 10
     for command, rest in examples:

@@ -94,6 +94,7 @@ def test_sums_over_groups(
         totals, sizes = members.T @ values, members.sum(axis=0)
         np.testing.assert_allclose(sums.total, values.sum(axis=0), rtol=1e-4)
         np.testing.assert_allclose(sums.squares, (values**2).sum(axis=0), rtol=1e-4)
+        np.testing.assert_allclose(sums.cubes, (values**3).sum(axis=0), rtol=1e-4)
         np.testing.assert_allclose(sums.group_squares, (totals**2).sum(axis=0), rtol=1e-4)
         np.testing.assert_allclose(sums.group_products, sizes @ totals, rtol=1e-4)
 
@@ -111,6 +112,11 @@ def test_statistics_of_independent_rows(flip: FLiPExtractor, sets: Any) -> None:
     roots = a**0.25, b**0.25
     with np.errstate(invalid="ignore"):
         t = (roots[0].mean(axis=0) - roots[1].mean(axis=0)) / pooled(*roots)
+        centred = np.concatenate(roots) - np.concatenate(roots).mean(axis=0)
+        skewness = (centred**3).mean(axis=0) / np.concatenate(roots).std(axis=0, ddof=1) ** 3
+    share = len(a) / (len(a) + len(b))
+    skewness *= (1 - 2 * share) / np.sqrt(len(a) * (1 - share))
+    t = 6 / skewness * (np.cbrt(1 + skewness * t / 2) - 1) + skewness / 6
     error = np.maximum(pooled(a, b), np.sqrt(a.var(axis=0, ddof=1) / len(a) + b.var(axis=0, ddof=1) / len(b)))
     difference = a.mean(axis=0) - b.mean(axis=0)
     is_clear = (np.sign(t) == np.sign(difference)) & (np.abs(difference) >= error)

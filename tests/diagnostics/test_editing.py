@@ -107,7 +107,7 @@ def test_removal_alone_is_erase_words(flip, X) -> None:
 def test_the_change_is_optimal(flip, X, edited) -> None:
     """y - x = M C^T w with w >= 0, and w_k = 0 where a word is beyond its threshold."""
     M, mean = naive_inverse_metric(flip), flip.embedding_mean_.astype(float)
-    root = whitened_root(flip)
+    root = whitened_root(flip, flip)
     np.testing.assert_allclose(root @ root.T, M, rtol=1e-6, atol=1e-8 * np.abs(M).max())
     C = directions(flip, ["woman", "blue", "man", "snow"]) * np.array([[1], [1], [-1], [-1]])
     weights = np.linalg.lstsq((C @ M).T, (edited.X - X).T, rcond=None)[0]
@@ -120,6 +120,16 @@ def test_the_change_is_optimal(flip, X, edited) -> None:
     assert slack_removed.any()
     # The scores are lifts.
     np.testing.assert_allclose((edited.X - mean) @ C[2:].T, -edited.score_after[:, 2:], atol=1e-9)
+
+
+def test_the_metric_is_kept_until_the_model_changes(flip, X) -> None:
+    model = pickle.loads(pickle.dumps(flip))
+    root = whitened_root(model, model)
+    assert whitened_root(model, model) is root
+    model.word_embeddings_[4] *= 2
+    changed = whitened_root(model, model)
+    assert np.abs(changed - root).max() > 1e-6
+    np.testing.assert_allclose(changed @ changed.T, naive_inverse_metric(model), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("is_euclidean", [True, False])
@@ -245,9 +255,11 @@ def test_to_frame_and_repr(edited) -> None:
 
 
 def test_words_of_which_a_text_has_no_room(flip, X) -> None:
-    with pytest.warns(UserWarning, match=r"rows do not reach probability=0.999999: '\w+' has 0"):
+    with pytest.warns(UserWarning, match=r"rows do not reach probability=0.999999: '\w+' has 0\."):
         result = edit_words(flip, X[:5], add=WORDS[:6], probability=0.999999)
     assert np.isfinite(result.X).all()
+    # The smallest shortfall that was found, not what further rounds made of it.
+    assert result.presence_after.min() > 0.05
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         edit_words(flip, X[:5], add=WORDS[:2], probability=0.6)

@@ -420,6 +420,18 @@ def test_bands_of_frequency() -> None:
     assert banded([5, 50], n_bands=30).bands == ("1-9", "10-99")
 
 
+def test_words_added_after_training_are_a_band() -> None:
+    model = Scored(names(4), [0, 1, 50, 1])
+    model.extended_words_ = np.array([3])  # with a count that extend_vocabulary was given
+    result = word_recoverability(model, np.eye(4), np.eye(4), n_bootstrap=10)
+    assert result.bands == ("0", "never seen", "1-9", "10-99")
+    assert result.band.tolist() == ["0", "1-9", "10-99", "never seen"]
+    assert result.train_count.tolist() == [0, 1, 50, 0]
+    assert model.word_counts_.tolist() == [0, 1, 50, 1]
+    by_length = word_recoverability(model, np.eye(4), np.eye(4), by="length", n_bootstrap=10)
+    assert by_length.bands == ("1-3",)
+
+
 def test_bands_of_length() -> None:
     words = ["a", "abc", "abcd", "abcde", "abcdef", "a" * 9, "a" * 10, "a" * 30]
     model = Scored(words)

@@ -16,6 +16,7 @@ from flip_sklearn import FLiPExtractor, plots
 from flip_sklearn.diagnostics import (
     EntityRecallCurve,
     ExtractorComparison,
+    Leakage,
     RankAnalysis,
     ViewAlignment,
     VocabularyPreference,
@@ -150,6 +151,17 @@ RECALLS = {
     "word deleted": [[0.0, 0.2, 0.15], [0.0, 0.15, 0.1], [0.05, 0.25, 0.2]],
     "random labels": [[0.5, 0.7, 0.65], [0.4, 0.6, 0.6], [0.6, 0.8, 0.7]],
 }
+
+
+def leakage_result() -> Leakage:
+    """Three readers of two words."""
+    before = Interval(*np.tile([[[0.99], [0.98], [1.0]]], (1, 3, 2)).reshape(3, 3, 2))
+    auc = np.array([[0.55, 0.6], [0.5, 0.5], [0.95, 0.53]])
+    after = Interval(auc, auc - 0.04, auc + 0.04)
+    readers = ("model", "linear", "network")
+    return Leakage(("man", "snow"), readers, before, after, np.array([90, 20]), 400, 400, 0.95, 0.3, 0.95)
+
+
 SETS: dict[str, Any] = {
     "words": ["refund", "order", "hello"],
     "difference": [0.06, 0.04, -0.02],
@@ -170,6 +182,7 @@ DISPLAYS: dict[str, Callable[..., Any]] = {
     "directions": lambda **kw: plots.DirectionDisplay.from_result(DIRECTION, **kw),
     "selectivity": lambda **kw: plots.SelectivityDisplay(bands=BANDS, recalls=RECALLS).plot(**kw),
     "sets": lambda **kw: plots.SetComparisonDisplay(**SETS).plot(**kw),
+    "leakage": lambda **kw: plots.LeakageDisplay.from_result(leakage_result(), **kw),
     "similarity": lambda **kw: plots.SimilarityDisplay.from_result(similarity(), **kw),
 }
 each_display = pytest.mark.parametrize("name", DISPLAYS)

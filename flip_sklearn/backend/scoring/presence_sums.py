@@ -25,6 +25,7 @@ class GroupSums:
 
     total: np.ndarray  # sum of the rows
     squares: np.ndarray  # sum of the squares of the rows
+    cubes: np.ndarray  # sum of the cubes of the rows
     group_squares: np.ndarray  # sum_g R_g^2
     group_products: np.ndarray  # sum_g K_g R_g
 
@@ -33,7 +34,7 @@ class _Accumulator:
     """Sums of blocks of rows (m, V), the groups of which are consecutive integers in ascending order."""
 
     def __init__(self, n_words: int, groups: np.ndarray | None, device: torch.device) -> None:
-        self._sums = torch.zeros(4, n_words, dtype=torch.float64, device=device)
+        self._sums = torch.zeros(5, n_words, dtype=torch.float64, device=device)
         self._groups = groups
         if groups is not None:
             self._sizes = np.bincount(groups)
@@ -43,7 +44,9 @@ class _Accumulator:
 
     def add(self, values: torch.Tensor, rows: slice) -> None:
         self._sums[0] += values.sum(dim=0)
-        self._sums[1] += torch.linalg.vector_norm(values, dim=0).double() ** 2
+        powers = values * values
+        self._sums[1] += powers.sum(dim=0)
+        self._sums[2] += powers.mul_(values).sum(dim=0)
         if self._groups is None:
             return
         index = self._groups[rows] - self._open_group
@@ -60,15 +63,15 @@ class _Accumulator:
         """Add the next complete groups."""
         last = self._open_group + len(sums)
         sizes = torch.from_numpy(self._sizes[self._open_group : last])
-        self._sums[2] += torch.linalg.vector_norm(sums, dim=0).double() ** 2
-        self._sums[3] += upload(sizes, sums.device).to(sums.dtype) @ sums
+        self._sums[3] += torch.linalg.vector_norm(sums, dim=0).double() ** 2
+        self._sums[4] += upload(sizes, sums.device).to(sums.dtype) @ sums
         self._open_group = last
 
     def result(self) -> GroupSums:
         if self._groups is not None:
             self._close(self._open_sum[None])
         else:
-            self._sums[2], self._sums[3] = self._sums[1], self._sums[0]
+            self._sums[3], self._sums[4] = self._sums[1], self._sums[0]
         return GroupSums(*self._sums.cpu().numpy())
 
 
