@@ -44,6 +44,8 @@ class Diagnosis(Results):
     extractors : ExtractorComparison
     selectivity : Selectivity or None
         None without ``encode``.
+    sets : ComparedSentences or None
+        None without ``sets``.
     examples : tuple of Example
         Test sentences drawn at random.
     findings : tuple of Finding
@@ -105,6 +107,7 @@ def diagnose(
     encoder: str | None = None,
     source: str | None = None,
     encode: Any = None,
+    sets: Any = None,
     n_examples: int = 20,
     n_bootstrap: int = 1000,
     confidence: float = 0.95,
@@ -166,6 +169,9 @@ def diagnose(
         Computes the embedding of a sentence of the first language, as those of a view were computed. Adds
         :func:`selectivity`: whether words are read or guessed, from test sentences with at most 5,000
         words, which are deleted. With several views, a mapping; views without an encoder are left out of it.
+    sets : array-like of shape (n,), default=None
+        Labels of two sets of sentences, such as two months. Adds :func:`compare_sets`: the words that the
+        test sentences of one set have more often, as read off their embeddings in the first view.
     n_examples : int, default=20
         Number of example sentences, >= 0.
     n_bootstrap : int, default=1000
@@ -222,6 +228,7 @@ def diagnose(
             encoder=encoder,
             source=source,
             encode=encode,
+            sets=sets,
             n_examples=n_examples,
             n_bootstrap=n_bootstrap,
             confidence=confidence,

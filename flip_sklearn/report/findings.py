@@ -17,6 +17,7 @@ from flip_sklearn.diagnostics.bootstrap import Interval
 from flip_sklearn.report.directions import direction_texts
 from flip_sklearn.report.guessing import guessing_texts
 from flip_sklearn.report.results import Results
+from flip_sklearn.report.sets import set_texts
 from flip_sklearn.report.wording import (
     change,
     listed,
@@ -76,6 +77,8 @@ def make_findings(results: Results) -> tuple[Finding, ...]:
         findings += recoverability_findings(view, result, is_at_baseline=view in at_baseline)
     if results.selectivity is not None:
         findings += [Finding("selectivity", *text) for text in guessing_texts(results.selectivity)]
+    if results.sets is not None:
+        findings += [Finding("sets", *text) for text in set_texts(results.sets)]
     if results.entities is not None:
         findings += entity_findings(results.entities, at_baseline=at_baseline)
     if results.ranks is not None:

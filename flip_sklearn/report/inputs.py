@@ -21,6 +21,7 @@ from flip_sklearn.diagnostics.split import merge_groups, named_views
 from flip_sklearn.encoders import SentenceEncoder
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.parameters import check_integer, install_command, refusal, short_repr
+from flip_sklearn.report.sets import SetLabels, check_sets
 from flip_sklearn.views import check_views
 from flip_sklearn.vocabulary.defaults import default_vectorizer, normalized_texts
 
@@ -43,6 +44,7 @@ class ReportArguments:
     encoder: Any = None
     source: Any = None
     encode: Any = None
+    sets: Any = None
     n_examples: Any = 20
     n_bootstrap: Any = 1000
     confidence: Any = 0.95
@@ -72,6 +74,7 @@ class ReportInputs:
     encoder: str | None
     source: str | None
     encoders: dict[str, SentenceEncoder]
+    sets: SetLabels | None
     n_examples: int
     settings: checks.EvaluationSettings
 
@@ -124,6 +127,9 @@ def check_inputs(arguments: ReportArguments) -> ReportInputs:
             f"entities has no name in any of the {len(sentences.split.test)} test sentences; pass more "
             "sentences with names, or entities=None."
         )
+    sets = arguments.sets
+    if sets is not None:
+        sets = check_sets(sets, sentences, FLiPExtractor() if estimator is None else estimator)
     vectorizers, counts, estimators = {}, {}, {}
     for language, rows in texts.items():
         vectorizer = _fit_vectorizer(arguments.vectorizer, rows, sentences.split.train)
@@ -150,6 +156,7 @@ def check_inputs(arguments: ReportArguments) -> ReportInputs:
         encoder=encoder,
         source=source,
         encoders=encoders,
+        sets=sets,
         n_examples=n_examples,
         settings=settings,
     )

@@ -16,6 +16,7 @@ from flip_sklearn.diagnostics.preference import compute_preference
 from flip_sklearn.report.directions import ViewDirections, read_view_directions
 from flip_sklearn.report.examples import Example, draw_examples
 from flip_sklearn.report.inputs import ReportInputs
+from flip_sklearn.report.sets import ComparedSentences, compare_sentences
 from flip_sklearn.splice import SpLiCEExtractor
 
 
@@ -31,6 +32,7 @@ class Results:
     extractors: diagnostics.ExtractorComparison
     selectivity: diagnostics.Selectivity | None
     directions: ViewDirections
+    sets: ComparedSentences | None
     examples: tuple[Example, ...]
 
 
@@ -74,6 +76,7 @@ def compute_results(inputs: ReportInputs) -> Results:
         extractors=compute_extractors(models, extractors, counts, settings),
         selectivity=_selectivity(inputs, joint),
         directions=read_view_directions(joint, inputs),
+        sets=None if inputs.sets is None else compare_sentences(joint, sentences, inputs.sets),
         examples=draw_examples(joint, inputs),
     )
 

@@ -15,6 +15,7 @@ from flip_sklearn.estimation.directions import DirectionWords
 from flip_sklearn.report.directions import ViewChange, ViewDirections
 from flip_sklearn.report.pictures import Picture, draw_picture
 from flip_sklearn.report.results import Results
+from flip_sklearn.report.sets import ComparedSentences
 from flip_sklearn.report.wording import NOT_KNOWN, change, number, percent, quoted, share, spelled_bands
 
 # Number of words in the lists of words with the highest and the lowest recall.
@@ -77,6 +78,7 @@ def make_sections(results: Results) -> list[Section]:
         (results.preference, _preference),
         (results.recoverability, _recoverability),
         (results.selectivity, _selectivity),
+        (results.sets, _sets),
         (results.entities, _entities),
         (results.ranks, _ranks),
         (results.directions, _directions),
@@ -285,6 +287,41 @@ def _entities(result: diagnostics.EntityRecallCurve) -> Section:
         f"{number(result.n_sentences)} test sentences, {number(n_with_names)} have names; with all words of "
         f"the training text, {percent(result.ceiling)} of a sentence's names could be found.",
         (Block(picture, Table("Names found among the best words", columns, rows, n_heads=2)),),
+    )
+
+
+def _sets(compared: ComparedSentences) -> Section:
+    result, names = compared.words, compared.names
+    columns = np.concatenate(result.order(_N_LISTED))
+    rows = tuple(
+        (
+            str(result.words[j]),
+            names[0] if result.statistic[j] > 0 else names[1],
+            percent(result.share_a[j]),
+            percent(result.share_b[j]),
+            change(result.difference, j),
+            f"{result.q_value[j]:.2g}",
+        )
+        for j in columns
+    )
+    first, second = map(quoted, names)
+    picture = draw_picture(
+        plots.SetComparisonDisplay,
+        result,
+        kind="Bars to both sides",
+        caption=f"Words that sentences of {first} and of {second} have more often.",
+        size=(6.4, 1.6 + 0.25 * sum(map(len, result.order(10)))),
+        names=names,
+    )
+    heads = ("Word", "More in", f"Sentences of {first}", f"Sentences of {second}", "Difference", "Adjusted p")
+    return Section(
+        "sets",
+        "Which words does one set of sentences have more often?",
+        f"The test sentences of {first} and of {second} are compared by their embeddings in "
+        f"{quoted(compared.view)}. The shares of sentences with a word are read off the embeddings by the "
+        "model of all views, and not counted. A word is listed if it differs at a false discovery rate of "
+        f"{percent(result.fdr)}.",
+        (Block(picture, Table(f"Words that differ between {first} and {second}", heads, rows)),),
     )
 
 
