@@ -187,6 +187,16 @@ def test_directions(encoder: Path, sentences: list[tuple[str, str]], tmp_path: P
     assert (tmp_path / "directions.png").stat().st_size > 5_000
 
 
+def test_edit_words(encoder: Path, sentences: list[tuple[str, str]], tmp_path: Path) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("".join(text + "\n" for _, text in sentences), encoding="utf-8")
+    data = ("--texts", texts, "--encoder", encoder, "--replace", "lion", "zebra")
+    output = run("edit_words.py", *data, "--out", tmp_path)
+    assert output.count("nearest after") == 5
+    before, after = (float(share) for share in re.findall(r"zebra: ([\d.]+)", output))
+    assert after > max(0.6, before + 0.2)
+
+
 def test_compare_sets(encoder: Path, sentences: list[tuple[str, str]], tmp_path: Path) -> None:
     """Sentences of the zoo against sentences of the kitchen, each with half of those of the harbour."""
     for i, name in enumerate(("zoo", "kitchen")):
