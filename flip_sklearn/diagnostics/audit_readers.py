@@ -89,11 +89,7 @@ class NetworkReader:
     def scores(self, X: np.ndarray) -> np.ndarray:
         """Return probabilities (n, m)."""
         probabilities = np.asarray(self._network.predict_proba(self._prepare(X)))
-        return (
-            probabilities[:, 1:]
-            if len(self._network.classes_) == 2 == probabilities.shape[1]
-            else probabilities
-        )
+        return probabilities if self._is_multilabel else probabilities[:, 1:]
 
     def _prepare(self, X: np.ndarray) -> np.ndarray:
         prepared: np.ndarray = ((X - self._mean) * self._scale).astype(np.float32)

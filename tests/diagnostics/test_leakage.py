@@ -21,7 +21,7 @@ from flip_sklearn import FLiPExtractor, WordEraser
 from flip_sklearn.diagnostics import Leakage, erase_words, leakage
 from flip_sklearn.diagnostics.auc import stratified_auc
 from flip_sklearn.diagnostics.audit import _assign_folds
-from flip_sklearn.diagnostics.audit_readers import LinearReader
+from flip_sklearn.diagnostics.audit_readers import LinearReader, NetworkReader
 
 WORDS = ["mean", "product", "absent"]
 
@@ -169,6 +169,16 @@ def test_linear_reader_stays_at_the_constant_without_covariance() -> None:
     erased = WordEraser("mean").fit(X, Y[:, 0]).transform(X)
     assert np.ptp(LinearReader().fit(X, labels).scores(X)) > 0.1
     assert np.ptp(LinearReader().fit(erased, labels).scores(X)) == 0
+
+
+@pytest.mark.parametrize("m", [1, 2, 3])
+def test_network_scores_every_word(m: int) -> None:
+    """Each of m independent words, which one coordinate tells each."""
+    x = np.random.default_rng(0).normal(size=(400, 4))
+    labels = x[:, :m] > 0.5
+    scores = NetworkReader(0).fit(x[:300], labels[:300]).scores(x[300:])
+    assert scores.shape == (100, m)
+    assert min(roc_auc_score(labels[300:, j], scores[:, j]) for j in range(m)) > 0.9
 
 
 class Spy(TransformerMixin, BaseEstimator):

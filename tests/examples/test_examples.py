@@ -13,7 +13,7 @@ import joblib
 import numpy as np
 import pytest
 
-from flip_sklearn import FLiPExtractor
+from flip_sklearn import FLiPExtractor, WordEraser
 from tests.helpers.paths import ROOT
 from tests.helpers.processes import run_python
 from tests.helpers.tiny_models import bag_of_words_model
@@ -213,3 +213,21 @@ def test_compare_sets(encoder: Path, sentences: list[tuple[str, str]], tmp_path:
     assert "100% of them go the same way" in output
     assert re.search(r"Two random halves: 0 of \d+ tested words differ", output)
     assert (tmp_path / "compare_sets.png").stat().st_size > 5_000
+
+
+def test_leakage(encoder: Path, sentences: list[tuple[str, str]], tmp_path: Path) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("".join(text + "\n" for _, text in sentences), encoding="utf-8")
+    data = ("--texts", texts, "--encoder", encoder, "--words", "lion", "pan")
+    output = run("leakage.py", *data, "--out", tmp_path)
+    assert "equal embeddings after loading: True" in output
+    row = r"^ +(\w+) +(lion|pan) +([\d.]+) -> ([\d.]+) \(([\d.]+) to ([\d.]+)\)$"
+    rows = re.findall(row, output, re.MULTILINE)
+    readers = ("model", "linear", "network")
+    assert [found[:2] for found in rows] == [*itertools.product(readers, ("lion", "pan"))]
+    for _, _, before, after, low, high in rows[2:4]:
+        assert float(before) > 0.9
+        assert float(low) < 0.5 == float(after) < float(high)
+    assert "A new linear reader finds none of the 2 words" in " ".join(output.split())
+    assert WordEraser.from_pretrained(tmp_path / "eraser").words == ["lion", "pan"]
+    assert (tmp_path / "leakage.png").stat().st_size > 5_000
