@@ -30,11 +30,11 @@ from flip_sklearn.diagnostics.inputs import EvaluationSettings
 from flip_sklearn.splice import SpLiCEExtractor
 
 KINDS = ("one word replaced", "two words replaced", "a word added", "a word removed")
-STEPS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5)
+STEPS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.3)
 COUNT_BINS = ((1, 5), (5, 20), (20, 100), (100, 1000), (1000, None))
-PROBABILITIES = (0.9, 0.99, 0.999, 0.9995, 0.9999)
+PROBABILITIES = (0.9, 0.99, 0.9995, 0.9999)
 DICTIONARY = 10_000
-SETTINGS_PAIRS = 300
+SETTINGS_PAIRS = 150
 MIN_LENGTH, MAX_LENGTH = 4, 14
 N_FOLDS = 2
 ROWS_AT_ONCE = 256
@@ -231,8 +231,10 @@ def other_words(model: FLiPExtractor, edited: np.ndarray, pairs: list[Pair], cou
     return float(presence.multiply(others).sum() / others.sum())
 
 
-def compare_methods(model: FLiPExtractor, data: Captions, pairs: list[Pair]) -> None:
-    """Print the table of one kind of pairs."""
+def compare_methods(
+    model: FLiPExtractor, data: Captions, pairs: list[Pair], is_frequent: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Print the table of the frequent pairs of one kind; return the ranks of all pairs by each method."""
     folds = np.unique([" ".join(pair.words) for pair in pairs], return_inverse=True)[1] % N_FOLDS
     edits = {
         "embeddings of words": arithmetic(data.vectors, data.X, pairs),
@@ -245,7 +247,9 @@ def compare_methods(model: FLiPExtractor, data: Captions, pairs: list[Pair]) -> 
     for name, edit in edits.items():
         ranks[name], steps[name] = best_step_ranks(edit, data.retrieval, pairs, folds)
     ranks["no edit"] = data.retrieval.ranks(data.X[[pair.source for pair in pairs]], pairs)
-    print_table(ranks, pairs, steps)
+    frequent = [pair for pair, chosen in zip(pairs, is_frequent, strict=True) if chosen]
+    print_table({name: values[is_frequent] for name, values in ranks.items()}, frequent, steps)
+    return ranks
 
 
 def compare_settings(model: FLiPExtractor, data: Captions, pairs: dict[str, list[Pair]]) -> None:
@@ -265,19 +269,14 @@ def compare_settings(model: FLiPExtractor, data: Captions, pairs: dict[str, list
         print(f"| {', '.join(map(str, setting.values()))} | {' | '.join(cells)} |", flush=True)
 
 
-def compare_counts(model: FLiPExtractor, data: Captions, pairs: list[Pair]) -> None:
+def compare_counts(rarest: np.ndarray, ranks: dict[str, np.ndarray]) -> None:
     """Print hits by the training count of the rarest word of a pair."""
-    column = {word: j for j, word in enumerate(model.vocabulary_)}
-    rarest = np.array([min(model.word_counts_[column[word]] for word in pair.words) for pair in pairs])
-    edited = data.retrieval.ranks(edit_all(model, data.X, pairs), pairs)
-    folds = np.unique([" ".join(pair.words) for pair in pairs], return_inverse=True)[1] % N_FOLDS
-    other, _ = best_step_ranks(arithmetic(data.vectors, data.X, pairs), data.retrieval, pairs, folds)
     print("\n| count of the rarest word | pairs | edit_words | embeddings of words |\n|---|---|---|---|")
     for low, high in COUNT_BINS:
         chosen = (rarest >= low) & (rarest < (high or np.inf))
         if chosen.any():
             name = f"{low} to {high - 1}" if high else f"{low:,} and more"
-            hits = [(ranks[chosen] == 1).mean() for ranks in (edited, other)]
+            hits = [(ranks[method][chosen] == 1).mean() for method in ("edit_words", "embeddings of words")]
             print(f"| {name} | {chosen.sum()} | {hits[0]:.3f} | {hits[1]:.3f} |", flush=True)
 
 
@@ -312,9 +311,8 @@ def main() -> None:
     for kind in KINDS:
         known = [pair for pair in pairs[kind] if all(word in count for word in pair.words)]
         pairs[kind] = [known[i] for i in np.sort(rng.permutation(len(known))[: args.pairs])]
-    frequent = {
-        kind: [pair for pair in pairs[kind] if min(count[word] for word in pair.words) >= args.min_count]
-        for kind in KINDS
+    rarest = {
+        kind: np.array([min(count[word] for word in pair.words) for pair in pairs[kind]]) for kind in KINDS
     }
     needed = {word for kind in KINDS for pair in pairs[kind] for word in pair.words}
     needed |= set(words[np.argsort(-model.word_counts_)[:DICTIONARY]])
@@ -330,13 +328,19 @@ def main() -> None:
         dict(zip(names, means, strict=True)),
         SpLiCEExtractor(vectors, vocabulary=names).fit(X[train]),
     )
+    ranks, frequent = {}, {}
     for kind in KINDS:
+        is_frequent = rarest[kind] >= args.min_count
+        frequent[kind] = [pair for pair, chosen in zip(pairs[kind], is_frequent, strict=True) if chosen]
         if frequent[kind]:
             clusters = len({pair.words for pair in frequent[kind]})
             print(f"\n{kind}: {len(frequent[kind]):,} pairs, {clusters:,} different ones in words")
-            compare_methods(model, data, frequent[kind])
+            ranks[kind] = compare_methods(model, data, pairs[kind], is_frequent)
+    for kind in KINDS[:2]:
+        if kind in ranks:
+            print(f"\n{kind}", end="")
+            compare_counts(rarest[kind], ranks[kind])
     compare_settings(model, data, frequent)
-    compare_counts(model, data, pairs[KINDS[0]] + pairs[KINDS[1]])
 
 
 if __name__ == "__main__":

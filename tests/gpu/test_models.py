@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from flip_sklearn import FLiPExtractor
+from flip_sklearn.diagnostics import edit_words
 from flip_sklearn.splice import SpLiCEExtractor
 from tests.helpers.paths import ROOT
 from tests.helpers.planted import planted
@@ -69,6 +70,17 @@ def test_scores_equal_their_definition(fitted: FLiPExtractor) -> None:
     np.testing.assert_allclose(
         on("cuda", fitted).decision_function(X[:100])[:, seen], z[:, seen], rtol=1e-4, atol=1e-4
     )
+
+
+def test_edits_equal_those_of_the_cpu(fitted: FLiPExtractor) -> None:
+    frequent = fitted.vocabulary_[np.argsort(-fitted.word_counts_)[:3]].tolist()
+    on_cpu, on_gpu = (
+        edit_words(on(d, fitted), X[:50], frequent[:1], frequent[1:], probability=0.3)
+        for d in ("cpu", "cuda")
+    )
+    assert (on_cpu.distance > 0).sum() > 10
+    np.testing.assert_allclose(on_gpu.X, on_cpu.X, atol=1e-2)
+    np.testing.assert_allclose(on_gpu.presence_after, on_cpu.presence_after, atol=2e-3)
 
 
 def test_one_row_at_a_time_gives_the_same_words(fitted: FLiPExtractor) -> None:
