@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -221,13 +221,17 @@ def _check_feasible(
 def _edit_rows(edit: _Edit, X: np.ndarray, change: MinimalChange) -> np.ndarray:
     """The edited embeddings."""
     edited = np.empty(X.shape, dtype=scoring.output_dtype(X))
-    step = max(1, _BLOCK_ELEMENTS // X.shape[1])
     with scoring.progress(edit.model, len(X)) as bar:
-        for first in range(0, len(X), step):
-            rows = slice(first, first + step)
+        for rows in _blocks(X):
             edited[rows] = _edit_block(edit, X[rows].astype(np.float64), change)
             bar.update(len(edited[rows]))
     return edited
+
+
+def _blocks(X: np.ndarray) -> Iterator[slice]:
+    """Consecutive rows of which float64 copies are made at one time."""
+    step = max(1, _BLOCK_ELEMENTS // X.shape[1])
+    return (slice(first, min(first + step, len(X))) for first in range(0, len(X), step))
 
 
 def _edit_block(edit: _Edit, x: np.ndarray, change: MinimalChange) -> np.ndarray:
@@ -270,8 +274,8 @@ def _compare(
     model, n, m = edit.model, len(X), len(edit.columns)
     presence, moved = np.full((2, n, m), np.nan), [np.empty((n, 0), dtype=np.int64), *np.empty((2, n, 0))]
     if edit.has_presence:
-        for values, rows in zip(presence, (X, edited), strict=True):
-            values[:] = expit(word_log_odds(edit.scorer, rows, edit.presence, edit.columns)[0])
+        for values, embeddings in zip(presence, (X, edited), strict=True):
+            values[:] = expit(word_log_odds(edit.scorer, embeddings, edit.presence, edit.columns)[0])
     k = min(N_MOVED, int((model.word_counts_ > 0).sum()) - m)
     if edit.has_presence and k > 0:
         with scoring.progress(model, n) as bar:
@@ -280,27 +284,32 @@ def _compare(
                 parts.append(part)
                 bar.update(len(part[0]))
         moved = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-    before, after = X.astype(np.float64), edited.astype(np.float64)
-    delta = after - before
-    whitened = np.full(n, np.nan)
-    if hasattr(model, "embedding_covariance_"):
-        root = covariance_root(model)
-        whitened = np.linalg.norm(scipy.linalg.solve_triangular(root, delta.T, lower=True), axis=0)
-    with np.errstate(invalid="ignore"):
-        lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
-        cosine = (before * after).sum(axis=1) / lengths
+    has_covariance = hasattr(model, "embedding_covariance_")
+    root = covariance_root(model) if has_covariance else None
+    scores = np.empty((2, n, m))
+    distance, whitened, cosine = np.empty(n), np.full(n, np.nan), np.empty(n)
+    for rows in _blocks(X):
+        before, after = X[rows].astype(np.float64), edited[rows].astype(np.float64)
+        delta = after - before
+        scores[:, rows] = edit.scores(before) * edit.sign, edit.scores(after) * edit.sign
+        distance[rows] = np.linalg.norm(delta, axis=1)
+        if root is not None:
+            whitened[rows] = np.linalg.norm(scipy.linalg.solve_triangular(root, delta.T, lower=True), axis=0)
+        with np.errstate(invalid="ignore"):
+            lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
+            cosine[rows] = (before * after).sum(axis=1) / lengths
     return EditedWords(
         X=edited,
         added=added,
         removed=removed,
         presence_before=presence[0],
         presence_after=presence[1],
-        score_before=edit.scores(before) * edit.sign,
-        score_after=edit.scores(after) * edit.sign,
+        score_before=scores[0],
+        score_after=scores[1],
         moved_words=model.vocabulary_[moved[0]],
         moved_before=moved[1],
         moved_after=moved[2],
-        distance=np.linalg.norm(delta, axis=1),
+        distance=distance,
         whitened_distance=whitened,
         cosine=cosine,
     )

@@ -60,7 +60,7 @@ def whitened_root(model: FLiPExtractor, owner: FLiPExtractor) -> np.ndarray:
     mean = np.asarray(A.T @ theta)
     digest = hashlib.blake2b()
     for array in (S, B, theta, mean):
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).tobytes())
     with _lock:
         known = _whitened_roots.get(owner)
     if known is None or known[0] != digest.digest():

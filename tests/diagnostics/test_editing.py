@@ -203,6 +203,13 @@ def test_rows_and_the_order_of_words_do_not_matter(flip, X, edited) -> None:
     np.testing.assert_allclose(other.X, edited.X, atol=1e-3)
 
 
+def test_blocks_do_not_change_the_result(flip, X, edited, monkeypatch) -> None:
+    monkeypatch.setattr("flip_sklearn.diagnostics.editing._BLOCK_ELEMENTS", 7 * DIM)
+    parts = edit_words(flip, X, ["woman", "blue"], ["man", "snow"], probability=0.9)
+    for name in ("X", "score_after", "presence_after", "distance", "whitened_distance", "cosine"):
+        np.testing.assert_allclose(getattr(parts, name), getattr(edited, name), rtol=1e-3, atol=1e-3)
+
+
 def test_a_rotation_of_the_space_rotates_the_edit(X, edited, flip) -> None:
     rotation = np.linalg.qr(np.random.default_rng(2).normal(size=(DIM, DIM)))[0]
     turned = pickle.loads(pickle.dumps(flip))
