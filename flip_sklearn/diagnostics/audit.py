@@ -312,7 +312,8 @@ def _check_words(
         model = check_model(model)
         if vocabulary is not None:
             raise ValueError(
-                "model and vocabulary were both passed; the columns of Y are the words of the model."
+                "model and vocabulary were both passed; leave vocabulary out, since the columns of Y are the "
+                "words of the model."
             )
         scoring.fitted_input(model, X)
         counts = check_counts_of(model, Y, len(X))
