@@ -187,6 +187,19 @@ def test_directions(encoder: Path, sentences: list[tuple[str, str]], tmp_path: P
     assert (tmp_path / "directions.png").stat().st_size > 5_000
 
 
+def test_find_rows(encoder: Path, sentences: list[tuple[str, str]], tmp_path: Path) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("".join(text + "\n" for _, text in sentences), encoding="utf-8")
+    data = ("--texts", texts, "--encoder", encoder, "--query", "lion -pan")
+    output = run("find_rows.py", *data, "--out", tmp_path)
+    found = re.findall(r"^ +[\d.]+  (.+)$", output, re.MULTILINE)
+    assert len(found) == 5
+    assert "lion" in found[0].lower()
+    precision, cosine, mean = (float(value) for value in re.findall(r" (\d\.\d{3})$", output, re.MULTILINE))
+    assert precision > max(cosine, mean)
+    assert (tmp_path / "find_rows.png").stat().st_size > 5_000
+
+
 def test_edit_words(encoder: Path, sentences: list[tuple[str, str]], tmp_path: Path) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("".join(text + "\n" for _, text in sentences), encoding="utf-8")

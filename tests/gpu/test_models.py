@@ -36,6 +36,18 @@ def on(device: str, model: FLiPExtractor, **changed: Any) -> FLiPExtractor:
     return pickle.loads(pickle.dumps(model)).set_params(device=device, **changed)
 
 
+def test_rows_found_equal_those_of_the_cpu(fitted: FLiPExtractor) -> None:
+    seen = np.flatnonzero(fitted.word_counts_ > 0)[:3]
+    first, second, third = fitted.vocabulary_[seen]
+    for mode in ("all", "any"):
+        (_, expected), (rows, scores) = (
+            on(device, fitted).find_rows(X, [first, second], third, mode=mode, top_k=50, return_scores=True)
+            for device in ("cpu", "cuda")
+        )
+        assert len(set(rows)) == 50
+        np.testing.assert_allclose(scores, expected, rtol=1e-2)
+
+
 @pytest.mark.parametrize("use_bias", [True, False])
 @pytest.mark.parametrize("is_sparse", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float64"])
