@@ -13,6 +13,7 @@ from flip_sklearn.estimation import presence, scoring, training, word_features
 from flip_sklearn.estimation.array_api import like, to_dense
 from flip_sklearn.estimation.callbacks import CallbackSupportMixin, with_callbacks
 from flip_sklearn.estimation.directions import DirectionsMixin
+from flip_sklearn.estimation.open_vocabulary import OpenVocabularyMixin
 from flip_sklearn.estimation.search import RowSearchMixin
 from flip_sklearn.estimation.validation import check_counts_of, one_target
 from flip_sklearn.metrics import RowMean
@@ -24,6 +25,7 @@ class FLiPExtractor(
     VocabularyRepr,
     PretrainedMixin,
     DirectionsMixin,
+    OpenVocabularyMixin,
     RowSearchMixin,
     CallbackSupportMixin,
     TransformerMixin,
@@ -155,6 +157,8 @@ class FLiPExtractor(
         kappa, chosen by leave-one-out prediction of the rows of A at the start of the fit.
     word_transformer_ : transformer
         The fitted transformer, if ``word_features`` is one.
+    extended_words_ : ndarray of int
+        Columns of the words that :meth:`extend_vocabulary` added; only in models that it returns.
     embedding_mean_ : ndarray of shape (d,)
         mu.
     embedding_covariance_ : ndarray of shape (d, d)

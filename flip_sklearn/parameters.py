@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import math
 import numbers
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
@@ -231,3 +232,24 @@ def number_groups(groups: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _is_missing(label: Any) -> bool:
     return label is None or type(label).__name__ == "NAType" or label != label
+
+
+def local_folder_name(name: str) -> str:
+    """Return how an encoder in a folder of this name is called."""
+    return f"{name} (a local folder)"
+
+
+def is_same_encoder(name: str, other: str) -> bool:
+    """Return whether two names may be of one encoder.
+
+    "LaBSE", "sentence-transformers/LaBSE" and a folder called LaBSE may be, two ids of the hub must be equal.
+    """
+    owners, names = [], []
+    for text in (name, other):
+        # These functions of os.path return False for any text, such as a note of a thousand words.
+        path = os.path.expanduser(text.removesuffix(local_folder_name("")))
+        is_path = os.path.isdir(path) or os.path.isabs(path)
+        parts = os.path.realpath(path).split(os.sep) if os.path.isdir(path) else path.rstrip("/").split("/")
+        owners.append(parts[0].casefold() if len(parts) == 2 and not is_path else None)
+        names.append(parts[-1].casefold())
+    return names[0] == names[1] and (None in owners or owners[0] == owners[1])

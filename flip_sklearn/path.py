@@ -349,6 +349,11 @@ def kkt_residual(model: FLiPExtractor, X: Any, Y: Any, sample_weight: Any = None
     limits = magnitude_limits(model.precision)
     array = check_embeddings(model, X, reset=False, limits=limits)[0]
     counts = check_counts_of(model, Y, array.shape[0])
+    if hasattr(model, "extended_words_"):
+        raise ValueError(
+            "the model has words that extend_vocabulary added, which no training sentence had; pass the "
+            "model before the extension."
+        )
     weights = check_weights(sample_weight, array)
     trained_rows = _rows_of_the_fit(model, len(array))
     if trained_rows is not None:

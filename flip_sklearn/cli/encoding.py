@@ -18,8 +18,7 @@ from typing import Any
 from flip_sklearn.encoders import SentenceEncoder
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.io import read_json
-from flip_sklearn.parameters import short_repr
-from flip_sklearn.persistence.card import local_folder_name
+from flip_sklearn.parameters import is_same_encoder, local_folder_name, short_repr
 from flip_sklearn.persistence.format import (
     CONFIG_FILE,
     ENCODING_FILE,
@@ -200,22 +199,6 @@ def _identify_config(folder: Path, opened: ExitStack) -> tuple[int, int] | None:
     opened.callback(os.close, handle)
     status = os.fstat(handle)
     return status.st_dev, status.st_ino
-
-
-def is_same_encoder(name: str, other: str) -> bool:
-    """Return whether two names may be of one encoder.
-
-    "LaBSE", "sentence-transformers/LaBSE" and a folder called LaBSE may be, two ids of the hub must be equal.
-    """
-    owners, names = [], []
-    for text in (name, other):
-        # These functions of os.path return False for any text, such as a note of a thousand words.
-        path = os.path.expanduser(text.removesuffix(local_folder_name("")))
-        is_path = os.path.isdir(path) or os.path.isabs(path)
-        parts = os.path.realpath(path).split(os.sep) if os.path.isdir(path) else path.rstrip("/").split("/")
-        owners.append(parts[0].casefold() if len(parts) == 2 and not is_path else None)
-        names.append(parts[-1].casefold())
-    return names[0] == names[1] and (None in owners or owners[0] == owners[1])
 
 
 def _config_digest(folder: Path) -> str:

@@ -270,6 +270,13 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
         """Return whether encoding needs no service and no download, and runs no code of the model's files."""
         return self._load(self._check_parameters()).backend.is_local()
 
+    def _model_name(self) -> str | None:
+        """Return the name or folder of the model, None for a callable."""
+        name = self._check_parameters()
+        if name == "callable":
+            return None
+        return _DEFAULT_MODELS[name] if self.model is None else os.fspath(self.model)
+
     def _make_backend(self, name: str) -> EncoderBackend:
         if name == "callable":
             return CallableBackend(self.model, self.revision)

@@ -78,7 +78,14 @@ def word_map_attributes(features: WordFeatures, word_map: np.ndarray, ridge: flo
     return attributes
 
 
-ATTRIBUTES = ("word_map_", "word_feature_mean_", "word_map_ridge_", "word_transformer_", "lift_offset_")
+ATTRIBUTES = (
+    "word_map_",
+    "word_feature_mean_",
+    "word_map_ridge_",
+    "word_transformer_",
+    "lift_offset_",
+    "extended_words_",
+)
 
 
 def lift_offset(word_counts: np.ndarray, l2: float, A: np.ndarray) -> np.ndarray:
@@ -112,9 +119,14 @@ def standardize(raw: np.ndarray, transformer: Any = None) -> WordFeatures:
     return WordFeatures(values, mean, scale, transformer)
 
 
+def is_frame(value: Any) -> bool:
+    """Whether a value is a DataFrame with an index."""
+    return hasattr(value, "loc") and hasattr(value, "columns")
+
+
 def given_features(features: Any, words: Sequence[str] | np.ndarray) -> np.ndarray:
     """Features of words from an array (V, p) or a DataFrame that is indexed by word."""
-    if hasattr(features, "loc") and hasattr(features, "columns"):
+    if is_frame(features):
         features = _frame_rows(features, words)
     return _checked(features, len(words), f"one row for each of the {len(words)} words, in their order")
 

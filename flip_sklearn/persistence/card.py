@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from flip_sklearn.parameters import refusal
+from flip_sklearn.parameters import local_folder_name, refusal
 from flip_sklearn.persistence.hub import REPOSITORY_ID
 from flip_sklearn.persistence.model import is_factorized
 from flip_sklearn.persistence.ownership import sign_card
@@ -119,11 +119,6 @@ def public_name(encoder: str) -> str:
     return local_folder_name(re.split(r"[/\\]+", path.rstrip("/\\"))[-1])
 
 
-def local_folder_name(name: str) -> str:
-    """Return how an encoder in a folder of this name is called."""
-    return f"{name} (a local folder)"
-
-
 def _yaml(text: str) -> str:
     """Return text as a YAML value, in quotes if it could be read as something else, as "no" or "1.0"."""
     is_plain = re.fullmatch(r"[A-Za-z][A-Za-z0-9./_-]*", text) and not re.fullmatch(
@@ -149,6 +144,9 @@ def _facts(model: Any, encoder: str | None) -> list[tuple[str, str]]:
         ("words", f"{len(model.vocabulary_):,}"),
         ("rank", f"{rank}; {zeros:.0%} of the word embeddings are zero"),
     ]
+    n_extended = len(getattr(model, "extended_words_", ()))
+    if n_extended:
+        facts.append(("words added after training", f"{n_extended:,}"))
     moments = getattr(model, "_moments", None)
     if moments is not None:
         facts.append(("training rows", f"{moments.weight:,.0f}"))

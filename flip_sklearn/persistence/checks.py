@@ -18,6 +18,7 @@ from flip_sklearn.persistence.tensors import describe, read_arrays
 
 COMPILED_PREFIX = "_orig_mod."  # of tensor names in checkpoints of torch.compile
 TENSOR_FORMATS = ("BF16", "F16", "F32", "F64")
+INDEX_ARRAYS = ("held_out", "extended_words")  # of rows, and of columns
 
 
 def check_metadata(metadata: Any) -> None:
@@ -134,13 +135,14 @@ def read_extra_arrays(path: Path, n_words: int, d: int, *, factorized: bool) -> 
         shape = stored["word_map"][1]
         p, rank = shape if len(shape) == 2 else (0, 0)
         expected |= {"word_map": (p, rank), "word_feature_mean": (p,), "lift_offset": (n_words,)}
-    if "held_out" in stored:
-        expected["held_out"] = (math.prod(stored["held_out"][1]),)  # a vector of any length
+    for name in INDEX_ARRAYS:
+        if name in stored:
+            expected[name] = (math.prod(stored[name][1]),)  # a vector of any length
     if set(stored) != set(expected):
         raise ValueError(f"it must hold {', '.join(sorted(expected))}, not {short_repr(sorted(stored))}")
     for name, expected_shape in expected.items():
         tensor_format, shape = stored[name]
-        formats = ("I64",) if name == "held_out" else ("F32", "F64")
+        formats = ("I64",) if name in INDEX_ARRAYS else ("F32", "F64")
         if tensor_format not in formats or shape != expected_shape:
             raise ValueError(
                 f"{name} is {tensor_format} {shape}; it must be {' or '.join(formats)} {expected_shape}"

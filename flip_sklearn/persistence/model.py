@@ -71,6 +71,8 @@ def write_model(
         extra_arrays |= {name.removesuffix("_"): getattr(model, name) for name in presence.ATTRIBUTES}
     if hasattr(model, "word_map_"):
         extra_arrays |= {name: getattr(model, f"{name}_") for name in WORD_ARRAYS}
+    if hasattr(model, "extended_words_"):
+        extra_arrays["extended_words"] = np.asarray(model.extended_words_, dtype=np.int64)
     if is_factorized(model):
         tensors = {"E1": A, "E2": B, "b": b}
     else:
@@ -196,6 +198,10 @@ def _from_own_format(cls: Any, files: ModelFiles, metadata: dict[str, Any]) -> t
         fitted |= {f"{name}_": files.extra_arrays[name] for name in WORD_ARRAYS}
         fitted["word_map_ridge_"] = _from_json(metadata["word_map_ridge"])
         _require(fitted["word_map_ridge_"] > 0, "word_map_ridge", metadata["word_map_ridge"], "above 0")
+    if "extended_words" in files.extra_arrays:
+        extended = fitted["extended_words_"] = files.extra_arrays["extended_words"]
+        are_columns = bool(np.all((extended >= 0) & (extended < len(files.words))))
+        _require(are_columns, "extended_words", extended, f"columns from 0 to {len(files.words) - 1}")
     # Models of earlier versions have none.
     fitted["ranking_offset_"] = files.extra_arrays.get("ranking_offset", np.zeros_like(fitted["bias_"]))
     fitted |= {f"{name}_": _from_json(metadata[name]) for name in FLOATS}

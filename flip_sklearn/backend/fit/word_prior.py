@@ -134,3 +134,19 @@ class WordPrior:
 
     def _tiles(self, columns: int) -> Iterator[slice]:
         return slices(len(self.E), max(1, TILE_ELEMENTS // columns))
+
+
+def regress_on_features(
+    rows: np.ndarray, share: np.ndarray, features: np.ndarray
+) -> tuple[np.ndarray, float] | None:
+    """G (p, r) and kappa of the ridge regression of rows (V, r) of a fitted A on features (V, p).
+
+    Row j of A is taken for a share s_j of what it would be with more data, so that s_j E G is fitted to it.
+    None if the features do not predict the rows. Every process computes for itself.
+    """
+    A = torch.from_numpy(rows / share[:, None].astype(rows.dtype))
+    weights = torch.from_numpy(share**2).to(A)
+    prior = WordPrior(torch.from_numpy(features).to(A), ProcessGroup())
+    if not prior.choose_ridge(A, weights):
+        return None
+    return prior.weighted_map(A, weights).numpy(), prior.ridge
