@@ -17,6 +17,7 @@ PARTS = {
     "captions": "accuracy, and recall by training count, with and without features; negative controls",
     "variants": "other estimators of the prior, on the same captions",
     "zero_shot": "words held out of training and added by extend_vocabulary, beside SpLiCE",
+    "recall": "recall by training count, and of words held out of training, with intervals",
     "entities": "recall of names with and without features",
     "cost": "seconds of a pass with and without features",
 }

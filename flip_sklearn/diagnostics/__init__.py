@@ -21,6 +21,7 @@ from flip_sklearn.diagnostics.preference import (
     compare_encoders,
     vocabulary_preference,
 )
+from flip_sklearn.diagnostics.rare_words import RareWordRecall, rare_word_recall
 from flip_sklearn.diagnostics.sets import SetComparison, compare_sets
 from flip_sklearn.diagnostics.similarity import SimilarityExplanation, SimilarityWithout, explain_similarity
 from flip_sklearn.diagnostics.split import SentenceSplit, split_sentences
@@ -35,6 +36,7 @@ __all__ = [
     "ExtractorComparison",
     "Leakage",
     "RankAnalysis",
+    "RareWordRecall",
     "Selectivity",
     "SentenceSplit",
     "SetComparison",
@@ -53,6 +55,7 @@ __all__ = [
     "explain_similarity",
     "leakage",
     "rank_analysis",
+    "rare_word_recall",
     "selectivity",
     "split_sentences",
     "view_alignment",

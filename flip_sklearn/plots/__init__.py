@@ -7,6 +7,7 @@ from flip_sklearn.plots.extractors import ExtractorDisplay
 from flip_sklearn.plots.keywords import KeywordDisplay
 from flip_sklearn.plots.leakage import LeakageDisplay
 from flip_sklearn.plots.presence import PresenceCalibrationDisplay
+from flip_sklearn.plots.rare_words import RareWordDisplay
 from flip_sklearn.plots.selectivity import SelectivityDisplay
 from flip_sklearn.plots.sets import SetComparisonDisplay
 from flip_sklearn.plots.similarity import SimilarityDisplay
@@ -22,6 +23,7 @@ __all__ = [
     "LeakageDisplay",
     "PresenceCalibrationDisplay",
     "RankCurveDisplay",
+    "RareWordDisplay",
     "RecoverabilityDisplay",
     "SelectivityDisplay",
     "SetComparisonDisplay",

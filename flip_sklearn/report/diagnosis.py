@@ -44,6 +44,8 @@ class Diagnosis(Results):
     extractors : ExtractorComparison
     selectivity : Selectivity or None
         None without ``encode``.
+    rare_words : RareWordRecall or None
+        Of the first view. None without features of the words, or with less than five words to hold out.
     sets : ComparedSentences or None
         None without ``sets``.
     examples : tuple of Example
@@ -118,12 +120,13 @@ def diagnose(
 
     The diagnoses share one split of the sentences: :func:`view_alignment` for two or more views,
     :func:`vocabulary_preference` for texts in several languages, :func:`word_recoverability` for each view,
-    :func:`selectivity` if an encoder is passed, :func:`entity_recall_curve` if names are passed,
-    :func:`rank_analysis`, and :func:`compare_extractors`. A model that several of them use is trained once.
-    The page has tables with intervals, pictures, example sentences with the words extracted from each view,
-    and findings, which are sentences that follow from the results by fixed rules. It is a single file without
-    scripts and external resources. It opens with one sentence on what the encoder keeps and loses. The same
-    input, seed and versions give the same bytes on the same machine with the same number of threads.
+    :func:`selectivity` if an encoder is passed, :func:`rare_word_recall` in the first view if words have
+    features, :func:`entity_recall_curve` if names are passed, :func:`rank_analysis`, and
+    :func:`compare_extractors`. A model that several of them use is trained once. The page has tables with
+    intervals, pictures, example sentences with the words extracted from each view, and findings, which are
+    sentences that follow from the results by fixed rules. It is a single file without scripts and external
+    resources. It opens with one sentence on what the encoder keeps and loses. The same input, seed and
+    versions give the same bytes on the same machine with the same number of threads.
 
     Parameters
     ----------
@@ -151,7 +154,7 @@ def diagnose(
         The names in each sentence, an empty list for none.
     dictionary : callable or array-like of shape (V, d), default=None
         Embeddings of single words by the same encoder, or a function from a list of words to embeddings.
-        Adds SpLiCE to the extractors.
+        Adds SpLiCE to the extractors, and :func:`rare_word_recall`.
     ranks : sequence of int or None, or False, default=None
         As in :func:`rank_analysis`; False skips the rank analysis.
     groups : array-like of shape (n,), default=None
@@ -160,7 +163,8 @@ def diagnose(
     test : array-like of bool of shape (n,) or of int, default=None
         Test sentences, as in :func:`split_sentences`; when None, a fifth of the groups.
     estimator : FLiPExtractor, default=None
-        Settings of the models; ``FLiPExtractor()`` when None.
+        Settings of the models; ``FLiPExtractor()`` when None. Its ``word_features``, if it has any, are those
+        of :func:`rare_word_recall`, before the dictionary and ``encode``.
     encoder : str, default=None
         Name of the encoder, such as "sentence-transformers/LaBSE". The page shows it.
     source : str, default=None
@@ -168,7 +172,8 @@ def diagnose(
     encode : SentenceEncoder, callable, or mapping of views to these, default=None
         Computes the embedding of a sentence of the first language, as those of a view were computed. Adds
         :func:`selectivity`: whether words are read or guessed, from test sentences with at most 5,000
-        words, which are deleted. With several views, a mapping; views without an encoder are left out of it.
+        words, which are deleted. Without a dictionary, it also embeds the single words, for
+        :func:`rare_word_recall`. With several views, a mapping; views without an encoder are left out of it.
     sets : array-like of shape (n,), default=None
         Labels of two sets of sentences, such as two months. Adds :func:`compare_sets`: the words that the
         test sentences of one set have more often, as read off their embeddings in the first view.

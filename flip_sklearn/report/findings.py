@@ -16,6 +16,7 @@ from flip_sklearn import diagnostics
 from flip_sklearn.diagnostics.bootstrap import Interval
 from flip_sklearn.report.directions import direction_texts
 from flip_sklearn.report.guessing import guessing_texts
+from flip_sklearn.report.rare_words import rare_word_texts
 from flip_sklearn.report.results import Results
 from flip_sklearn.report.sets import set_texts
 from flip_sklearn.report.wording import (
@@ -79,6 +80,8 @@ def make_findings(results: Results) -> tuple[Finding, ...]:
         findings += [Finding("selectivity", *text) for text in guessing_texts(results.selectivity)]
     if results.sets is not None:
         findings += [Finding("sets", *text) for text in set_texts(results.sets)]
+    if results.rare_words is not None:
+        findings += [Finding("rare_words", *text) for text in rare_word_texts(results.rare_words)]
     if results.entities is not None:
         findings += entity_findings(results.entities, at_baseline=at_baseline)
     if results.ranks is not None:

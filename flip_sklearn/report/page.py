@@ -121,6 +121,8 @@ def _n_compared(results: Results) -> int:
     if results.selectivity is not None and results.selectivity.held is not None:
         total += len(results.selectivity.views) * len(results.selectivity.occurrences)
     total += sum(len(change.significant) for change in results.directions.changes)
+    if results.rare_words is not None:
+        total += results.rare_words.difference.value.size
     if results.entities is not None:
         total += results.entities.difference.value.size
     return total

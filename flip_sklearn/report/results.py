@@ -16,6 +16,7 @@ from flip_sklearn.diagnostics.preference import compute_preference
 from flip_sklearn.report.directions import ViewDirections, read_view_directions
 from flip_sklearn.report.examples import Example, draw_examples
 from flip_sklearn.report.inputs import ReportInputs
+from flip_sklearn.report.rare_words import compute_rare_words
 from flip_sklearn.report.sets import ComparedSentences, compare_sentences
 from flip_sklearn.splice import SpLiCEExtractor
 
@@ -31,6 +32,7 @@ class Results:
     ranks: diagnostics.RankAnalysis | None
     extractors: diagnostics.ExtractorComparison
     selectivity: diagnostics.Selectivity | None
+    rare_words: diagnostics.RareWordRecall | None
     directions: ViewDirections
     sets: ComparedSentences | None
     examples: tuple[Example, ...]
@@ -75,6 +77,7 @@ def compute_results(inputs: ReportInputs) -> Results:
         ranks=ranks,
         extractors=compute_extractors(models, extractors, counts, settings),
         selectivity=_selectivity(inputs, joint),
+        rare_words=compute_rare_words(inputs),
         directions=read_view_directions(joint, inputs),
         sets=None if inputs.sets is None else compare_sentences(joint, sentences, inputs.sets),
         examples=draw_examples(joint, inputs),

@@ -78,6 +78,7 @@ def make_sections(results: Results) -> list[Section]:
         (results.preference, _preference),
         (results.recoverability, _recoverability),
         (results.selectivity, _selectivity),
+        (results.rare_words, _rare_words),
         (results.sets, _sets),
         (results.entities, _entities),
         (results.ranks, _ranks),
@@ -255,6 +256,53 @@ def _selectivity_block(result: diagnostics.Selectivity, v: int, has_title: bool)
     )
     title = f"Tested on {quoted(view)}" if has_title else None
     return Block(picture, Table(caption, (*columns, "Guessed, of those found"), rows), title=title)
+
+
+def _rare_words(result: diagnostics.RareWordRecall) -> Section:
+    columns = (
+        "Times in training",
+        "Words",
+        "Occurrences",
+        "Found",
+        "Found with features",
+        "Difference",
+        "Significant",
+    )
+    captions = [
+        f"Words found with features of the words and without, by their count in training, {bias} the bias"
+        for bias in ("with", "without")
+    ]
+    tables = []
+    for i, caption in enumerate(captions):
+        rows = tuple(
+            (
+                counts,
+                number(result.band_words[b]),
+                number(result.occurrences[b]),
+                share(result.recall, i, 0, b),
+                share(result.recall, i, 1, b),
+                *_difference(result.difference, (i, b), False),
+            )
+            for b, counts in enumerate([*spelled_bands(result), "all"])
+        )
+        tables.append(Table(caption, columns, rows))
+    picture = draw_picture(
+        plots.RareWordDisplay,
+        result,
+        kind="Points and lines",
+        caption=f"{captions[0]}.",
+        size=(6.4, 1.4 + 0.45 * len(tables[0].rows)),
+    )
+    return Section(
+        "rare_words",
+        "Are rare words and new words read?",
+        "A model may use features of the words, such as the embedding of each word by the same encoder: they "
+        "tell what a word means that training sees rarely. It also reads words that training never sees. To "
+        f"test this, {number(len(result.held_out))} words were drawn at random and removed from the training "
+        "sentences. Two models were trained, with features and without, and the first one got these words "
+        "back by their features.",
+        (Block(picture, tables[0], more_tables=(tables[1],)),),
+    )
 
 
 def _entities(result: diagnostics.EntityRecallCurve) -> Section:

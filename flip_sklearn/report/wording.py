@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from flip_sklearn.diagnostics import Selectivity, WordRecoverability
+from flip_sklearn.diagnostics import RareWordRecall, Selectivity, WordRecoverability
+from flip_sklearn.diagnostics.bins import NEVER_SEEN
 
 MINUS = "\N{MINUS SIGN}"
 NOT_KNOWN = "not known"
@@ -18,7 +19,7 @@ def quoted(name: Any) -> str:
     return f"\N{LEFT DOUBLE QUOTATION MARK}{name}\N{RIGHT DOUBLE QUOTATION MARK}"
 
 
-def spelled_bands(result: WordRecoverability | Selectivity) -> list[str]:
+def spelled_bands(result: WordRecoverability | Selectivity | RareWordRecall) -> list[str]:
     """The bands of counts in training as text, by what they hold.
 
     "1-9", which could be read as a difference, is "1 to 9", or "4 to 9" if all words of the vocabulary occur
@@ -28,6 +29,9 @@ def spelled_bands(result: WordRecoverability | Selectivity) -> list[str]:
     rarest = round(float(counts.min())) if len(counts) else 0
     texts = []
     for band in map(str, result.bands):
+        if band == NEVER_SEEN:
+            texts.append(band)
+            continue
         is_open = band.endswith("+")
         low, _, high = band.removesuffix("+").partition("-")
         least, most = (int((end or low).replace(",", "")) for end in (low, high))

@@ -440,6 +440,7 @@ def test_all_results_share_one_split(diagnosis: Diagnosis, plain: Diagnosis) -> 
         "alignment",
         "preference",
         "recoverability",
+        "rare_words",
         "entities",
         "ranks",
         "directions",
