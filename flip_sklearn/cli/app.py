@@ -108,6 +108,14 @@ def _fit(
     ] = None,
     encoder_option: EncoderOptionPairs = None,
     cache: Cache = None,
+    word_features: Annotated[
+        bool,
+        typer.Option(
+            "--word-features",
+            help="Encode the words, too: what they mean helps to read rare ones. With --embeddings, name "
+            "their --encoder.",
+        ),
+    ] = False,
     rank: Annotated[
         str,
         typer.Option(
@@ -162,7 +170,12 @@ def _fit(
     check_standard_input(text, embeddings)
     if words not in (None, "latin", "indic", "whitespace"):
         raise typer.BadParameter(f"--words {words!r} is not known; use latin, indic or whitespace.")
-    encoder_params = parse_encoder_options(encoder, encoder_option, cache, device, quiet, embeddings)
+    if word_features and embeddings is not None and encoder is None:
+        raise typer.BadParameter(
+            "--word-features encodes the words; name the encoder of the embeddings with --encoder."
+        )
+    encoded_before = None if word_features else embeddings
+    encoder_params = parse_encoder_options(encoder, encoder_option, cache, device, quiet, encoded_before)
     flip_params = {
         "rank": parse_rank(rank),
         "l1_strength": l1_strength,
@@ -188,6 +201,7 @@ def _fit(
         flip_params,
         vectorizer_params,
         test_share,
+        word_features=word_features,
     )
     write(format_summary(summary, as_json))
     if not as_json:
@@ -227,6 +241,13 @@ def _keywords(
         ),
     ] = False,
     scores: Annotated[bool, typer.Option("--scores", help="Print the score of each word, in nats.")] = False,
+    add_words: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="One word per line: words that training never saw, which the encoder reads for the model.",
+        ),
+    ] = None,
     as_json: Json = False,
     encoder: Encoder = None,
     encoder_option: EncoderOptionPairs = None,
@@ -247,6 +268,7 @@ def _keywords(
 
     \b
     flip-sklearn keywords --model model --text sentences.txt
+    flip-sklearn keywords --model model --text sentences.txt --add-words names.txt
     echo "a dog runs on the beach" | flip-sklearn keywords -m model -t - -k 5
     flip-sklearn keywords -m BUT-FIT/FLiP-en-sonar --subfolder mcv15/rank-512 --embeddings speech.npy
     """
@@ -254,13 +276,17 @@ def _keywords(
         raise typer.BadParameter("pass either --text or --embeddings.")
     if column is not None and text is None:
         raise typer.BadParameter("--column is for --text; leave it out with --embeddings.")
+    check_standard_input(text, embeddings, add_words)
+    encoded_before = None if add_words else embeddings
     # The encoder is quiet, since the command has a progress bar of its own.
-    encoder_params = parse_encoder_options(encoder, encoder_option, cache, device, True, embeddings)
+    encoder_params = parse_encoder_options(encoder, encoder_option, cache, device, True, encoded_before)
     from flip_sklearn.cli import commands
 
-    flip, _, text_encoder = commands.open_model(
+    flip, vectorizer, text_encoder = commands.open_model(
         *(model, subfolder, revision, encoder_params), trust_encoder=trust_encoder, force=force, device=device
     )
+    if add_words is not None:
+        flip = commands.add_words(flip, vectorizer, text_encoder, add_words)
     inputs = commands.InputFiles(text, embeddings, column)
     top_k = 10 if top_k is None and min_probability is None else top_k
     mapper = commands.make_mapper(flip, top_k, bias, min_probability)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from sklearn.model_selection import GroupShuffleSplit
+from sklearn.pipeline import make_pipeline
 from tqdm import tqdm
 
 from flip_sklearn import metrics
@@ -127,6 +128,27 @@ def open_model(
     return flip, vectorizer, make_encoder(encoder_params)
 
 
+def add_words(
+    flip: FLiPExtractor, vectorizer: ConceptVectorizer, encoder: SentenceEncoder | None, path: str
+) -> FLiPExtractor:
+    """Return the model with those words of a file, one per line, that it does not know."""
+    assert encoder is not None
+    clean = vectorizer._make_tokenizer().clean
+    words = dict.fromkeys(word for line in files.read_lines(path) if (word := clean(line).strip()))
+    known = set(flip.vocabulary_[flip.word_counts_ > 0])
+    new = [word for word in words if word not in known]
+    if not words:
+        raise ValueError(f"{path!r} has no words; it needs one word per line.")
+    if len(new) < len(words):
+        write_message(f"the model knows {len(words) - len(new)} of the {len(words)} words already")
+    if not new:
+        return flip
+    # Whether the encoder is that of the model was checked when the model was opened.
+    features = encoder.transform(new) if hasattr(flip, "word_map_") else make_pipeline(encoder)
+    extended: FLiPExtractor = flip.extend_vocabulary(new, features)
+    return extended
+
+
 def check_output_folder(out: Path, force: bool) -> None:
     """Raise ValueError for a folder in which the model cannot be saved, before it is trained."""
     if out.exists() and not out.is_dir():
@@ -148,6 +170,8 @@ def fit(
     flip_params: dict[str, Any],
     vectorizer_params: dict[str, Any],
     test_share: float,
+    *,
+    word_features: bool = False,
 ) -> tuple[dict[str, Any], bool]:
     """Train on a text file and save the model; return the summary and whether fit was interrupted.
 
@@ -167,7 +191,10 @@ def fit(
     # Held-out rows have weight 0 instead of being left out, so that a memory-mapped X is not copied.
     weight = np.zeros(len(texts))
     weight[train] = 1
-    flip = FLiPExtractor(vocabulary=vectorizer.get_feature_names_out().tolist(), **flip_params)
+    words = vectorizer.get_feature_names_out().tolist()
+    # An array, since a transformer is cloned, and the clone would load the encoder again.
+    features = encoder.transform(words) if word_features and encoder is not None else None
+    flip = FLiPExtractor(vocabulary=words, word_features=features, **flip_params)
     flip.fit(X, Y, sample_weight=weight, groups=labels)
     config = EncodingConfig.from_fit(encoder, vectorizer)
     info = {"trained_on": f"{len(train):,} sentences.", "encoder": config.encoder_name, "license": None}

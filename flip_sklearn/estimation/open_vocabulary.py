@@ -38,7 +38,7 @@ from flip_sklearn.io import as_numpy
 from flip_sklearn.parameters import is_same_encoder, short_repr
 
 DEFAULT_COUNT = 1.0
-CAUTION = 0.5
+CAUTION = 0.15
 # Occurrences of a word whose row a fit without features shrinks by half: its default penalty.
 HALF_COUNT = 20.0
 # Without counts, a word at this quantile of the biases is taken to occur this often.
