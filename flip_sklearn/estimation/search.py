@@ -15,7 +15,7 @@ from flip_sklearn.backend.scoring.scorer import CHUNK_ROWS
 from flip_sklearn.backend.scoring.search import BestRows, PresenceSearch, Query
 from flip_sklearn.estimation import presence, scoring
 from flip_sklearn.estimation.processes import check_same_call
-from flip_sklearn.estimation.words import check_words, unknown_words
+from flip_sklearn.estimation.words import check_words
 from flip_sklearn.io import show_progress
 from flip_sklearn.parameters import check_bool, check_choice, check_integer, short_repr
 
@@ -69,8 +69,7 @@ class RowSearchMixin:
             are of any length, and their rows are numbered through. Of a table or dict that has a column
             ``embedding``, this column of vectors is taken, as :class:`KeywordMapper` does.
         include : str or sequence of str
-            A word, or words, of ``vocabulary_``. A model that has ``word_transformer_`` also finds other
-            words, by :meth:`FLiPExtractor.extend_vocabulary`.
+            A word, or words, of ``vocabulary_``, or that ``extend_vocabulary`` can add (see Notes).
         exclude : str or sequence of str, default=()
             Words that the text is not to have.
         mode : {"all", "any"}, default="all"
@@ -130,14 +129,6 @@ class RowSearchMixin:
         scorer = scoring.make_scorer(self, use_bias=True)
         parameters = PresenceParameters(*(getattr(self, name) for name in presence.ATTRIBUTES))
         return RowScorer(PresenceSearch(scorer, parameters, query), scorer.compute, np.exp)
-
-
-def with_words(model: Any, *words: Any) -> Any:
-    """The model, extended by those words that it does not know if it has a transformer that reads them."""
-    unknown = list(dict.fromkeys(word for part in words for word in unknown_words(model, part)))
-    if not unknown or not hasattr(model, "word_transformer_"):
-        return model
-    return model.extend_vocabulary(unknown)
 
 
 def check_query(model: Any, include: Any, exclude: Any, mode: Any) -> tuple[Any, Query]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -37,14 +37,3 @@ def check_words(model: Any, words: Any, name: str = "words") -> tuple[tuple[str,
             )
     names = tuple(map(str, dict.fromkeys(word_list)))
     return names, np.array([columns[word] for word in names])
-
-
-def unknown_words(model: Any, words: Any) -> list[str]:
-    """Those of the words that a fitted model cannot extract; what is no word is left to ``check_words``."""
-    word_list = [words] if isinstance(words, str) else words
-    if not isinstance(word_list, Iterable) or isinstance(word_list, Iterator):
-        return []
-    known = set(model.vocabulary_)
-    if hasattr(model, "word_counts_"):
-        known = set(model.vocabulary_[model.word_counts_ > 0])
-    return [word for word in word_list if isinstance(word, str) and word.strip() and word not in known]
