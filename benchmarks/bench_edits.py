@@ -22,7 +22,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
-from benchmarks.data import DEFAULT_DATA, positive_int, read_captions
+from benchmarks.data import DEFAULT_DATA, positive_float, positive_int, read_captions
 from flip_sklearn import FLiPExtractor
 from flip_sklearn.diagnostics import edit_words
 from flip_sklearn.diagnostics.bootstrap import PairedBootstrap
@@ -127,6 +127,7 @@ class Captions:
     vectors: dict[str, np.ndarray]  # embeddings of words
     means: dict[str, np.ndarray]  # means of the training captions with a word
     splice: SpLiCEExtractor
+    steps: list[float]
 
 
 def edit_all(model: FLiPExtractor, X: np.ndarray, pairs: list[Pair], **settings: object) -> np.ndarray:
@@ -177,16 +178,16 @@ def splice_edit(
 
 
 def best_step_ranks(
-    edit: Callable[[float], np.ndarray], retrieval: Retrieval, pairs: list[Pair], folds: np.ndarray
+    edit: Callable[[float], np.ndarray], data: Captions, pairs: list[Pair], folds: np.ndarray
 ) -> tuple[np.ndarray, list[float]]:
     """Return the ranks of each pair at the step with the most hits on the pairs of other folds."""
-    ranks = np.array([retrieval.ranks(edit(step), pairs) for step in STEPS])
+    ranks = np.array([data.retrieval.ranks(edit(step), pairs) for step in data.steps])
     result, chosen = np.empty(len(pairs)), []
     for fold in range(N_FOLDS):
         other = ranks[:, folds != fold]
         best = int(np.argmax((other == 1).mean(axis=1) + 1e-3 * (1 / other).mean(axis=1)))
         result[folds == fold] = ranks[best, folds == fold]
-        chosen.append(STEPS[best])
+        chosen.append(data.steps[best])
     return result, chosen
 
 
@@ -245,7 +246,7 @@ def compare_methods(
     ranks = {"edit_words": data.retrieval.ranks(edit_all(model, data.X, pairs, metric="whitened"), pairs)}
     steps = {}
     for name, edit in edits.items():
-        ranks[name], steps[name] = best_step_ranks(edit, data.retrieval, pairs, folds)
+        ranks[name], steps[name] = best_step_ranks(edit, data, pairs, folds)
     ranks["no edit"] = data.retrieval.ranks(data.X[[pair.source for pair in pairs]], pairs)
     frequent = [pair for pair, chosen in zip(pairs, is_frequent, strict=True) if chosen]
     print_table({name: values[is_frequent] for name, values in ranks.items()}, frequent, steps)
@@ -287,6 +288,7 @@ def main() -> None:
     parser.add_argument("--rows", type=positive_int, default=None, help="captions; all by default")
     parser.add_argument("--pairs", type=positive_int, default=1000, help="pairs of each kind, at most")
     parser.add_argument("--min-count", type=positive_int, default=20, help="training captions of each word")
+    parser.add_argument("--steps", type=positive_float, nargs="+", default=list(STEPS), help="of the others")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     parts = [read_captions(args.data, part) for part in ("train", "dev")]
@@ -327,6 +329,7 @@ def main() -> None:
         dict(zip(names, vectors.astype(np.float64), strict=True)),
         dict(zip(names, means, strict=True)),
         SpLiCEExtractor(vectors, vocabulary=names).fit(X[train]),
+        args.steps,
     )
     ranks, frequent = {}, {}
     for kind in KINDS:

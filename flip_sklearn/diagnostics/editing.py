@@ -75,8 +75,8 @@ def edit_words(
         word to remove.
     probability : float, default=0.9995
         Probability of each added word after the edit, in (0, 1). Words that have it already are not raised.
-        Half of the words of a text have more than 0.99 (docs/edit.md); the default is higher, since the
-        smallest change falls short of the real one. With less, other words keep more of their probability.
+        The default is higher than that of most words of a text, since the smallest change falls short of the
+        real one. With 0.9 to 0.99, other words keep more of their probability (docs/edit.md).
     metric : {"auto", "whitened", "euclidean"}, default="auto"
         Distance that is minimized: the one above, or |y - x|. ``"auto"`` is ``"euclidean"`` if no word is
         added: the result is that of :func:`erase_words`. Otherwise it is ``"whitened"``, which finds the
