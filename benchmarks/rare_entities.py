@@ -51,7 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
         flip = FLiPExtractor(vocabulary=words, word_features=word_features, random_state=options.seed)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="the fit still made progress")
-            return flip.fit(X, vectorizer.transform(texts))
+            flip.fit(X, vectorizer.transform(texts))
+        return flip
 
     with_features = fit(features)
     models = {

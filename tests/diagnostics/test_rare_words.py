@@ -37,7 +37,9 @@ def flip(features: Any = MEANING, **params: Any) -> FLiPExtractor:
 
 
 def measure(estimator: Any = None, counts: Any = Y, **options: Any) -> RareWordRecall:
-    defaults = {"n_held_out": 12, "n_bootstrap": 100, "random_state": 0, "verbose": 0, "split": SPLIT}
+    defaults: dict[str, Any] = {
+        "n_held_out": 12, "n_bootstrap": 100, "random_state": 0, "verbose": 0, "split": SPLIT
+    }  # fmt: skip
     return rare_word_recall(flip() if estimator is None else estimator, X, counts, **(defaults | options))
 
 
