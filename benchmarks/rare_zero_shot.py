@@ -72,9 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
     new, E = words[held].tolist(), data.features[held]
     n_pairs = data.Y_dev[:, held].nnz
     print(f"{len(data.X)} captions, {len(known)} words, {len(held)} added ones in {n_pairs} pairs")
-    print(
-        "| model | recall@10, no bias | added words a caption | accuracy | recall@10, bias | ... | accuracy |"
-    )
+    print("| model | recall@10, no bias | added | accuracy | recall@10, bias | added | accuracy |")
     print("|---|---|---|---|---|---|---|")
     settings: dict[str, Any] = {"vocabulary": words[known].tolist(), "random_state": options.seed}
     began = time.process_time()

@@ -244,3 +244,18 @@ def test_leakage(encoder: Path, sentences: list[tuple[str, str]], tmp_path: Path
     assert "A new linear reader finds none of the 2 words" in " ".join(output.split())
     assert WordEraser.from_pretrained(tmp_path / "eraser").words == ["lion", "pan"]
     assert (tmp_path / "leakage.png").stat().st_size > 5_000
+
+
+def test_rare_words(sentences: list[tuple[str, str]], tmp_path: Path) -> None:
+    """An encoder with fewer dimensions than words, so that vectors of words predict those of others."""
+    encoder = bag_of_words_model(tmp_path / "encoder", WORDS, 8)[0]
+    texts = tmp_path / "texts.txt"
+    texts.write_text("".join(text + "\n" for _, text in sentences), encoding="utf-8")
+    output = run(
+        *("rare_words.py", "--texts", texts, "--encoder", encoder, "--left-out", "3", "--out", tmp_path)
+    )
+    recall = re.search(r"recall: ([\d.]+) of (\d+) occurrences", output)
+    assert recall is not None
+    assert float(recall[1]) > 10 / len(WORDS)
+    assert int(recall[2]) > 5
+    assert output.count("sentences in training") == 1
