@@ -80,12 +80,12 @@ def fit(data: Captions, features: Any, **params: Any) -> FLiPExtractor:
         ).fit(data.X, data.Y)
 
 
-def with_offsets_of_features(model: FLiPExtractor, data: Captions, l2: float) -> FLiPExtractor:
+def with_offsets_of_features(model: FLiPExtractor, data: Captions) -> FLiPExtractor:
     """A model without features that ranks words as models with features do."""
     rows = held_out_rows(data.X, data.Y, np.ones(len(data.X)), model._held_out)
     compute = resolve_compute("cpu", "float32")
     model.ranking_offset_ = rank_by_presence(vars(model), rows, compute, ProcessGroup())
-    model.lift_offset_ = lift_offset(model.word_counts_, l2, model.word_embeddings_)
+    model.lift_offset_ = lift_offset(model.word_counts_, model.word_embeddings_)
     return model
 
 
@@ -147,7 +147,7 @@ def main(arguments: list[str] | None = None) -> None:
         began = time.process_time()
         model = fit(data, features, random_state=options.seed, **params)
         if "offsets" in name:
-            model = with_offsets_of_features(model, data, params.get("l2_strength", 20.0))
+            model = with_offsets_of_features(model, data)
         describe(name, model, data, time.process_time() - began)
 
 

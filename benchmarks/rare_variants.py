@@ -169,7 +169,7 @@ def main(arguments: list[str] | None = None) -> None:
     print_head(data)
     for name in options.only or variants:
         began = time.process_time()
-        model = with_offsets_of_features(variants[name](), data, 50.0)
+        model = with_offsets_of_features(variants[name](), data)
         del model.lift_offset_
         describe(name, model, data, time.process_time() - began)
 

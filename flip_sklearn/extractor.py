@@ -147,8 +147,8 @@ class FLiPExtractor(
         rows, and is not part of theta. Zero without held-out rows, or if the gain may be chance. With
         ``word_features`` it may depend on all that held-out rows say about a word.
     lift_offset_ : ndarray of shape (V,)
-        Only with ``word_features``: added to the scores without bias, three quarters of the posterior
-        standard deviation of the word's lift below zero. Otherwise the many rare words whose lift is a
+        Only with ``word_features``: added to the scores without bias, half of the standard error of the
+        word's lift below zero. Otherwise the many rare words whose lift is a
         guess from their features would come before words whose lift is known.
     word_map_, word_feature_mean_ : ndarray of shape (p, r) and (p,)
         Only with ``word_features``: the row of A that the features e of a word predict is

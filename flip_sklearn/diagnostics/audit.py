@@ -64,7 +64,12 @@ class Leakage:
 
     @property
     def is_found(self) -> np.ndarray:
-        """Whether the interval after the erasure lies above 0.5, bool (r, m)."""
+        """Whether the interval after the erasure lies above 0.5.
+
+        Returns
+        -------
+        ndarray of shape (r, m), bool
+        """
         return np.asarray(self.after.low > 0.5)
 
     def summary(self) -> str:

@@ -23,7 +23,6 @@ from scipy.special import logsumexp
 from flip_sklearn.backend.device import without_autocast
 from flip_sklearn.backend.fit.word_prior import MIN_GAIN, regress_on_features
 from flip_sklearn.estimation import scoring
-from flip_sklearn.estimation.inputs import resolve_l2
 from flip_sklearn.estimation.word_features import (
     WordFeatures,
     given_features,
@@ -38,7 +37,7 @@ from flip_sklearn.io import as_numpy
 from flip_sklearn.parameters import is_same_encoder, short_repr
 
 DEFAULT_COUNT = 1.0
-CAUTION = 0.15
+CAUTION = 0.06
 # Occurrences of a word whose row a fit without features shrinks by half: its default penalty.
 HALF_COUNT = 20.0
 # Without counts, a word at this quantile of the biases is taken to occur this often.
@@ -334,8 +333,7 @@ def _attributes_of_words(
     for name in ("ranking_offset_", "presence_intercept_", "presence_slope_"):
         if hasattr(model, name):
             new[name] = _typical(getattr(model, name)[is_trained], known_counts, alike)
-    l2 = resolve_l2(model, uses_features=True) or HALF_COUNT
-    new["lift_offset_"] = CAUTION * lift_offset(counts, l2, rows)
+    new["lift_offset_"] = CAUTION * lift_offset(counts, rows)
     return new
 
 

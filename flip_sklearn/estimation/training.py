@@ -219,7 +219,7 @@ def fitted_attributes(
     }
     if inputs.data.word_features is not None and solution.word_map is not None:
         fitted |= word_map_attributes(inputs.data.word_features, solution.word_map, solution.word_map_ridge)
-        fitted["lift_offset_"] = lift_offset(word_counts, inputs.options.l2, solution.A)
+        fitted["lift_offset_"] = lift_offset(word_counts, solution.A)
     if hasattr(inputs.data.feature_info, "feature_names_in_"):
         fitted["feature_names_in_"] = inputs.data.feature_info.feature_names_in_
     return fitted

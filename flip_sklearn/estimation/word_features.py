@@ -19,8 +19,8 @@ from flip_sklearn.parameters import short_repr
 
 # Vocabularies whose features are kept, so that the fits of a grid search compute them once.
 MAX_CACHED = 2
-# Standard deviations by which a lift is lowered.
-CAUTION = 0.75
+# Standard errors by which a lift is lowered, and the occurrences that features are worth in it.
+CAUTION, FEATURES_COUNT = 0.5, 3.0
 # Features whose spread is below this share of their size are constant up to rounding.
 CONSTANT = 1e-6
 
@@ -88,13 +88,14 @@ ATTRIBUTES = (
 )
 
 
-def lift_offset(word_counts: np.ndarray, l2: float, A: np.ndarray) -> np.ndarray:
-    """What is added to the lift of a word: -CAUTION standard deviations of its posterior, (V,).
+def lift_offset(word_counts: np.ndarray, A: np.ndarray) -> np.ndarray:
+    """What is added to the lift of a word: -CAUTION times its standard error, (V,).
 
-    With c occurrences, an entry of a_j has a posterior variance of about 1 / (c + l2), so a score without
-    bias has one of r / (c + l2): the r latents have unit variance.
+    From c occurrences, an entry of a_j is known with a variance of about 1 / c, so a score without bias
+    with one of r / c: the r latents have unit variance. What features say counts as FEATURES_COUNT
+    occurrences.
     """
-    variance = A.shape[1] / (word_counts + l2)
+    variance = A.shape[1] / (word_counts + FEATURES_COUNT)
     offset: np.ndarray = (-CAUTION * np.sqrt(variance)).astype(A.dtype)
     offset[word_counts <= 0] = 0.0
     return offset

@@ -202,7 +202,7 @@ def test_loss_is_J_with_the_profiled_penalty() -> None:
 
 def test_lift_offset_lowers_uncertain_lifts(model: FLiPExtractor) -> None:
     counts, offset = model.word_counts_, model.lift_offset_
-    expected = -0.75 * np.sqrt(8 / (counts + 50))
+    expected = -0.5 * np.sqrt(8 / (counts + 3))
     np.testing.assert_allclose(offset[counts > 0], expected[counts > 0], rtol=1e-5)
     without_bias = model.set_params(use_bias=False).decision_function(X_TEST[:5])
     model.set_params(use_bias=True)
