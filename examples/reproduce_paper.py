@@ -342,7 +342,7 @@ def describe_settings(inputs: Inputs, args: argparse.Namespace, flip: FLiPExtrac
     limit = "" if args.rows is None else f" (at most --rows {args.rows} of the file)"
     text = SETTINGS.format(
         scores=f"of the whole model, {'without' if args.no_bias else 'with'} its bias",
-        penalties=f"l1_strength={flip.l1_strength:g}, l2_strength={flip.l2_strength:g}",
+        penalties=f"l1_strength={flip.l1_strength:g}, l2_strength={flip.l2_strength}",
         rows=f"{len(split.train):,}{limit}",
         split=inputs.test_part,
         dropped=f"{split.n_dropped:,} of {inputs.n_train:,}",

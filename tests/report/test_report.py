@@ -478,6 +478,8 @@ def test_each_model_is_fitted_once(diagnosis: Diagnosis, monkeypatch: pytest.Mon
             ("auto", (2 * n, d)),  # all views, words of the second language
             ("auto", (n, d)),  # each view
             ("auto", (n, d)),
+            ("auto", (n, d)),  # without the words that are held out, with features of the words and without
+            ("auto", (n, d)),
             (2, (2 * n, d)),
             (None, (2 * n, d)),
         ],
