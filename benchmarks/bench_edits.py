@@ -339,6 +339,14 @@ def main() -> None:
             clusters = len({pair.words for pair in frequent[kind]})
             print(f"\n{kind}: {len(frequent[kind]):,} pairs, {clusters:,} different ones in words")
             ranks[kind] = compare_methods(model, data, pairs[kind], is_frequent)
+    if ranks:
+        together = [pair for kind in ranks for pair in frequent[kind]]
+        print(f"\nall kinds together: {len(together):,} pairs")
+        pooled = {
+            method: np.concatenate([ranks[kind][method][rarest[kind] >= args.min_count] for kind in ranks])
+            for method in next(iter(ranks.values()))
+        }
+        print_table(pooled, together, {})
     for kind in KINDS[:2]:
         if kind in ranks:
             print(f"\n{kind}", end="")
