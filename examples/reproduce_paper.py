@@ -1,4 +1,4 @@
-"""Tables 1, 2 and 6 of the FLiP paper, computed on the published data, beside the figures of the paper.
+"""Tables 1, 2 and 6 and figure 1 of the FLiP paper on the published data, beside the figures of the paper.
 
     hf download BUT-FIT/FLiP-data --repo-type dataset --local-dir FLiP-data
     python examples/reproduce_paper.py --data FLiP-data
@@ -7,6 +7,7 @@
 The last command also evaluates SpLiCE, which needs embeddings of the 10,000 concepts from the encoder of the
 data (or a file of them, --concepts FILE). Models are trained on the train part and evaluated on the test
 part. The tables are written to standard output and to outputs/reproduce_paper.md, progress to standard error.
+The last section lists the figures of the paper that were not computed, and why.
 
 Memory: with m training sentences of w tokens each, d dimensions of x bytes and V words, the peak is about
 
@@ -29,16 +30,16 @@ from pathlib import Path
 
 import numpy as np
 from flip_vs_splice import best_strength
+from paper_entities import compute_curve, load_entities
+from paper_tables import PAPER_RANKS, figure_1, table_1, table_2, table_6
 from sklearn.base import clone
 from sklearn.feature_extraction.text import CountVectorizer
 
 from flip_sklearn import FLiPExtractor
 from flip_sklearn.datasets import PairedEmbeddings, load_paired_embeddings
 from flip_sklearn.diagnostics import (
-    ExtractorComparison,
     RankAnalysis,
     SentenceSplit,
-    ViewAlignment,
     compare_extractors,
     rank_analysis,
     split_sentences,
@@ -51,16 +52,6 @@ from flip_sklearn.vocabulary import ConceptVectorizer
 MAX_WORDS = 100_000
 TOKENS_PER_SENTENCE = 10
 N_TUNING = 1000  # training sentences on which the L1 strength of SpLiCE is chosen
-UNKNOWN = "—"
-# Keyword accuracy in percent on Mozilla Common Voice v15, English, SONAR, from the README of the authors'
-# code, https://github.com/BUTSpeechFIT/FLiP, which has no figures for table 2.
-PAPER_RANKS = {
-    "LiP": {"text": 59.45, "speech": 57.27},
-    "rank 512": {"text": 76.77, "speech": 73.62},
-    "rank 1024": {"text": 77.29, "speech": 74.09},
-}
-PAPER_EXTRACTORS = {"SpLiCE": {"text": 29.58, "speech": 28.21}, "FLiP": {"text": 61.45, "speech": 58.83}}
-
 SETTINGS = """\
 As in the authors' code: pairs with a similarity above 0; punctuation removed; words by
 `CountVectorizer` (lower case, accents removed, two or more letters or digits), at most 100,000; text
@@ -167,79 +158,36 @@ def load_dictionary(args: argparse.Namespace, names: list[str], d: int) -> np.nd
     return dictionary
 
 
-def percent(interval, cell: tuple[int, ...]) -> str:
-    """Format a share in percent with its interval."""
-    value, low, high = (100 * a[cell] for a in (interval.value, interval.low, interval.high))
-    return f"{value:.2f} ({low:.2f} to {high:.2f})"
-
-
-def points(difference, cell: tuple[int, ...]) -> str:
-    """Format a difference in percentage points, with a star if its interval excludes 0."""
-    arrays = (difference.value, difference.low, difference.high)
-    value, low, high = (100 * a[cell] for a in arrays)
-    star = " *" if difference.significant[cell] else ""
-    return f"{value:+.2f} ({low:+.2f} to {high:+.2f}){star}"
-
-
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    """Format a table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def compare_with_paper(
-    result: RankAnalysis | ExtractorComparison, names: tuple[str, ...], paper: dict, reference: str
-) -> str:
-    """Format a row per model, with our accuracy, the paper's and the difference to a reference model."""
-    header, rows = ["model"], []
-    for view in result.views:
-        header += [f"{view}, ours", f"{view}, paper", f"{view}, ours minus {reference}"]
-    for i, name in enumerate(names):
-        row = [name]
-        for j, view in enumerate(result.views):
-            published = paper.get(name, {}).get(view)
-            row += [
-                percent(result.accuracy, (i, j)),
-                UNKNOWN if published is None else f"{published:.2f}",
-                points(result.difference, (i, j)) if name != reference else "",
-            ]
-        rows.append(row)
-    return markdown(header, rows)
-
-
-def table_1(result: RankAnalysis) -> str:
-    """Format the rank analysis."""
-    table = compare_with_paper(result, result.labels, PAPER_RANKS, "LiP")
-    baseline = percent(result.baseline, ())
-    return f"## Table 1: rank\n\n{table}\n\nAlways predicting the most frequent words: {baseline}."
-
-
-def table_2(result: ViewAlignment) -> str:
-    """Format the modality alignment."""
-    header = ["trained on", "read from", "accuracy, ours", "paper", "minus own view", "Jaccard"]
-    rows = [
-        [
-            trained_on,
-            read_from,
-            percent(result.accuracy, (i, j)),
-            UNKNOWN,
-            points(result.difference, (i, j)) if i != j else "",
-            percent(result.jaccard, (i, j)),
-        ]
-        for i, trained_on in enumerate(result.views)
-        for j, read_from in enumerate(result.views)
+def list_missing(inputs: Inputs, ranks: RankAnalysis) -> str:
+    """Format the figures of the paper that were not computed, each with the reason."""
+    missing = [
+        "**Tables 3 and 4** (which languages an embedding keeps) and **table 5** (LaBSE, SONAR and Gemini "
+        "compared): they need parallel texts in several languages, and embeddings of each encoder. "
+        "`BUT-FIT/FLiP-data` has English SONAR embeddings only. `examples/languages.py` computes tables 3 "
+        "and 4 for multilingual-e5-small.",
+        "**The paper's own figures** of table 2 and figure 1, and of LiP in table 6: they are not in the "
+        "README of the authors' code, from which this script has its figures.",
     ]
-    return (
-        f"## Table 2: modality alignment\n\n{markdown(header, rows)}\n\nWe do not have the figures "
-        "of the paper for this table. Jaccard (in %): words of a sentence found in both views, relative to "
-        "those found in at least one."
-    )
-
-
-def table_6(result: ExtractorComparison, splice_note: str) -> str:
-    """Format the comparison of FLiP with other methods."""
-    table = compare_with_paper(result, result.extractors, PAPER_EXTRACTORS, "FLiP")
-    return f"## Table 6: span-aware accuracy over concepts\n\n{table}\n\n{splice_note}"
+    ranks_left_out = [name for name in PAPER_RANKS if name not in ranks.labels]
+    if ranks_left_out:
+        d = inputs.views["text"].shape[1]
+        missing.append(
+            f"**{', '.join(ranks_left_out)} of table 1**: not among the ranks of this run; pass them with "
+            f"`--ranks`, at most {d:,}, the dimensions of these embeddings."
+        )
+    if inputs.dictionary is None:
+        missing.append(
+            "**SpLiCE in table 6**: it needs embeddings of the concepts from the encoder of the data; pass "
+            "`--encoder` or `--concepts`."
+        )
+    if inputs.entities is None:
+        missing.append(
+            f"**Figure 1** (recall of names): the folder has no `{inputs.test_part}_entities*.jsonl`, which "
+            "the published data has; download it to the folder of the embeddings."
+        )
+    elif not any(inputs.entities):
+        missing.append("**Figure 1** (recall of names): no sentence of the file of entities has a name.")
+    return "## Not computed\n\n" + "\n".join(f"- {reason}" for reason in missing)
 
 
 def rows_or_all(text: str) -> int | None:
@@ -285,6 +233,7 @@ class Inputs:
     test_part: str
     n_train: int
     n_excluded: tuple[int, int]  # pairs of the train and the test part
+    entities: list[list[str]] | None  # names in each test sentence
 
 
 def prepare(args: argparse.Namespace) -> Inputs:
@@ -311,7 +260,9 @@ def prepare(args: argparse.Namespace) -> Inputs:
     (args.out / "concepts.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
     dictionary = load_dictionary(args, names, d)
     n_excluded = (train.n_dropped, test.n_dropped)
-    return Inputs(texts, views, split, words, concepts, dictionary, test_part, n_train, n_excluded)
+    names_of = load_entities(folder, test_part, test)
+    entities = None if names_of is None else [names_of[i - n_train] for i in split.test]
+    return Inputs(texts, views, split, words, concepts, dictionary, test_part, n_train, n_excluded, entities)
 
 
 def choose_strength(inputs: Inputs) -> float:
@@ -379,7 +330,8 @@ def main() -> None:
     Y = inputs.words.transform(inputs.texts)
     log(f"Table 1: {len(args.ranks) + 1} models")
     ranks = [*args.ranks, None]
-    add_section(table_1(rank_analysis(views, Y, ranks, estimator=flip, **common)))
+    rank_result = rank_analysis(views, Y, ranks, estimator=flip, **common)
+    add_section(table_1(rank_result))
     log("Table 2: 2 models")
     add_section(table_2(view_alignment(views, Y, estimator=flip, **common)))
 
@@ -399,6 +351,15 @@ def main() -> None:
     log(f"Table 6: {len(models)} models")
     Y = inputs.concepts.transform(inputs.texts)
     add_section(table_6(compare_extractors(views, Y, models, **common), splice_note))
+
+    if inputs.entities is not None and any(inputs.entities):
+        log("Figure 1: 1 model")
+        add_section(
+            figure_1(
+                compute_curve(views, inputs.texts, inputs.words, inputs.entities, inputs.split, args.seed)
+            )
+        )
+    add_section(list_missing(inputs, rank_result))
     add_section(describe_settings(inputs, args, flip))
 
 

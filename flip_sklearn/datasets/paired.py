@@ -232,4 +232,9 @@ def _read_transcript(path: Path, n: int, rows: np.ndarray) -> list[str]:
             f"{path} has {n_lines} lines, the embeddings have {n} rows; expected one line for each row "
             "(an empty one where nothing was said)."
         )
-    return [" ".join(lines[row].translate(_DELETED).split()) for row in rows]
+    return [delete_punctuation(lines[row]) for row in rows]
+
+
+def delete_punctuation(text: str) -> str:
+    """Delete punctuation as the published code does, and collapse white space to single blanks."""
+    return " ".join(text.translate(_DELETED).split())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -46,6 +48,17 @@ def write(folder: Path, *, parts: dict[str, int]) -> np.ndarray:
     return words
 
 
+def write_entities(path: Path, transcript: Path) -> None:
+    """Every second sentence has two names, of two words and of one; some texts do not match."""
+    records = []
+    for number, line in enumerate(transcript.read_text(encoding="utf-8").splitlines(), 1):
+        first, second, third, _ = line.split()
+        names = [f"{first} {second}", f"{third}?"] if number % 2 else []
+        text = "another text" if number % 3 == 0 else line.upper()
+        records.append({"line_number": number, "text": text, "entity_names": names})
+    path.write_text("\n".join(map(json.dumps, records)) + "\n", encoding="utf-8")
+
+
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     script = ROOT / "examples/reproduce_paper.py"
     return run_python(script, *arguments, cwd=ROOT)
@@ -70,6 +83,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]
     base = tmp_path_factory.mktemp("paper")
     folder, out = base / "data/cv_15/en/sonar_embeddings", base / "out"
     words = write(folder, parts={"train": 600, "dev": 60, "test": 160})
+    write_entities(folder / "test_entities_by_hand.jsonl", folder / "test_transcript.txt")
     order = np.random.default_rng(1).permutation(len(WORDS))  # rows are rows_of by name
     np.savez(base / "concepts.npz", names=np.array(WORDS)[order], embeddings=words[order])
     data = ("--data", base / "data", "--concepts", base / "concepts.npz", "--rows", "all")
@@ -127,6 +141,46 @@ def test_figures_are_those_of_the_library(finished: tuple[Path, Path, str]) -> N
         np.testing.assert_allclose(numbers, expected, atol=0.3)
 
 
+def test_names_are_found_by_text_or_line(finished: tuple[Path, Path, str]) -> None:
+    """79 of the sentences have two names; almost all words are read from the embedding of the text."""
+    section = finished[2].split("## Figure 1")[1].split("## Not computed")[0]
+    assert re.search(r"158 names in 157 test sentences; 0 names", section)
+    rows = [
+        [c.strip() for c in line.strip("| ").split(" | ")] for line in section.splitlines() if "k =" in line
+    ]
+    assert [row[0] for row in rows[:3]] == ["k = 1", "k = 2", "k = 5"]
+    assert value(rows[0][1]) < 40
+    assert value(rows[2][1]) > 90
+    assert value(rows[2][1]) > value(rows[2][4])  # speech has more noise
+
+
+def test_what_is_not_computed_is_listed_with_its_reason(finished: tuple[Path, Path, str]) -> None:
+    missing = finished[2].split("## Not computed")[1].split("## Settings")[0]
+    assert re.findall(r"^- \*\*(.*?)\*\*", missing, re.MULTILINE) == [
+        "Tables 3 and 4",
+        "The paper's own figures",
+        "rank 512, rank 1024 of table 1",
+    ]
+    assert "at most 16" in missing
+
+
+@pytest.mark.parametrize("line", ['{"text": "a"}', "[1]", '{"text": "a", "entity_names": 3}', "{"])
+def test_a_damaged_file_of_names_is_named_with_its_line(
+    finished: tuple[Path, Path, str], tmp_path: Path, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    load_entities = importlib.import_module("paper_entities").load_entities
+    data = load_paired_embeddings(finished[0], "test")
+    path = tmp_path / "test_entities.jsonl"
+    path.write_text('{"text": "", "entity_names": []}\n' + line + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"line 2 of .*test_entities.jsonl"):
+        load_entities(tmp_path, "test", data)
+    assert load_entities(tmp_path, "dev", data) is None
+    (tmp_path / "test_entities_2.jsonl").touch()
+    with pytest.raises(ValueError, match=r"keep one of them"):
+        load_entities(tmp_path, "test", data)
+
+
 def test_training_sentences_that_are_in_the_test_part_are_dropped(finished: tuple[Path, Path, str]) -> None:
     folder, _, stdout = finished
     printed = " ".join(stdout.split())
@@ -148,6 +202,9 @@ def test_without_a_test_part_dev_is_used_and_without_concepts_splice_is_left_out
     assert re.search(r"\b(29\d|300) training", process.stdout)
     assert [row[0] for row in tables(process.stdout)["6"]] == ["FLiP", "LiP", "most frequent words"]
     assert "SpLiCE is left out" in process.stdout
+    missing = process.stdout.split("## Not computed")[1]
+    assert "**SpLiCE in table 6**" in missing
+    assert "dev_entities*.jsonl" in missing
     assert "GiB" in process.stderr
     assert "GiB" not in process.stdout
 
