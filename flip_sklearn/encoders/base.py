@@ -14,6 +14,9 @@ from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from flip_sklearn.encoders.windows import long_texts, warn_of_long_texts, weighted_windows
 from flip_sklearn.io import check_regular_file, read_json, use_one_thread_after_fork
 from flip_sklearn.parameters import install_command
 
@@ -21,19 +24,21 @@ from flip_sklearn.parameters import install_command
 MAX_CONFIG_BYTES = 2**22
 MAX_JSON_BYTES = 2**30  # the largest tokenizers have some tens of megabytes
 
-Encode = Callable[[list[str]], Any]
+Encode = Callable[[list[Any]], Any]
 
 
 class EncodingError(RuntimeError):
-    """Texts could not be encoded: wrong output of a backend, a failed service, or an unusable cache."""
+    """Encoding failed: wrong output of a backend, a failed service, or a cache that cannot be used."""
 
 
 class EncoderBackend:
-    """Encodes a batch of texts: one vector per text, in the same order."""
+    """Encodes a batch of items, which are texts or sounds: one vector per item, in the same order."""
 
     name = ""
+    unit = "text"
     batch_size = 32  # for batch_size="auto"
-    sort_by_length = False  # batches of texts of similar length need less padding
+    sort_by_length = False  # batches of items of similar length need less padding
+    reads_windows = False  # whether long items are always read in windows
 
     def identity(self) -> dict[str, Any]:
         """Return JSON-serializable settings that determine an embedding: one part of the cache key."""
@@ -54,17 +59,33 @@ class EncoderBackend:
         """Return the number of tokens of each text, special ones included."""
         raise NotImplementedError
 
-    def content(self, text: str) -> bytes:
+    def content(self, item: Any) -> bytes:
         """Return the content to encode, the other part of the cache key."""
-        return text.encode()
+        return bytes(item.encode())
+
+    def length(self, item: Any) -> float:
+        """Return the length that items are sorted by."""
+        return len(item)
+
+    def find_long(self, items: Sequence[Any]) -> list[int]:
+        """Return the indices of the items that are longer than the backend reads."""
+        return long_texts(items, self)
+
+    def warn_of_long(self, n_long: int, n_items: int) -> None:
+        """Warn of items that are longer than the backend reads."""
+        warn_of_long_texts(n_long, n_items, self)
+
+    def windows(self, item: Any) -> tuple[list[Any], np.ndarray]:
+        """Split an item into windows that the backend reads whole; return them and their weights."""
+        return weighted_windows(item, self)
 
     @contextmanager
     def session(self) -> Iterator[Encode]:
         """Open what is needed only while batches are encoded, such as a connection."""
         yield self.encode
 
-    def encode(self, texts: list[str]) -> Any:
-        """Return the vectors of one batch, array-like of shape (len(texts), d)."""
+    def encode(self, items: list[Any]) -> Any:
+        """Return the vectors of one batch, array-like of shape (len(items), d)."""
         raise NotImplementedError
 
 
@@ -99,9 +120,9 @@ class CallableBackend(EncoderBackend):
             )
         return {"revision": self.revision}
 
-    def encode(self, texts: list[str]) -> Any:
+    def encode(self, items: list[Any]) -> Any:
         """Return the vectors of one batch."""
-        return self.function(texts)
+        return self.function(items)
 
 
 class LocalModel(EncoderBackend):
@@ -123,7 +144,7 @@ class LocalModel(EncoderBackend):
         """Read the weights."""
         raise NotImplementedError
 
-    def vectors(self, weights: Any, texts: list[str]) -> Any:
+    def vectors(self, weights: Any, items: list[Any]) -> Any:
         """Return the vectors of one batch, given the weights that ``load`` returned."""
         raise NotImplementedError
 
@@ -170,11 +191,11 @@ class LocalModel(EncoderBackend):
                 return False
         return folder is not None and _has_weights_only(folder)
 
-    def encode(self, texts: list[str]) -> Any:
+    def encode(self, items: list[Any]) -> Any:
         """Return the vectors of one batch."""
         weights = self.weights()
         with self._lock, self._named_errors():
-            return self.vectors(weights, texts)
+            return self.vectors(weights, items)
 
     def version(self) -> str:
         """Return an identifier of the weights: a hash of the folder's files, or the commit on the hub."""

@@ -56,8 +56,8 @@ class SentenceTransformers(LocalModel):
         with self._lock:
             return count_transformer_tokens(weights, [prompt + text for text in texts])
 
-    def vectors(self, weights: Any, texts: list[str]) -> Any:
+    def vectors(self, weights: Any, items: list[str]) -> Any:
         """Return the vectors of one batch."""
         return weights.encode(
-            texts, batch_size=len(texts), prompt_name=self.prompt_name, show_progress_bar=False
+            items, batch_size=len(items), prompt_name=self.prompt_name, show_progress_bar=False
         )

@@ -86,12 +86,12 @@ class SonarText(LocalModel):
             )
         return [len(ids) for ids in output["input_ids"]]
 
-    def vectors(self, weights: Any, texts: list[str]) -> Any:
+    def vectors(self, weights: Any, items: list[str]) -> Any:
         """Return the vectors of one batch."""
         torch = importlib.import_module("torch")
         tokenizer, encoder = weights
         batch = tokenizer(
-            texts,
+            items,
             padding=True,
             truncation=True,
             max_length=_MAX_TOKENS,
@@ -129,9 +129,9 @@ class SonarSpeech(LocalModel):
                     "audio files (16 kHz, one channel)."
                 )
 
-    def content(self, text: str) -> bytes:
+    def content(self, item: str) -> bytes:
         """Return a hash of the file, since another recording may be stored under the same path."""
-        with Path(text).open("rb") as file:
+        with Path(item).open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
 
     def load(self) -> Any:
@@ -149,6 +149,6 @@ class SonarSpeech(LocalModel):
             encoder=self.model, device=torch.device(resolve_device(self.device))
         )
 
-    def vectors(self, weights: Any, texts: list[str]) -> Any:
+    def vectors(self, weights: Any, items: list[str]) -> Any:
         """Return the vectors of one batch."""
-        return weights.predict(texts, batch_size=len(texts))
+        return weights.predict(items, batch_size=len(items))

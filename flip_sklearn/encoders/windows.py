@@ -1,14 +1,17 @@
-"""Texts that are longer than an encoder reads: found, reported, and read in windows."""
+"""Texts that are longer than an encoder reads: found, reported, and split into windows."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flip_sklearn.encoders.base import EncoderBackend
 from flip_sklearn.parameters import warn_caller
+
+if TYPE_CHECKING:
+    from flip_sklearn.encoders.base import EncoderBackend
 
 
 def long_texts(texts: Sequence[str], backend: EncoderBackend) -> list[int]:
@@ -50,16 +53,11 @@ def split_into_windows(text: str, backend: EncoderBackend) -> list[str]:
     return [part for window in windows for part in _fitting(window, backend, limit)]
 
 
-def encode_windows(
-    text: str, backend: EncoderBackend, encode_batch: Callable[[list[str]], np.ndarray], batch_size: int
-) -> np.ndarray:
-    """Return the mean of the vectors of a text's windows, weighted by their numbers of tokens."""
+def weighted_windows(text: str, backend: EncoderBackend) -> tuple[list[str], np.ndarray]:
+    """Return the windows of a text and their numbers of tokens without the special ones."""
     windows = split_into_windows(text, backend)
-    parts = [encode_batch(windows[i : i + batch_size]) for i in range(0, len(windows), batch_size)]
     n_special = backend.count_tokens([""])[0]
-    weights = np.maximum(np.array(backend.count_tokens(windows)) - n_special, 1)
-    mean = np.average(np.concatenate(parts).astype(np.float64), axis=0, weights=weights)
-    return np.asarray(mean, dtype=np.float32)
+    return windows, np.maximum(np.array(backend.count_tokens(windows)) - n_special, 1)
 
 
 def _split_word(word: str, room: int) -> list[str]:
