@@ -158,12 +158,12 @@ def test_peak_memory_matches_the_formula(name: str) -> None:
 
 # --- X on disk ---------------------------------------------------------------------------------
 
-DISK = Fit(300_000, 100, 32, 768, words=1, x_bytes=2, batch=1000, rest={"max_iter": 1})
+DISK = Fit(200_000, 100, 32, 768, words=1, x_bytes=2, batch=1000, rest={"max_iter": 1})
 
 
 @pytest.fixture(scope="module")
 def mapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """float16 embeddings (460 MB) that have to do with their words."""
+    """float16 embeddings (307 MB) that have to do with their words."""
     path = tmp_path_factory.mktemp("disk") / "X.npy"
     X = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(DISK.n, DISK.d))
     Y = counts(DISK.n, DISK.V, DISK.words)

@@ -156,7 +156,7 @@ def growth_of_peak(n: int, n_words: int) -> int:
 
 
 def test_memory_of_fit_and_extraction_is_far_below_n_times_v() -> None:
-    """In a process of its own, where n V is 1.6 GB in float32, memory grows by less than a quarter of it."""
-    n = n_words = 20_000
+    """In a process of its own, where n V is 1.0 GB in float32, memory grows by less than a quarter of it."""
+    n = n_words = 16_000
     grown, dense = in_process(growth_of_peak, n, n_words), n * n_words * 4
     assert grown < dense / 4, f"grew by {grown / 1e6:.0f} MB; n V is {dense / 1e6:.0f} MB"
