@@ -24,27 +24,26 @@ from flip_sklearn.views import stack_views
 class FittedModels:
     """Fits of estimators to the training sentences.
 
-    ``shared`` are estimators that several diagnoses fit to all views. Their fits are kept and returned again
-    for an equal estimator and the same counts; other fits are not kept, since each takes the memory of a
+    ``shared`` are estimators that several diagnoses fit. Their fits are kept and returned again for an equal
+    estimator, the same views and the same counts; other fits are not kept, since each takes the memory of a
     model.
     """
 
     def __init__(self, sentences: Sentences, shared: Sequence[Any] = ()) -> None:
         self.sentences = sentences
         self._shared = tuple(shared)
-        self._kept: list[tuple[Any, sp.csr_array, Any]] = []
+        self._kept: list[tuple[Any, tuple[str, ...], sp.csr_array, Any]] = []
 
     def fit(self, estimator: Any, views: tuple[str, ...], counts: sp.csr_array) -> Any:
         """A clone of the estimator fitted to the training sentences of one or several views."""
-        is_shared = views == self.sentences.names and any(
-            self._are_equal(estimator, other) for other in self._shared
-        )
-        for other, other_counts, fitted in self._kept:
-            if is_shared and other_counts is counts and self._are_equal(estimator, other):
+        is_shared = any(self._are_equal(estimator, other) for other in self._shared)
+        for other, other_views, other_counts, fitted in self._kept:
+            is_same = other_views == views and other_counts is counts
+            if is_shared and is_same and self._are_equal(estimator, other):
                 return fitted
         fitted = _fit_on_views(estimator, self.sentences, views, counts)
         if is_shared:
-            self._kept.append((estimator, counts, fitted))
+            self._kept.append((estimator, views, counts, fitted))
         return fitted
 
     def _are_equal(self, first: Any, second: Any) -> bool:

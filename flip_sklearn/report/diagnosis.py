@@ -186,7 +186,8 @@ def diagnose(
     random_state : int, RandomState instance or None, default=None
         Seed of the split, the fits, the resamples and the examples. The page shows it.
     verbose : int, default=1
-        If above zero, show progress bars for computations of more than two seconds.
+        If above zero, show a progress bar of the parts of the report, and bars for computations of more than
+        two seconds.
 
     Returns
     -------

@@ -40,7 +40,7 @@ def render(inputs: ReportInputs, results: Results, findings: Sequence[Finding]) 
         views=inputs.sentences.names,
         findings=findings,
         n_top=_N_TOP,
-        sections=make_sections(results),
+        sections=make_sections(results, inputs.settings.verbose),
         examples=results.examples,
         origin=_origin(inputs),
         measured=_measured(inputs, results),

@@ -12,6 +12,7 @@ from flip_sklearn import diagnostics, plots
 from flip_sklearn.diagnostics.bootstrap import Difference
 from flip_sklearn.diagnostics.comparison import BASELINE
 from flip_sklearn.estimation.directions import DirectionWords
+from flip_sklearn.io import show_progress
 from flip_sklearn.report.directions import ViewChange, ViewDirections
 from flip_sklearn.report.pictures import Picture, draw_picture
 from flip_sklearn.report.results import Results
@@ -71,8 +72,8 @@ class Section:
     blocks: tuple[Block, ...]
 
 
-def make_sections(results: Results) -> list[Section]:
-    """The sections of all results that exist, in the order of the page."""
+def make_sections(results: Results, verbose: int = 0) -> list[Section]:
+    """The sections of all results that exist, in the order of the page; a bar shows the drawing."""
     makers: list[tuple[Any, Callable[[Any], Section]]] = [
         (results.alignment, _alignment),
         (results.preference, _preference),
@@ -85,7 +86,9 @@ def make_sections(results: Results) -> list[Section]:
         (results.directions, _directions),
         (results.extractors, _extractors),
     ]
-    return [make_section(result) for result, make_section in makers if result is not None]
+    existing = [(result, make_section) for result, make_section in makers if result is not None]
+    bar = show_progress(existing, desc="page", unit="section", disable=not verbose)
+    return [make_section(result) for result, make_section in bar]
 
 
 def _alignment(result: diagnostics.ViewAlignment) -> Section:

@@ -397,6 +397,8 @@ def test_shared_fits_are_kept_and_others_are_not(planted: Any) -> None:
     joint = models.fit(estimator, names, Y)
     assert models.fit(Named(random_state=0), names, Y) is joint
     assert models.fit(Named(rank=D, random_state=0), names, Y) is joint  # the value of rank="auto"
+    assert models.fit(estimator, names[:1], Y) is models.fit(estimator, names[:1], Y)
+    assert models.fit(estimator, names[:1], Y) is not models.fit(estimator, names[1:2], Y)
     for other in (
         models.fit(Named(rank=D - 1, random_state=0), names, Y),
         models.fit(Named(random_state=1), names, Y),

@@ -44,6 +44,7 @@ from flip_sklearn.io import write_atomic
 from flip_sklearn.report import Diagnosis, Finding, diagnose, wording
 from flip_sklearn.report import findings as rules
 from flip_sklearn.report.inputs import ReportArguments
+from flip_sklearn.report.results import Results
 from flip_sklearn.vocabulary.defaults import default_vectorizer
 from tests.helpers.paths import ROOT
 
@@ -489,6 +490,17 @@ def test_each_model_is_fitted_once(diagnosis: Diagnosis, monkeypatch: pytest.Mon
     np.testing.assert_array_equal(again.ranks.accuracy.value[1], again.extractors.accuracy.value[0])
     np.testing.assert_array_equal(again.ranks.accuracy.value[2], again.extractors.accuracy.value[1])
     np.testing.assert_array_equal(again.preference.accuracy.value[0], again.extractors.accuracy.value[0])
+
+
+def test_progress_names_each_part(capfd: pytest.CaptureFixture[str]) -> None:
+    views, texts = planted(40)
+    options = {"estimator": FLiPExtractor(max_iter=1), "n_bootstrap": 10, "n_examples": 0, "random_state": 0}
+    diagnose(views["text"], texts, ranks=False, verbose=0, **options)
+    assert capfd.readouterr() == ("", "")
+    diagnose(views["text"], texts, ranks=False, **options)
+    shown = capfd.readouterr().err
+    names = [field.name.replace("_", " ") for field in dataclasses.fields(Results)]
+    assert [part for part in names if f"{part}]" not in shown] == []
 
 
 def test_results_equal_those_of_the_separate_diagnoses() -> None:
