@@ -330,6 +330,14 @@ def _collect(packages: Iterable[str], cache_dir: _CacheDir, verbose: bool) -> li
     return _unique(itertools.chain.from_iterable(sentences.values()))
 
 
+def sample_rows(n: int, max_rows: int | None, rng: np.random.RandomState | None) -> list[int]:
+    """Return the rows of a sample: shuffled by a generator, or in order and spread evenly over all."""
+    size = n if max_rows is None else min(max_rows, n)
+    if rng is None:
+        return [i * n // size for i in range(size)]
+    return list(rng.permutation(n)[:size])
+
+
 def load_docstrings(
     *,
     max_sentences: int | None = None,
@@ -395,8 +403,4 @@ def load_docstrings(
         raise ValueError(
             f"packages={names!r} have no sentences; use packages that are installed with .py sources."
         )
-    n = len(sentences)
-    size = n if max_sentences is None else min(max_sentences, n)
-    if rng is None:
-        return [sentences[i * n // size] for i in range(size)]
-    return [sentences[i] for i in rng.permutation(n)[:size]]
+    return [sentences[i] for i in sample_rows(len(sentences), max_sentences, rng)]
