@@ -31,6 +31,7 @@ from flip_sklearn.cli.options import (
     Cache,
     Column,
     Device,
+    Embeddings,
     Encoder,
     EncoderOptionPairs,
     Entities,
@@ -39,12 +40,15 @@ from flip_sklearn.cli.options import (
     MaxIter,
     MinCount,
     Model,
+    OptionalEmbeddings,
     Quiet,
     Revision,
     Seed,
     Subfolder,
     TopK,
     TrustEncoder,
+    TwoEmbeddings,
+    ViewEmbeddings,
     check_standard_input,
     parse_encoder_options,
     parse_named_files,
@@ -99,13 +103,7 @@ def _fit(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the model.")],
     column: Column = None,
     encoder: Encoder = None,
-    embeddings: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE.npy",
-            help="Embeddings (n, d) of the lines, instead of an encoder; may be larger than memory.",
-        ),
-    ] = None,
+    embeddings: OptionalEmbeddings = None,
     encoder_option: EncoderOptionPairs = None,
     cache: Cache = None,
     word_features: Annotated[
@@ -164,6 +162,7 @@ def _fit(
     \b
     flip-sklearn fit --text corpus.txt --encoder sentence-transformers/LaBSE --out model
     flip-sklearn fit --text corpus.txt --embeddings corpus.npy --out model --rank 256
+    flip-sklearn fit --text t.parquet --column text --embeddings t.parquet::embedding --out model
     zcat corpus.gz | flip-sklearn fit --text - --out model --cache ~/.cache/vectors
     """
     out = out.expanduser()
@@ -218,9 +217,7 @@ def _keywords(
         str | None, typer.Option("--text", "-t", metavar="FILE|-", help="One sentence per line.")
     ] = None,
     column: Column = None,
-    embeddings: Annotated[
-        str | None, typer.Option(metavar="FILE.npy|-", help="Embeddings (n, d), one row per sentence.")
-    ] = None,
+    embeddings: OptionalEmbeddings = None,
     top_k: Annotated[
         int | None,
         typer.Option(
@@ -271,6 +268,7 @@ def _keywords(
     flip-sklearn keywords --model model --text sentences.txt --add-words names.txt
     echo "a dog runs on the beach" | flip-sklearn keywords -m model -t - -k 5
     flip-sklearn keywords -m BUT-FIT/FLiP-en-sonar --subfolder mcv15/rank-512 --embeddings speech.npy
+    flip-sklearn keywords --model model --embeddings table.parquet::embedding
     """
     if (text is None) == (embeddings is None):
         raise typer.BadParameter("pass either --text or --embeddings.")
@@ -300,9 +298,7 @@ def _keywords(
 @app.command("find", short_help="Find the embeddings whose texts have given words.", no_args_is_help=True)
 def _find(
     model: Model,
-    embeddings: Annotated[
-        str, typer.Option(metavar="FILE.npy|-", help="Embeddings (n, d), one row per sentence.")
-    ],
+    embeddings: Embeddings,
     query: Annotated[
         list[str],
         typer.Argument(metavar="QUERY", help='Words that occur and, with -, do not: "dog beach -snow".'),
@@ -350,10 +346,7 @@ def _find(
 @app.command("compare", short_help="Words that one set of embeddings has more often.", no_args_is_help=True)
 def _compare(
     model: Model,
-    embeddings: Annotated[
-        tuple[str, str],
-        typer.Option(metavar="A.npy B.npy", help="The embeddings (n, d) of two sets; one may be -, a pipe."),
-    ],
+    embeddings: TwoEmbeddings,
     groups: Annotated[
         tuple[str, str] | None,
         typer.Option(
@@ -379,6 +372,7 @@ def _compare(
 
     \b
     flip-sklearn compare --model model --embeddings this_month.npy last_month.npy
+    flip-sklearn compare -m model --embeddings t.parquet::question t.parquet::answer
     flip-sklearn compare -m model --embeddings a.npy b.npy --groups users_a.txt users_b.txt --json
     """
     check_standard_input(*embeddings, *(groups or ()))
@@ -403,10 +397,7 @@ def _evaluate(
         typer.Option("--text", "-t", metavar="FILE|-", help="Sentences that the model was not trained on."),
     ],
     column: Column = None,
-    embeddings: Annotated[
-        str | None,
-        typer.Option(metavar="FILE.npy", help="Embeddings (n, d) of the lines, instead of encoding."),
-    ] = None,
+    embeddings: OptionalEmbeddings = None,
     entities: Entities = None,
     top_k: TopK = 10,
     as_json: Json = False,
@@ -461,13 +452,7 @@ def _report(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.html", help="The page.")],
     column: Column = None,
-    embeddings: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[NAME=]FILE.npy",
-            help="Embeddings of the lines; repeated for views such as text=a.npy speech=b.npy.",
-        ),
-    ] = None,
+    embeddings: ViewEmbeddings = None,
     encoder: Encoder = None,
     encoder_option: EncoderOptionPairs = None,
     cache: Cache = None,

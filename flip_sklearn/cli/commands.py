@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from flip_sklearn import metrics
 from flip_sklearn.bulk import KeywordMapper
-from flip_sklearn.cli import files
+from flip_sklearn.cli import files, vectors
 from flip_sklearn.cli.encoding import EncodingConfig, read_model
 from flip_sklearn.cli.options import STANDARD_INPUT
 from flip_sklearn.cli.output import PERPLEXITY, ComparedWord, Figures, write_message
@@ -81,7 +81,7 @@ def read_sentences(inputs: InputFiles) -> Sentences:
 
 
 def _open_embeddings(path: str, n_lines: int) -> np.ndarray:
-    X = files.open_embeddings(path)
+    X = vectors.open_embeddings(path)
     _check_row_count(path, len(X), n_lines)
     return X
 
@@ -272,7 +272,7 @@ def keywords(
     mapper: KeywordMapper, encoder: SentenceEncoder | None, inputs: InputFiles, verbose: bool
 ) -> Iterator[list[list[tuple[str, float]]]]:
     """Yield (word, score) pairs of each row, block by block; an empty list for a blank line."""
-    total = None if inputs.embeddings is None else files.count_embeddings(inputs.embeddings)
+    total = None if inputs.embeddings is None else vectors.count_embeddings(inputs.embeddings)
     unit = "line" if inputs.embeddings is None else "row"
     with tqdm(total=total, unit=unit, desc="keywords", delay=2, disable=not verbose) as bar:
         for block in _keyword_blocks(mapper, encoder, inputs):
@@ -283,29 +283,23 @@ def keywords(
 def _keyword_blocks(
     mapper: KeywordMapper, encoder: SentenceEncoder | None, inputs: InputFiles
 ) -> Iterator[list[list[tuple[str, float]]]]:
-    n_rows = 0
     if inputs.embeddings is not None:
-        for X in files.read_embedding_blocks(inputs.embeddings):
-            yield _extract(mapper, X, n_rows)
-            n_rows += len(X)
+        for X in _Blocks(inputs.embeddings, mapper._model.n_features_in_):
+            yield list(mapper(X))
         return
     assert inputs.text is not None
     assert encoder is not None
+    n_rows = 0
     for lines in files.read_text_blocks(inputs.text, inputs.column):
         pairs: list[list[tuple[str, float]]] = [[] for _ in lines]
         rows = [i for i, line in enumerate(lines) if line.strip()]
         if rows:
             X = encoder.transform([lines[i] for i in rows])
-            for i, row in zip(rows, _extract(mapper, X, n_rows), strict=True):
+            _check_finite(X, n_rows)
+            for i, row in zip(rows, mapper(X), strict=True):
                 pairs[i] = row
         yield pairs
         n_rows += len(lines)
-
-
-def _extract(mapper: KeywordMapper, X: np.ndarray, start: int) -> list[list[tuple[str, float]]]:
-    """Extract the keywords of a block whose first row has the number ``start``."""
-    _check_finite(X, start)
-    return list(mapper(X))
 
 
 def _check_finite(X: np.ndarray, start: int) -> None:
@@ -315,6 +309,15 @@ def _check_finite(X: np.ndarray, start: int) -> None:
         raise ValueError(
             f"row {start + bad[0]} of the embeddings (counted from 0) has NaN or infinity; leave such rows "
             "out or encode them again."
+        )
+
+
+def _check_dimensions(path: str, X: np.ndarray, n_dimensions: int) -> None:
+    """Raise ValueError unless a model can read vectors of this length."""
+    if X.shape[1] != n_dimensions:
+        raise ValueError(
+            f"{files.describe(path)} holds vectors of {X.shape[1]} numbers, and the model reads vectors of "
+            f"{n_dimensions}; pass embeddings of the encoder that the model was trained with."
         )
 
 
@@ -331,10 +334,10 @@ def find(
     clean, known = vectorizer._make_tokenizer().clean, set(flip.vocabulary_)
     include, exclude = ([word if word in known else clean(word) or word for word in words] for words in query)
     texts = None if inputs.text is None else files.read_texts(inputs.text, inputs.column)
-    n_rows = files.count_embeddings(inputs.embeddings)  # None for a pipe
+    n_rows = vectors.count_embeddings(inputs.embeddings)  # None for a pipe
     if texts is not None and n_rows is not None:
         _check_row_count(inputs.embeddings, n_rows, len(texts))
-    blocks = _Blocks(inputs.embeddings)
+    blocks = _Blocks(inputs.embeddings, flip.n_features_in_)
     rows, scores = flip.find_rows(blocks, include, exclude, mode=mode, top_k=top_k, return_scores=True)
     if texts is not None:
         _check_row_count(inputs.embeddings, blocks.n_rows, len(texts))
@@ -347,12 +350,14 @@ def find(
 class _Blocks:
     """The blocks of an embeddings file, checked, and the number of rows that have been read."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, n_dimensions: int) -> None:
         self._path = path
+        self._n_dimensions = n_dimensions
         self.n_rows = 0
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        for X in files.read_embedding_blocks(self._path):
+        for X in vectors.read_embedding_blocks(self._path):
+            _check_dimensions(self._path, X, self._n_dimensions)
             _check_finite(X, self.n_rows)
             self.n_rows += len(X)
             yield X
@@ -362,7 +367,9 @@ def compare(
     flip: FLiPExtractor, embeddings: tuple[str, str], groups: tuple[str, str] | None, fdr: float
 ) -> SetComparison:
     """Compare the embeddings of two files, with the labels of their rows in two others."""
-    X_a, X_b = map(files.open_embeddings, embeddings)
+    X_a, X_b = map(vectors.open_embeddings, embeddings)
+    for path, X in zip(embeddings, (X_a, X_b), strict=True):
+        _check_dimensions(path, X, flip.n_features_in_)
     groups_a, groups_b = (None, None) if groups is None else map(files.read_texts, groups)
     return compare_sets(flip, X_a, X_b, groups_a=groups_a, groups_b=groups_b, fdr=fdr)
 
@@ -402,6 +409,8 @@ def evaluate(
         all_names = files.read_names(entities, sentences.n_lines)
         names = [all_names[i] for i in sentences.line_indices]
         _warn_of_unknown_names(flip, vectorizer, names)
+    if sentences.X is not None and inputs.embeddings is not None:
+        _check_dimensions(inputs.embeddings, sentences.X, flip.n_features_in_)
     X = sentences.embed(encoder)
     Y = vectorizer.transform(sentences.texts)
     if Y.nnz == 0:

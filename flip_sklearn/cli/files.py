@@ -1,4 +1,4 @@
-"""Read texts, embeddings and names from files and pipes, in order and in bounded memory."""
+"""Read texts and names from files and pipes, in order and in bounded memory."""
 
 from __future__ import annotations
 
@@ -14,20 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
-from numpy.lib import format as npy
+from typing import BinaryIO
 
 from flip_sklearn.cli import tables
 from flip_sklearn.cli.options import STANDARD_INPUT
 
 LINES_PER_BLOCK = 1024
-# Size of a block of embeddings. The row limit is for their keywords, which take more memory.
-_BLOCK_BYTES = 2**24
-_BLOCK_ROWS = 4096
-_MAGIC = b"\x93NUMPY"
-_MAX_ROW_BYTES = 2**30
 _PIPE_BYTES = 2**16
 # Seconds in which the lines of a pipe are collected into one block.
 _PATIENCE = 0.05
@@ -119,7 +111,7 @@ def _decode(source: _Source, path: str) -> Iterator[str]:
             text = line.decode("utf-8")
         except UnicodeDecodeError as error:
             raise ValueError(
-                f"line {number} of {_describe(path)} is not UTF-8 (byte {error.start + 1} of the line is "
+                f"line {number} of {describe(path)} is not UTF-8 (byte {error.start + 1} of the line is "
                 f"0x{line[error.start]:02x}); convert it, for instance with iconv -t UTF-8."
             ) from None
         yield text.rstrip("\r\n")
@@ -142,7 +134,7 @@ def read_text_blocks(path: str, column: str | None = None) -> Iterator[list[str]
     with open_file(path) as file:
         source = _Source(file)
         lines = _decode(source, path)
-        rows = lines if column is None else tables.read_column(lines, column, path, _describe(path))
+        rows = lines if column is None else tables.read_column(lines, column, path, describe(path))
         failure = None
         is_first = column is None
         while failure is None and (row := next(rows, None)) is not None:
@@ -166,7 +158,7 @@ def _warn_of_table(path: str, head: list[str]) -> None:
     columns = tables.table_columns(path, head)
     if columns is not None:
         warnings.warn(
-            f"{_describe(path)} looks like a table, and each of its lines is taken as one sentence, with the "
+            f"{describe(path)} looks like a table, and each of its lines is taken as one sentence, with the "
             f"header, separators and quotation marks; pass --column NAME to take the texts of a column, here "
             f"one of {', '.join(repr(name) for name in columns[:10])}.",
             stacklevel=2,
@@ -177,73 +169,8 @@ def read_texts(path: str, column: str | None = None) -> list[str]:
     """Return all lines or all texts of a column; raise ValueError for an empty file."""
     texts = [text for block in read_text_blocks(path, column) for text in block]
     if not texts:
-        raise ValueError(f"{_describe(path)} is empty; it needs one sentence per line.")
+        raise ValueError(f"{describe(path)} is empty; it needs one sentence per line.")
     return texts
-
-
-def open_embeddings(path: str) -> np.ndarray:
-    """Return the array (n, d) of a .npy file as a read-only memory map; pipes are read into memory."""
-    n_rows = count_embeddings(path)
-    blocks = list(read_embedding_blocks(path)) if n_rows is None else []
-    if not n_rows and not blocks:
-        raise ValueError(f"{_describe(path)} has no rows; pass embeddings of at least one sentence.")
-    if blocks:
-        return np.concatenate(blocks)
-    try:
-        return np.load(Path(path).expanduser(), mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
-    except (ValueError, OSError, OverflowError) as error:
-        raise ValueError(f"{path!r} cannot be read ({error}); write it again with numpy.save.") from None
-
-
-def read_embedding_blocks(path: str) -> Iterator[np.ndarray]:
-    """Yield the rows of a .npy file or pipe in order, some megabytes at a time."""
-    with open_file(path) as file:
-        (n, d), dtype = _read_header(file, path)
-        row_bytes = d * dtype.itemsize
-        block_rows = min(_BLOCK_ROWS, max(1, _BLOCK_BYTES // row_bytes))
-        for start in range(0, n, block_rows):
-            n_rows = min(block_rows, n - start)
-            data = file.read(n_rows * row_bytes)
-            if len(data) < n_rows * row_bytes:
-                n_complete = start + len(data) // row_bytes
-                raise ValueError(
-                    f"{_describe(path)} is truncated after row {n_complete} of {n}; write it again."
-                )
-            yield np.frombuffer(data, dtype=dtype).reshape(n_rows, d)
-
-
-def count_embeddings(path: str) -> int | None:
-    """Return the number of rows of a .npy file, None for a pipe."""
-    if path == STANDARD_INPUT or not Path(path).expanduser().is_file():
-        return None
-    with open_file(path) as file:
-        (n_rows, _), _ = _read_header(file, path)
-    return n_rows
-
-
-def _read_header(file: BinaryIO, path: str) -> tuple[tuple[int, int], np.dtype[Any]]:
-    """Return shape and dtype; raise ValueError unless the file has numbers in two dimensions."""
-    name = _describe(path)
-    if file.read(len(_MAGIC)) != _MAGIC:
-        raise ValueError(f"{name} is not a .npy file; write the embeddings (n, d) with numpy.save.")
-    version = tuple(file.read(2))
-    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-    if version not in readers:
-        raise ValueError(f"{name} is a .npy file of version {version}; write it with numpy.save.")
-    try:
-        shape, fortran, dtype = readers[version](file)
-    except ValueError as error:
-        raise ValueError(f"{name} has a damaged header ({error}); write it again.") from None
-    if dtype.hasobject or dtype.kind not in "fiu":
-        raise ValueError(f"{name} contains {dtype}, not numbers; save a float array (n, d).")
-    is_matrix = len(shape) == 2 and all(type(size) is int for size in shape) and shape[0] >= 0
-    if not is_matrix or not 0 < shape[1] * dtype.itemsize <= _MAX_ROW_BYTES or (fortran and min(shape) > 1):
-        order = " in Fortran order" if fortran else ""
-        raise ValueError(
-            f"{name} contains an array of shape {shape}{order}; save one of shape (n, d), row by row "
-            "(numpy.ascontiguousarray)."
-        )
-    return (int(shape[0]), int(shape[1])), dtype
 
 
 def read_names(path: str, n: int) -> list[list[str]]:
@@ -256,14 +183,15 @@ def read_names(path: str, n: int) -> list[list[str]]:
             row = None
         if not isinstance(row, list) or not all(isinstance(name, str) for name in row):
             raise ValueError(
-                f"line {number} of {_describe(path)} is {line[:60]!r}; write a JSON list of names per "
+                f"line {number} of {describe(path)} is {line[:60]!r}; write a JSON list of names per "
                 'sentence, such as ["New York", "Alice"], and [] for none.'
             )
         names.append(row)
     if len(names) != n:
-        raise ValueError(f"{_describe(path)} has {len(names)} lines, and there are {n} sentences.")
+        raise ValueError(f"{describe(path)} has {len(names)} lines, and there are {n} sentences.")
     return names
 
 
-def _describe(path: str) -> str:
+def describe(path: str) -> str:
+    """Return the name of a file in a message."""
     return "standard input" if path == STANDARD_INPUT else repr(path)

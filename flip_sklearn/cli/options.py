@@ -13,6 +13,9 @@ from typing import Annotated, Any
 import typer
 
 STANDARD_INPUT = "-"
+# Between a file and the name of an array or a column in it.
+NAME_SEPARATOR = "::"
+_FORMATS = ".npy, .npz, .parquet or .safetensors; FILE::NAME names one of several arrays or columns"
 # The parameters of SentenceEncoder that --encoder-option sets, and the options that set the others.
 ENCODER_SETTINGS = (
     *("backend", "batch_size", "normalize", "truncate_dim"),
@@ -103,6 +106,29 @@ Revision = Annotated[
     str | None,
     typer.Option("--revision", metavar="REV", help="Branch, tag or commit of the model on the hub."),
 ]
+_EMBEDDINGS: Any = typer.Option(
+    "--embeddings",
+    metavar="FILE|-",
+    help=f"Embeddings (n, d), one row per sentence: {_FORMATS}. A pipe is .npy.",
+)
+Embeddings = Annotated[str, _EMBEDDINGS]
+OptionalEmbeddings = Annotated[str | None, _EMBEDDINGS]
+ViewEmbeddings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--embeddings",
+        metavar="[NAME=]FILE",
+        help=f"Embeddings of the lines, repeated for views such as text=a.npy speech=b.npy: {_FORMATS}.",
+    ),
+]
+TwoEmbeddings = Annotated[
+    tuple[str, str],
+    typer.Option(
+        "--embeddings",
+        metavar="FILE FILE",
+        help=f"The embeddings (n, d) of two sets, A and B: {_FORMATS}; one may be -, a pipe.",
+    ),
+]
 Entities = Annotated[
     str | None,
     typer.Option(metavar="FILE.jsonl", help='Names in each line of text, such as ["New York"] or [].'),
@@ -118,6 +144,25 @@ MaxIter = Annotated[
 ]
 TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, metavar="N", help="Words per line.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="The same seed gives the same result.")]
+
+
+def split_location(location: str) -> tuple[str, str | None]:
+    """Return the path and the name of FILE::NAME, an array or a column of a file; None without a name.
+
+    Raises
+    ------
+    typer.BadParameter
+        If the name is empty.
+    """
+    path, separator, name = location.partition(NAME_SEPARATOR)
+    if not separator or Path(location).expanduser().exists():
+        return location, None
+    if not path or not name:
+        raise typer.BadParameter(
+            f"{location!r} has no {'name after' if path else 'file before'} {NAME_SEPARATOR}; write "
+            f"FILE{NAME_SEPARATOR}NAME, or FILE alone."
+        )
+    return path, name
 
 
 def check_standard_input(*paths: str | None) -> None:
@@ -189,7 +234,7 @@ def parse_named_files(values: Sequence[str], option: str) -> dict[str, str]:
     paths: dict[str, str] = {}
     for value in values:
         name, equals, path = value.partition("=")
-        if not equals or Path(value).exists():
+        if not equals or Path(value).exists() or Path(value.partition(NAME_SEPARATOR)[0]).exists():
             name, path = option.removeprefix("--"), value
         if name in paths:
             raise typer.BadParameter(

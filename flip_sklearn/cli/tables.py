@@ -7,8 +7,9 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from flip_sklearn.parameters import short_repr
+from flip_sklearn.parameters import install_command, short_repr
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -67,7 +68,7 @@ def _read_delimited(lines: Iterator[str], column: str, delimiter: str, name: str
     reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True)
     try:
         header = next(reader)
-        position = _position(header, column, name)
+        position = find_column(header, column, name)
         for row in reader:
             if len(row) != len(header) and row:
                 raise ValueError(
@@ -82,10 +83,11 @@ def _read_delimited(lines: Iterator[str], column: str, delimiter: str, name: str
         ) from None
 
 
-def _position(header: list[str], column: str, name: str) -> int:
+def find_column(header: list[str], column: str, name: str) -> int:
+    """Return the position of a column, which must be there once."""
     if header.count(column) != 1:
         problem = "no column" if column not in header else "more than one column"
-        raise ValueError(f"{name} has {problem} {column!r}; its columns are {_listed(header)}.")
+        raise ValueError(f"{name} has {problem} {column!r}; its columns are {listed(header)}.")
     return header.index(column)
 
 
@@ -102,7 +104,7 @@ def _read_json_lines(lines: Iterator[str], column: str, name: str) -> Iterator[s
             )
         if column not in record:
             raise ValueError(
-                f"line {number} of {name} has no {column!r}; its keys are {_listed(list(record))}."
+                f"line {number} of {name} has no {column!r}; its keys are {listed(list(record))}."
             )
         yield _text(record[column], column, f"line {number} of {name}")
 
@@ -117,14 +119,10 @@ def _json_object(line: str) -> dict[str, object] | None:
 
 def read_parquet_column(path: Path, column: str) -> Iterator[str]:
     """Yield a column of a Parquet file; missing values are empty texts."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise ImportError("Parquet files need pyarrow: pip install pyarrow; or pass a CSV file.") from error
+    pa, pq = import_pyarrow("pass a CSV file")
     try:
         with pq.ParquetFile(path) as file:
-            _position(file.schema_arrow.names, column, repr(str(path)))
+            find_column(file.schema_arrow.names, column, repr(str(path)))
             row = 0
             for batch in file.iter_batches(_ROWS_PER_BATCH, columns=[column]):
                 for value in batch.column(0).to_pylist():
@@ -132,6 +130,19 @@ def read_parquet_column(path: Path, column: str) -> Iterator[str]:
                     yield _text(value, column, f"row {row} of {str(path)!r}")
     except pa.ArrowException as error:
         raise ValueError(f"{str(path)!r} cannot be read ({error}); write it again.") from None
+
+
+def import_pyarrow(alternative: str) -> tuple[Any, Any]:
+    """Return pyarrow and its module of Parquet files; ``alternative`` says what to do without it."""
+    try:
+        import pyarrow as pa
+        import pyarrow.compute
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise ImportError(
+            f"Parquet files need pyarrow: {install_command('parquet')}; or {alternative}."
+        ) from error
+    return pa, pq
 
 
 def _text(value: object, column: str, place: str) -> str:
@@ -142,6 +153,7 @@ def _text(value: object, column: str, place: str) -> str:
     return value or ""
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return at most 20 names for a message."""
     shown = ", ".join(repr(name) for name in names[:20])
     return shown + (f" and {len(names) - 20} more" if len(names) > 20 else "")

@@ -94,7 +94,8 @@ def test_no_difference(folder: Path) -> None:
 
 def test_files_that_do_not_fit(folder: Path) -> None:
     np.save(folder / "wide.npy", np.zeros((5, 9)))
-    assert "X_b: X has 9 features" in error_line(*compare(folder, embeddings=("a.npy", "wide.npy")))
+    wide = error_line(*compare(folder, embeddings=("a.npy", "wide.npy")))
+    assert "wide.npy' holds vectors of 9 numbers, and the model reads vectors of 8" in wide
     assert "not exist" in error_line(*compare(folder, embeddings=("a.npy", "nothing.npy")))
     (folder / "short.txt").write_text("one label\n")
     message = error_line(*compare(folder, "--groups", folder / "a.txt", folder / "short.txt"))

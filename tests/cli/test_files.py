@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from flip_sklearn import FLiPExtractor
-from flip_sklearn.cli import files
+from flip_sklearn.cli import vectors
 from flip_sklearn.vocabulary import ConceptVectorizer
 from tests.helpers.command_line import Corpus, N, error_line, run
 
@@ -161,7 +161,7 @@ def test_blocks_concatenate_to_the_array(tmp_path: Path, monkeypatch: pytest.Mon
     X = np.random.default_rng(0).normal(size=(23, 5)).astype(np.float16)
     np.save(tmp_path / "x.npy", X)
     for size in (1, 70, 10**6):
-        monkeypatch.setattr(files, "_BLOCK_BYTES", size)
-        blocks = list(files.read_embedding_blocks(str(tmp_path / "x.npy")))
+        monkeypatch.setattr(vectors, "_BLOCK_BYTES", size)
+        blocks = list(vectors.read_embedding_blocks(str(tmp_path / "x.npy")))
         np.testing.assert_array_equal(np.concatenate(blocks), X)
-    assert files.count_embeddings(str(tmp_path / "x.npy")) == 23
+    assert vectors.count_embeddings(str(tmp_path / "x.npy")) == 23

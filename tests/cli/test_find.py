@@ -76,7 +76,8 @@ def test_errors_name_the_reason(folder: Path) -> None:
         )
         assert "has 60 embeddings, and there are 2 lines of text" in message
     np.save(folder / "wide.npy", np.zeros((3, 9)))
-    assert "X has 9 features" in error_line(*find(folder, "dog", embeddings="wide.npy"))
+    message = error_line(*find(folder, "dog", embeddings="wide.npy"))
+    assert "wide.npy' holds vectors of 9 numbers, and the model reads vectors of 8" in message
     X = np.load(folder / "X.npy")
     X[7] = np.nan
     np.save(folder / "nan.npy", X)
