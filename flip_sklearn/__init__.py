@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from flip_sklearn.metrics import keyword_accuracy, keyword_accuracy_scorer
     from flip_sklearn.path import kkt_residual, regularization_path
     from flip_sklearn.splice import SpLiCEExtractor
-    from flip_sklearn.views import stack_views
+    from flip_sklearn.views import ViewCenterer, stack_views
     from flip_sklearn.vocabulary import ConceptVectorizer
 
 __version__ = "0.1.0"
@@ -28,6 +28,7 @@ __all__ = [
     "FLiPExtractor",
     "KeywordMapper",
     "SpLiCEExtractor",
+    "ViewCenterer",
     "WordEraser",
     "keyword_accuracy",
     "keyword_accuracy_scorer",
@@ -41,6 +42,7 @@ _MODULE_OF = {
     "FLiPExtractor": "extractor",
     "KeywordMapper": "bulk",
     "SpLiCEExtractor": "splice",
+    "ViewCenterer": "views",
     "WordEraser": "eraser",
     "keyword_accuracy": "metrics",
     "keyword_accuracy_scorer": "metrics",

@@ -189,7 +189,7 @@ def _top_package(module_globals: dict[str, Any]) -> str:
     return str(module_globals.get("__name__")).partition(".")[0]
 
 
-def number_groups(groups: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
+def number_groups(groups: Any, n: int, name: str = "groups") -> tuple[np.ndarray, np.ndarray]:
     """The distinct labels, sorted, and the number of the label of each row, int64 (n,).
 
     Labels that are not numbers are counted in a dict: an array of strings takes n times the longest.
@@ -200,8 +200,8 @@ def number_groups(groups: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
         labels = np.fromiter(labels, dtype=object) if is_iterable else np.array(labels, dtype=object)
     if labels.shape != (n,):
         raise ValueError(
-            f"Found input variables with inconsistent numbers of samples: groups has shape {labels.shape}; "
-            f"pass one group per row, ({n},)."
+            f"Found input variables with inconsistent numbers of samples: {name} has shape {labels.shape}; "
+            f"pass one {name.removesuffix('s')} per row, ({n},)."
         )
     if labels.dtype.kind in "buifmM":
         missing = labels != labels
@@ -211,8 +211,8 @@ def number_groups(groups: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     if missing.any():
         row = int(np.argmax(missing))
         raise ValueError(
-            f"groups[{row}] = {labels[row]} is missing; every row needs a group: leave the row out, or "
-            "give it a group of its own."
+            f"{name}[{row}] = {labels[row]} is missing; every row needs a {name.removesuffix('s')}: "
+            "leave the row out, or give it one of its own."
         )
     if isinstance(labels, np.ndarray):
         names, number = np.unique(labels, return_inverse=True)
@@ -223,7 +223,7 @@ def number_groups(groups: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
         ordered = sorted(set(labels))
     except TypeError as error:
         raise ValueError(
-            f"groups has labels that cannot be compared ({error}); use strings or numbers, one per row."
+            f"{name} has labels that cannot be compared ({error}); use strings or numbers, one per row."
         ) from error
     place = {label: i for i, label in enumerate(ordered)}
     names = np.fromiter(ordered, dtype=object, count=len(ordered))

@@ -25,6 +25,7 @@ from flip_sklearn.diagnostics.rare_words import RareWordRecall, rare_word_recall
 from flip_sklearn.diagnostics.sets import SetComparison, compare_sets
 from flip_sklearn.diagnostics.similarity import SimilarityExplanation, SimilarityWithout, explain_similarity
 from flip_sklearn.diagnostics.split import SentenceSplit, split_sentences
+from flip_sklearn.diagnostics.view_gap import ViewGap, view_gap
 from flip_sklearn.diagnostics.words import WordRecoverability, word_recoverability
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "SimilarityExplanation",
     "SimilarityWithout",
     "ViewAlignment",
+    "ViewGap",
     "VocabularyPreference",
     "WordRecoverability",
     "compare_encoders",
@@ -59,6 +61,7 @@ __all__ = [
     "selectivity",
     "split_sentences",
     "view_alignment",
+    "view_gap",
     "vocabulary_preference",
     "word_recoverability",
 ]

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sized
 from typing import Any
 
-import narwhals.stable.v2 as nw
 import numpy as np
 import scipy.sparse as sp
 from sklearn.exceptions import NotFittedError
@@ -16,7 +15,13 @@ from sklearn.utils.validation import _check_sample_weight, _num_samples, validat
 from flip_sklearn.backend.device import Embeddings, as_shared_tensor, largest_magnitude
 from flip_sklearn.estimation.array_api import float_formats, namespace_of
 from flip_sklearn.io import as_numpy
-from flip_sklearn.metrics.counts import check_columns_of, column_names, count_matrix, dense_array
+from flip_sklearn.metrics.counts import (
+    check_columns_of,
+    column_names,
+    count_matrix,
+    dense_array,
+    embedding_rows,
+)
 from flip_sklearn.parameters import is_integer, number_groups, short_repr, warn_caller
 
 MAX_AUTO_RANK = 512
@@ -63,7 +68,7 @@ def check_embeddings(
         raise ValueError(f"X is a sparse tensor ({X.layout}); embeddings are dense. Pass X.to_dense().")
     xp = namespace_of(X)
     formats: list[Any] = [np.float64, np.float32, np.float16] if xp is None else float_formats(xp)
-    X = _as_rows(X) if xp is None else X
+    X = embedding_rows(X) if xp is None else X
     feature_info = copy.copy(estimator) if reset else estimator
     try:
         X = validate_data(
@@ -92,58 +97,6 @@ def check_embeddings(
 def magnitude_limits(precision: Any) -> tuple[float, float]:
     """The range of the largest magnitude in X in which no square and no product overflows in training."""
     return MAGNITUDES["float64" if precision == "float64" else "float32"]
-
-
-def _as_rows(X: Any) -> Any:
-    """X with a column or list of vectors as an array (n, d); frames of numbers stay frames."""
-    if nw.dependencies.is_into_dataframe(X):
-        frame = nw.from_native(X, eager_only=True)
-        dates = [name for name, dtype in frame.schema.items() if dtype.is_temporal()]
-        if dates:
-            raise ValueError(f"X holds dates or durations in column {dates[0]!r}; pass columns of numbers.")
-        if frame.shape[1] != 1 or not hasattr(frame[:1, 0].to_list()[0], "__len__"):
-            return X
-        X = frame[:, 0].to_native()
-    is_list = isinstance(X, list | tuple)
-    if not is_list and hasattr(X, "to_pylist"):  # pyarrow
-        X = X.to_numpy() if hasattr(X, "chunks") else X.to_numpy(zero_copy_only=False)
-    if not is_list:
-        X = dense_array(X, "X", "embeddings of shape (n, d)")
-    if X.ndim == 1 if not is_list else len(X):
-        return _rows_of_items(X, is_list)
-    return X
-
-
-def _rows_of_items(X: Any, is_list: bool) -> Any:
-    """A list or 1-D array of vectors as an array (n, d)."""
-    first = X[0] if len(X) else None
-    if isinstance(first, str | bytes):
-        raise ValueError(
-            f"X holds texts, such as {short_repr(first)}; encode them first: "
-            "SentenceEncoder(...).transform(texts), with the encoder of the model."
-        )
-    if np.ndim(as_numpy(first)) == 0 and not hasattr(first, "__len__"):
-        raise ValueError(
-            f"X is one vector, a 1D array of {len(X)} numbers. Expected 2D array of shape (n, d). "
-            "Reshape your data: X.reshape(1, -1) is one row, X.reshape(-1, 1) one column."
-        )
-    if is_list and not any(hasattr(row, "detach") for row in X):
-        lengths = [len(row) if hasattr(row, "__len__") else 0 for row in X]
-        for i, length in enumerate(lengths):
-            if length != lengths[0]:
-                raise ValueError(
-                    f"X[{i}] holds {length} numbers and X[0] holds {lengths[0]}; every row needs an "
-                    "embedding of the same encoder."
-                )
-        return X  # lists of numbers, which scikit-learn converts
-    rows = [np.asarray(as_numpy(row)) for row in X]
-    for i, row in enumerate(rows):
-        if row.ndim != rows[0].ndim or row.shape != rows[0].shape or row.dtype.kind not in "buif":
-            raise ValueError(
-                f"X[{i}] is {short_repr(X[i])}, not a vector like X[0], of shape {rows[0].shape}; every row "
-                "needs one embedding, drop the others."
-            )
-    return np.stack(rows)
 
 
 def _check_finite(X: Embeddings, *, with_magnitude: bool) -> float:

@@ -1,4 +1,4 @@
-"""Word counts of any kind as a checked csr_array, and the names of their columns.
+"""Word counts of any kind as a checked csr_array, the names of their columns, and rows of embeddings.
 
 All functions that take counts use these: structure and values are checked before anything is converted,
 and entries are converted before they are summed.
@@ -240,6 +240,58 @@ def dense_array(value: Any, name: str, content: str) -> np.ndarray:
     if array.dtype.kind == "O" and nw.dependencies.is_into_dataframe(native):  # nullable columns
         array = nw.from_native(native, eager_only=True).to_numpy()
     return np.asarray(array)
+
+
+def embedding_rows(X: Any) -> Any:
+    """Embeddings with a column or list of vectors as an array (n, d); frames of numbers stay frames."""
+    if nw.dependencies.is_into_dataframe(X):
+        frame = nw.from_native(X, eager_only=True)
+        dates = [name for name, dtype in frame.schema.items() if dtype.is_temporal()]
+        if dates:
+            raise ValueError(f"X holds dates or durations in column {dates[0]!r}; pass columns of numbers.")
+        if frame.shape[1] != 1 or not hasattr(frame[:1, 0].to_list()[0], "__len__"):
+            return X
+        X = frame[:, 0].to_native()
+    is_list = isinstance(X, list | tuple)
+    if not is_list and hasattr(X, "to_pylist"):  # pyarrow
+        X = X.to_numpy() if hasattr(X, "chunks") else X.to_numpy(zero_copy_only=False)
+    if not is_list:
+        X = dense_array(X, "X", "embeddings of shape (n, d)")
+    if X.ndim == 1 if not is_list else len(X):
+        return _rows_of_items(X, is_list)
+    return X
+
+
+def _rows_of_items(X: Any, is_list: bool) -> Any:
+    """A list or 1-D array of vectors as an array (n, d)."""
+    first = X[0] if len(X) else None
+    if isinstance(first, str | bytes):
+        raise ValueError(
+            f"X holds texts, such as {short_repr(first)}; encode them first: "
+            "SentenceEncoder(...).transform(texts), with the encoder of the model."
+        )
+    if np.ndim(as_numpy(first)) == 0 and not hasattr(first, "__len__"):
+        raise ValueError(
+            f"X is one vector, a 1D array of {len(X)} numbers. Expected 2D array of shape (n, d). "
+            "Reshape your data: X.reshape(1, -1) is one row, X.reshape(-1, 1) one column."
+        )
+    if is_list and not any(hasattr(row, "detach") for row in X):
+        lengths = [len(row) if hasattr(row, "__len__") else 0 for row in X]
+        for i, length in enumerate(lengths):
+            if length != lengths[0]:
+                raise ValueError(
+                    f"X[{i}] holds {length} numbers and X[0] holds {lengths[0]}; every row needs an "
+                    "embedding of the same encoder."
+                )
+        return X  # lists of numbers, which scikit-learn converts
+    rows = [np.asarray(as_numpy(row)) for row in X]
+    for i, row in enumerate(rows):
+        if row.ndim != rows[0].ndim or row.shape != rows[0].shape or row.dtype.kind not in "buif":
+            raise ValueError(
+                f"X[{i}] is {short_repr(X[i])}, not a vector like X[0], of shape {rows[0].shape}; every row "
+                "needs one embedding, drop the others."
+            )
+    return np.stack(rows)
 
 
 def column_names(Y: Any) -> list[str] | None:
