@@ -42,7 +42,7 @@ ENCODER_PARAMETERS = (
 )
 TOKEN_PATTERNS = ("latin", "indic", "whitespace")  # no regular expression from a file: it may be too slow
 # Backends of models that run here. A file cannot redirect a folder that the user names to another backend.
-LOCAL_BACKENDS = ("auto", "sentence-transformers", "sonar")
+LOCAL_BACKENDS = ("auto", "sentence-transformers", "onnx", "sonar")
 VECTORIZER_PARAMETERS = ("token_pattern", "lowercase", "strip_punctuation", "strip_accents")
 
 

@@ -129,6 +129,7 @@ class LocalModel(EncoderBackend):
     """A model that runs on this machine; its weights are loaded on first use."""
 
     sort_by_length = True
+    weight_suffixes: tuple[str, ...] = (".safetensors", ".bin")
 
     def __init__(self, model: str, revision: str | None, device: str) -> None:
         folder = os.path.expanduser(model)
@@ -189,7 +190,7 @@ class LocalModel(EncoderBackend):
                 folder = cached_snapshot(self.model, self.revision)
             except (ImportError, ValueError):  # no client of the hub, or not a name on the hub
                 return False
-        return folder is not None and _has_weights_only(folder)
+        return folder is not None and _has_weights_only(folder, self.weight_suffixes)
 
     def encode(self, items: list[Any]) -> Any:
         """Return the vectors of one batch."""
@@ -275,12 +276,10 @@ def _visible_files(folder: Path) -> list[Path]:
     return sorted(name for name in names if not any(part.startswith(".") for part in name.parts))
 
 
-def _has_weights_only(folder: Path) -> bool:
+def _has_weights_only(folder: Path, suffixes: tuple[str, ...]) -> bool:
     """Return whether a folder has weights and no code; modules.json can name classes of any package."""
     files = [folder / name for name in _visible_files(folder)]
-    if any(file.suffix == ".py" for file in files) or not any(
-        file.suffix in (".safetensors", ".bin") for file in files
-    ):
+    if any(file.suffix == ".py" for file in files) or not any(file.suffix in suffixes for file in files):
         return False
     modules_file = folder / "modules.json"
     if modules_file not in files:

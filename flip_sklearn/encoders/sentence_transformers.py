@@ -29,11 +29,15 @@ class SentenceTransformers(LocalModel):
 
     def load(self) -> Any:
         """Read the model from its folder, the hub's local cache or the hub."""
-        library = require("sentence_transformers", self.name, "encoders")
+        library = self.library()
         device = resolve_device(self.device)
         try:
             return library.SentenceTransformer(
-                self.model, revision=self.revision, device=device, trust_remote_code=False
+                self.model,
+                revision=self.revision,
+                device=device,
+                trust_remote_code=False,
+                **self.options(device),
             )
         except ValueError as error:
             if "trust_remote_code" not in str(error):
@@ -43,6 +47,14 @@ class SentenceTransformers(LocalModel):
                 "the model yourself and pass its method: "
                 "SentenceEncoder(SentenceTransformer(name, trust_remote_code=True).encode)."
             ) from error
+
+    def library(self) -> Any:
+        """Import sentence-transformers."""
+        return require("sentence_transformers", self.name, "encoders")
+
+    def options(self, device: str) -> dict[str, Any]:
+        """Return further arguments of ``SentenceTransformer``."""
+        return {}
 
     def token_limit(self) -> int | None:
         """Return the length that the model truncates texts to."""
@@ -61,3 +73,21 @@ class SentenceTransformers(LocalModel):
         return weights.encode(
             items, batch_size=len(items), prompt_name=self.prompt_name, show_progress_bar=False
         )
+
+
+class Onnx(SentenceTransformers):
+    """``SentenceTransformer(model, backend="onnx")``: the ONNX file of a model, exported if there is none."""
+
+    name = "onnx"
+    weight_suffixes = (".onnx",)
+
+    def library(self) -> Any:
+        """Import what sentence-transformers needs for ONNX, whose absence it reports without our command."""
+        for module in ("onnxruntime", "optimum.onnxruntime"):
+            require(module, self.name, "onnx")
+        return require("sentence_transformers", self.name, "onnx")
+
+    def options(self, device: str) -> dict[str, Any]:
+        """Return the backend of the library, and the provider for a CPU: a GPU is taken otherwise."""
+        provider = {"model_kwargs": {"provider": "CPUExecutionProvider"}} if device == "cpu" else {}
+        return {"backend": "onnx", **provider}
