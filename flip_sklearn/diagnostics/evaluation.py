@@ -68,15 +68,19 @@ def _is_equal(first: Any, second: Any) -> bool:
 def _fit_on_views(estimator: Any, sentences: Sentences, views: tuple[str, ...], counts: sp.csr_array) -> Any:
     """Fit a clone of the estimator to the training sentences of one view, or of several, stacked."""
     train_counts = sp.csr_array(counts[sentences.split.train])
+    model = clone(estimator)
+    if isinstance(model, FLiPExtractor) and model.vocabulary is None:
+        # No result has names of words, and fit would warn that there are none.
+        model.set_params(vocabulary=[str(column) for column in range(counts.shape[1])])
     if len(views) == 1:
-        return clone(estimator).fit(sentences.train(views[0]), train_counts)
+        return model.fit(sentences.train(views[0]), train_counts)
     groups = sentences.split.groups[sentences.split.train]
     train_views = {view: sentences.train(view) for view in views}
     stacked = stack_views(train_views, train_counts, groups=groups)
     # With groups, early stopping holds out all views of a sentence, so that none of them is trained on.
     fit_parameters = {"sample_weight": stacked.sample_weight, "groups": stacked.groups}
     accepted = {name: value for name, value in fit_parameters.items() if has_fit_parameter(estimator, name)}
-    return clone(estimator).fit(stacked.X, stacked.Y, **accepted)
+    return model.fit(stacked.X, stacked.Y, **accepted)
 
 
 def find_words(model: Any, X: np.ndarray, truth: sp.csr_array) -> sp.csr_array:
