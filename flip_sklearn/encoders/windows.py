@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,9 @@ def long_texts(texts: Sequence[str], backend: EncoderBackend) -> list[int]:
     limit = backend.token_limit()
     if limit is None or not texts:
         return []
-    # A token has at least one byte, so that most texts need not be tokenized.
+    # Most texts need not be tokenized.
     n_special = backend.count_tokens([""])[0]
-    candidates = [i for i, text in enumerate(texts) if len(text.encode()) + n_special > limit]
+    candidates = [i for i, text in enumerate(texts) if _max_tokens(text) + n_special > limit]
     counts = backend.count_tokens([texts[i] for i in candidates]) if candidates else []
     return [i for i, count in zip(candidates, counts, strict=True) if count > limit]
 
@@ -58,6 +59,18 @@ def weighted_windows(text: str, backend: EncoderBackend) -> tuple[list[str], np.
     windows = split_into_windows(text, backend)
     n_special = backend.count_tokens([""])[0]
     return windows, np.maximum(np.array(backend.count_tokens(windows)) - n_special, 1)
+
+
+def _max_tokens(text: str) -> int:
+    """Return an upper bound of the number of tokens, which have at least one byte after normalization.
+
+    Tokenizers may normalize first, and a character such as a fraction then becomes several. Some put a mark
+    of a word's beginning before the text, which may be a token by itself.
+    """
+    n_bytes = len(text.encode())
+    if not text.isascii():
+        n_bytes = max(n_bytes, len(unicodedata.normalize("NFKD", text).encode()))
+    return n_bytes + 1
 
 
 def _split_word(word: str, room: int) -> list[str]:
