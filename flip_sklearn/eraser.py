@@ -28,7 +28,7 @@ from flip_sklearn.estimation.validation import (
 from flip_sklearn.estimation.words import check_words
 from flip_sklearn.io import as_numpy
 from flip_sklearn.metrics.counts import check_columns
-from flip_sklearn.parameters import VocabularyRepr, check_folder, refusal, warn_caller
+from flip_sklearn.parameters import DocumentationLink, VocabularyRepr, check_folder, refusal, warn_caller
 from flip_sklearn.persistence.erasers import read_eraser, write_eraser
 
 # Elements of a block of rows: 2**22 float64 are 32 MiB.
@@ -44,7 +44,7 @@ _ROUNDING = 1e-13
 _MIN_CORRELATION = 1e-10
 
 
-class WordEraser(VocabularyRepr, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class WordEraser(VocabularyRepr, DocumentationLink, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Erase words from embeddings such that no linear reader can find them.
 
     With z the indicators of the m words in a sentence, S the covariance of the embeddings, C = Cov(x, z), and

@@ -17,12 +17,13 @@ from flip_sklearn.estimation.open_vocabulary import OpenVocabularyMixin
 from flip_sklearn.estimation.search import RowSearchMixin
 from flip_sklearn.estimation.validation import check_counts_of, one_target
 from flip_sklearn.metrics import RowMean
-from flip_sklearn.parameters import VocabularyRepr, check_bool
+from flip_sklearn.parameters import DocumentationLink, VocabularyRepr, check_bool
 from flip_sklearn.persistence import PretrainedMixin
 
 
 class FLiPExtractor(
     VocabularyRepr,
+    DocumentationLink,
     PretrainedMixin,
     DirectionsMixin,
     OpenVocabularyMixin,

@@ -19,6 +19,8 @@ import numpy as np
 
 from flip_sklearn.io import as_numpy
 
+# Also in pyproject.toml.
+DOCUMENTATION = "https://flip-sklearn.github.io/flip-sklearn"
 SHORT_REPR_LENGTH = 60
 MAX_SEED = 2**32 - 1
 # Strengths and step sizes above this overflow float32 when they are multiplied.
@@ -48,6 +50,22 @@ class VocabularyRepr:
             shown = object.__new__(type(self))
             shown.__dict__ = {**self.__dict__, "vocabulary": dict(words)}
         return super(VocabularyRepr, shown).__repr__(N_CHAR_MAX)  # type: ignore[call-arg]
+
+
+class DocumentationLink:
+    """The link to an estimator's page of the documentation in its HTML representation.
+
+    scikit-learn reads these three attributes of estimators (``sklearn.utils.estimator_html_repr``).
+    """
+
+    _doc_link_module = "flip_sklearn"
+    _doc_link_template = DOCUMENTATION + "/generated/{name}.html"
+
+    def _doc_link_url_param_generator(self) -> dict[str, str]:
+        """Return the name that users import, which is not that of the module of the class."""
+        folder, name = type(self).__module__.split(".")[1], type(self).__name__
+        public = sys.modules["flip_sklearn"].__all__
+        return {"name": f"flip_sklearn.{name if name in public else f'{folder}.{name}'}"}
 
 
 def install_command(extra: str) -> str:

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flip_sklearn.metrics.counts import count_matrix, dense_array, embedding_rows
 from flip_sklearn.metrics.summary import rescale_weights
-from flip_sklearn.parameters import number_groups, short_repr, warn_caller
+from flip_sklearn.parameters import DocumentationLink, number_groups, short_repr, warn_caller
 
 # Elements of a block of rows that are moved at a time: 2**22 float64 are 32 MiB.
 _BLOCK_ELEMENTS = 2**22
@@ -161,7 +161,7 @@ def check_views(views: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return arrays
 
 
-class ViewCenterer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class ViewCenterer(DocumentationLink, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Remove the mean of each view, so that one model reads all views.
 
     With m_v the mean of the training rows of view v, and c the mean of the reference view, or 0 without one,

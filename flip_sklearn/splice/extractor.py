@@ -25,6 +25,7 @@ from flip_sklearn.io import as_numpy, show_progress
 from flip_sklearn.metrics import keyword_accuracy
 from flip_sklearn.metrics.counts import checked_sparse
 from flip_sklearn.parameters import (
+    DocumentationLink,
     check_bool,
     check_choice,
     check_integer,
@@ -49,7 +50,7 @@ CHUNK_ROWS = 4096
 MAX_GAP = 1e-5
 
 
-class SpLiCEExtractor(RowSearchMixin, TransformerMixin, BaseEstimator):
+class SpLiCEExtractor(DocumentationLink, RowSearchMixin, TransformerMixin, BaseEstimator):
     """Extract words from embeddings by sparse coding over the embeddings of the words themselves.
 
     Decomposes every embedding x into weights w >= 0 of the V concepts, which minimize

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from flip_sklearn.io import show_progress
 from flip_sklearn.parameters import (
+    DocumentationLink,
     VocabularyRepr,
     check_bool,
     check_choice,
@@ -45,7 +46,7 @@ from flip_sklearn.vocabulary.tokenizer import (
 
 # No set_output: counts are sparse, as those of CountVectorizer.
 class ConceptVectorizer(  # type: ignore[call-arg]
-    VocabularyRepr, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
+    VocabularyRepr, DocumentationLink, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
 ):
     """Count words, and pairs of associated words as single units.
 
