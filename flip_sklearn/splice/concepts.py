@@ -61,15 +61,22 @@ def unit(rows: Any) -> Any:
     # Divided by their largest entry first, so that no square overflows or underflows.
     largest = xp.max(xp.abs(rows), axis=1, keepdims=True)
     rows = rows / xp.where(largest > 0, largest, xp.ones_like(largest))
-    length = xp.linalg.vector_norm(rows, axis=1, keepdims=True)
+    length = _lengths(rows)[:, None]
     return rows / xp.where(length > 0, length, xp.ones_like(length))
+
+
+def _lengths(rows: Any) -> Any:
+    if isinstance(rows, np.ndarray):  # before version 2, NumPy has no vector_norm
+        return np.linalg.norm(rows, axis=1)
+    xp, _ = get_namespace(rows)
+    return xp.linalg.vector_norm(rows, axis=1)
 
 
 def centred(directions: Any, mean: Any) -> Any:
     """Return unit(directions - mean); zero for rows that are zero or equal the mean."""
     xp, _ = get_namespace(directions)
     difference = directions - mean
-    is_off_mean = xp.linalg.vector_norm(difference, axis=1) > MIN_CENTRED_LENGTH
+    is_off_mean = _lengths(difference) > MIN_CENTRED_LENGTH
     has_direction = is_off_mean & xp.any(directions != 0, axis=1)
     return unit(xp.where(has_direction[:, None], difference, xp.zeros_like(difference)))
 

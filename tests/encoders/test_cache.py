@@ -213,7 +213,7 @@ def test_vector_of_another_key_is_detected(tmp_path: Path) -> None:
     np.testing.assert_array_equal(encoder(tmp_path).transform(TEXTS[:2]), vectors(TEXTS[:2]))
 
 
-@pytest.mark.parametrize("content", [b"no database" * 500, os.urandom(8192)])
+@pytest.mark.parametrize("content", [b"no database" * 500, os.urandom(8192)], ids=["text", "bytes"])
 def test_other_files_are_refused_and_not_changed(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "cache").mkdir()
     path = tmp_path / "cache" / "embeddings.sqlite3"
