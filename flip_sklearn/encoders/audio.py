@@ -88,6 +88,12 @@ class Sound:
 def check_sounds(X: Any, sampling_rate: Any, verbose: bool) -> list[Sound]:
     """Read all files and arrays once; a ValueError names the first row that is not a sound."""
     items = _as_list(X)
+    for row, item in enumerate(items):
+        if not isinstance(item, (str, os.PathLike, list, tuple)) and not hasattr(item, "__array__"):
+            remedy = "pass os.fsdecode(path)" if isinstance(item, bytes) else "pass a path or an array"
+            raise ValueError(
+                f"Row {row} is {short_repr(item)} ({type(item).__name__}), not a sound; {remedy}."
+            )
     is_path = [isinstance(item, (str, os.PathLike)) for item in items]
     if any(is_path) and not all(is_path):
         row = is_path.index(not is_path[0])
@@ -159,8 +165,6 @@ def _named_row(row: int, item: Any) -> Iterator[None]:
 
 def _check_file(path: str) -> Sound:
     library = _library("soundfile")
-    if not isinstance(path, str):
-        raise ValueError("is a path of bytes; pass os.fsdecode(path).")
     path = os.path.expanduser(path)
     try:
         if not os.path.exists(path):
@@ -171,6 +175,8 @@ def _check_file(path: str) -> Sound:
             raise ValueError("is a folder, pipe or device; pass an audio file.") from None
         if not 0 < size <= MAX_FILE_BYTES:
             raise ValueError(f"has {size} bytes; use audio files of 1 to {MAX_FILE_BYTES} bytes.")
+        with open(path, "rb"):  # names the reason if it cannot be opened, which libsndfile does not
+            pass
         stamp = _stamp(path)
         with library.SoundFile(path) as file:
             rate, n_frames = file.samplerate, file.frames
@@ -193,13 +199,8 @@ def _check_file(path: str) -> Sound:
 
 
 def _check_array(item: Any, rate: int, row: int) -> Sound:
-    if isinstance(item, (dict, bytes)) or item is None or not (isinstance(item, Iterable)):
-        raise ValueError(
-            f"is {short_repr(item)} ({type(item).__name__}), not a sound; pass an array of samples or a path."
-        )
-    array = as_numpy(item)
     try:
-        array = np.asarray(array)
+        array = np.asarray(as_numpy(item))
     except (TypeError, ValueError) as error:
         raise ValueError(f"is not an array of samples ({error}).") from error
     if array.dtype.kind not in "iuf":

@@ -52,6 +52,11 @@ class SpeechEncoder(EmbeddingEncoder):
     pooling : {"mean_std", "mean"}, default="mean_std"
         ``"mean_std"`` is the mean and the standard deviation of the frames, twice the dimensions of a
         frame; ``"mean"`` is the mean alone. SONAR pools by itself, and ignores it.
+    padding : {"full", "short"}, default="full"
+        How Whisper's sounds are padded with silence, for ``"ctranslate2"``. ``"full"`` pads to 30 seconds,
+        as the model was trained. ``"short"`` pads with one to two seconds to a whole number of seconds:
+        a sound of a few seconds takes a tenth of the time, and its vector is slightly different, so that
+        vectors of the two kinds must not be mixed.
     sampling_rate : int, default=None
         Samples per second of arrays, 1,000 to 384,000. Audio files contain their rate, and need None.
     batch_size : int or "auto", default="auto"
@@ -120,6 +125,7 @@ class SpeechEncoder(EmbeddingEncoder):
         *,
         backend: str = "auto",
         pooling: str = "mean_std",
+        padding: str = "full",
         sampling_rate: int | None = None,
         batch_size: int | str = "auto",
         device: str = "auto",
@@ -131,6 +137,7 @@ class SpeechEncoder(EmbeddingEncoder):
         self.model = model
         self.backend = backend
         self.pooling = pooling
+        self.padding = padding
         self.sampling_rate = sampling_rate
         self.batch_size = batch_size
         self.device = device
@@ -176,9 +183,8 @@ class SpeechEncoder(EmbeddingEncoder):
 
     def _load(self, name: str) -> Any:
         model = self._model_name(name)
-        parameters = (name, model, self.device, self.pooling, self.revision)
-        make = _BACKENDS[name]
-        return self._get_loaded(parameters, lambda: make(model, self.revision, self.device, self.pooling))
+        parameters = (model, self.revision, self.device, self.pooling, self.padding)
+        return self._get_loaded((name, *parameters), lambda: _BACKENDS[name](*parameters))
 
     def _model_name(self, name: str) -> str:
         """Return the name or folder of the model."""
@@ -195,12 +201,18 @@ class SpeechEncoder(EmbeddingEncoder):
         if model is not None and not (isinstance(model, (str, os.PathLike)) and os.fspath(model)):
             raise refusal("model", model, "a name, the path of a folder, or None")
         check_choice("pooling", self.pooling, ("mean_std", "mean"))
+        check_choice("padding", self.padding, ("full", "short"))
         if self.sampling_rate is not None:
             check_integer(
                 "sampling_rate", self.sampling_rate, MIN_RATE, MAX_RATE, or_else="None for audio files"
             )
         self._check_common()
         name = self._backend_name()
+        if self.padding != "full" and name != "ctranslate2":
+            raise ValueError(
+                f"padding={self.padding!r} is not used by the {name} backend; use 'full', or "
+                "backend='ctranslate2'."
+            )
         if self.revision is not None:
             if not isinstance(self.revision, str) or not self.revision:
                 raise refusal("revision", self.revision, "a str that is not empty, or None")

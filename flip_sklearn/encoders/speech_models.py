@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -13,6 +17,7 @@ import numpy as np
 from flip_sklearn.encoders.audio import Sound
 from flip_sklearn.encoders.base import LocalModel, require, resolve_device
 from flip_sklearn.encoders.sonar import SonarSpeech
+from flip_sklearn.io import use_one_thread_after_fork
 from flip_sklearn.parameters import warn_caller
 
 _RATE = 16_000
@@ -35,9 +40,12 @@ class SpeechModel(LocalModel):
     rate = _RATE
     window_seconds = _WINDOW_SECONDS
 
-    def __init__(self, model: str, revision: str | None, device: str, pooling: str) -> None:
+    def __init__(
+        self, model: str, revision: str | None, device: str, pooling: str, padding: str = "full"
+    ) -> None:
         super().__init__(model, revision, device)
         self.pooling = pooling
+        self.padding = padding
 
     def identity(self) -> dict[str, Any]:
         """Return the version of the weights and the pooling."""
@@ -88,6 +96,10 @@ class CTranslate2Whisper(SpeechModel):
     name = "ctranslate2"
     window_seconds = _WHISPER_FRAMES * 2 * _HOP / _RATE
 
+    def identity(self) -> dict[str, Any]:
+        """Return the version of the weights, the pooling and the padding."""
+        return {**super().identity(), "padding": self.padding}
+
     def load(self) -> Any:
         """Read the weights, and prepare the log-mel spectra that the model expects."""
         library = require("ctranslate2", self.name, "speech")
@@ -97,12 +109,22 @@ class CTranslate2Whisper(SpeechModel):
                 f"model={self.model!r} is not a folder of a model of ctranslate2, which contains model.bin; "
                 "convert one with ct2-transformers-converter, or use backend='transformers'."
             )
+        use_one_thread_after_fork()  # torch computes the spectra
+        _keep_models_after_fork()
+        self._process = os.getpid()
         kind, _, index = self._device(library).partition(":")
         # The type that is fastest depends on the processor, and the cache serves all of them.
         model = library.models.Whisper(
             self.model, device=kind, device_index=int(index or 0), compute_type="float32"
         )
+        _MODELS.add(model)
         return library, model, transformers.WhisperFeatureExtractor(feature_size=model.n_mels)
+
+    def weights(self) -> Any:
+        """Return the result of ``load``, which is called once in each process."""
+        if self._weights is not None and self._process != os.getpid():
+            self._weights = None  # its threads do not exist in a forked process
+        return super().weights()
 
     def _device(self, library: Any) -> str:
         """Return the device; ctranslate2 has its own libraries for CUDA, and knows no other GPU."""
@@ -127,11 +149,40 @@ class CTranslate2Whisper(SpeechModel):
         torch = importlib.import_module("torch")
         library, model, extractor = weights
         sounds = [sound.read(_RATE) for sound in items]
-        spectra = extractor(sounds, sampling_rate=_RATE, return_tensors="np")["input_features"]
-        view = library.StorageView.from_array(np.ascontiguousarray(spectra, dtype=np.float32))
-        frames = torch.from_numpy(np.array(model.encode(view, to_cpu=True)))
-        rows = zip(frames, sounds, strict=True)
-        return torch.stack([self.pool(row[: self.n_frames(len(sound))]) for row, sound in rows])
+        rows = []
+        for seconds, group in groupby(sounds, key=self._window):
+            part = list(group)
+            spectra = extractor(
+                part,
+                sampling_rate=_RATE,
+                return_tensors="np",
+                padding="max_length",
+                max_length=seconds * _RATE,
+            )["input_features"]
+            view = library.StorageView.from_array(np.ascontiguousarray(spectra, dtype=np.float32))
+            frames = torch.from_numpy(np.array(model.encode(view, to_cpu=True)))
+            rows += [self.pool(row[: self.n_frames(len(x))]) for row, x in zip(frames, part, strict=True)]
+        return torch.stack(rows)
+
+    def _window(self, sound: np.ndarray) -> int:
+        """Return the seconds that are read: a whole window, or the sound and a second of silence."""
+        full = int(self.window_seconds)
+        return full if self.padding == "full" else min(full, -(-len(sound) // _RATE) + 1)
+
+
+_MODELS: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+@cache
+def _keep_models_after_fork() -> None:
+    """Never destroy the models of the parent in a forked process: they would wait for their threads."""
+    if hasattr(os, "register_at_fork"):  # Windows has no fork
+        os.register_at_fork(after_in_child=_keep_models)
+
+
+def _keep_models() -> None:
+    for model in list(_MODELS):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(model))
 
 
 @dataclass(frozen=True)
