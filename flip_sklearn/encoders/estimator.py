@@ -18,7 +18,7 @@ from flip_sklearn.parameters import DocumentationLink, check_bool, check_folder,
 
 
 @dataclass
-class _Loaded:
+class Loaded:
     """A backend, the parameters that it was made from, and the dimensions of its last result."""
 
     parameters: tuple[Any, ...]
@@ -27,7 +27,7 @@ class _Loaded:
 
 
 # Weights are stored outside the estimators, so that no pickle, clone or copy contains them.
-_LOADED: weakref.WeakKeyDictionary[EmbeddingEncoder, _Loaded] = weakref.WeakKeyDictionary()
+LOADED: weakref.WeakKeyDictionary[EmbeddingEncoder, Loaded] = weakref.WeakKeyDictionary()
 _LOCK = threading.Lock()
 
 
@@ -77,7 +77,7 @@ class EmbeddingEncoder(DocumentationLink, TransformerMixin, BaseEstimator):
         ValueError
             If nothing has been encoded yet, so that d is not known.
         """
-        loaded = _LOADED.get(self)
+        loaded = LOADED.get(self)
         if loaded is None or loaded.n_dimensions is None:
             raise ValueError(
                 "The number of dimensions is not known before anything is encoded; call transform first."
@@ -110,18 +110,18 @@ class EmbeddingEncoder(DocumentationLink, TransformerMixin, BaseEstimator):
             raise refusal("device", self.device, "'auto', or a device of torch such as 'cuda:0'")
         check_folder("cache_dir", self.cache_dir)
 
-    def _get_loaded(self, parameters: tuple[Any, ...], make: Callable[[], EncoderBackend]) -> _Loaded:
+    def _get_loaded(self, parameters: tuple[Any, ...], make: Callable[[], EncoderBackend]) -> Loaded:
         """Return the backend for these parameters, that of the last call if they are the same."""
         # A model that was loaded without a cache has no version yet, and its folder may have changed.
         parameters = (*parameters, self.cache_dir is not None)
         with _LOCK:
-            loaded = _LOADED.get(self)
+            loaded = LOADED.get(self)
             if loaded is None or loaded.parameters != parameters:
-                loaded = _LOADED[self] = _Loaded(parameters, make())
+                loaded = LOADED[self] = Loaded(parameters, make())
             return loaded
 
     def _encode(
-        self, items: list[Any], loaded: _Loaded, truncate_dim: int | None = None, chunk: str | None = None
+        self, items: list[Any], loaded: Loaded, truncate_dim: int | None = None, chunk: str | None = None
     ) -> np.ndarray:
         """Return the vectors of checked items, truncated and normalized."""
         cache = None if self.cache_dir is None else Path(self.cache_dir).expanduser()

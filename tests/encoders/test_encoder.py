@@ -25,7 +25,8 @@ from sklearn.utils.validation import check_is_fitted
 from flip_sklearn import FLiPExtractor
 from flip_sklearn.encoders import EncodingError, batching
 from flip_sklearn.encoders.base import LocalModel
-from flip_sklearn.encoders.encoder import _LOADED, SentenceEncoder
+from flip_sklearn.encoders.encoder import SentenceEncoder
+from flip_sklearn.encoders.estimator import LOADED
 from tests.helpers.paths import ROOT
 from tests.helpers.processes import in_process
 
@@ -88,7 +89,7 @@ def test_vectors_are_the_output_of_the_callable() -> None:
 def test_order_and_batch_size_do_not_change_vectors(texts: list[str], batch_size: int, sort: bool) -> None:
     encoder = SentenceEncoder(letters, batch_size=batch_size)
     encoder.transform(["load the backend"])
-    _LOADED[encoder].backend.sort_by_length = sort
+    LOADED[encoder].backend.sort_by_length = sort
     np.testing.assert_array_equal(encoder.transform(texts), letters(texts))
 
 
@@ -106,7 +107,7 @@ def test_each_text_is_encoded_once_in_batches() -> None:
 def test_local_models_encode_long_texts_first(local: type[Local]) -> None:
     encoder = SentenceEncoder(batch_size=2)
     np.testing.assert_array_equal(encoder.transform(TEXTS), letters(TEXTS))
-    lengths = [len(text) for batch in _LOADED[encoder].backend.seen for text in batch]
+    lengths = [len(text) for batch in LOADED[encoder].backend.seen for text in batch]
     assert lengths == sorted(lengths, reverse=True)
 
 
@@ -395,18 +396,18 @@ def test_copies_contain_no_weights(local: type[Local]) -> None:
     assert vars(encoder) == before
     assert len(pickle.dumps(encoder)) == size
     for other in (clone(encoder), pickle.loads(pickle.dumps(encoder)), copy.deepcopy(encoder)):
-        assert other not in _LOADED
+        assert other not in LOADED
         np.testing.assert_array_equal(other.transform(TEXTS), letters(TEXTS))
     assert local.loads == 4
 
 
 def test_weights_are_freed_with_the_encoder(local: type[Local]) -> None:
-    before = len(_LOADED)
+    before = len(LOADED)
     encoder = SentenceEncoder()
     encoder.transform(TEXTS)
-    assert len(_LOADED) == before + 1
+    assert len(LOADED) == before + 1
     del encoder
-    assert len(_LOADED) == before
+    assert len(LOADED) == before
 
 
 def test_no_fit_is_needed() -> None:

@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from sklearn.base import clone
 
 from flip_sklearn.encoders.base import EncodingError, LocalModel, cached_commit
-from flip_sklearn.encoders.encoder import _LOADED, SentenceEncoder
+from flip_sklearn.encoders.encoder import SentenceEncoder
+from flip_sklearn.encoders.estimator import LOADED
 from flip_sklearn.encoders.sentence_transformers import SentenceTransformers
 from flip_sklearn.encoders.windows import split_into_windows
 from tests.helpers.processes import in_process
@@ -147,7 +148,7 @@ def test_cache_distinguishes_weights_and_prompts(bert: Path, tmp_path: Path) -> 
     # A fully cached call loads no weights; the same files elsewhere are the same model.
     elsewhere = SentenceEncoder(bert, truncate_dim=3, **options)
     np.testing.assert_array_equal(elsewhere.transform(TEXTS), first[:, :3])
-    assert _LOADED[elsewhere].backend._weights is None
+    assert LOADED[elsewhere].backend._weights is None
     # Other weights under the same path are another model.
     weights = load_file(folder / "model.safetensors")
     name = "embeddings.word_embeddings.weight"
@@ -216,7 +217,7 @@ def encode_from_hub(source: Path, store: Path, cache: Path) -> tuple[Any, ...]:
     second = SentenceEncoder("team/tiny", cache_dir=cache).transform(TEXTS)
     pinned = SentenceEncoder("team/tiny", cache_dir=cache, revision=one)
     third = pinned.transform(TEXTS)
-    return first, second, third, _LOADED[pinned].backend._weights is None
+    return first, second, third, LOADED[pinned].backend._weights is None
 
 
 def test_cache_follows_a_branch_of_the_hub(bert: Path, tmp_path: Path) -> None:
