@@ -16,6 +16,8 @@ _JSON_LINES = (".jsonl", ".ndjson", ".json")
 _PARQUET = (".parquet", ".pq")
 _MAX_FIELD = 2**31 - 1  # of the csv module, whose default is 128 kB
 _ROWS_PER_BATCH = 1024
+# Otherwise pyarrow reads row groups as a whole, and keeps all that it has read.
+PARQUET_IN_PIECES = {"pre_buffer": False, "buffer_size": 2**20}
 # Number of lines from which a file without a telling name is recognized as a table.
 _N_SAMPLE = 5
 
@@ -121,7 +123,7 @@ def read_parquet_column(path: Path, column: str) -> Iterator[str]:
     """Yield a column of a Parquet file; missing values are empty texts."""
     pa, pq = import_pyarrow("pass a CSV file")
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, **PARQUET_IN_PIECES) as file:
             find_column(file.schema_arrow.names, column, repr(str(path)))
             row = 0
             for batch in file.iter_batches(_ROWS_PER_BATCH, columns=[column]):

@@ -30,8 +30,6 @@ _BLOCK_BYTES = 2**24
 _BLOCK_ROWS = 4096
 _MAX_ROW_BYTES = 2**30
 _MAX_HEADER_BYTES = 10_000  # of a .npy array, as numpy.load
-# A column of Parquet is read in pieces of this size: a row group may be as large as the file.
-_PARQUET_BUFFER_BYTES = 2**20
 _MAGIC = {b"\x93NUM": "npy", b"PK\x03\x04": "npz", b"PK\x05\x06": "npz", b"PAR1": "parquet"}
 _SUFFIXES = {".npz": "npz", ".parquet": "parquet", ".pq": "parquet", ".safetensors": "safetensors"}
 _NPY_MAGIC = b"\x93NUMPY"
@@ -284,7 +282,7 @@ def _open_parquet(file: IO[bytes], path: str, column: str | None) -> Iterator[_V
     pa, pq = tables.import_pyarrow("save the embeddings with numpy.save")
     name = describe(path)
     try:
-        with pq.ParquetFile(file, buffer_size=_PARQUET_BUFFER_BYTES, pre_buffer=False) as table:
+        with pq.ParquetFile(file, **tables.PARQUET_IN_PIECES) as table:
             schema = table.schema_arrow
             items = {field.name: _item_type(pa, field.type) for field in schema}
             found = {
