@@ -69,7 +69,7 @@ def _fit_on_views(estimator: Any, sentences: Sentences, views: tuple[str, ...], 
     """Fit a clone of the estimator to the training sentences of one view, or of several, stacked."""
     train_counts = sp.csr_array(counts[sentences.split.train])
     model = clone(estimator)
-    if isinstance(model, FLiPExtractor) and model.vocabulary is None:
+    if isinstance(model, FLiPExtractor | SpLiCEExtractor) and model.vocabulary is None:
         # No result has names of words, and fit would warn that there are none.
         model.set_params(vocabulary=[str(column) for column in range(counts.shape[1])])
     if len(views) == 1:

@@ -415,6 +415,13 @@ def test_shared_fits_are_kept_and_others_are_not(planted: Any) -> None:
     assert models.fit(again, names, Y) is not models.fit(again, names, Y)
 
 
+@pytest.mark.filterwarnings("error")
+def test_missing_names_of_words_are_no_reason_to_warn(planted: Any) -> None:
+    views, Y = planted
+    dictionary = np.random.default_rng(0).normal(size=(Y.shape[1], D))
+    compare_extractors(views, Y, dictionary=dictionary, **FAST)
+
+
 def test_arrays_and_estimator_are_not_changed(planted: Any) -> None:
     views, Y = planted
     before = [X.tobytes() for X in views.values()], Y.data.tobytes()

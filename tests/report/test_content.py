@@ -20,6 +20,8 @@ from flip_sklearn.report import findings as rules
 from flip_sklearn.report.sections import make_sections
 from tests.report.test_report import EVIL, Page, call_on, planted, run_call
 
+pytestmark = pytest.mark.usefixtures("only_blank_pictures")
+
 OPTIONS: dict[str, Any] = {
     "ranks": False,
     "n_examples": 0,

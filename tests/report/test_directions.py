@@ -10,6 +10,8 @@ from flip_sklearn.report.sections import make_sections
 from tests.report.test_content import OPTIONS, shown
 from tests.report.test_report import planted
 
+pytestmark = pytest.mark.usefixtures("only_blank_pictures")
+
 
 @pytest.fixture(scope="module")
 def found() -> Diagnosis:

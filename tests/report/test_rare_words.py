@@ -12,6 +12,8 @@ from flip_sklearn import FLiPExtractor
 from flip_sklearn.report import Diagnosis, diagnose
 from flip_sklearn.report.rare_words import rare_word_texts
 
+pytestmark = pytest.mark.usefixtures("only_blank_pictures")
+
 N_WORDS, D = 40, 12
 RNG = np.random.default_rng(0)
 WORDS = [f"word{a}{b}" for a in "abcde" for b in "fghijklm"]

@@ -14,7 +14,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -46,7 +45,6 @@ from flip_sklearn.report import findings as rules
 from flip_sklearn.report.inputs import ReportArguments
 from flip_sklearn.report.results import Results
 from flip_sklearn.vocabulary.defaults import default_vectorizer
-from tests.helpers.paths import ROOT
 
 CHROMIUM = shutil.which("chromium")
 EVIL = "<script>document.title = 'owned'</script>"
@@ -468,6 +466,7 @@ def count_fits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, tuple[int, ..
     return fits
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_each_model_is_fitted_once(diagnosis: Diagnosis, monkeypatch: pytest.MonkeyPatch) -> None:
     fits = count_fits(monkeypatch)
     again = small(ranks=[2, 12, None])
@@ -492,6 +491,7 @@ def test_each_model_is_fitted_once(diagnosis: Diagnosis, monkeypatch: pytest.Mon
     np.testing.assert_array_equal(again.preference.accuracy.value[0], again.extractors.accuracy.value[0])
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_progress_names_each_part(capfd: pytest.CaptureFixture[str]) -> None:
     views, texts = planted(40)
     options = {"estimator": FLiPExtractor(max_iter=1), "n_bootstrap": 10, "n_examples": 0, "random_state": 0}
@@ -503,6 +503,7 @@ def test_progress_names_each_part(capfd: pytest.CaptureFixture[str]) -> None:
     assert [part for part in names if f"{part}]" not in shown] == []
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_results_equal_those_of_the_separate_diagnoses() -> None:
     views, texts = planted()
     options = {"n_bootstrap": 20, "random_state": 0, "verbose": 0}
@@ -542,6 +543,7 @@ def test_examples_mark_right_words(diagnosis: Diagnosis) -> None:
             assert len(right) == reading.n_right == len(present) - len(reading.missed)
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_integer_embeddings() -> None:
     views, texts = planted(n=120)
     options = {"ranks": False, "n_bootstrap": 10, "verbose": 0, "random_state": 0}
@@ -552,6 +554,7 @@ def test_integer_embeddings() -> None:
     assert report.examples == expected.examples
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_no_leakage_of_test_sentences() -> None:
     """The vectorizer is fitted to training sentences, and equal texts are in one part of the split."""
     seen: list[str] = []
@@ -581,6 +584,7 @@ def test_no_leakage_of_test_sentences() -> None:
     }
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_default_vectorizer_supports_other_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     from flip_sklearn.report.inputs import _fit_vectorizer
     from flip_sklearn.vocabulary.defaults import default_min_count
@@ -788,6 +792,7 @@ def test_same_seed_gives_the_same_bytes(diagnosis: Diagnosis) -> None:
     assert "random_state=1" in html.unescape(one)
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_long_lists_of_findings_are_cut(diagnosis: Diagnosis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flip_sklearn.report.page._N_TOP", 1)
     shown = " ".join(Page(small(n_examples=0).html).text)
@@ -831,6 +836,7 @@ PASSED: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.usefixtures("blank_pictures")
 @pytest.mark.parametrize("case", PASSED)
 def test_printed_call_gives_the_same_page(case: str) -> None:
     views, texts = planted(n=120)
@@ -845,6 +851,7 @@ def test_printed_call_gives_the_same_page(case: str) -> None:
     assert again.html == report.html
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_printed_call_of_languages_and_no_seed() -> None:
     """Texts of the views come from the languages, but were not passed; the drawn seed is printed."""
     views, texts = planted(n=120)
@@ -885,6 +892,7 @@ def test_save(diagnosis: Diagnosis, tmp_path: Path) -> None:
         diagnosis.save(tmp_path / "report.txt")
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_out_saves_the_page(tmp_path: Path) -> None:
     views, texts = planted(n=120)
     found = diagnose(
@@ -959,27 +967,3 @@ def test_browser_shows_findings_and_runs_no_script(diagnosis: Diagnosis, tmp_pat
     unprotected.write_text(with_script.replace("Content-Security-Policy", "x"), encoding="utf8")
     assert "<title>owned</title>" not in rendered(blocked)
     assert "<title>owned</title>" in rendered(unprotected)
-
-
-# --- The example -----------------------------------------------------------------------------------
-
-
-def test_typos_of_the_example(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "examples"))
-    monkeypatch.delitem(sys.modules, "report", raising=False)
-    import report as example
-
-    text = "The quick brown fox jumps over 1234 lazy dogs, and the river is wide"
-    monkeypatch.setattr(example, "TYPO_RATE", 0.3)
-    typed = example.with_typos(text, np.random.default_rng(3))
-    assert typed == example.with_typos(text, np.random.default_rng(3))
-    assert typed != text
-    for before, after in zip(text.split(), typed.split(), strict=True):
-        if len(before) < 4 or before == "1234":
-            assert before == after
-    assert example.NEIGHBOURS["q"] == "was"
-    long = "abcdefghijklmnopqrstuvwxyz" * 400
-    rng = np.random.default_rng(0)
-    assert abs(len(example.with_typos(long, rng)) - len(long)) < 150  # as many doubled as left out
-    monkeypatch.setattr(example, "TYPO_RATE", 0)
-    assert example.with_typos(text, rng) == text

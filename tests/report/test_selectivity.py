@@ -13,6 +13,8 @@ from flip_sklearn.report import Diagnosis, diagnose
 from flip_sklearn.report.guessing import guessing_texts
 from tests.report.test_report import call_on
 
+pytestmark = pytest.mark.usefixtures("only_blank_pictures")
+
 WORDS = [f"word{letter}" for letter in "abcdefghijklmnop"]
 
 

@@ -10,6 +10,8 @@ import pytest
 from flip_sklearn import FLiPExtractor
 from flip_sklearn.report import Diagnosis, diagnose
 
+pytestmark = pytest.mark.usefixtures("only_blank_pictures")
+
 WORDS = [f"word{letter}" for letter in "abcdefghijklmnop"]
 OPTIONS: dict[str, Any] = {
     "ranks": False, "n_examples": 0, "n_bootstrap": 50, "random_state": 0, "verbose": 0,
