@@ -63,7 +63,8 @@ class Sound:
 
     def read(self, rate: int) -> np.ndarray:
         """Return the samples at a rate, float32, the mean of the channels."""
-        samples = np.concatenate([*self._blocks()])
+        blocks = list(self._blocks())
+        samples = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
         if len(samples) != self.stop - self.start:
             raise EncodingError(f"{self.name} has changed since it was checked; call again.")
         if rate != self.rate:
@@ -124,7 +125,7 @@ def check_sounds(X: Any, sampling_rate: Any, verbose: bool) -> list[Sound]:
             if not all(is_path):
                 sounds.append(_check_array(item, sampling_rate, row))
                 continue
-            path = os.fspath(item)
+            path = str(os.fspath(item))
             if path not in checked:
                 checked[path] = _check_file(path)
             sounds.append(checked[path])
@@ -159,7 +160,7 @@ def _named_row(row: int, item: Any) -> Iterator[None]:
         yield
     except ValueError as error:
         is_path = isinstance(item, (str, os.PathLike))
-        name = f"Row {row} is {short_repr(os.fspath(item), 200)}, which" if is_path else f"Row {row}"
+        name = f"Row {row} is {short_repr(str(os.fspath(item)), 200)}, which" if is_path else f"Row {row}"
         raise ValueError(f"{name} {error}") from error
 
 

