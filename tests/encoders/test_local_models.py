@@ -24,6 +24,7 @@ from flip_sklearn.encoders.estimator import LOADED
 from flip_sklearn.encoders.sentence_transformers import SentenceTransformers
 from flip_sklearn.encoders.windows import split_into_windows
 from tests.helpers.processes import in_process
+from tests.helpers.tiny_models import encoder_modules
 
 # Libraries are imported where they are used, because encode_from_hub sets environment variables before.
 TEXTS = ["a red dog runs", "the cat", "", "over the green hill the dog runs", "dog", "the cat"]
@@ -35,9 +36,9 @@ WORDS = [*SPECIAL, "a", "the", "red", "green", "dog", "cat", "runs", "over", "hi
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of sentence-transformers: BERT with mean pooling and a prompt."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer import modules
     from transformers import BertConfig, BertModel, BertTokenizer
 
+    modules = encoder_modules()
     folder = tmp_path_factory.mktemp("bert")
     BertTokenizer(vocab={word: i for i, word in enumerate(WORDS)}).save_pretrained(folder / "raw")
     torch.manual_seed(0)

@@ -16,6 +16,7 @@ import torch
 
 from flip_sklearn.encoders import EncodingError, SentenceEncoder
 from flip_sklearn.encoders import sentence_transformers as module
+from tests.helpers.tiny_models import encoder_modules
 
 TEXTS = ["a red dog runs", "the cat", "", "over the green hill the dog runs", "dog", "the cat"]
 WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] a the red green dog cat runs over hill query :"
@@ -34,9 +35,9 @@ def has_onnx() -> bool:
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model of sentence-transformers with random weights and a prompt."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer import modules
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
+    modules = encoder_modules()
     folder = tmp_path_factory.mktemp("bert")
     (folder / "vocab.txt").write_text(WORDS.replace(" ", "\n"))
     BertTokenizerFast.from_pretrained(folder).save_pretrained(folder / "raw")

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+
+def encoder_modules() -> Any:
+    """The modules of sentence-transformers that models are made of."""
+    try:
+        return importlib.import_module("sentence_transformers.sentence_transformer.modules")
+    except ImportError:  # before version 6
+        return importlib.import_module("sentence_transformers.models")
 
 
 def bag_of_words_model(
@@ -13,12 +23,12 @@ def bag_of_words_model(
 ) -> tuple[Path, np.ndarray]:
     """Save the model; return its folder and the vectors (V, d) of the words."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer import modules
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.normalizers import Lowercase
     from tokenizers.pre_tokenizers import Whitespace
 
+    modules = encoder_modules()
     tokens = ["[UNK]", *words]
     tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(tokens)}, unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = Lowercase(), Whitespace()
