@@ -132,6 +132,7 @@ def main() -> None:
         title="What do typos cost?",
         view_texts={"with typos": misspelt},
         dictionary=encoder.transform,
+        ranks=False,
         **settings,
     )
     print_findings(diagnosis)

@@ -38,6 +38,7 @@ def render(inputs: ReportInputs, results: Results, findings: Sequence[Finding]) 
         title=inputs.title,
         answer=make_answer(results, inputs.encoder),
         views=inputs.sentences.names,
+        words_of=inputs.first_language if len(inputs.texts) > 1 else None,
         findings=findings,
         n_top=_N_TOP,
         sections=make_sections(results, inputs.settings.verbose),

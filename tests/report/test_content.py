@@ -222,6 +222,13 @@ def test_answer_leaves_out_bands_that_do_not_differ() -> None:
 # --- Encoder, text and models -----------------------------------------------------------------------
 
 
+def test_page_says_which_language_the_words_are_of(two_views: Diagnosis) -> None:
+    views, texts = planted(n=60)
+    languages = diagnose(views["text"], {"<en>": texts, "de": texts}, **OPTIONS)
+    assert re.search("The words are those of “<en>” ?, except where the page says", shown(languages))
+    assert "The words are those of" not in shown(two_views)
+
+
 def test_page_names_encoder_source_and_settings() -> None:
     views, texts = planted(n=120)
     options = OPTIONS | {"estimator": FLiPExtractor(rank=3, l1_strength=0.02, l2_strength=7, max_iter=2)}
