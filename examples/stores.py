@@ -148,46 +148,55 @@ def nearest_datasets(dataset: Any, x: np.ndarray, k: int) -> tuple[np.ndarray, n
 
 def create_lancedb(folder: Path, batches: Batches) -> None:
     """Make a table."""
-    import lancedb
-
     tables = starmap(table_of, batches)
     first = next(tables)
     reader = pa.RecordBatchReader.from_batches(first.schema, chain([first], tables))
-    lancedb.connect(folder).create_table("vectors", reader)
+    _lancedb(folder).create_table("vectors", reader)
 
 
-def open_lancedb(folder: Path) -> Any:
-    """Return the table."""
+def _lancedb(folder: Path) -> Any:
+    """Return a database. LanceDB reads ahead by up to 2 GB, if it is not told otherwise before it starts."""
+    os.environ.setdefault("LANCE_DEFAULT_IO_BUFFER_SIZE", str(2**25))
     import lancedb
 
-    return lancedb.connect(folder).open_table("vectors")
+    return lancedb.connect(folder)
 
 
-def read_lancedb(table: Any) -> Batches:
+class LanceStore(NamedTuple):
+    """A database, and its table of vectors."""
+
+    db: Any
+    table: Any
+
+
+def open_lancedb(folder: Path) -> LanceStore:
+    """Open the table."""
+    db = _lancedb(folder)
+    return LanceStore(db, db.open_table("vectors"))
+
+
+def read_lancedb(store: LanceStore) -> Batches:
     """Yield ids and vectors."""
-    return map(arrays_of, table.search().select(["id", "embedding"]).to_batches(BATCH_ROWS))
+    return map(arrays_of, store.table.search().select(["id", "embedding"]).to_batches(BATCH_ROWS))
 
 
-def add_words_lancedb(table: Any, mapper: KeywordMapper) -> Any:
-    """Add a column to the table: empty, then filled by the ids, which must differ."""
-    batches = table.search().select(["id", "embedding"]).to_batches(BATCH_ROWS)
-    words = (mapper(batch).select(WORDS.names) for batch in batches)
-    first = list(islice(words, 1))  # vectors that the model cannot read leave the table as it was
-    if "keywords" not in table.schema.names:
-        table.add_columns(WORDS.field("keywords"))
-    reader = pa.RecordBatchReader.from_batches(WORDS, chain(first, words))
-    table.merge_insert("id").when_matched_update_all().execute(reader)
-    return table
+def add_words_lancedb(store: LanceStore, mapper: KeywordMapper) -> LanceStore:
+    """Write a new version of the table; an error leaves the old one. Its indexes have to be made again."""
+    schema = mapper(store.table.schema.empty_table()).schema
+    batches = map(mapper, store.table.search().to_batches(BATCH_ROWS))
+    first = list(islice(batches, 1))  # a ValueError of the mapper, before LanceDB makes another error of it
+    reader = pa.RecordBatchReader.from_batches(schema, chain(first, batches))
+    return LanceStore(store.db, store.db.create_table("vectors", reader, mode="overwrite"))
 
 
-def words_lancedb(table: Any, n: int) -> Words:
+def words_lancedb(store: LanceStore, n: int) -> Words:
     """Return the words of some rows."""
-    return {row["id"]: row["keywords"] for row in table.search().select(WORDS.names).limit(n).to_list()}
+    return {row["id"]: row["keywords"] for row in store.table.search().select(WORDS.names).limit(n).to_list()}
 
 
-def nearest_lancedb(table: Any, x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest_lancedb(store: LanceStore, x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Return ids and vectors of the nearest rows."""
-    query = table.search(x).distance_type("cosine").select(["id", "embedding", "_distance"])
+    query = store.table.search(x).distance_type("cosine").select(["id", "embedding", "_distance"])
     return arrays_of(query.limit(k).to_arrow())
 
 

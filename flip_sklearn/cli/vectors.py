@@ -134,6 +134,8 @@ def _choose(name: str, column: str | None, found: Mapping[str, tuple[bool, bool]
         if column not in found:
             raise ValueError(f"{name} has no {short_repr(column)}; it has {listed}.")
         return column
+    if len(found) == 1:  # if it holds no vectors, the error says what it holds
+        return next(iter(found))
     vectors = [key for key, (is_vectors, _) in found.items() if is_vectors]
     floats = [key for key in vectors if found[key][1]]
     chosen = floats or vectors
@@ -223,16 +225,11 @@ def _open_npz(file: IO[bytes], path: str, column: str | None) -> Iterator[_Vecto
     try:
         with zipfile.ZipFile(file) as archive:
             members = {key.removesuffix(".npy"): key for key in archive.namelist() if key.endswith(".npy")}
-            headers = {}
-            for key, member in members.items():
-                with archive.open(member) as stream:
-                    headers[key] = _read_header(stream, f"{key!r} of {name}")
-            found = {key: (len(shape) == 2, dtype.kind == "f") for key, (shape, _, dtype) in headers.items()}
+            found = {key: _array_kind(archive, member) for key, member in members.items()}
             key = _choose(name, column, found, "arrays with two dimensions")
             name = f"{key!r} of {name}"
-            shape, dtype = _checked_shape(name, *headers[key])
             with archive.open(members[key]) as stream:
-                _read_header(stream, name)
+                shape, dtype = _checked_shape(name, *_read_header(stream, name))
                 n_bytes = archive.getinfo(members[key]).file_size - stream.tell()
                 n_expected = shape[0] * shape[1] * dtype.itemsize
                 if n_bytes != n_expected:
@@ -242,6 +239,16 @@ def _open_npz(file: IO[bytes], path: str, column: str | None) -> Iterator[_Vecto
                 yield _Vectors(name, shape, dtype, _npy_blocks(stream, name, shape, dtype))
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{name} cannot be read ({error}); write it again with numpy.savez.") from None
+
+
+def _array_kind(archive: zipfile.ZipFile, member: str) -> tuple[bool, bool]:
+    """Whether an array has two dimensions, and floating-point numbers; neither if it cannot be read."""
+    with archive.open(member) as stream:
+        try:
+            shape, _, dtype = _read_header(stream, member)
+        except ValueError:
+            return False, False
+    return len(shape) == 2, dtype.kind == "f"
 
 
 @contextmanager

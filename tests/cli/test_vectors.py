@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import resource
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -123,6 +124,15 @@ def test_one_of_several_arrays(name: str, tmp_path: Path) -> None:
         vectors.open_embeddings(f"{path}::x")
 
 
+def test_arrays_that_are_not_read_do_no_harm(tmp_path: Path) -> None:
+    """A header of version 3, for names of fields that are not Latin."""
+    other = np.zeros((2, 2), dtype=[("\u03b1", "f4")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        np.savez(tmp_path / "x.npz", other=other, x=X)
+    np.testing.assert_array_equal(vectors.open_embeddings(f"{tmp_path}/x.npz"), X)
+
+
 def test_format_is_known_by_the_content(tmp_path: Path) -> None:
     for name in ("npy", "npz", "parquet"):
         path = write(tmp_path, name, X).rename(tmp_path / "renamed.bin")
@@ -201,8 +211,12 @@ def parquet(path: Path, **columns: Any) -> None:
 
 FAULTS: Faulty = {
     "object.npz": (lambda p: npz(p, x=np.array([[{}]])), "'x' of .* contains object, not numbers"),
-    "only-1d.npz": (lambda p: npz(p, x=X[0]), "no arrays with two dimensions; name .* It has 'x'"),
+    "only-1d.npz": (
+        lambda p: npz(p, x=X[0], y=X[1]),
+        "no arrays with two dimensions; name .* It has 'x', 'y'",
+    ),
     "empty.npz": (lambda p: npz(p), "no arrays .* It has none"),
+    "one-1d.npz": (lambda p: npz(p, x=X[0]), r"'x' of .* contains an array of shape \(5,\)"),
     "fortran.npz": (lambda p: npz(p, x=np.asfortranarray(X)), "Fortran"),
     "short.npz": (lambda p: npz_of(p, header("(2, 24)") + bytes(24)), "has 24 bytes, and its header 192"),
     "huge.npz": (lambda p: npz_of(p, header("(9999999999999, 24)")), "has 0 bytes"),
@@ -212,13 +226,13 @@ FAULTS: Faulty = {
     "text.parquet": (lambda p: p.write_text("a text"), "cannot be read"),
     "text.safetensors": (lambda p: p.write_text("a text, longer than a number"), "cannot be read: .* header"),
     "huge.safetensors": (lambda p: p.write_bytes(b"\xff" * 64), "cannot be read: .* header"),
-    "none.safetensors": (lambda p: save_file({"x": X[0]}, p), "no tensors with two dimensions"),
+    "none.safetensors": (lambda p: save_file({"x": X[0], "y": X[1]}, p), "no tensors with two dimensions"),
     "bool.safetensors": (lambda p: save_file({"x": X > 0}, p), "contains BOOL; use one of F16"),
     "no-lists.parquet": (
-        lambda p: parquet(p, text=["a"]),
-        "no columns of lists of numbers; .* It has 'text'",
+        lambda p: parquet(p, id=["1"], text=["a"]),
+        "no columns of lists of numbers; .* It has 'id', 'text'",
     ),
-    "nested.parquet": (lambda p: parquet(p, x=[[[0.0]]]), "no columns of lists of numbers"),
+    "nested.parquet": (lambda p: parquet(p, x=[[[0.0]]]), "is of type list<.*list<.*; it must hold one list"),
     "ragged.parquet": (
         lambda p: parquet(p, x=[*ROWS, [1.0]]),
         "column 'x' of .*: 24 numbers in row 0, 1 in row 3; every row needs one vector",
