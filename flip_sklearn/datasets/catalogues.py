@@ -108,7 +108,8 @@ def find_catalogues(folders: Iterable[Path]) -> list[Catalogue]:
             if path.name != "LC_MESSAGES" or not _LANGUAGE.fullmatch(path.parent.name) or path in seen:
                 continue
             seen.add(path)  # one of the folders may contain another
-            above = path.parent.parent.relative_to(root).parts
+            base = path.parent.parent
+            above = base.relative_to(root).parts if base.is_relative_to(root) else ()
             for file in sorted(files):
                 if file.endswith(".mo"):
                     package = file.removesuffix(".mo")

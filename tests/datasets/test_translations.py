@@ -181,6 +181,7 @@ def test_packages_are_named_by_folder_or_by_catalogue(folder: Path) -> None:
     assert names == ["editor", "viewer"]
     assert [c.package for c in find_catalogues([folder, folder / "viewer"])] == names, "counted once"
     assert [c.package for c in find_catalogues([folder / "viewer"])] == ["django"]
+    assert [c.package for c in find_catalogues([folder / "de"])] == ["editor"], "a folder of one language"
     write_catalogue(folder / "viewer" / "tests" / "locale", "de", "test", GERMAN)
     assert [c.package for c in find_catalogues([folder])] == names
 
