@@ -275,9 +275,25 @@ def load_translations(
 
     Examples
     --------
+    The catalogues of this machine:
+
     >>> from flip_sklearn.datasets import load_translations
-    >>> data = load_translations(["de", "fr"], max_sentences=3)  # doctest: +SKIP
-    >>> data.texts["de"]  # doctest: +SKIP
+    >>> load_translations(["de", "fr"], max_sentences=1000, random_state=0)  # doctest: +SKIP
+    Translations(1,000 sentences, en, de, fr, 60 packages)
+
+    A catalogue of one message:
+
+    >>> import struct, tempfile
+    >>> from pathlib import Path
+    >>> message, german = b"The file is too large.", b"Die Datei ist zu lang."
+    >>> numbers = [0x950412DE, 0, 1, 28, 36, 0, 0, len(message), 44, len(german), 44 + len(message)]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "de", "LC_MESSAGES", "editor.mo")
+    ...     path.parent.mkdir(parents=True)
+    ...     _ = path.write_bytes(struct.pack("<11I", *numbers) + message + german)
+    ...     data = load_translations(["de"], folders=[folder])
+    >>> data.texts, data.packages
+    ({'en': ['The file is too large.'], 'de': ['Die Datei ist zu lang.']}, ['editor'])
     """
     if max_sentences is not None:
         max_sentences = check_integer("max_sentences", max_sentences, 1, or_else="None for all sentences")
