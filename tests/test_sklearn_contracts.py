@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import pickletools
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -32,6 +33,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
+from sklearn.utils.fixes import parse_version
 from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 
@@ -124,13 +126,14 @@ print(json.dumps([[r["check_name"], r["status"], str(r["exception"])] for r in r
     assert [r for r in results if r[1] != "passed"] == []
     names = {name for name, _, _ in results}
     wanted = {
-        "check_array_api_input",
         "check_sample_weight_equivalence_on_dense_data",
         "check_methods_sample_order_invariance",
         "check_transformer_preserve_dtypes",
         "check_dict_unchanged",
     }
     assert wanted <= names
+    if parse_version(sklearn.__version__) >= parse_version("1.8"):
+        assert "check_array_api_input" in names
 
 
 def test_checks_can_fail() -> None:
@@ -433,6 +436,8 @@ def test_weights_are_routed_to_fit_and_score(data: tuple[np.ndarray, np.ndarray]
         model = make_model().set_fit_request(**in_fit).set_score_request(**in_score)
         if scale:
             model = make_pipeline(StandardScaler().set_fit_request(sample_weight=False), model)
+            if hasattr(model, "set_score_request"):  # before 1.8, score of a pipeline asks for weights itself
+                model.set_score_request(**in_score)
         grid = GridSearchCV(model, {"flipextractor__top_k" if scale else "top_k": [3]}, cv=KFold(2))
         grid.fit(X, sp.csr_array(Y), sample_weight=w)
         return grid.cv_results_["split0_test_score"][0]
@@ -999,11 +1004,18 @@ class Recorder:
 ONE_PASS = ["pass begins", "pass ends"]
 
 
-def test_installed_scikit_learn_has_callbacks() -> None:
-    """constraints.txt installs 1.9 or later, so none of the tests below is skipped."""
-    assert tuple(map(int, sklearn.__version__.split(".")[:2])) >= (1, 9)
+def test_pinned_scikit_learn_has_callbacks() -> None:
+    """With the versions of constraints.txt, none of the tests below is skipped."""
+    (pin,) = re.findall(r"^scikit-learn==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert parse_version(pin) >= parse_version("1.9")
 
 
+needs_callbacks = pytest.mark.skipif(
+    parse_version(sklearn.__version__) < parse_version("1.9"), reason="scikit-learn < 1.9 has no callbacks"
+)
+
+
+@needs_callbacks
 def test_callback_sees_every_pass(data: tuple[np.ndarray, np.ndarray]) -> None:
     X, Y = data
     recorder = Recorder()
@@ -1019,6 +1031,7 @@ def test_callback_sees_every_pass(data: tuple[np.ndarray, np.ndarray]) -> None:
     assert recorder.events == ["setup", "fit begins", *ONE_PASS, "fit ends", "teardown"]
 
 
+@needs_callbacks
 def test_callback_stops_training(data: tuple[np.ndarray, np.ndarray]) -> None:
     X, Y = data
     recorder = Recorder(stop_at=2)
@@ -1030,6 +1043,7 @@ def test_callback_stops_training(data: tuple[np.ndarray, np.ndarray]) -> None:
     agree(model, X, Y)
 
 
+@needs_callbacks
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 def test_teardown_is_called_when_fit_fails(data: tuple[np.ndarray, np.ndarray], method: str) -> None:
     X, Y = data
@@ -1053,6 +1067,7 @@ def test_teardown_is_called_when_fit_fails(data: tuple[np.ndarray, np.ndarray], 
     assert recorder.events in ([], ["setup", "teardown"])
 
 
+@needs_callbacks
 def test_callback_gets_the_final_model_when_the_fit_ends(data: tuple[np.ndarray, np.ndarray]) -> None:
     """fitted_estimator: "ready to predict ... as if fit had stopped at the end of this task"."""
     X, Y = data
@@ -1077,6 +1092,7 @@ def monitored(data: tuple[np.ndarray, np.ndarray], *, weights: np.ndarray | None
     return [line["accuracy"] for line in monitor.get_logs().data if line["task_name"] == "pass"]
 
 
+@needs_callbacks
 def test_scoring_monitor(data: tuple[np.ndarray, np.ndarray]) -> None:
     X, Y = data
     scores = monitored(data, weights=None)
@@ -1084,6 +1100,7 @@ def test_scoring_monitor(data: tuple[np.ndarray, np.ndarray]) -> None:
     assert scores[-1] == make_model(n_iter_no_change=10).fit(X, Y).score(X, Y)
 
 
+@needs_callbacks
 def test_callbacks_get_the_sample_weights(data: tuple[np.ndarray, np.ndarray]) -> None:
     """As LogisticRegression does: ScoringMonitor then logs the weighted training score."""
     X, Y = data
@@ -1101,6 +1118,7 @@ class PropagatedRecorder(Recorder):
     max_propagation_depth = None
 
 
+@needs_callbacks
 def test_callbacks_reach_a_search(data: tuple[np.ndarray, np.ndarray]) -> None:
     X, Y = data
     recorder = PropagatedRecorder()
@@ -1153,8 +1171,13 @@ def test_one_warning_if_max_iter_is_too_small(data: tuple[np.ndarray, np.ndarray
     for part in ("max_iter=2", "raise max_iter", "tol"):
         assert part in str(warning.message)
     assert warning.filename == __file__  # it points at the call of fit
-    # Not when the fit stopped by itself, nor when a callback asked for it
+    # Not when the fit stopped by itself.
     assert convergence_warnings(make_model(max_iter=500, tol=0.1), X, Y) == []
+
+
+@needs_callbacks
+def test_no_warning_if_a_callback_stops_the_fit(data: tuple[np.ndarray, np.ndarray]) -> None:
+    X, Y = data
     stopped = make_model(max_iter=50).set_callbacks(Recorder(stop_at=2))
     assert convergence_warnings(stopped, X, Y) == []
     assert stopped.n_iter_ == 2
