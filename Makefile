@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+CONSTRAINTS := constraints.txt
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS)
 
 # Compiled files are kept, whatever the environment says: the runs, and the processes that tests start, share them.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
@@ -27,7 +28,7 @@ GPU_TESTS := tests/gpu tests/backend/scoring tests/backend/sparse_coding tests/s
 	and not test_rank_analysis_of and not test_path_begins and not test_data_formats_give \
 	and not in_parallel and not in_another_process and not real_gpu'
 
-.PHONY: demo report test test-processors test-standin-gpu fuzz bench clean
+.PHONY: demo report test style unit-tests test-lowest test-processors test-standin-gpu fuzz bench release-check clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/quickstart.py
@@ -36,12 +37,22 @@ report: $(VENV)/.demo
 	$(BIN)/python examples/report.py
 
 test: $(VENV)/.test
+	$(MAKE) style
+	$(MAKE) unit-tests
+	$(MAKE) test-processors
+	$(MAKE) test-standin-gpu
+
+style: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+unit-tests: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(PYTEST)
-	$(MAKE) test-processors
-	$(MAKE) test-standin-gpu
+
+# With the lowest versions that pyproject.toml promises, in an environment of its own; Python 3.11.
+test-lowest:
+	$(MAKE) unit-tests VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
 
 test-processors: $(VENV)/.test
 	$(PLAIN_PROCESSOR) $(PYTEST) $(NUMERIC_TESTS)
@@ -65,19 +76,36 @@ $(BIN)/python:
 
 # The build for the CPU, where an index offers it (PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu);
 # otherwise pip installs PyPI's build, which has CUDA packages of several GB on Linux.
-$(VENV)/.torch: constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) "$$(grep '^torch==' constraints.txt)+cpu" 2>/dev/null || $(PIP_INSTALL) torch
+$(VENV)/.torch: $(CONSTRAINTS) | $(BIN)/python
+	$(PIP_INSTALL) "$$(grep '^torch==' $(CONSTRAINTS))+cpu" 2>/dev/null || $(PIP_INSTALL) torch
 	@touch $@
 
-$(VENV)/.demo: pyproject.toml constraints.txt $(VENV)/.torch
+$(VENV)/.demo: pyproject.toml $(CONSTRAINTS) $(VENV)/.torch
 	@echo "Installing the demo (once)..."
 	$(PIP_INSTALL) --editable '.[demo]'
 	@touch $@
 
-$(VENV)/.test: pyproject.toml constraints.txt $(VENV)/.torch
+$(VENV)/.test: pyproject.toml $(CONSTRAINTS) $(VENV)/.torch
 	@echo "Installing the test tools (once)..."
 	$(PIP_INSTALL) --editable '.[test]'
 	@touch $@
 
+# Both distributions as they would be uploaded. The wheel is installed with the core dependencies only, and used outside
+# this folder; tests run from the unpacked source distribution.
+RELEASE := build/release
+RELEASE_TESTS := tests/test_release.py tests/test_docs.py tests/test_imports.py tests/test_installation.py tests/test_views.py
+release-check: $(VENV)/.test
+	rm -rf dist $(RELEASE)
+	$(PYTHON) -m venv $(RELEASE)/tools
+	$(RELEASE)/tools/bin/python -m pip install --quiet build twine
+	$(RELEASE)/tools/bin/python -m build
+	$(RELEASE)/tools/bin/python -m twine check --strict dist/*
+	$(MAKE) VENV=$(RELEASE)/core $(RELEASE)/core/.torch
+	$(RELEASE)/core/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	cd $(RELEASE) && core/bin/python -I $(CURDIR)/tests/helpers/core_only.py
+	mkdir $(RELEASE)/sdist && tar -xzf dist/*.tar.gz -C $(RELEASE)/sdist --strip-components 1
+	cd $(RELEASE)/sdist && OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/$(RELEASE)/sdist $(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider $(RELEASE_TESTS) \
+		-k 'not page_runs'
+
 clean:
-	rm -rf $(VENV) outputs
+	rm -rf $(VENV) .venv-lowest build dist outputs

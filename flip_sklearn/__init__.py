@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flip_sklearn.views import ViewCenterer, stack_views
     from flip_sklearn.vocabulary import ConceptVectorizer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "ConceptVectorizer",
