@@ -112,11 +112,7 @@ class CTranslate2Whisper(SpeechModel):
         use_one_thread_after_fork()  # torch computes the spectra
         _keep_models_after_fork()
         self._process = os.getpid()
-        kind, _, index = self._device(library).partition(":")
-        # The type that is fastest depends on the processor, and the cache serves all of them.
-        model = library.models.Whisper(
-            self.model, device=kind, device_index=int(index or 0), compute_type="float32"
-        )
+        model = self._model_on_device(library)
         _MODELS.add(model)
         return library, model, transformers.WhisperFeatureExtractor(feature_size=model.n_mels)
 
@@ -126,19 +122,34 @@ class CTranslate2Whisper(SpeechModel):
             self._weights = None  # its threads do not exist in a forked process
         return super().weights()
 
-    def _device(self, library: Any) -> str:
-        """Return the device; ctranslate2 has its own libraries for CUDA, and knows no other GPU."""
+    def _model_on_device(self, library: Any) -> Any:
+        """Return the model on its device; ctranslate2 brings no libraries of CUDA, and knows no other GPU."""
         n_gpus = library.get_cuda_device_count()
-        if self.device == "auto":
-            return "cuda" if n_gpus else "cpu"
-        kind, _, index = self.device.partition(":")
-        is_gpu = kind == "cuda" and (int(index) if index.isdecimal() else 0) < n_gpus
-        if self.device != "cpu" and not is_gpu:
-            raise ValueError(
-                f"device={self.device!r} cannot be used, since ctranslate2 finds {n_gpus} GPUs; use 'auto', "
-                "'cpu', or one of these GPUs such as 'cuda:0'."
-            )
-        return self.device
+        indices = {"cuda": 0} | {f"cuda:{i}": i for i in range(n_gpus)}
+        reason = f"ctranslate2 finds {n_gpus} GPUs"
+        device = ("cuda" if n_gpus else "cpu") if self.device == "auto" else self.device
+        if n_gpus and device in indices:
+            try:
+                model = self._model(library, "cuda", indices[device])
+                silence = np.zeros((1, model.n_mels, 2), np.float32)
+                model.encode(library.StorageView.from_array(silence), to_cpu=True)  # loads the libraries
+                return model
+            except RuntimeError as error:
+                reason = str(error).partition("\n")[0]
+                if self.device == "auto":
+                    warn_caller(f"ctranslate2 cannot use the GPU ({reason}); Whisper runs on the CPU.")
+                    device = "cpu"
+        if device == "cpu":
+            return self._model(library, "cpu", 0)
+        raise ValueError(
+            f"device={self.device!r} cannot be used ({reason}); use 'auto', 'cpu', or a GPU of this machine "
+            "such as 'cuda:0'."
+        )
+
+    def _model(self, library: Any, device: str, index: int) -> Any:
+        # The type that is fastest depends on the processor, and the cache serves all of them.
+        options = {"device": device, "device_index": index, "compute_type": "float32"}
+        return library.models.Whisper(self.model, **options)
 
     def n_frames(self, n_samples: int) -> int:
         """Return the number of frames that contain a part of the sound."""
@@ -191,6 +202,7 @@ class _Loaded:
     encoder: Any
     is_whisper: bool
     pads: bool  # whether sounds of different lengths are read together
+    counts_frames: bool  # whether the model has the arithmetic of its convolutions
     min_samples: int
 
 
@@ -198,7 +210,8 @@ class TransformersSpeech(SpeechModel):
     """Last layer of the encoder of a speech model of transformers, such as wav2vec 2.0, HuBERT or Whisper.
 
     A frame of padding is never averaged. Sounds of different lengths are padded only if the model masks the
-    padding; others, such as wav2vec2-base, which normalizes over time, read sounds of equal length together.
+    padding; others, such as wav2vec2-base, which normalizes over time, read only sounds of equal length
+    together.
     """
 
     name = "transformers"
@@ -240,12 +253,18 @@ class TransformersSpeech(SpeechModel):
         if is_whisper:
             n_spectra = 2 * model.config.max_source_positions
             self.window_seconds = n_spectra * extractor.hop_length / self.rate
-        has_lengths = _reads_samples(encoder) and hasattr(encoder, "_get_feat_extract_output_lengths")
+        is_features = encoder.main_input_name != "input_values"
+        can_mask = (
+            model.config.model_type in _MASKING
+            and model.config.feat_extract_norm == "layer"
+            and extractor.return_attention_mask
+        )
         return _Loaded(
             extractor,
             encoder.eval().to(device),
             is_whisper,
-            pads=is_whisper or (has_lengths and bool(extractor.return_attention_mask)),
+            pads=is_whisper or bool(can_mask),
+            counts_frames=hasattr(encoder, "_get_feat_extract_output_lengths") and not is_features,
             min_samples=1 if is_whisper else _receptive_field(model.config, self.rate),
         )
 
@@ -255,7 +274,7 @@ class TransformersSpeech(SpeechModel):
         n_samples = max(n_samples, loaded.min_samples)
         if loaded.is_whisper:
             return int(-(-n_samples // (2 * loaded.extractor.hop_length)))
-        if not loaded.pads:
+        if not loaded.counts_frames:
             return n_samples
         return int(loaded.encoder._get_feat_extract_output_lengths(n_samples))
 
@@ -326,11 +345,9 @@ class SonarSounds(SpeechModel):
         return weights.predict([torch.from_numpy(x)[None] for x in sounds], batch_size=len(sounds))
 
 
+# Models whose frames do not depend on masked padding. Others have convolutions between their layers.
+_MASKING = {"wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat"}
 _REMEDY = "use a speech model of transformers that returns frames, such as Whisper, wav2vec 2.0 or HuBERT."
-
-
-def _reads_samples(encoder: Any) -> bool:
-    return bool(encoder.main_input_name == "input_values")
 
 
 def _keeps_lengths(extractor: Any) -> bool:
