@@ -127,7 +127,7 @@ def read_parquet_column(path: Path, column: str) -> Iterator[str]:
             find_column(file.schema_arrow.names, column, repr(str(path)))
             row = 0
             for batch in file.iter_batches(_ROWS_PER_BATCH, columns=[column]):
-                for value in batch.column(0).to_pylist():
+                for value in batch.column(column).to_pylist():
                     row += 1
                     yield _text(value, column, f"row {row} of {str(path)!r}")
     except pa.ArrowException as error:

@@ -333,7 +333,7 @@ def _arrow_rows(
     """Yield the vectors of a list column, which must have ``width`` numbers each."""
     start = 0
     for batch in table.iter_batches(block_rows, columns=[key]):
-        column = batch.column(0)
+        column = batch.column(key)  # another column may have the same prefix before a dot
         if isinstance(column, pa.ExtensionArray):
             column = column.storage
         if column.null_count:

@@ -106,7 +106,7 @@ def test_bfloat16_becomes_float32(tmp_path: Path) -> None:
 def test_one_of_several_arrays(name: str, tmp_path: Path) -> None:
     """By its name; without one, the only one of floating-point numbers; names may have dots and colons."""
     other, codes = X[:, :2].copy(), X[:, :3].astype(np.int8)
-    for keys in ({"a.b": X, "tokens": codes}, {"a.b": X, "c d:e": other}):
+    for keys in ({"a.b": X, "tokens": codes}, {"a.b": X, "a": other}, {"a.b": X, "c d:e": other}):
         path = tmp_path / f"several.{name}"
         if name.endswith("parquet"):
             pq.write_table(pa.table({key: list_column(value, name) for key, value in keys.items()}), path)
