@@ -4,7 +4,7 @@
     python examples/speech.py                        # 9,000 utterances
     python examples/speech.py --data captions.txt    # your own: one sentence per line (or .gz)
 
-Needs ``pip install "flip-sklearn[demo,speech]"`` and ``espeak-ng``, a speech synthesizer.
+Needs espeak-ng, a speech synthesizer, and the extras demo and speech: ``pip install '.[demo,speech]'`` in a clone.
 
 espeak-ng speaks sentences in several voices and speeds, and Whisper's encoder turns each utterance into a
 vector: mean and standard deviation of its frames. FLiP is trained to read the words of a sentence from this
@@ -59,6 +59,7 @@ from flip_sklearn.diagnostics import (
     view_alignment,
 )
 from flip_sklearn.encoders import SpeechEncoder
+from flip_sklearn.parameters import install_command
 
 VOICES = (
     *("en-us", "en-gb", "en-gb-scotland", "en-029"),
@@ -67,7 +68,7 @@ VOICES = (
 TEST_VOICE = "en-gb-x-rp+f3"  # neither its accent nor its speaker is in training
 SPEEDS = (140, 190)  # words per minute
 MAX_TEST = 1000
-INSTALL = "The extras of this example: pip install 'flip-sklearn[demo,speech]'"
+INSTALL = f"The extras of this example: {install_command('demo,speech')}"
 N_PRINTED = 5
 PENALTIES = np.logspace(0, 6, 13)  # of the student
 # What reads aloud well: words, with commas, and a stop at the end.
