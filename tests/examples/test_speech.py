@@ -203,15 +203,23 @@ def test_docstrings_that_read_aloud(speech: ModuleType) -> None:
 
 
 def test_sentences_and_groups(
-    speech: ModuleType, call: Callable[..., None], tmp_path: Path, speech_encoder: Path
+    speech: ModuleType,
+    call: Callable[..., None],
+    tmp_path: Path,
+    speech_encoder: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Empty and repeated lines are left out, with their labels; what does not fit is refused."""
     data, groups = tmp_path / "texts.txt", tmp_path / "groups.txt"
     data.write_text("a lion\n\nold rope\na lion\n...\ntwo pans\n", encoding="utf-8")
     groups.write_text("1\n2\n3\n4\n5\n6\n", encoding="utf-8")
     arguments = ("--data", data, "--speech-encoder", speech_encoder, "--out", tmp_path)
-    with pytest.raises(SystemExit):  # argparse prints why
+    with pytest.raises(SystemExit):
         call(*arguments)
+    assert "there are 3 different sentences; at least 100" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        call(*arguments, "--utterances", 0)
+    assert "--utterances is 0; at least 100" in capsys.readouterr().err
     args = speech.argparse.Namespace(data=data, groups=groups, seed=0, utterances=10)
     assert dict(zip(*speech.load(args), strict=True)) == {"a lion": "1", "old rope": "3", "two pans": "6"}
     groups.write_text("1\n2\n", encoding="utf-8")
