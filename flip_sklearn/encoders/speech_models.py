@@ -25,7 +25,7 @@ _RATE = 16_000
 _WINDOW_SECONDS = 60.0
 # Padded seconds that are read in one pass, for the same reason.
 _PASS_SECONDS = 120.0
-_MIN_SECONDS = 0.1  # where the shortest input of a model is not known
+_MIN_SECONDS = 0.1  # of models whose shortest sound is not known
 # Whisper has 100 spectra a second, and two of them make a frame.
 _HOP = 160
 _WHISPER_FRAMES = 1500
@@ -253,19 +253,18 @@ class TransformersSpeech(SpeechModel):
         if is_whisper:
             n_spectra = 2 * model.config.max_source_positions
             self.window_seconds = n_spectra * extractor.hop_length / self.rate
-        is_features = encoder.main_input_name != "input_values"
-        can_mask = (
-            model.config.model_type in _MASKING
-            and model.config.feat_extract_norm == "layer"
-            and extractor.return_attention_mask
-        )
+        config = model.config
+        is_plain = config.model_type in _MASKING and not getattr(config, "add_adapter", False)
+        can_mask = is_plain and config.feat_extract_norm == "layer" and extractor.return_attention_mask
+        reads_samples = encoder.main_input_name == "input_values"
+        n_field = _receptive_field(config)
         return _Loaded(
             extractor,
             encoder.eval().to(device),
             is_whisper,
-            pads=is_whisper or bool(can_mask),
-            counts_frames=hasattr(encoder, "_get_feat_extract_output_lengths") and not is_features,
-            min_samples=1 if is_whisper else _receptive_field(model.config, self.rate),
+            pads=bool(is_whisper or can_mask),
+            counts_frames=reads_samples and hasattr(encoder, "_get_feat_extract_output_lengths"),
+            min_samples=n_field if is_plain or is_whisper else max(n_field, round(_MIN_SECONDS * self.rate)),
         )
 
     def n_frames(self, n_samples: int) -> int:
@@ -360,12 +359,10 @@ def _keeps_lengths(extractor: Any) -> bool:
     return len(lengths) > 1
 
 
-def _receptive_field(config: Any, rate: int) -> int:
-    """Return the number of samples of one frame."""
+def _receptive_field(config: Any) -> int:
+    """Return the number of samples of one frame, or 1 if it is not known."""
     kernels, strides = getattr(config, "conv_kernel", None), getattr(config, "conv_stride", None)
-    if not kernels or not strides:
-        return round(_MIN_SECONDS * rate)
     n = 1
-    for kernel, stride in reversed(list(zip(kernels, strides, strict=True))):
+    for kernel, stride in reversed(list(zip(kernels or (), strides or (), strict=True))):
         n = (n - 1) * stride + kernel
     return n

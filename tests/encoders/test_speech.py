@@ -112,6 +112,13 @@ def test_vectors_do_not_depend_on_other_sounds(kind: str, folders: dict[str, Pat
     np.testing.assert_array_equal(X[0], X[7])  # one sound
 
 
+def test_models_that_mix_padding_in_do_not_pad(tmp_path: Path) -> None:
+    """Convolutions after the layers read the frames of padding, which masks do not hide from them."""
+    encoder = make(speech_model(tmp_path / "model", "wav2vec2", add_adapter=True, num_adapter_layers=2))
+    X = encoder.transform(SOUNDS)
+    close(np.concatenate([encoder.transform([sound]) for sound in SOUNDS]), X)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_silence_and_noise_have_finite_vectors(kind: str, folders: dict[str, Path]) -> None:
     sounds = [np.zeros(5000), np.zeros(1), np.full(5000, 0.5), 50 * noise(5000), 1e-30 * noise(5000)]

@@ -40,7 +40,7 @@ def bag_of_words_model(
     return folder, vectors[1:]
 
 
-def speech_model(folder: Path, kind: str, norm: str = "layer", seed: int = 0) -> Path:
+def speech_model(folder: Path, kind: str, norm: str = "layer", **options: object) -> Path:
     """Save a random speech model of 16 dimensions: wav2vec2, hubert, wavlm, wav2vec2-bert or whisper.
 
     ``norm="group"`` is the architecture of wav2vec2-base, which normalizes over time and knows no mask. A
@@ -54,9 +54,9 @@ def speech_model(folder: Path, kind: str, norm: str = "layer", seed: int = 0) ->
     strided = dict(
         conv_dim=(8, 8), conv_kernel=(10, 8), conv_stride=(5, 4), num_conv_pos_embeddings=8,
         num_conv_pos_embedding_groups=2, num_feat_extract_layers=2, feat_extract_norm=norm,
-        do_stable_layer_norm=has_mask, conv_bias=has_mask, **layers,
+        do_stable_layer_norm=has_mask, conv_bias=has_mask, **layers, **options,
     )  # fmt: skip
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     extractor: object = hf.Wav2Vec2FeatureExtractor(return_attention_mask=has_mask)
     if kind == "wav2vec2":
         model = hf.Wav2Vec2Model(hf.Wav2Vec2Config(**strided))
