@@ -86,11 +86,11 @@ class SpeechEncoder(EmbeddingEncoder):
     Channels are averaged, and sounds are resampled to the rate of the model by soxr. Integers are divided by
     their full scale (unsigned ones are first centred, as in WAV files), so that samples are in -1 to 1.
 
-    A sound of T samples at 16 kHz has T / 320 frames of Whisper (rounded up), which reads 30 seconds and
-    pads shorter sounds with silence. wav2vec 2.0, HuBERT and WavLM make about 50 frames a second; a sound
-    that is shorter than one frame is padded to one. Longer sounds than Whisper's 30 seconds, or than 60
+    A sound of T samples at 16 kHz has T / 320 frames of Whisper, rounded up. wav2vec 2.0, HuBERT and WavLM
+    make about 50 frames a second; a sound that is shorter than one frame is padded with silence to one, for
+    other models than these to 0.1 seconds. Sounds that are longer than Whisper's 30 seconds, or than 60
     seconds for other models, are read in windows, whose vectors are averaged, weighted by their numbers of
-    frames; a warning counts these sounds.
+    frames (by durations where these are not known); a warning counts these sounds.
 
     Every file is read once before anything is encoded, in blocks, so that errors are found at once. Files of
     at most 2 GiB and sounds of at most two hours are accepted. While sounds are encoded, the samples of one
@@ -112,7 +112,7 @@ class SpeechEncoder(EmbeddingEncoder):
     >>> from flip_sklearn.encoders import SpeechEncoder
     >>> rng = np.random.default_rng(0)
     >>> sounds = [rng.normal(scale=0.1, size=8000 + 4000 * i) for i in range(2)]
-    >>> SpeechEncoder(sampling_rate=16000).transform(sounds).shape  # doctest: +SKIP
+    >>> SpeechEncoder(sampling_rate=16000, padding="short").transform(sounds).shape
     (2, 768)
 
     ``SpeechEncoder().transform(["one.wav", "two.flac"])`` reads files, and
