@@ -205,7 +205,7 @@ def compare_with_english(preference: VocabularyPreference) -> list[str]:
         verdict = f"English is favoured: even words of {', '.join(favoured)} are read better from English."
     else:
         verdict = (
-            "English is not favoured: no language's words are read better from English than from itself."
+            "English is not favoured: no language's words are read significantly better from it."
         )
     if second:
         listed = ", ".join(second)
