@@ -12,6 +12,7 @@ from flip_sklearn.plots.selectivity import SelectivityDisplay
 from flip_sklearn.plots.sets import SetComparisonDisplay
 from flip_sklearn.plots.similarity import SimilarityDisplay
 from flip_sklearn.plots.sparsity import SparsityDisplay
+from flip_sklearn.plots.view_gap import ViewGapDisplay
 from flip_sklearn.plots.words import RecoverabilityDisplay
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "SetComparisonDisplay",
     "SimilarityDisplay",
     "SparsityDisplay",
+    "ViewGapDisplay",
 ]

@@ -31,6 +31,8 @@ class Diagnosis(Results):
         The words of the first language.
     alignment : ViewAlignment or None
         None for a single view.
+    view_gap : ViewGap or None
+        What the model of the first view loses on the others. None for a single view.
     preference : VocabularyPreference or None
         None unless ``texts`` is a mapping of languages.
     recoverability : dict of str to WordRecoverability
@@ -118,10 +120,11 @@ def diagnose(
 ) -> Diagnosis:
     """Compute all diagnoses of an encoder and report them as one HTML page in plain words.
 
-    The diagnoses share one split of the sentences: :func:`view_alignment` for two or more views,
-    :func:`vocabulary_preference` for texts in several languages, :func:`word_recoverability` for each view,
-    :func:`selectivity` if an encoder is passed, :func:`rare_word_recall` in the first view if words have
-    features, :func:`entity_recall_curve` if names are passed, :func:`rank_analysis`, and
+    The diagnoses share one split of the sentences: :func:`view_alignment` for two or more views, and from the
+    first view to the others :func:`view_gap`; :func:`vocabulary_preference` for texts in several languages;
+    :func:`word_recoverability` for each view; :func:`selectivity` if an encoder is passed;
+    :func:`rare_word_recall` in the first view if words have features; :func:`entity_recall_curve` if names
+    are passed; :func:`rank_analysis`, unless ``ranks`` is False; and
     :func:`compare_extractors`. A model that several of them use is trained once. The page has tables with
     intervals, pictures, example sentences with the words extracted from each view, and findings, which are
     sentences that follow from the results by fixed rules. It is a single file without scripts and external

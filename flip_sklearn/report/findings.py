@@ -19,6 +19,7 @@ from flip_sklearn.report.guessing import guessing_texts
 from flip_sklearn.report.rare_words import rare_word_texts
 from flip_sklearn.report.results import Results
 from flip_sklearn.report.sets import set_texts
+from flip_sklearn.report.view_gap import view_gap_texts
 from flip_sklearn.report.wording import (
     change,
     listed,
@@ -72,6 +73,8 @@ def make_findings(results: Results) -> tuple[Finding, ...]:
     at_baseline = views_at_baseline(results.extractors)
     if results.alignment is not None:
         findings += alignment_findings(results.alignment)
+    if results.view_gap is not None:
+        findings += [Finding("view_gap", *text) for text in view_gap_texts(results.view_gap)]
     if results.preference is not None:
         findings += preference_findings(results.preference)
     for view, result in results.recoverability.items():

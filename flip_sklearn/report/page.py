@@ -117,6 +117,8 @@ def _n_compared(results: Results) -> int:
     if results.alignment is not None:
         n_views = len(results.alignment.views)
         total += n_views * (n_views - 1) // 2  # models on their own views
+    if results.view_gap is not None:
+        total += results.view_gap.difference.value.size
     if results.preference is not None:
         total += results.preference.difference.value.size - len(results.preference.languages)
     if results.selectivity is not None and results.selectivity.held is not None:

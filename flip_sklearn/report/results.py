@@ -15,6 +15,7 @@ from flip_sklearn.diagnostics.comparison import compute_extractors, compute_rank
 from flip_sklearn.diagnostics.evaluation import FittedModels
 from flip_sklearn.diagnostics.inputs import check_estimator
 from flip_sklearn.diagnostics.preference import compute_preference
+from flip_sklearn.diagnostics.view_gap import compute_view_gap
 from flip_sklearn.io import show_progress
 from flip_sklearn.report.directions import ViewDirections, read_view_directions
 from flip_sklearn.report.examples import Example, draw_examples
@@ -29,6 +30,7 @@ class Results:
     """The results of a report, as in :class:`Diagnosis`; None for a diagnosis that does not apply."""
 
     alignment: diagnostics.ViewAlignment | None
+    view_gap: diagnostics.ViewGap | None
     preference: diagnostics.VocabularyPreference | None
     recoverability: dict[str, diagnostics.WordRecoverability]
     entities: diagnostics.EntityRecallCurve | None
@@ -93,6 +95,13 @@ class _Parts:
         if len(self.sentences.names) == 1:
             return None
         return compute_alignment(self.models, self.flip, self.counts, self.settings)
+
+    def view_gap(self) -> diagnostics.ViewGap | None:
+        """What separates the first view from each of the others."""
+        names = self.sentences.names
+        if len(names) == 1:
+            return None
+        return compute_view_gap(self.models, self.flip, self.counts, self.settings, source=names[0])
 
     def preference(self) -> diagnostics.VocabularyPreference | None:
         if not self.inputs.is_multilingual:

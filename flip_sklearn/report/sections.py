@@ -76,6 +76,7 @@ def make_sections(results: Results, verbose: int = 0) -> list[Section]:
     """The sections of all results that exist, in the order of the page; a bar shows the drawing."""
     makers: list[tuple[Any, Callable[[Any], Section]]] = [
         (results.alignment, _alignment),
+        (results.view_gap, _view_gap),
         (results.preference, _preference),
         (results.recoverability, _recoverability),
         (results.selectivity, _selectivity),
@@ -125,6 +126,35 @@ def _alignment(result: diagnostics.ViewAlignment) -> Section:
                 more_tables=_own_views(result),
             ),
         ),
+    )
+
+
+def _view_gap(result: diagnostics.ViewGap) -> Section:
+    columns = ("Model of", "Tested on", "Words found", "All that is lost", *map(str.capitalize, result.parts))
+    rows = tuple(
+        (
+            *result.pairs[p],
+            share(result.accuracy, p, result.readings.index("raw")),
+            change(result.loss, p),
+            *(change(result.difference, p, i) for i in range(len(result.parts))),
+        )
+        for p in range(len(result.pairs))
+    )
+    picture = draw_picture(
+        plots.ViewGapDisplay,
+        result,
+        kind="Bars in steps",
+        caption="Share of a sentence's words found in another view, and the parts of what is lost there.",
+        size=(7.2, min(1.9 + 0.8 * len(result.pairs), 16.0)),
+    )
+    return Section(
+        "view_gap",
+        "What separates the views?",
+        f"The model trained on {quoted(result.pairs[0][0])} reads the embeddings of another view as they "
+        "are, with the mean of the view moved to its own (this removes a shift), after a rotation, and after "
+        "any linear map. Means and maps are those of the training sentences. What a step gains is a part of "
+        "the loss; what no step gains is lost in the other view, or encoded in another form.",
+        (Block(picture, Table("Parts of what the model loses on another view", columns, rows, n_heads=2)),),
     )
 
 

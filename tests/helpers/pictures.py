@@ -19,6 +19,7 @@ from flip_sklearn.diagnostics import (
     Leakage,
     RankAnalysis,
     ViewAlignment,
+    ViewGap,
     VocabularyPreference,
     WordRecoverability,
 )
@@ -162,6 +163,18 @@ def leakage_result() -> Leakage:
     return Leakage(("man", "snow"), readers, before, after, np.array([90, 20]), 400, 400, 0.95, 0.3, 0.95)
 
 
+def view_gap_result() -> ViewGap:
+    """Two languages read by the model of a third, with one negative part."""
+    steps = np.array([[0.2, 0.45, 0.53, 0.53, 0.62, 0.78], [0.26, 0.43, 0.41, 0.5, 0.67, 0.78]])
+    parts = np.array([[0.25, 0.08, 0.0, 0.25], [0.17, -0.02, 0.09, 0.28]])
+    return ViewGap(
+        (("en", "de"), ("en", "fr")),
+        ("raw", "centered", "rotated", "linear", "own", "source"), interval(steps),
+        ("shift", "rotation", "shear", "content"), difference(parts, 0.03), difference(parts.sum(axis=1)),
+        difference([0.09, 0.17]), interval(0.24), np.array([0.1, 0.01]), 900, 100, 0, 0.95,
+    )  # fmt: skip
+
+
 SETS: dict[str, Any] = {
     "words": ["refund", "order", "hello"],
     "difference": [0.06, 0.04, -0.02],
@@ -183,6 +196,7 @@ DISPLAYS: dict[str, Callable[..., Any]] = {
     "selectivity": lambda **kw: plots.SelectivityDisplay(bands=BANDS, recalls=RECALLS).plot(**kw),
     "sets": lambda **kw: plots.SetComparisonDisplay(**SETS).plot(**kw),
     "leakage": lambda **kw: plots.LeakageDisplay.from_result(leakage_result(), **kw),
+    "view_gap": lambda **kw: plots.ViewGapDisplay.from_result(view_gap_result(), **kw),
     "similarity": lambda **kw: plots.SimilarityDisplay.from_result(similarity(), **kw),
 }
 each_display = pytest.mark.parametrize("name", DISPLAYS)

@@ -437,6 +437,7 @@ def test_all_results_share_one_split(diagnosis: Diagnosis, plain: Diagnosis) -> 
     assert diagnosis.alignment.difference.significant[0, 1]  # because of the noise
     assert {finding.about for finding in diagnosis.findings} == {
         "alignment",
+        "view_gap",
         "preference",
         "recoverability",
         "rare_words",
