@@ -18,7 +18,7 @@ The script
 5. splits what a model of English loses on another language into a constant shift, a rotation and the rest,
 6. names the words of the shift, and the English words that are lost in each language,
 7. measures how many names (of programs, of formats) are among the first words, with and without the bias,
-8. says what was found in plain words, and draws 3 and 4 in outputs/languages.png.
+8. says what was found in plain words, and draws 3, 4 and 5 in outputs/languages.png.
 
 Chinese and other languages without blanks have pairs of neighbouring characters for words.
 """
@@ -48,7 +48,7 @@ from flip_sklearn.diagnostics import (
     vocabulary_preference,
     word_recoverability,
 )
-from flip_sklearn.plots import AlignmentDisplay
+from flip_sklearn.plots import AlignmentDisplay, ViewGapDisplay
 
 MIN_NAMES = 30  # test sentences with names, for a curve
 MIN_COUNT = 8  # test sentences with a word, for a comparison of its recall
@@ -241,18 +241,19 @@ def findings(
     return texts
 
 
-def draw(path: Path, alignment: ViewAlignment, preference: VocabularyPreference) -> None:
-    """Draw the two tables as heat maps."""
+def draw(path: Path, alignment: ViewAlignment, preference: VocabularyPreference, gap: ViewGap) -> None:
+    """Draw the two tables as heat maps, and the parts of the loss."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(13, 5.5), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(19, 5.5), layout="constrained")
     AlignmentDisplay.from_result(alignment, ax=axes[0], name="English words, one model for each view")
     AlignmentDisplay.from_result(
         preference, ax=axes[1], name="Words of each language, one model of all views"
     )
+    ViewGapDisplay.from_result(gap, ax=axes[2], name="What a model of English loses")
     figure.savefig(path, dpi=110)
 
 
@@ -325,7 +326,7 @@ def main() -> None:
     for text in findings(alignment, control, preference, gap):
         print(f"   - {text}")
     path = args.out / "languages.png"
-    draw(path, alignment, preference)
+    draw(path, alignment, preference, gap)
     print(f"\nPlot saved: {path}   ({time.perf_counter() - start:.0f} s in all)")
 
 
