@@ -204,9 +204,7 @@ def compare_with_english(preference: VocabularyPreference) -> list[str]:
     if favoured:
         verdict = f"English is favoured: even words of {', '.join(favoured)} are read better from English."
     else:
-        verdict = (
-            "English is not favoured: no language's words are read significantly better from it."
-        )
+        verdict = "English is not favoured: no language's words are read significantly better from it."
     if second:
         listed = ", ".join(second)
         texts.append(f"Of the other languages, English is the best one to read words of {listed} from.")
