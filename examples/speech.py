@@ -67,7 +67,7 @@ VOICES = (
 )
 TEST_VOICE = "en-gb-x-rp+f3"  # neither its accent nor its speaker is in training
 SPEEDS = (140, 190)  # words per minute
-MAX_TEST = 1000
+MIN_SENTENCES, MAX_TEST = 100, 1000
 INSTALL = f"The extras of this example: {install_command('demo,speech')}"
 N_PRINTED = 5
 PENALTIES = np.logspace(0, 6, 13)  # of the student
@@ -276,15 +276,18 @@ def main() -> None:
     args = parser.parse_args()
     if args.groups is not None and args.data is None:
         parser.error("--groups has labels of the lines of --data; pass both.")
-    args.utterances = args.utterances or (1000 if args.small else 9000)
+    if args.utterances is None:
+        args.utterances = 1000 if args.small else 9000
+    if args.utterances < MIN_SENTENCES:
+        parser.error(f"--utterances is {args.utterances}; at least {MIN_SENTENCES} are needed.")
     # Whisper reads 30 seconds. Padding the short sounds to less is several times faster, and as accurate.
     padding = "full" if args.speech_encoder else "short"
     encoder = SpeechEncoder(args.speech_encoder, padding=padding, cache_dir=args.out / "cache", verbose=1)
     check_installed(encoder)
 
     texts, groups = load(args)
-    if len(texts) < 100:
-        parser.error(f"there are {len(texts)} different sentences; at least 100 are needed.")
+    if len(texts) < MIN_SENTENCES:
+        parser.error(f"there are {len(texts)} different sentences; at least {MIN_SENTENCES} are needed.")
     is_student, is_test = split(groups, args.seed)
     train, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
     print(f"Sound and embeddings: {len(train):,} sentences in {len(VOICES)} voices, {len(test):,} in another")
