@@ -12,7 +12,7 @@ from flip_sklearn.backend.device import Compute, product_precision, resolve_comp
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "mps", "", "cpu:x", 3, None])
 def test_unknown_devices_are_refused(name) -> None:
     """The message contains the value and the allowed ones."""
-    with pytest.raises(ValueError, match="(?i)cuda") as error:
+    with pytest.raises(ValueError, match=r"(?i)cuda") as error:
         resolve_device(name)
     assert repr(name) in str(error.value)
     assert "'cpu'" in str(error.value)
