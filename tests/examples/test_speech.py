@@ -13,6 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from flip_sklearn.parameters import install_command
 from tests.examples.test_examples import EXAMPLES, WORDS, run
 from tests.helpers.tiny_models import bag_of_words_model
 
@@ -240,7 +241,7 @@ def test_missing_programs_are_named(
     monkeypatch.setattr(speech.shutil, "which", lambda name: name)
     with monkeypatch.context() as context:
         context.setitem(sys.modules, "soundfile", None)
-        with pytest.raises(SystemExit, match=r"pip install 'flip-sklearn\[demo,speech\]'"):
+        with pytest.raises(SystemExit, match=re.escape(install_command("demo,speech"))):
             call("--out", tmp_path)
     monkeypatch.setattr(speech, "synthesize", lambda *args: (np.ones(100), RATE))
     models = ("--speech-encoder", speech_encoder)
