@@ -280,7 +280,7 @@ class FLiPExtractor(
         X : array-like of shape (n, d)
             Embeddings: NumPy (float16, float32, float64, memory-mapped), DataFrame, a column or list of
             vectors, or torch tensor. Under scikit-learn's array API, arrays stay on their device
-            (docs/index.md).
+            (docs/estimator.md).
         Y : {array-like, sparse matrix} of shape (n, V)
             Word counts, integers >= 0; never densified. A 1-D array is refused as class labels, unless
             ``vocabulary`` is one word. Rows without counts are ignored; words without counts are never
