@@ -1,4 +1,4 @@
-# The main targets are `make demo`, `make report` and `make test`.
+# The main targets are `make demo`, `make report`, `make test` and `make docs`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -28,7 +28,7 @@ GPU_TESTS := tests/gpu tests/backend/scoring tests/backend/sparse_coding tests/s
 	and not test_rank_analysis_of and not test_path_begins and not test_data_formats_give \
 	and not in_parallel and not in_another_process and not real_gpu'
 
-.PHONY: demo report test style unit-tests test-lowest test-processors test-standin-gpu fuzz bench release-check clean
+.PHONY: demo report test docs style unit-tests test-lowest test-processors test-standin-gpu fuzz bench release-check clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/quickstart.py
@@ -41,6 +41,11 @@ test: $(VENV)/.test
 	$(MAKE) unit-tests
 	$(MAKE) test-processors
 	$(MAKE) test-standin-gpu
+
+# The site, in build/docs/index.html: its gallery runs examples/plot_*.py. Warnings are errors.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going --quiet -d build/doctrees docs build/docs
+	$(BIN)/python docs/check_site.py build/docs
 
 style: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -90,6 +95,11 @@ $(VENV)/.test: pyproject.toml $(CONSTRAINTS) $(VENV)/.torch
 	$(PIP_INSTALL) --editable '.[test]'
 	@touch $@
 
+$(VENV)/.docs: pyproject.toml $(CONSTRAINTS) $(VENV)/.torch
+	@echo "Installing the tools of the site (once)..."
+	$(PIP_INSTALL) --editable '.[docs]'
+	@touch $@
+
 # Both distributions as they would be uploaded. The wheel is installed with the core dependencies only, and used outside
 # this folder; tests run from the unpacked source distribution.
 RELEASE := build/release
@@ -108,4 +118,4 @@ release-check: $(VENV)/.test
 		-k 'not page_runs'
 
 clean:
-	rm -rf $(VENV) .venv-lowest build dist outputs
+	rm -rf $(VENV) .venv-lowest build dist outputs docs/gallery docs/generated

@@ -1,0 +1,97 @@
+"""Configuration of the site that `make docs` builds with Sphinx."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+
+import flip_sklearn
+
+ROOT = Path(__file__).parents[1]
+REPOSITORY = "https://github.com/flip-sklearn/flip-sklearn"
+
+project = "flip-sklearn"
+author = "The flip-sklearn developers"
+project_copyright = author
+version = release = flip_sklearn.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "numpydoc",
+    "myst_parser",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+]
+source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
+templates_path = ["_templates"]
+exclude_patterns = ["gallery/**/*.md5", "gallery/**/*.ipynb", "gallery/**/*.py"]
+
+autosummary_generate = True
+autodoc_typehints = "none"  # types are in the docstrings, with shapes and ranges
+numpydoc_show_class_members = False  # the templates list them
+numpydoc_class_members_toctree = False
+
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "attrs_inline"]
+myst_heading_anchors = 4
+copybutton_exclude = ".linenos, .gp, .go"  # prompts and results of sessions
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"/plot_",
+    "ignore_pattern": r"/(?!plot_)[^/]*\.py$",
+    "within_subsection_order": "FileNameSortKey",
+    "backreferences_dir": None,
+    "doc_module": ("flip_sklearn",),
+    "reference_url": {"flip_sklearn": None},
+    "matplotlib_animations": False,
+    "remove_config_comments": True,
+    "show_memory": False,
+    "show_signature": False,
+    "plot_gallery": "True",
+    "abort_on_example_error": True,
+}
+
+html_theme = "pydata_sphinx_theme"
+html_title = "flip-sklearn"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_baseurl = "https://flip-sklearn.github.io/flip-sklearn/"
+html_show_sourcelink = False
+html_theme_options = {
+    "github_url": REPOSITORY,
+    "header_links_before_dropdown": 6,
+    "navigation_with_keys": False,
+    "show_toc_level": 2,
+    "footer_start": ["copyright"],
+    "footer_end": ["theme-version"],
+}
+html_sidebars = {"index": [], "installation": [], "tutorial": []}
+
+
+def link_outside_files(app: Sphinx, page: str, source: list[str]) -> None:
+    """Let links to files beside this folder lead to the gallery, the changelog or the repository."""
+    text = re.sub(r"\]\(\.\./examples/(plot_\w+)\.py\)", r"](gallery/\1.rst)", source[0])
+    text = text.replace("](../CHANGELOG.md)", "](changelog.md)").replace(
+        "](../CONTRIBUTING.md)", "](contributing.md)"
+    )
+    source[0] = re.sub(r"\]\(\.\./([^)\s]+)\)", rf"]({REPOSITORY}/blob/main/\1)", text)
+
+
+def link_pages(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Turn `docs/NAME.md` in a docstring into a link to the page."""
+    for i, line in enumerate(lines):
+        lines[i] = re.sub(r"`{0,2}\bdocs/([\w-]+)\.md`{0,2}", r":doc:`/\1`", line)
+
+
+def setup(app: Sphinx) -> None:
+    """Register the hooks; Sphinx calls this function."""
+    app.connect("source-read", link_outside_files)
+    app.connect("autodoc-process-docstring", link_pages)
