@@ -34,7 +34,9 @@ class Page(HTMLParser):
 
 def complaints(site: Path) -> list[str]:
     """Return what is wrong, one line each."""
-    pages = {path.resolve(): Page(path) for path in sorted(site.rglob("*.html"))}
+    pages = {
+        path.resolve(): Page(path) for path in sorted(site.rglob("*.html")) if "_static" not in path.parts
+    }
     found = [] if pages else [f"{site} has no pages"]
     for path, page in pages.items():
         name = path.relative_to(site.resolve())

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
+from docutils.utils.math import latex2mathml
 from sphinx.application import Sphinx
 
 import flip_sklearn
@@ -21,7 +23,6 @@ version = release = flip_sklearn.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
     "numpydoc",
     "myst_parser",
@@ -46,7 +47,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
     "filename_pattern": r"/plot_",
-    "ignore_pattern": r"/(?!plot_)[^/]*\.py$",
+    "ignore_pattern": r"^(?!plot_)",
     "within_subsection_order": "FileNameSortKey",
     "backreferences_dir": None,
     "doc_module": ("flip_sklearn",),
@@ -54,11 +55,13 @@ sphinx_gallery_conf = {
     "matplotlib_animations": False,
     "remove_config_comments": True,
     "show_memory": False,
+    "write_computation_times": False,
     "show_signature": False,
     "plot_gallery": "True",
     "abort_on_example_error": True,
 }
 
+html_math_renderer = "mathml"
 html_theme = "pydata_sphinx_theme"
 html_title = "flip-sklearn"
 html_static_path = ["_static"]
@@ -67,7 +70,7 @@ html_baseurl = "https://flip-sklearn.github.io/flip-sklearn/"
 html_show_sourcelink = False
 html_theme_options = {
     "github_url": REPOSITORY,
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 7,
     "navigation_with_keys": False,
     "show_toc_level": 2,
     "footer_start": ["copyright"],
@@ -91,7 +94,20 @@ def link_pages(app: Sphinx, what: str, name: str, thing: Any, options: Any, line
         lines[i] = re.sub(r"`{0,2}\bdocs/([\w-]+)\.md`{0,2}", r":doc:`/\1`", line)
 
 
+def write_inline_formula(self: Any, node: nodes.math) -> None:
+    """Write a formula as MathML, which browsers draw by themselves: no script, nothing from another server."""
+    self.body.append(latex2mathml.tex2mathml(node.astext(), as_block=False))
+    raise nodes.SkipNode
+
+
+def write_formula(self: Any, node: nodes.math_block) -> None:
+    """Write a formula on lines of its own."""
+    self.body.append(f'<div class="formula">{latex2mathml.tex2mathml(node.astext(), as_block=True)}</div>')
+    raise nodes.SkipNode
+
+
 def setup(app: Sphinx) -> None:
     """Register the hooks; Sphinx calls this function."""
+    app.add_html_math_renderer("mathml", (write_inline_formula, None), (write_formula, None))
     app.connect("source-read", link_outside_files)
     app.connect("autodoc-process-docstring", link_pages)
