@@ -95,7 +95,7 @@ def link_pages(app: Sphinx, what: str, name: str, thing: Any, options: Any, line
 
 
 def write_inline_formula(self: Any, node: nodes.math) -> None:
-    """Write a formula as MathML, which browsers draw by themselves: no script, nothing from another server."""
+    """Write a formula as MathML, which browsers draw themselves, without a script of another server."""
     self.body.append(latex2mathml.tex2mathml(node.astext(), as_block=False))
     raise nodes.SkipNode
 
