@@ -24,7 +24,7 @@ from flip_sklearn.encoders.estimator import LOADED
 from flip_sklearn.encoders.sentence_transformers import SentenceTransformers
 from flip_sklearn.encoders.windows import split_into_windows
 from tests.helpers.processes import in_process
-from tests.helpers.tiny_models import encoder_modules
+from tests.helpers.tiny_models import encoder_modules, sonar_model
 
 # Libraries are imported where they are used, because encode_from_hub sets environment variables before.
 TEXTS = ["a red dog runs", "the cat", "", "over the green hill the dog runs", "dog", "the cat"]
@@ -260,44 +260,7 @@ def test_unknown_commit_is_an_error(bert: Path, tmp_path: Path, monkeypatch: pyt
 
 @pytest.fixture(scope="module")
 def sonar(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An M2M100 encoder with NLLB's tokenizer, in the files of the port: sentencepiece and settings."""
-    from transformers import M2M100Config
-    from transformers.models.m2m_100.modeling_m2m_100 import M2M100Encoder
-    from transformers.models.nllb.tokenization_nllb import FAIRSEQ_LANGUAGE_CODES as CODES
-
-    folder = tmp_path_factory.mktemp("SONAR_tiny")
-    text = ["a red dog runs over the green hill", "the cat sleeps", "where is my friend"] * 50
-    spm.SentencePieceTrainer.train(
-        sentence_iterator=iter(text), model_prefix=str(folder / "tiny"), vocab_size=60,
-        model_type="bpe", character_coverage=1.0, minloglevel=2,
-    )  # fmt: skip
-    (folder / "tiny.vocab").unlink()
-    (folder / "tiny.model").rename(folder / "sentencepiece.bpe.model")
-    pieces = spm.SentencePieceProcessor(model_file=str(folder / "sentencepiece.bpe.model"))
-
-    def token(content: str) -> dict[str, Any]:
-        flags = dict.fromkeys(["lstrip", "normalized", "rstrip", "single_word"], False)
-        return {"content": content, "special": True, **flags}
-
-    # fairseq puts one token more in front than sentencepiece, languages behind, the mask last.
-    first = pieces.get_piece_size() + 1
-    added = {i: t for i, t in enumerate(["<s>", "<pad>", "</s>", "<unk>"])}
-    added |= {first + i: code for i, code in enumerate([*CODES, "<mask>"])}
-    settings = {
-        "tokenizer_class": "NllbTokenizer", "src_lang": "eng_Latn", "model_max_length": 512,
-        "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>",
-        "sep_token": "</s>", "cls_token": "<s>", "mask_token": "<mask>",
-        "additional_special_tokens": CODES,
-        "added_tokens_decoder": {str(i): token(content) for i, content in added.items()},
-    }  # fmt: skip
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    torch.manual_seed(1)
-    config = M2M100Config(
-        vocab_size=first + len(CODES) + 1, d_model=16, encoder_layers=2, encoder_attention_heads=2,
-        encoder_ffn_dim=32, max_position_embeddings=600, init_std=0.3,
-    )  # fmt: skip
-    M2M100Encoder(config).save_pretrained(folder)
-    return folder
+    return sonar_model(tmp_path_factory.mktemp("SONAR_tiny"))
 
 
 def sonar_reference(folder: Path, texts: list[str], language: str = "eng_Latn") -> np.ndarray:
