@@ -72,6 +72,7 @@ html_theme_options = {
     "github_url": REPOSITORY,
     "header_links_before_dropdown": 7,
     "navigation_with_keys": False,
+    "navbar_persistent": ["search-button"],
     "show_toc_level": 2,
     "footer_start": ["copyright"],
     "footer_end": ["theme-version"],
@@ -102,7 +103,9 @@ def write_inline_formula(self: Any, node: nodes.math) -> None:
 
 def write_formula(self: Any, node: nodes.math_block) -> None:
     """Write a formula on lines of its own."""
-    self.body.append(f'<div class="formula">{latex2mathml.tex2mathml(node.astext(), as_block=True)}</div>')
+    self.body.append(
+        f'<div class="formula" tabindex="0">{latex2mathml.tex2mathml(node.astext(), as_block=True)}</div>'
+    )
     raise nodes.SkipNode
 
 
