@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpydoc.xref
 from docutils import nodes
 from docutils.utils.math import latex2mathml
 from sphinx.application import Sphinx
@@ -38,6 +39,14 @@ autosummary_generate = True
 autodoc_typehints = "none"  # types are in the docstrings, with shapes and ranges
 numpydoc_show_class_members = False  # the templates list them
 numpydoc_class_members_toctree = False
+# Types of this package are links; those of Python and NumPy would need addresses from the network.
+numpydoc_xref_param_type = True
+numpydoc_xref_ignore = "all"
+numpydoc.xref.DEFAULT_LINKS.clear()
+numpydoc_xref_aliases = {
+    name.rpartition(".")[2]: name
+    for name in re.findall(r"^   (flip_sklearn\.\S+)$", Path(__file__).with_name("api.rst").read_text(), re.M)
+}
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "attrs_inline"]
 myst_heading_anchors = 4
@@ -49,7 +58,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r"/plot_",
     "ignore_pattern": r"^(?!plot_)",
     "within_subsection_order": "FileNameSortKey",
-    "backreferences_dir": None,
+    "backreferences_dir": "gallery/backreferences",
     "doc_module": ("flip_sklearn",),
     "reference_url": {"flip_sklearn": None},
     "matplotlib_animations": False,
@@ -90,9 +99,10 @@ def link_outside_files(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def link_pages(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """Turn `docs/NAME.md` in a docstring into a link to the page."""
-    for i, line in enumerate(lines):
-        lines[i] = re.sub(r"`{0,2}\bdocs/([\w-]+)\.md`{0,2}", r":doc:`/\1`", line)
+    """Turn `docs/NAME.md` in a docstring into a link, and leave out paragraphs with links of scikit-learn."""
+    paragraphs = "\n".join(lines).split("\n\n")
+    text = "\n\n".join(paragraph for paragraph in paragraphs if ":ref:" not in paragraph)
+    lines[:] = re.sub(r"`{0,2}\bdocs/([\w-]+)\.md`{0,2}", r":doc:`/\1`", text).split("\n")
 
 
 def write_inline_formula(self: Any, node: nodes.math) -> None:
