@@ -98,6 +98,14 @@ def link_outside_files(app: Sphinx, page: str, source: list[str]) -> None:
     source[0] = re.sub(r"\]\(\.\./([^)\s]+)\)", rf"]({REPOSITORY}/blob/main/\1)", text)
 
 
+def describe_thumbnails(app: Sphinx, doctree: nodes.document) -> None:
+    """Give the small pictures of the gallery, whose titles stand below them, a text of their own."""
+    for image in doctree.findall(nodes.image):
+        example = re.search(r"sphx_glr_(plot_\w+)_thumb", image["uri"])
+        if example and not image.get("alt"):
+            image["alt"] = f"Picture of the example {example[1]}"
+
+
 def link_pages(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """Turn `docs/NAME.md` in a docstring into a link, and leave out paragraphs with links of scikit-learn."""
     paragraphs = "\n".join(lines).split("\n\n")
@@ -123,4 +131,5 @@ def setup(app: Sphinx) -> None:
     """Register the hooks; Sphinx calls this function."""
     app.add_html_math_renderer("mathml", (write_inline_formula, None), (write_formula, None))
     app.connect("source-read", link_outside_files)
+    app.connect("doctree-read", describe_thumbnails)
     app.connect("autodoc-process-docstring", link_pages)
