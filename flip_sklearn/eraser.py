@@ -48,7 +48,7 @@ class WordEraser(VocabularyRepr, DocumentationLink, OneToOneFeatureMixin, Transf
     """Erase words from embeddings such that no linear reader can find them.
 
     With z the indicators of the m words in a sentence, S the covariance of the embeddings, C = Cov(x, z), and
-    Q an orthonormal basis of the columns of S^{-1/2} C (pseudo-inverse), each embedding becomes
+    Q an orthonormal basis of the columns of S^{-1/2} C (pseudo-inverse), each embedding becomes::
 
         r(x) = x - S^{1/2} Q Q^T S^{-1/2} (x - mu).
 

@@ -34,7 +34,7 @@ class FLiPExtractor(
 ):
     """Read words off embeddings with a factorized log-linear model.
 
-    Fits, over word embeddings A (V, r), a projection B (r, d) and a bias b (V,), the minimum of
+    Fits, over word embeddings A (V, r), a projection B (r, d) and a bias b (V,), the minimum of::
 
         J = (1/W) sum_n w_n [T_n logsumexp(z_n) - sum_j Y_nj z_nj]
             + (l1_strength / V) sum_j |a_j|_1 + (l2_strength / 2W) sum_j |a_j|_2^2,
@@ -495,7 +495,7 @@ class FLiPExtractor(
         """Compute the probability that a word occurs in the text, for the likeliest words of each row.
 
         With T(x) the expected number of words of the text and H(x) the entropy of theta, u_j = log(T theta_j)
-        and
+        and::
 
             log-odds of word j = a_j + s_j u_j + q (log T, H) + u_j r (log T, H),
 

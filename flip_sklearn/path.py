@@ -142,7 +142,7 @@ def regularization_path(
 ) -> RegularizationPath:
     """Fit a model at each of several L1 strengths, much faster than by separate fits.
 
-    Minimizes the objective of :class:`FLiPExtractor`,
+    Minimizes the objective of :class:`FLiPExtractor`::
 
         J = (1/W) sum_n w_n [T_n logsumexp(z_n) - sum_j Y_nj z_nj] + (1/V) sum_j l1 |a_j|_1 + ...,
 
@@ -300,7 +300,7 @@ def _make_result(
 def kkt_residual(model: FLiPExtractor, X: Any, Y: Any, sample_weight: Any = None) -> float:
     """Compute the distance of a fitted model from the optimum of J in A and b, given its B.
 
-    With S the smooth part of the objective J of :class:`FLiPExtractor` (likelihood and squared L2),
+    With S the smooth part of the objective J of :class:`FLiPExtractor` (likelihood and squared L2)::
 
         V max( |dS/db_j|,  |dS/dA_jk + sign(A_jk) l1 / V| where A_jk != 0,
                max(0, |dS/dA_jk| - l1 / V) where A_jk = 0 ),

@@ -49,7 +49,7 @@ def stack_views(
 ) -> StackedViews:
     """Stack row-aligned views so that one fit minimizes the weighted sum of their losses.
 
-    With views X1, X2 and weights alpha, 1 - alpha, a fit on the result minimizes
+    With views X1, X2 and weights alpha, 1 - alpha, a fit on the result minimizes::
 
         alpha * NLL(X1, Y) + (1 - alpha) * NLL(X2, Y)  + penalties,
 
@@ -165,7 +165,7 @@ class ViewCenterer(DocumentationLink, OneToOneFeatureMixin, TransformerMixin, Ba
     """Remove the mean of each view, so that one model reads all views.
 
     With m_v the mean of the training rows of view v, and c the mean of the reference view, or 0 without one,
-    a row of view v becomes
+    a row of view v becomes::
 
         x - m_v + c.
 

@@ -62,7 +62,7 @@ def load_paired_embeddings(
     """Load text and speech embeddings of the same sentences with their transcripts.
 
     The layout is that of the data set BUT-FIT/FLiP-data of Kesiraju et al. (2026, arXiv 2604.18109): four
-    files for each split, whose row (or line) i is sentence i:
+    files for each split, whose row (or line) i is sentence i::
 
         {split}_text_embs.npy     (n, d)       {split}_transcript.txt     n lines, UTF-8
         {split}_speech_embs.npy   (n, d)       {split}_sim_scores.npy     (n,)

@@ -94,7 +94,7 @@ def view_alignment(
     """Train a model on each view and test it on every view: do the views encode words alike?
 
     Let f_i be the model trained on view i, k_n the number of distinct words of test sentence n, H_ij(n) the
-    words of the sentence among the k_n best words of f_i in view j, and S the test sentences with words:
+    words of the sentence among the k_n best words of f_i in view j, and S the test sentences with words::
 
         accuracy[i, j]          = mean over S of |H_ij(n)| / k_n
         difference[i, j]        = accuracy[i, j] - accuracy[i, i]

@@ -24,12 +24,12 @@ def stratified_auc(
     """AUC of scores (n,) for bool labels (n,), compared within folds, with its interval; nan without pairs.
 
     Scores of different folds come from different readers and are not compared. With n_1f and n_0f the rows of
-    fold f with and without the label, and A_f its AUC,
+    fold f with and without the label, and A_f its AUC::
 
         A = sum_f w_f A_f,    w_f proportional to n_1f n_0f / (n_1f + n_0f)    (van Elteren 1960).
 
     Its variance v is that of the placement values (DeLong et al. 1988), summed within groups (Obuchowski
-    1997). The interval has the ends a with
+    1997). The interval has the ends a with::
 
         (A - a)^2 = c t^2 max(1, v / V(A)) V(a),
 

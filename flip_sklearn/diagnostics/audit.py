@@ -148,7 +148,7 @@ def leakage(
 
     The sentences are split into folds. Each fold is the test set once: the eraser and the readers are trained
     on the others, and a reader's AUC for a word is the probability that it scores a test sentence with the
-    word above one without it (ties count half),
+    word above one without it (ties count half)::
 
         AUC = P(s(x) > s(x') | word in x, not in x').
 

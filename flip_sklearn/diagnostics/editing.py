@@ -49,14 +49,14 @@ def edit_words(
     """Add words to embeddings and remove words from them by the smallest change.
 
     With g_j = B^T a_j the direction of word j, the lift of the word in an embedding x is its score without
-    bias, g_j . (x - mu). Each row becomes
+    bias, g_j . (x - mu). Each row becomes::
 
         x' = argmin_y |y - x|_H^2   subject to   g_j . (y - mu) >= t_j for every word j to add,
                                                  g_k . (y - mu) <= 0   for every word k to remove,
 
     where t_j is the lift at which the word occurs in y with the given probability
     (:meth:`FLiPExtractor.predict_presence`), and 0 is the lift in the average sentence. With the covariance S
-    of the training embeddings, the distance is
+    of the training embeddings, the distance is::
 
         |delta|_H^2 = delta^T S^-1 delta + c delta^T F delta,   c = d / tr(S F),
 

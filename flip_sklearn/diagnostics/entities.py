@@ -109,7 +109,7 @@ def entity_recall_curve(
     """Measure how many of a sentence's names are among its k best words, with and without the bias.
 
     With m_n names in sentence n, K_n(k) its k best words by the scores z = beta b + A B (x - mu), beta = 1
-    with the bias and 0 without, and S the sentences with names,
+    with the bias and 0 without, and S the sentences with names::
 
         recall_strict(k)  = mean over S of |{names whose words are all in K_n(k)}| / m_n
         recall_partial(k) = mean over S of the mean share of a name's words in K_n(k)

@@ -105,11 +105,11 @@ def erase_words(
 
     ``guard="model"`` hides them from this model. With g_j = B^T a_j the direction of word j, the lift of the
     word in an embedding x is its score without bias, g_j . (x - mu). Each row becomes the nearest embedding
-    with no lift for any of the words S:
+    with no lift for any of the words S::
 
         x' = argmin_y |y - x|^2   subject to   g_j . (y - mu) <= 0 for every j in S.
 
-    That is mu plus the projection of x - mu on the polar cone of the directions, so by Moreau's theorem
+    That is mu plus the projection of x - mu on the polar cone of the directions, so by Moreau's theorem::
 
         x' = x - sum_j w_j g_j,   w = argmin_{w >= 0} |x - mu - sum_j w_j g_j|^2,
 

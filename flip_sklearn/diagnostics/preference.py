@@ -97,7 +97,7 @@ def vocabulary_preference(
 
     For each language l one model f_l of the words of l is trained on all views at once (the rows stacked,
     equation 4 of the paper with equal weights). H_lj(n) are the words that it finds in view j of test
-    sentence n, among its k_ln best, and k_ln is the number of distinct words of the sentence:
+    sentence n, among its k_ln best, and k_ln is the number of distinct words of the sentence::
 
         accuracy[l, j]   = mean over test sentences of |H_lj(n)| / k_ln
         difference[l, j] = accuracy[l, j] - accuracy[l, reference of l]

@@ -249,7 +249,7 @@ def compare_sets(
     """Find the words that the texts behind one set of embeddings have more often, without the texts.
 
     With p_nj the probability that word j occurs in the text of row n (``predict_presence``), the expected
-    share of texts with the word differs by
+    share of texts with the word differs by::
 
         D_j = mean_a p_j - mean_b p_j.
 

@@ -16,11 +16,11 @@ _ROUNDING = 1e-12
 class ClusterShares:
     """Shares of hits among chances, from H_gc hits in K_gc chances of cluster g, 0 <= H_gc <= K_gc.
 
-    With M independent clusters, the share p = sum_g H_g / sum_g K_g has as much variance as one of
+    With M independent clusters, the share p = sum_g H_g / sum_g K_g has as much variance as one of::
 
         N = p (1 - p) / v,    v = sum_g (H_g - p K_g)^2 / (sum_g K_g)^2
 
-    independent chances. The effective number of chances is
+    independent chances. The effective number of chances is::
 
         N (t_{N-1} / t_{M-1})^2 (1 - 1/M) / (1 - 1/N),
 

@@ -104,7 +104,7 @@ class SimilarityExplanation:
     def without(self, words: str | Iterable[str]) -> SimilarityWithout:
         """Take the patterns of some words out of the embeddings: what their contributions mean.
 
-        With v_i = sum_j s_ij p_j, the words of embedding i, and S the words taken out,
+        With v_i = sum_j s_ij p_j, the words of embedding i, and S the words taken out::
 
             fall_first  = sum_{j in S} s_1j p_j . v_2 / (|x1| |x2|)         out of x1 alone
             fall_second = v_1 . sum_{j in S} s_2j p_j / (|x1| |x2|)         out of x2 alone
@@ -236,7 +236,7 @@ def explain_similarity(
     """Explain the cosine of two embeddings by the contributions of their words.
 
     The pattern p_j = B^+ a_j of word j is what the word adds to an embedding (B^+ is the
-    pseudo-inverse). Each embedding is the sum of the mean, words, and a remainder: with s_ij >= 0,
+    pseudo-inverse). Each embedding is the sum of the mean, words, and a remainder: with s_ij >= 0::
 
         x_i = mu + v_i + e_i,   v_i = sum_j s_ij p_j,
         x1 . x2 = [mu . x1 + mu . x2 - mu . mu]                 common to all sentences
@@ -250,7 +250,7 @@ def explain_similarity(
     also breaks the pairs with other words, nor when the word is erased (:func:`erase_words`), which moves
     them along the direction B^T a_j, just far enough that the word has no lift.
 
-    The words of an embedding are selected by a non-negative lasso over the whole vocabulary,
+    The words of an embedding are selected by a non-negative lasso over the whole vocabulary::
 
         min_{s >= 0} |x_i - mu - sum_j s_j p_j|^2 + 2 t_i sum_j s_j,
         t_i = threshold * max_j p_j . (x_i - mu),

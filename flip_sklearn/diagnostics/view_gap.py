@@ -129,7 +129,7 @@ def view_gap(
 
     Let f be the model of the source view s, g that of the target view t, m_s and m_t the means of the
     training rows, Xs and Xt the training rows minus these means, and acc the keyword accuracy on the test
-    sentences:
+    sentences::
 
         source   = acc of f(x_s)                               the model on its own view
         raw      = acc of f(x_t)                               the model on the target, as it is

@@ -45,7 +45,7 @@ class ViewMap:
 class PairMaps:
     """Maps between views of the same training sentences.
 
-    With Xs and Xt the training rows of two views, each minus its mean:
+    With Xs and Xt the training rows of two views, each minus its mean::
 
         rotation    argmin |Xt R - Xs|^2 over orthogonal R
         linear      argmin |Xt W - Xs|^2 + ridge |W - R|^2

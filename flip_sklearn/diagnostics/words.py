@@ -206,7 +206,7 @@ def word_recoverability(
     """Measure how often each word is found in the sentences that have it.
 
     With S_n the words of sentence n, H_n those of them among its |S_n| best words (the hits of keyword
-    accuracy), and a band g, which is a set of words:
+    accuracy), and a band g, which is a set of words::
 
         recall_j           = |{n : j in H_n}| / |{n : j in S_n}|
         band_recall[g]     = sum_n |H_n & g| / sum_n |S_n & g|

@@ -48,13 +48,13 @@ class RowSearchMixin:
     ) -> Any:
         """Find the embeddings whose texts have given words, where the texts are not at hand.
 
-        A FLiPExtractor ranks the rows by the probability that the text has the words,
+        A FLiPExtractor ranks the rows by the probability that the text has the words::
 
             P = prod_{j in include} p_j  prod_{j in exclude} (1 - p_j),
 
         or, with ``mode="any"``, (1 - prod_{j in include} (1 - p_j)) in place of the first product. p_j is the
         probability of :meth:`FLiPExtractor.predict_presence`, and words are taken to be independent given the
-        row. A SpLiCEExtractor, which has no probabilities, ranks by the weights w_j of the decomposition,
+        row. A SpLiCEExtractor, which has no probabilities, ranks by the weights w_j of the decomposition::
 
             S = 0.99 min_{j in include} w_j + 0.01 mean_{j in include} w_j - sum_{j in exclude} w_j,
 

@@ -19,7 +19,7 @@ def keyword_accuracy(Y: Any, scores_or_topk: Any, *, sample_weight: Any = None) 
     """Keyword accuracy: the share of the k words of a sentence that are among its k best-scored words.
 
     For row n let S_n = {j : Y_nj > 0} be its distinct in-vocabulary words, k_n = |S_n|, and top_n the
-    k_n best-scored words. Then
+    k_n best-scored words. Then::
 
         accuracy = sum_n w_n |top_n & S_n| / k_n  /  sum_n w_n        over rows with k_n > 0.
 
@@ -180,7 +180,7 @@ def hit_sets(Y: Any, scores_or_topk: Any) -> sp.csr_array:
 def hit_jaccard(Y: Any, first: Any, second: Any, *, sample_weight: Any = None) -> RowMean:
     """Jaccard index of the hit sets of two models: whether they find the same words of a sentence.
 
-    With the hit sets H1_n and H2_n (:func:`hit_sets`) of the two models:
+    With the hit sets H1_n and H2_n (:func:`hit_sets`) of the two models::
 
         jaccard = sum_n w_n |H1_n & H2_n| / |H1_n | H2_n|  /  sum_n w_n
 
@@ -245,7 +245,7 @@ def precision_recall(
     """Precision, recall and F1 of the n best-scored words.
 
     With top_i the n best-scored words of row i, S_i its distinct in-vocabulary words, and r_i = |S_i|, or
-    ``n_reference[i]`` if that is passed:
+    ``n_reference[i]`` if that is passed::
 
         precision_i = |top_i & S_i| / |top_i|       recall_i = |top_i & S_i| / r_i
         f1_i = 2 precision_i recall_i / (precision_i + recall_i)

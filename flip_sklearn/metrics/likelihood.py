@@ -39,12 +39,12 @@ class Perplexity(RowStatistic):
 def perplexity(Y: Any, log_proba: Any, *, sample_weight: Any = None) -> Perplexity:
     """Perplexity per word: the number of equally likely words that would be as hard to predict.
 
-    With counts Y, probabilities theta and weights w:
+    With counts Y, probabilities theta and weights w::
 
         perplexity = exp(nll),    nll = - sum_nj w_n Y_nj log theta_nj / sum_nj w_n Y_nj.
 
     Its standard error follows from that of the nll by the delta method, rows being independent: with N_n =
-    sum_j Y_nj, W = sum_n w_n N_n, nll_n the nll of row n alone and m rows with w_n N_n > 0,
+    sum_j Y_nj, W = sum_n w_n N_n, nll_n the nll of row n alone and m rows with w_n N_n > 0::
 
         standard_error = perplexity sqrt(m / (m - 1)  sum_n (w_n N_n (nll_n - nll) / W)^2).
 
@@ -99,6 +99,8 @@ def perplexity(Y: Any, log_proba: Any, *, sample_weight: Any = None) -> Perplexi
 
 def log_likelihood_scorer(estimator: Any, X: Any, Y: Any, sample_weight: Any = None) -> float:
     """Mean log-likelihood per word as a scorer: ``GridSearchCV(..., scoring=log_likelihood_scorer)``.
+
+    ::
 
         sum_nj w_n Y_nj log theta_nj / sum_nj w_n Y_nj
 

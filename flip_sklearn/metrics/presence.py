@@ -71,7 +71,7 @@ def presence_calibration(
 ) -> PresenceCalibration:
     """Compare probabilities that words occur with the words that do.
 
-    A word occurs in a row if its count is above zero. With p_nj the probabilities and o_nj in {0, 1}:
+    A word occurs in a row if its count is above zero. With p_nj the probabilities and o_nj in {0, 1}::
 
         Brier score        mean over n of sum_j (p_nj - o_nj)^2
         calibration error  sum_b (m_b / m) |mean of p in bin b - mean of o in bin b|

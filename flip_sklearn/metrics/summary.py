@@ -36,7 +36,7 @@ class RowStatistic:
 class RowMean(RowStatistic):
     """Mean of a metric over rows, with its standard error; ``float(result)`` is the mean.
 
-    For the m rows with a value v_n and a weight w_n > 0, and W = sum_n w_n:
+    For the m rows with a value v_n and a weight w_n > 0, and W = sum_n w_n::
 
         value          = sum_n w_n v_n / W
         standard_error = sqrt(m / (m - 1)  sum_n (w_n (v_n - value) / W)^2)

@@ -53,7 +53,7 @@ MAX_GAP = 1e-5
 class SpLiCEExtractor(DocumentationLink, RowSearchMixin, TransformerMixin, BaseEstimator):
     """Extract words from embeddings by sparse coding over the embeddings of the words themselves.
 
-    Decomposes every embedding x into weights w >= 0 of the V concepts, which minimize
+    Decomposes every embedding x into weights w >= 0 of the V concepts, which minimize::
 
         |C^T w - v|^2 + l1_strength sum_j w_j,
 

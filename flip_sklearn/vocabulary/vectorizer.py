@@ -56,7 +56,7 @@ class ConceptVectorizer(  # type: ignore[call-arg]
     et al. (2026, arXiv 2604.18109). Words in no concept are not counted.
 
     Words become concepts by corpus frequency. A pair of neighbors a b becomes a concept by corpus frequency
-    and pointwise mutual information, in nats,
+    and pointwise mutual information, in nats::
 
         PMI(a b) = ln [ p(a b) / (p(a) p(b)) ],   p(a b) = c(a b) / n_pairs,   p(a) = c(a) / n_words
 
