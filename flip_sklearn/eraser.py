@@ -73,14 +73,14 @@ class WordEraser(VocabularyRepr, DocumentationLink, OneToOneFeatureMixin, Transf
     mean_ : ndarray of shape (d,)
         mu, the (weighted) mean of the training rows, which does not change.
     proj_left_ : ndarray of shape (d, k)
-        S^{1/2} Q, what is subtracted: r(x) = x - proj_left_ @ proj_right_ @ (x - mean_). k <= m is the number
-        of erased dimensions.
+        S^{1/2} Q, what is subtracted: ``r(x) = x - proj_left_ @ proj_right_ @ (x - mean_)``. k <= m is the
+        number of erased dimensions.
     proj_right_ : ndarray of shape (k, d)
         Q^T S^{-1/2}, what is read.
     word_counts_ : ndarray of shape (m,)
         Sum of the weights of the training rows with each word.
     n_features_in_ : int
-        d.
+        Number of dimensions d.
     feature_names_in_ : ndarray of shape (d,)
         Column names of X in ``fit``, if it had any.
 

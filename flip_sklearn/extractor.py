@@ -55,7 +55,7 @@ class FLiPExtractor(
         factorization: the paper's LiP baseline, a convex problem.
     l1_strength : float, default=1e-2
         Strength of the L1 penalty, >= 0, in nats per word of text for each unit of the mean over the
-        vocabulary of |a_j|_1. At ``l1_max_`` and above, A = 0 is stationary.
+        vocabulary of ``|a_j|_1``. At ``l1_max_`` and above, A = 0 is stationary.
     l2_strength : float or "auto", default="auto"
         Strength of the squared L2 penalty on A, >= 0, in occurrences of a word: the row of a word with
         this many occurrences is shrunk by about half, the rows of rarer words by more. It is a Gaussian
@@ -76,8 +76,8 @@ class FLiPExtractor(
     word_features : array-like of shape (V, p), DataFrame, transformer or None, default=None
         Features of the words, such as the embedding of each word by the same encoder: they tell what words
         mean that training has seen rarely or never (docs/rare-words.md). The rows of A are then shrunk
-        towards E G instead of zero, with E the standardized features and G learned: in J, |A|_2^2 is
-        replaced by min_G |A - E G|_2^2 + kappa |G|_2^2. A DataFrame has the words as its index. A
+        towards E G instead of zero, with E the standardized features and G learned: in J, ``|A|_2^2`` is
+        replaced by ``min_G |A - E G|_2^2 + kappa |G|_2^2``. A DataFrame has the words as its index. A
         transformer, such as ``SentenceEncoder``, is cloned, fitted to the list of words, and applied to it
         once for each vocabulary. Features that do not predict the rows of A are not used, with a warning.
     solver : {"auto", "exact", "sampled", "lbfgs"}, default="auto"
@@ -133,9 +133,9 @@ class FLiPExtractor(
     Attributes
     ----------
     word_embeddings_ : ndarray of shape (V, r), csr_array after ``to_sparse``
-        A. The rows of words that training never saw are zero.
+        The matrix A. The rows of words that training never saw are zero.
     projection_ : ndarray of shape (r, d)
-        B. For ``rank=None`` the fixed whitening map (d, d): LiP's matrix is A B.
+        The matrix B. For ``rank=None`` the fixed whitening map (d, d): LiP's matrix is A B.
     bias_ : ndarray of shape (V,)
         b, normalized so that exp(b) is the word distribution at the mean embedding. After ``fit`` it is
         refitted with A and B as they are, so that the sum over the rows of T_n theta_nj, with the weights of
@@ -161,15 +161,16 @@ class FLiPExtractor(
     extended_words_ : ndarray of int
         Columns of the words that :meth:`extend_vocabulary` added; only in models that it returns.
     embedding_mean_ : ndarray of shape (d,)
-        mu.
+        The mean embedding mu.
     embedding_covariance_ : ndarray of shape (d, d)
         Weighted covariance of the training rows, for ``read_directions``. Models that other code trained,
         or that earlier versions stored in a folder, have none.
     vocabulary_ : ndarray of shape (V,) of str
+        The words, in the order of the columns of Y.
     word_counts_ : ndarray of shape (V,)
         Weighted count of every word in Y.
     rank_ : int
-        r (d for LiP).
+        The rank r (d for LiP).
     n_iter_ : int
         Number of passes.
     best_iter_ : int
@@ -198,7 +199,9 @@ class FLiPExtractor(
     device_ : str
         The device of the fit.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (d,), only if X had string column names.
+        Number of dimensions d.
+    feature_names_in_ : ndarray of shape (d,)
+        Column names of X; only if all of them are strings.
 
     References
     ----------

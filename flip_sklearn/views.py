@@ -190,7 +190,7 @@ class ViewCenterer(DocumentationLink, OneToOneFeatureMixin, TransformerMixin, Ba
     counts_ : ndarray of shape (v,)
         Number of training rows of each view.
     n_features_in_ : int
-        d.
+        Number of dimensions d.
     feature_names_in_ : ndarray of shape (d,)
         Column names of X in ``fit``, if it had any.
 

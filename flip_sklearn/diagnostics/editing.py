@@ -78,8 +78,8 @@ def edit_words(
         The default is higher than that of most words of a text, since the smallest change falls short of the
         real one. With 0.9 to 0.99, other words keep more of their probability (docs/edit.md).
     metric : {"auto", "whitened", "euclidean"}, default="auto"
-        Distance that is minimized: the one above, or |y - x|. ``"auto"`` is ``"euclidean"`` if no word is
-        added: the result is that of :func:`erase_words`. Otherwise it is ``"whitened"``, which finds the
+        Distance that is minimized: the one above, or ``|y - x|``. ``"auto"`` is ``"euclidean"`` if no word
+        is added: the result is that of :func:`erase_words`. Otherwise it is ``"whitened"``, which finds the
         edited text far more often, also where words are only removed (docs/edit.md).
 
     Returns

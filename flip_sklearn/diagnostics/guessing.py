@@ -40,9 +40,9 @@ def selectivity(
     """Measure whether words are read off an embedding or guessed from the other words that it holds.
 
     A model may name a word because the vector holds it, or because the rest of the sentence makes it likely.
-    With S_n the words of sentence n, k_n = |S_n|, top_k(x) the k best words of an embedding x, e(t) the
-    embedding of a text t, and t_n - j the text t_n without all occurrences of word j, over the pairs (n, j)
-    of a sentence and one of its words, j in band g::
+    With S_n the words of sentence n, ``k_n = |S_n|``, top_k(x) the k best words of an embedding x, e(t)
+    the embedding of a text t, and t_n - j the text t_n without all occurrences of word j, over the pairs
+    (n, j) of a sentence and one of its words, j in band g::
 
         recall[g]         = mean of [j in top_{k_n}(x_n)]
         recall_deleted[g] = mean of [j in top_{k_n}(e(t_n - j))]

@@ -138,8 +138,8 @@ def rare_word_recall(
     Words drawn at random are held out: all their counts are removed from the training sentences. Two models
     are trained on what is left, the estimator as it is and the same with ``word_features=None``. The first
     one gets the words back by ``extend_vocabulary``, from their features alone; the second one can never find
-    them. With S_n all words of test sentence n, held out or not, H_n those of them among the |S_n| best words
-    of a model, and g the words of a band of training counts::
+    them. With S_n all words of test sentence n, held out or not, H_n those of them among the ``|S_n|`` best
+    words of a model, and g the words of a band of training counts::
 
         recall[g]     = sum_n |H_n & g| / sum_n |S_n & g|
         difference[g] = recall[g] with features - recall[g] without

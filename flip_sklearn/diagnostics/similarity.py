@@ -29,8 +29,8 @@ _MAX_ROUNDING = 1e-6
 class SimilarityWithout:
     """Result of :meth:`SimilarityExplanation.without`: two embeddings without some words.
 
-    All falls are of the part of the cosine that pairs of words contribute, v1 . v2 / (|x1| |x2|) with the
-    lengths of the original embeddings.
+    All falls are of the part of the cosine that pairs of words contribute, ``v1 . v2 / (|x1| |x2|)`` with
+    the lengths of the original embeddings.
 
     Attributes
     ----------
@@ -243,9 +243,9 @@ def explain_similarity(
                 + sum_j sum_k s_1j s_2k p_j . p_k               words, pair by pair
                 + [v1 . e2 + e1 . v2 + e1 . e2]                 residual
 
-    and the sum divided by |x1| |x2| is the cosine. Each word of a pair gets half of the pair's
-    contribution: the contribution of a word is the fall of v1 . v2 / (|x1| |x2|) when the word's pattern is
-    taken out of one of the embeddings, x_i - s_ij p_j, averaged over the two
+    and the sum divided by ``|x1| |x2|`` is the cosine. Each word of a pair gets half of the pair's
+    contribution: the contribution of a word is the fall of ``v1 . v2 / (|x1| |x2|)`` when the word's pattern
+    is taken out of one of the embeddings, x_i - s_ij p_j, averaged over the two
     (:meth:`SimilarityExplanation.without`). It is not the fall when the pattern is taken out of both, which
     also breaks the pairs with other words, nor when the word is erased (:func:`erase_words`), which moves
     them along the direction B^T a_j, just far enough that the word has no lift.

@@ -205,8 +205,8 @@ def word_recoverability(
 ) -> WordRecoverability:
     """Measure how often each word is found in the sentences that have it.
 
-    With S_n the words of sentence n, H_n those of them among its |S_n| best words (the hits of keyword
-    accuracy), and a band g, which is a set of words::
+    With S_n the words of sentence n, H_n those of them among its ``|S_n|`` best words (the hits of
+    keyword accuracy), and a band g, which is a set of words::
 
         recall_j           = |{n : j in H_n}| / |{n : j in S_n}|
         band_recall[g]     = sum_n |H_n & g| / sum_n |S_n & g|
@@ -214,7 +214,7 @@ def word_recoverability(
         band_difference[g] = band_recall[g] - overall
 
     Each occurrence has the same weight, so overall is the keyword accuracy of Kesiraju et al. (2026, arXiv
-    2604.18109) with every sentence weighted by |S_n|. Intervals come from resampled groups of sentences;
+    2604.18109) with every sentence weighted by ``|S_n|``. Intervals come from resampled groups of sentences;
     where less than 30 groups have a hit, or a miss, from Wilson's interval with an effective number of
     occurrences.
 

@@ -54,7 +54,7 @@ def entity_recall(
     apostrophes and hyphens do not count, so "O'Neill" is "oneill". A word of a name is in K if it is a
     keyword, or if a keyword of several words covers it: one inside the name, as "new york" in "New York
     City", or one that contains the name, begins in it or ends in it, as "in paris" for "Paris".
-    Then, with |{}| for the number of distinct elements::
+    Then, with ``|{}|`` for the number of distinct elements::
 
         recall_strict  = |{e_i : all words of e_i are in K}| / m
         recall_partial = 1/m sum_i  #(words of t(e_i) in K) / #t(e_i)

@@ -18,8 +18,8 @@ from flip_sklearn.parameters import check_integer, warn_caller
 def keyword_accuracy(Y: Any, scores_or_topk: Any, *, sample_weight: Any = None) -> RowMean:
     """Keyword accuracy: the share of the k words of a sentence that are among its k best-scored words.
 
-    For row n let S_n = {j : Y_nj > 0} be its distinct in-vocabulary words, k_n = |S_n|, and top_n the
-    k_n best-scored words. Then::
+    For row n let S_n = {j : Y_nj > 0} be its distinct in-vocabulary words, ``k_n = |S_n|``, and top_n
+    the k_n best-scored words. Then::
 
         accuracy = sum_n w_n |top_n & S_n| / k_n  /  sum_n w_n        over rows with k_n > 0.
 
@@ -150,7 +150,7 @@ def _warn_of_unmatched_words(vectorizer: Any) -> None:
 def hit_sets(Y: Any, scores_or_topk: Any) -> sp.csr_array:
     """Return the words that keyword accuracy counts as found: H_n = top_n & S_n for every row.
 
-    S_n and top_n as in :func:`keyword_accuracy`, whose value for row n is |H_n| / |S_n|.
+    S_n and top_n as in :func:`keyword_accuracy`, whose value for row n is ``|H_n| / |S_n|``.
 
     Parameters
     ----------
@@ -244,8 +244,8 @@ def precision_recall(
 ) -> PrecisionRecall:
     """Precision, recall and F1 of the n best-scored words.
 
-    With top_i the n best-scored words of row i, S_i its distinct in-vocabulary words, and r_i = |S_i|, or
-    ``n_reference[i]`` if that is passed::
+    With top_i the n best-scored words of row i, S_i its distinct in-vocabulary words, and ``r_i = |S_i|``,
+    or ``n_reference[i]`` if that is passed::
 
         precision_i = |top_i & S_i| / |top_i|       recall_i = |top_i & S_i| / r_i
         f1_i = 2 precision_i recall_i / (precision_i + recall_i)
@@ -264,8 +264,8 @@ def precision_recall(
         Number of words per row, >= 1. Rows with fewer scored words have a smaller top_i.
     n_reference : array-like of shape (n_rows,), default=None
         Number of distinct words of each row, including those outside the vocabulary, for example
-        ``[len(set(text.lower().split())) for text in texts]``. Integers, at least |S_i|. If Y has columns of
-        several words ("new york"), set these to zero first: the published evaluation never finds them.
+        ``[len(set(text.lower().split())) for text in texts]``. Integers, at least ``|S_i|``. If Y has columns
+        of several words ("new york"), set these to zero first: the published evaluation never finds them.
     sample_weight : array-like of shape (n_rows,), default=None
         Weights of the rows, >= 0.
 

@@ -59,7 +59,7 @@ class SpLiCEExtractor(DocumentationLink, RowSearchMixin, TransformerMixin, BaseE
 
         v = unit(unit(x) - m),   C_j = unit(unit(c_j) - mean of all unit(c)),
 
-    where unit(a) = a / |a|, c_j is the embedding of concept j and m the mean of unit(x) over the rows of
+    where ``unit(a) = a / |a|``, c_j is the embedding of concept j and m the mean of unit(x) over the rows of
     ``fit``. This is SpLiCE, Sparse Linear Concept Embeddings (Bhalla et al. 2024). Only the mean m is
     learned; the directions of the words are their own embeddings. Each row is solved until its duality gap
     is small (docs/splice.md).
@@ -94,7 +94,7 @@ class SpLiCEExtractor(DocumentationLink, RowSearchMixin, TransformerMixin, BaseE
     Attributes
     ----------
     embedding_mean_ : ndarray of shape (d,)
-        m.
+        The mean m of the unit-length rows of ``fit``.
     concepts_ : ndarray of shape (V, d)
         C, with rows of unit length or zero.
     concept_mean_ : ndarray of shape (d,)
@@ -311,7 +311,7 @@ class SpLiCEExtractor(DocumentationLink, RowSearchMixin, TransformerMixin, BaseE
         -------
         list of m DirectionWords
             For each direction a named tuple ``(raised, lowered)`` of lists of words, best first. The score
-            of a raised word is its weight times |delta|, that of a lowered word is this below zero.
+            of a raised word is its weight times ``|delta|``, that of a lowered word is this below zero.
 
         Raises
         ------

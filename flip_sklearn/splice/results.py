@@ -23,7 +23,7 @@ class DecompositionQuality:
     cosine : ndarray of shape (n,)
         Cosine of the centred direction v and C^T w; 0 for rows without words.
     gap : ndarray of shape (n,)
-        Duality gap, an upper bound of the distance of the objective from its minimum, where |v|^2 = 1.
+        Duality gap, an upper bound of the distance of the objective from its minimum, where ``|v| = 1``.
     """
 
     l0: np.ndarray
@@ -62,6 +62,7 @@ class ConceptMeans:
     weights : csr_array of shape (G, V), float64
         Mean weight of each concept over the rows of the group.
     vocabulary : ndarray of shape (V,) of str
+        Names of the concepts.
     """
 
     groups: np.ndarray
