@@ -4,83 +4,109 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.helpers.blocks import code_blocks, loose_commands
+from tests.helpers.pages import Pages
 from tests.helpers.paths import ROOT
-from tests.helpers.processes import run_python
 
-README = (ROOT / "README.md").read_text(encoding="utf8")
 DOCS = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
 PAGES = ["README.md", "CONTRIBUTING.md", "benchmarks/README.md", *DOCS]
 PACKAGE = ROOT / "flip_sklearn"
 
 
-def test_readme_examples_run(capsys: pytest.CaptureFixture[str], monkeypatch, cache: Path) -> None:
-    monkeypatch.setenv("FLIP_SKLEARN_CACHE", str(cache))
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 2
-    namespace: dict[str, Any] = {}
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), namespace)
-    printed = capsys.readouterr().out
-    keywords, best = printed.splitlines()[-2:]
-    assert len(eval(keywords)) == 3
-    assert set(eval(best)) == {"rank", "l1_strength", "use_bias"}
-    # The accuracy on unseen rows is far above that of the most frequent words.
-    X, Y, flip = namespace["X"], namespace["Y"], namespace["flip"]
-    assert flip.set_params(use_bias=True).score(X[-100:], Y[-100:]) > 0.5
-
-
-BLOCK = re.compile(r"(?:<!-- not run: ([^\n]+) -->\n)?```python\n(.*?)```", flags=re.DOTALL)
-# Runs blocks from standard input in one namespace, in the current folder.
-RUN_BLOCKS = """
-import doctest, json, sys, warnings
-from flip_sklearn.datasets import load_docstrings
-load_docstrings.__kwdefaults__["packages"] = ["numpy"]  # reading all packages takes longer than the pages
-warnings.simplefilter("ignore")
-namespace = {"__name__": "__main__"}
-for line, block in json.load(sys.stdin):
-    source = "\\n" * line + block
-    if block.startswith(">>>"):
-        test = doctest.DocTestParser().get_doctest(block, namespace, f"line {line}", None, line)
-        test.globs = namespace
-        assert not doctest.DocTestRunner().run(test, clear_globs=False).failed, line
-    else:
-        exec(compile(source, "page", "exec"), namespace)
-"""
-
-
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sentences that the pages have loaded."""
-    return tmp_path_factory.mktemp("cache")
+def pages() -> Iterator[Pages]:
+    with Pages() as process:
+        yield process
 
 
-@pytest.mark.parametrize("page", DOCS)
-def test_page_runs_from_top_to_bottom(page: str, cache: Path, tmp_path: Path) -> None:
-    """A block that needs a service, a download or a device says so in a comment above it."""
+@pytest.mark.parametrize("page", ["README.md", *DOCS])
+def test_page_runs_from_top_to_bottom(page: str, pages: Pages, tmp_path: Path) -> None:
+    """All blocks of Python and Bash run, in page order, in one folder, and print what the page shows."""
     text = (ROOT / page).read_text(encoding="utf8")
-    assert len(BLOCK.findall(text)) == text.count("```python\n")
-    blocks = [(text[: m.start(2)].count("\n"), m[2]) for m in BLOCK.finditer(text) if m[1] is None]
-    if not blocks:
-        pytest.skip("no blocks")
-    environment = {"HOME": str(tmp_path), "FLIP_SKLEARN_CACHE": str(cache), "MPLBACKEND": "agg"}
-    done = run_python("-c", RUN_BLOCKS, stdin=json.dumps(blocks), env=environment, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
+    assert loose_commands(text) == []
+    if code_blocks(text):
+        done = pages.run(page, text, tmp_path)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
-def test_check_of_blocks_finds_errors(tmp_path: Path) -> None:
-    """Negative control: a name of a later block, and a wrong result of a session."""
-    for blocks in ([(3, "later\n"), (9, "later = 1\n")], [(1, ">>> 1 + 1\n3\n")]):
-        done = run_python("-c", RUN_BLOCKS, stdin=json.dumps(blocks), cwd=tmp_path)
-        assert done.returncode == 1
-    assert BLOCK.findall("<!-- not run: why -->\n```python\nx\n```") == [("why", "x\n")]
+WRONG_PAGES = {
+    "order": ("```python\nlater\n```\n```python\nlater = 1\n```\n", "name 'later' is not defined"),
+    "session": ("```python\n>>> 1 + 1\n3\n```\n", "Got:\n    2"),
+    "failing command": ("```bash\nfalse | cat\necho next\n```\n", "line 2: exit code 1"),
+    "exit code of Python": ("```bash\npython -c 'raise SystemExit(3)'\n```\n", "line 2: exit code 3"),
+    "file that no block wrote": ("```bash\nzcat a.gz\n```\n```python\nopen('a.gz', 'w')\n```\n", "a.gz"),
+    "option": ("```bash\nflip-sklearn find --embedings x.npy dog\n```\n", "--embedings"),
+    "option of an example": ("```bash\npython examples/report.py --no-such\n```\n", "--no-such"),
+    "benchmark": ("```bash\npython -m benchmarks.bench_nothing\n```\n", "bench_nothing"),
+    "extra": ("```bash\npip install '.[encoders,plotz]'\n```\n", "no extra plotz"),
+    "requirement": ("```bash\npip install 'torch=>2'\n```\n", "torch=>2"),
+    "target": ("```bash\nmake dmeo\n```\n", "no target dmeo"),
+    "address": ("```bash\ngit clone https://github.com/other/flip-sklearn\n```\n", "git: "),
+    "output": ("```python\nprint('dog', 0.5)\n```\n\n```text\ndog 0.6\n```\n", "is printed:\ndog 0.6"),
+    "output of Bash": ("```bash\necho 1\n```\n```\n2\n```\n", "is printed:\n2"),
+    "script that nothing runs": (
+        "```python\n# train.py\n1 / 0\n```\n",
+        "no command of the page runs train.py",
+    ),
+    "code as text": ("```text\nimport flip_sklearn\n```\n", "code is marked as text"),
+    "program as text": ("```\n(X)\nY = X + 1\n```\n", "code is marked as text"),
+    "other language": ("```console\n$ ls\n```\n", "'console' is no language"),
+    "inside of a directive": ("````{tip}\n```python\n1 / 0\n```\n````\n", "division by zero"),
+    "code of Sphinx": ("```{code-block} python\n:caption: x\n\n1 / 0\n```\n", "division by zero"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_PAGES)
+def test_wrong_pages_fail(case: str, pages: Pages, tmp_path: Path) -> None:
+    """Negative control."""
+    text, message = WRONG_PAGES[case]
+    done = pages.run("page.md", text, tmp_path)
+    assert done.returncode == 1
+    assert message in done.stdout + done.stderr
+
+
+def test_blocks_share_folder_and_names(pages: Pages, tmp_path: Path) -> None:
+    text = """
+```python
+# square.py
+import sys
+print(int(sys.stdin.read()) ** 2)
+```
+```python
+x = 12
+open("x.txt", "w").write(str(x))
+```
+```bash
+cat x.txt | python square.py | tee y.txt   # programs run side by side
+pip install '.[encoders,plots]'
+```
+```text
+144
+```
+1. A list:
+
+   ```python
+   print(x, open("y.txt").read(), 1.001)
+   ```
+
+   ```
+   12 ... 1.0
+   ```
+"""
+    done = pages.run("page.md", text, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "y.txt").read_text() == "144\n"
+
+
+def test_commands_outside_of_blocks_are_found() -> None:
+    text = "Run\n\n    pip install x\n    z = A B x\n\n```bash\n    make test\n```\n"
+    assert loose_commands(text) == ["    pip install x"]
 
 
 @pytest.mark.parametrize("page", PAGES)
