@@ -145,6 +145,7 @@ class WordEraser(VocabularyRepr, DocumentationLink, OneToOneFeatureMixin, Transf
         Returns
         -------
         self : WordEraser
+            The fitted estimator.
 
         Raises
         ------
@@ -197,8 +198,8 @@ class WordEraser(VocabularyRepr, DocumentationLink, OneToOneFeatureMixin, Transf
         Returns
         -------
         ndarray of shape (n, d)
-            float64 for float64 input and float32 otherwise. Under scikit-learn's array API, an array of the
-            library of X on its device.
+            The embeddings without the words: float64 for float64 input and float32 otherwise. Under
+            scikit-learn's array API, an array of the library of X on its device.
 
         Raises
         ------
@@ -236,6 +237,7 @@ class WordEraser(VocabularyRepr, DocumentationLink, OneToOneFeatureMixin, Transf
         Returns
         -------
         folder : Path
+            The folder.
 
         Raises
         ------
@@ -274,6 +276,7 @@ class WordEraser(VocabularyRepr, DocumentationLink, OneToOneFeatureMixin, Transf
         Parameters
         ----------
         folder : path-like
+            A folder of :meth:`save_pretrained`.
 
         Returns
         -------

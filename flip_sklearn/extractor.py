@@ -110,15 +110,15 @@ class FLiPExtractor(
         Stop after this many passes without progress, >= 1.
     warm_start : bool, default=False
         Continue from the previous fit if it had the same vocabulary and dimensions.
-    random_state : int, RandomState instance or None, default=None
-        Seed of the split, the order of the rows and the sampled words. The same int gives the same bits on
-        the same machine with the same number of threads.
     checkpoint_dir : path-like or None, default=None
         Folder for checkpoints of ``fit`` (not of ``partial_fit``). They are written atomically, at most
         every half minute, and take at most a twentieth of the time. If a fit was cut off, the same call
         with the same settings, data and folder continues from the last checkpoint to the same bits; if it
         was finished, the call returns at once. Any number of fits may share a folder. It can be deleted
         when no fit is to be continued.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the split, the order of the rows and the sampled words. The same int gives the same bits on
+        the same machine with the same number of threads.
     verbose : int, default=0
         If above zero, show a progress bar during ``fit``, and during scoring after two seconds.
     device : str, default="auto"
@@ -301,6 +301,7 @@ class FLiPExtractor(
         Returns
         -------
         self : FLiPExtractor
+            The fitted estimator.
 
         Raises
         ------
@@ -334,14 +335,18 @@ class FLiPExtractor(
         Parameters
         ----------
         X : array-like of shape (n, d)
+            Embeddings, as :meth:`fit` takes them.
         Y : {array-like, sparse matrix} of shape (n, V)
+            Word counts, as :meth:`fit` takes them.
         sample_weight : array-like of shape (n,), default=None
+            Weights of the rows, >= 0.
         y : {array-like, sparse matrix} of shape (n, V)
             The same as Y.
 
         Returns
         -------
         self : FLiPExtractor
+            The fitted estimator.
 
         Raises
         ------
@@ -371,6 +376,7 @@ class FLiPExtractor(
         Returns
         -------
         self : FLiPExtractor
+            This estimator, changed in place.
         """
         check_is_fitted(self)
         self.word_embeddings_: Any = sp.csr_array(self.word_embeddings_)
@@ -382,6 +388,7 @@ class FLiPExtractor(
         Returns
         -------
         self : FLiPExtractor
+            This estimator, changed in place.
         """
         check_is_fitted(self)
         if sp.issparse(self.word_embeddings_):
@@ -400,6 +407,7 @@ class FLiPExtractor(
         Parameters
         ----------
         X : array-like of shape (n, d)
+            Embeddings, as :meth:`fit` takes them.
 
         Returns
         -------
@@ -421,6 +429,7 @@ class FLiPExtractor(
         Parameters
         ----------
         X : array-like of shape (n, d)
+            Embeddings, as :meth:`fit` takes them.
 
         Returns
         -------
@@ -440,6 +449,7 @@ class FLiPExtractor(
         Parameters
         ----------
         X : array-like of shape (n, d)
+            Embeddings, as :meth:`fit` takes them.
 
         Returns
         -------
@@ -459,6 +469,7 @@ class FLiPExtractor(
         Parameters
         ----------
         X : array-like of shape (n, d)
+            Embeddings, as :meth:`fit` takes them.
 
         Returns
         -------
@@ -475,11 +486,12 @@ class FLiPExtractor(
         Parameters
         ----------
         X : array-like of shape (n, d)
+            Embeddings, as :meth:`fit` takes them.
 
         Returns
         -------
         activations : csr_array of shape (n, V), or a dense array with ``sparse_output=False``
-            float64 for float64 input, float32 otherwise.
+            Probabilities of the ``top_k`` words of each row: float64 for float64 input, float32 otherwise.
         """
         model = scoring.snapshot(self)
         sparse_output = check_bool("sparse_output", model.sparse_output)
@@ -510,6 +522,7 @@ class FLiPExtractor(
         Parameters
         ----------
         X : array-like of shape (n, d)
+            Embeddings, as :meth:`fit` takes them.
         top_k : int, default=None
             Number of words per row, those with the highest probability, >= 1; the estimator's ``top_k`` if
             None.
@@ -546,6 +559,7 @@ class FLiPExtractor(
         Parameters
         ----------
         X : array-like of shape (n, d)
+            Embeddings, as :meth:`fit` takes them.
         top_k : int, default=None
             Number of words per row, >= 1. If None, the estimator's ``top_k``, or with ``min_probability`` no
             limit.
@@ -586,8 +600,11 @@ class FLiPExtractor(
         Parameters
         ----------
         X : array-like of shape (n, d)
+            Embeddings, as :meth:`fit` takes them.
         Y : {array-like, sparse matrix} of shape (n, V)
+            Word counts, as :meth:`fit` takes them.
         sample_weight : array-like of shape (n,), default=None
+            Weights of the rows, >= 0.
         y : {array-like, sparse matrix} of shape (n, V)
             The same as Y.
         use_bias : bool, default=None
@@ -621,6 +638,7 @@ class FLiPExtractor(
         Returns
         -------
         ndarray of shape (V,) of str objects
+            The words, in the order of the columns.
         """
         check_is_fitted(self)
         names: np.ndarray = self.vocabulary_.copy()

@@ -247,6 +247,7 @@ class ViewCenterer(DocumentationLink, OneToOneFeatureMixin, TransformerMixin, Ba
         Returns
         -------
         self : ViewCenterer
+            The fitted estimator.
 
         Raises
         ------
@@ -272,12 +273,17 @@ class ViewCenterer(DocumentationLink, OneToOneFeatureMixin, TransformerMixin, Ba
 
         Parameters
         ----------
-        X, y, view
+        X : array-like of shape (n, d)
+            Embeddings, as :meth:`fit` takes them.
+        y : ignored
+            Exists for pipelines.
+        view : array-like of shape (n,) or str, default=None
             As in :meth:`fit`.
 
         Returns
         -------
         self : ViewCenterer
+            The fitted estimator.
 
         Raises
         ------
@@ -292,7 +298,11 @@ class ViewCenterer(DocumentationLink, OneToOneFeatureMixin, TransformerMixin, Ba
 
         Parameters
         ----------
-        X, y, view
+        X : array-like of shape (n, d)
+            Embeddings, as :meth:`fit` takes them.
+        y : ignored
+            Exists for pipelines.
+        view : array-like of shape (n,) or str, default=None
             As in :meth:`fit`.
 
         Returns
@@ -315,7 +325,7 @@ class ViewCenterer(DocumentationLink, OneToOneFeatureMixin, TransformerMixin, Ba
         Returns
         -------
         ndarray of shape (n, d)
-            float64 for float64 input and float32 otherwise.
+            The centred rows: float64 for float64 input and float32 otherwise.
 
         Raises
         ------
@@ -337,7 +347,7 @@ class ViewCenterer(DocumentationLink, OneToOneFeatureMixin, TransformerMixin, Ba
         Returns
         -------
         ndarray of shape (n, d)
-            float64 for float64 input and float32 otherwise.
+            The rows before centring: float64 for float64 input and float32 otherwise.
 
         Raises
         ------

@@ -91,7 +91,7 @@ def view_alignment(
     random_state: Any = None,
     verbose: int = 1,
 ) -> ViewAlignment:
-    """Train a model on each view and test it on every view: do the views encode words alike?
+    """Train a model on each view and test it on every view, to see whether they encode words alike.
 
     Let f_i be the model trained on view i, k_n the number of distinct words of test sentence n, H_ij(n) the
     words of the sentence among the k_n best words of f_i in view j, and S the test sentences with words::

@@ -49,6 +49,8 @@ class Leakage:
         Mean cosine and Euclidean distance between an embedding before and after.
     confidence : float
         Level of all intervals.
+    is_found : ndarray of shape (r, m), bool
+        Whether the interval after the erasure lies above 0.5.
     """
 
     words: tuple[str, ...]
@@ -78,6 +80,7 @@ class Leakage:
         Returns
         -------
         str
+            One or more sentences.
         """
         sentences = []
         for i, reader in enumerate(self.readers):

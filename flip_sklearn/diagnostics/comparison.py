@@ -33,6 +33,7 @@ class RankAnalysis:
     ranks : tuple of int or None
         Ranks in ascending order; None, at the end, is LiP, the model without factorization.
     views : tuple of str
+        Names of the v views.
     accuracy : Interval of shape (R, v)
         Keyword accuracy on the test sentences.
     difference : Difference of shape (R, v)
@@ -46,6 +47,8 @@ class RankAnalysis:
         left out.
     confidence : float
         Level of all intervals.
+    labels : tuple of str
+        Names of the models, such as ("rank 64", "LiP").
     """
 
     ranks: tuple[int | None, ...]
@@ -116,8 +119,16 @@ def rank_analysis(
         d itself if d is at most 512, and LiP.
     estimator : FLiPExtractor, default=None
         All settings except ``rank``; ``FLiPExtractor()`` when None.
-    split, n_bootstrap, confidence, random_state, verbose
+    split : SentenceSplit, default=None
         As in :func:`view_alignment`.
+    n_bootstrap : int, default=1000
+        Number of resamples of the test sentences, >= 10.
+    confidence : float, default=0.95
+        Level of the intervals, in (0, 1).
+    random_state : int, RandomState instance or None, default=None
+        Seed of the split, the fits and the resamples.
+    verbose : int, default=1
+        If above zero, show a progress bar for computations of more than two seconds.
 
     Returns
     -------
@@ -187,6 +198,7 @@ class ExtractorComparison:
     extractors : tuple of str
         Names; the last one is the baseline, which always extracts the most frequent training words.
     views : tuple of str
+        Names of the v views.
     accuracy : Interval of shape (e, v)
         Keyword accuracy on the test sentences: span-aware where Y counts spans as units.
     difference : Difference of shape (e, v)
@@ -253,8 +265,16 @@ def compare_extractors(
         FLiP, LiP and, with a ``dictionary``, SpLiCE.
     dictionary : array-like of shape (V, d), default=None
         Embeddings of the single words of Y by the same encoder, for SpLiCE.
-    split, n_bootstrap, confidence, random_state, verbose
+    split : SentenceSplit, default=None
         As in :func:`view_alignment`.
+    n_bootstrap : int, default=1000
+        Number of resamples of the test sentences, >= 10.
+    confidence : float, default=0.95
+        Level of the intervals, in (0, 1).
+    random_state : int, RandomState instance or None, default=None
+        Seed of the split, the fits and the resamples.
+    verbose : int, default=1
+        If above zero, show a progress bar for computations of more than two seconds.
 
     Returns
     -------

@@ -41,6 +41,8 @@ class VocabularyPreference:
         For each language, number of test sentences without words, which are left out.
     confidence : float
         Level of all intervals.
+    preferred : tuple of str
+        For each language, the view with the highest accuracy.
     """
 
     languages: tuple[str, ...]
@@ -112,8 +114,18 @@ def vocabulary_preference(
     vocabularies : mapping of str to {array-like, sparse matrix} of shape (n, V)
         For each language, the word counts of the sentences' text in that language. The reference view of
         a language is the view of the same name if there is one, else the first view.
-    estimator, split, n_bootstrap, confidence, random_state, verbose
+    estimator : estimator, default=None
         As in :func:`view_alignment`.
+    split : SentenceSplit, default=None
+        As in :func:`view_alignment`.
+    n_bootstrap : int, default=1000
+        Number of resamples of the test sentences, >= 10.
+    confidence : float, default=0.95
+        Level of the intervals, in (0, 1).
+    random_state : int, RandomState instance or None, default=None
+        Seed of the split, the fits and the resamples.
+    verbose : int, default=1
+        If above zero, show a progress bar for computations of more than two seconds.
 
     Returns
     -------
@@ -218,8 +230,14 @@ def compare_encoders(
     split : SentenceSplit, default=None
         As in :func:`view_alignment`; when None, sentences with equal embeddings by any encoder stay
         together.
-    n_bootstrap, confidence, random_state, verbose
-        As in :func:`view_alignment`.
+    n_bootstrap : int, default=1000
+        Number of resamples of the test sentences, >= 10.
+    confidence : float, default=0.95
+        Level of the intervals, in (0, 1).
+    random_state : int, RandomState instance or None, default=None
+        Seed of the split, the fits and the resamples.
+    verbose : int, default=1
+        If above zero, show a progress bar for computations of more than two seconds.
 
     Returns
     -------

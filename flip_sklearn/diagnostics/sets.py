@@ -85,6 +85,7 @@ class SetComparison:
         Returns
         -------
         list of str
+            The words, clearest evidence first.
         """
         return list(map(str, self.words[self.order(k)[0]]))
 
@@ -99,6 +100,7 @@ class SetComparison:
         Returns
         -------
         list of str
+            The words, clearest evidence first.
         """
         return list(map(str, self.words[self.order(k)[1]]))
 
@@ -113,6 +115,7 @@ class SetComparison:
         Returns
         -------
         more_in_a, more_in_b : ndarray of int
+            Positions of the words in ``words``, clearest evidence first.
         """
         columns = np.flatnonzero(self.discovered)
         columns = columns[np.argsort(-np.abs(self.statistic[columns]), kind="stable")]

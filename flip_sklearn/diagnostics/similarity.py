@@ -120,6 +120,7 @@ class SimilarityExplanation:
         Returns
         -------
         SimilarityWithout
+            How far the cosine falls, and the embeddings without the patterns.
 
         Raises
         ------

@@ -102,6 +102,7 @@ class WordRecoverability:
         Returns
         -------
         list of str
+            The words, worst first.
         """
         return self._extreme(n, min_count, self.word_interval().high)
 
@@ -119,6 +120,7 @@ class WordRecoverability:
         Returns
         -------
         list of str
+            The words, best first.
         """
         return self._extreme(n, min_count, -self.word_interval().low)
 
@@ -131,7 +133,7 @@ class WordRecoverability:
         Returns
         -------
         Interval of shape (V,)
-            nan for words that are in no sentence.
+            The interval of each word; nan for words that are in no sentence.
 
         References
         ----------

@@ -166,6 +166,7 @@ class SentenceEncoder(EmbeddingEncoder):
         Returns
         -------
         vectors : ndarray of shape (n, d), float32
+            One embedding per text.
 
         Raises
         ------

@@ -47,6 +47,7 @@ class EmbeddingEncoder(DocumentationLink, TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X, y : ignored
+            Exist for pipelines.
 
         Returns
         -------
@@ -66,11 +67,13 @@ class EmbeddingEncoder(DocumentationLink, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        input_features : ignored
+        input_features : None
+            Ignored.
 
         Returns
         -------
         ndarray of shape (d,) of str objects
+            Names of the columns.
 
         Raises
         ------

@@ -159,6 +159,7 @@ class SpeechEncoder(EmbeddingEncoder):
         Returns
         -------
         vectors : ndarray of shape (n, d), float32
+            One embedding per sound.
 
         Raises
         ------

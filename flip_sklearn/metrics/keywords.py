@@ -69,9 +69,13 @@ def keyword_accuracy_scorer(estimator: Any, X: Any, Y: Any, sample_weight: Any =
     Parameters
     ----------
     estimator : fitted estimator
+        With ``decision_function`` or ``predict_proba`` over the columns of Y.
     X : array-like of shape (n, d)
+        Embeddings, as the estimator takes them.
     Y : {array-like, sparse matrix} of shape (n, V)
+        True word counts; anything above zero is a word of the row.
     sample_weight : array-like of shape (n,), default=None
+        Weights of the rows, >= 0.
 
     Returns
     -------
@@ -101,6 +105,7 @@ def span_accuracy(texts: Any, scores_or_topk: Any, vectorizer: Any, *, sample_we
     Parameters
     ----------
     texts : sequence of n str
+        The true texts of the rows.
     scores_or_topk : array-like of shape (n, V) or (n, K), or sparse matrix of shape (n, V)
         As in :func:`keyword_accuracy`, over the vectorizer's columns.
     vectorizer : fitted vectorizer
@@ -155,7 +160,9 @@ def hit_sets(Y: Any, scores_or_topk: Any) -> sp.csr_array:
     Parameters
     ----------
     Y : {array-like, sparse matrix} of shape (n, V)
+        True word counts; anything above zero is a word of the row.
     scores_or_topk : array-like of shape (n, V) or (n, K), or sparse matrix of shape (n, V)
+        As in :func:`keyword_accuracy`.
 
     Returns
     -------
@@ -272,6 +279,7 @@ def precision_recall(
     Returns
     -------
     PrecisionRecall
+        The three means, each a :class:`RowMean`.
 
     Raises
     ------

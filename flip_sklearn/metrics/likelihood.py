@@ -112,6 +112,7 @@ def log_likelihood_scorer(estimator: Any, X: Any, Y: Any, sample_weight: Any = N
     estimator : fitted estimator
         With ``predict_log_proba`` or ``predict_proba``: one distribution over the columns of Y for each row.
     X : array-like of shape (n, d)
+        Embeddings, as the estimator takes them.
     Y : {array-like, sparse matrix} of shape (n, V)
         Word counts, >= 0.
     sample_weight : array-like of shape (n,), default=None
@@ -120,7 +121,8 @@ def log_likelihood_scorer(estimator: Any, X: Any, Y: Any, sample_weight: Any = N
     Returns
     -------
     float
-        nan if no row has words; minus infinity if a word that occurs has probability zero.
+        The value in nats, at most 0: nan if no row has words, minus infinity if a word that occurs has
+        probability zero.
 
     Raises
     ------

@@ -36,6 +36,7 @@ class PresenceCalibration:
     n_pairs : ndarray of shape (n_bins,)
         Pairs of a row and a word in each bin.
     thresholds : ndarray of shape (t,)
+        The probabilities that the next attributes are about.
     share_at : ndarray of shape (t,)
         Share that occurs among the words whose probability is within 0.05 of the threshold; of calibrated
         probabilities it is about the threshold.
@@ -96,6 +97,7 @@ def presence_calibration(
     Returns
     -------
     PresenceCalibration
+        The scores and the calibration curve.
 
     Raises
     ------

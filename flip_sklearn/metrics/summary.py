@@ -70,6 +70,7 @@ class RowMean(RowStatistic):
         Parameters
         ----------
         per_row : array-like of shape (n,)
+            The values of the rows; nan for rows that are skipped.
         sample_weight : array-like of shape (n,), default=None
             Weights of the rows, >= 0; their scale does not matter.
         groups : array-like of shape (n,), default=None
@@ -80,6 +81,7 @@ class RowMean(RowStatistic):
         Returns
         -------
         RowMean
+            The mean, its standard error and the number of rows.
 
         Raises
         ------

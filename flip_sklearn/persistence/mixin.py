@@ -49,6 +49,7 @@ class PretrainedMixin:
         Returns
         -------
         folder : Path
+            The folder.
 
         Raises
         ------

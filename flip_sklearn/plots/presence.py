@@ -33,8 +33,11 @@ class PresenceCalibrationDisplay(Display):
     ax_, figure_ : matplotlib Axes and Figure
         The axes and the figure of the last drawing.
     line_ : matplotlib Line2D
+        The calibration curve.
     points_ : matplotlib PathCollection
+        The bins on the curve.
     diagonal_ : matplotlib Line2D
+        Perfect calibration.
 
     Examples
     --------

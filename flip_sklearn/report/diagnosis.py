@@ -25,6 +25,7 @@ class Diagnosis(Results):
     Attributes
     ----------
     views : tuple of str
+        Names of the views.
     split : SentenceSplit
         Training and test sentences, the same for all results.
     vocabulary : ndarray of str
@@ -44,6 +45,7 @@ class Diagnosis(Results):
     directions : ViewDirections
         Words of the differences between views, and of the principal axes of the first view.
     extractors : ExtractorComparison
+        FLiP, LiP and, with ``dictionary``, SpLiCE.
     selectivity : Selectivity or None
         None without ``encode``.
     rare_words : RareWordRecall or None

@@ -24,6 +24,7 @@ class Reading:
     Attributes
     ----------
     view : str
+        Name of the view.
     text : str or None
         The text that was embedded, if it differs from the sentence.
     words : tuple of (str, bool)
@@ -33,6 +34,8 @@ class Reading:
         The words of the sentence that are not among ``words``.
     telling : tuple of (str, bool)
         The best words without the bias, and whether each is in the sentence.
+    n_right : int
+        Number of ``words`` that are in the sentence.
     """
 
     view: str
@@ -61,6 +64,7 @@ class Example:
     row : int
         Row number of the sentence.
     text : str
+        The sentence.
     readings : tuple of Reading
         One for each view.
     """

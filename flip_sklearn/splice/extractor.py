@@ -100,10 +100,13 @@ class SpLiCEExtractor(DocumentationLink, RowSearchMixin, TransformerMixin, BaseE
     concept_mean_ : ndarray of shape (d,)
         Mean of the normalized concept embeddings.
     vocabulary_ : ndarray of shape (V,) of str
+        The names of the concepts.
     device_ : str
         The resolved device.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (d,), only if X had string column names.
+        Number of dimensions d.
+    feature_names_in_ : ndarray of shape (d,)
+        Column names of X; only if all of them are strings.
 
     See Also
     --------
@@ -164,6 +167,7 @@ class SpLiCEExtractor(DocumentationLink, RowSearchMixin, TransformerMixin, BaseE
         Returns
         -------
         self : SpLiCEExtractor
+            The fitted estimator.
 
         Raises
         ------
@@ -211,12 +215,13 @@ class SpLiCEExtractor(DocumentationLink, RowSearchMixin, TransformerMixin, BaseE
         Parameters
         ----------
         X : array-like of shape (n, d)
+            Embeddings, as :meth:`fit` takes them.
 
         Returns
         -------
         weights : csr_array of shape (n, V), or a dense array with ``sparse_output=False``
-            float64 for float64 input, float32 otherwise. Rows of X that are zero or equal the mean have
-            no weights.
+            Weights of the concepts, >= 0: float64 for float64 input, float32 otherwise. Rows of X that are
+            zero or equal the mean have no weights.
         """
         self = scoring.snapshot(self)
         sparse_output = check_bool("sparse_output", self.sparse_output)
@@ -235,6 +240,7 @@ class SpLiCEExtractor(DocumentationLink, RowSearchMixin, TransformerMixin, BaseE
         Parameters
         ----------
         X : array-like of shape (n, d)
+            Embeddings, as :meth:`fit` takes them.
 
         Returns
         -------
@@ -255,6 +261,7 @@ class SpLiCEExtractor(DocumentationLink, RowSearchMixin, TransformerMixin, BaseE
         Parameters
         ----------
         X : array-like of shape (n, d)
+            Embeddings, as :meth:`fit` takes them.
         top_k : int, default=None
             Maximum number of words per row, >= 1; the estimator's ``top_k`` when None.
         return_scores : bool, default=False
@@ -353,9 +360,11 @@ class SpLiCEExtractor(DocumentationLink, RowSearchMixin, TransformerMixin, BaseE
         Parameters
         ----------
         X : array-like of shape (n, d)
+            Embeddings, as :meth:`fit` takes them.
         Y : {array-like, sparse matrix} of shape (n, V)
             Word counts, with a column for each concept.
         sample_weight : array-like of shape (n,), default=None
+            Weights of the rows, >= 0.
         y : {array-like, sparse matrix} of shape (n, V)
             The same as Y.
 
@@ -375,6 +384,7 @@ class SpLiCEExtractor(DocumentationLink, RowSearchMixin, TransformerMixin, BaseE
         Parameters
         ----------
         X : array-like of shape (n, d)
+            Embeddings, as :meth:`fit` takes them.
 
         Returns
         -------
@@ -399,6 +409,7 @@ class SpLiCEExtractor(DocumentationLink, RowSearchMixin, TransformerMixin, BaseE
         Parameters
         ----------
         X : array-like of shape (n, d)
+            Embeddings, as :meth:`fit` takes them.
         groups : array-like of shape (n,), default=None
             Label of each row, such as its class; all rows are one group when None.
         top_k : int, default=None
@@ -476,6 +487,7 @@ class SpLiCEExtractor(DocumentationLink, RowSearchMixin, TransformerMixin, BaseE
         Parameters
         ----------
         X : array-like of shape (n, d)
+            Embeddings, as :meth:`fit` takes them.
         remove : str or sequence of str
             Names of the concepts to remove.
 
@@ -510,11 +522,13 @@ class SpLiCEExtractor(DocumentationLink, RowSearchMixin, TransformerMixin, BaseE
 
         Parameters
         ----------
-        input_features : ignored
+        input_features : None
+            Ignored.
 
         Returns
         -------
         ndarray of shape (V,) of str objects
+            The words, in the order of the columns.
         """
         check_is_fitted(self)
         names: np.ndarray = self.vocabulary_.copy()

@@ -181,7 +181,8 @@ class ConceptVectorizer(  # type: ignore[call-arg]
 
         Returns
         -------
-        self
+        self : ConceptVectorizer
+            The fitted vectorizer.
 
         Raises
         ------
@@ -302,7 +303,8 @@ class ConceptVectorizer(  # type: ignore[call-arg]
 
         Returns
         -------
-        ndarray of str objects, shape (V,)
+        ndarray of shape (V,) of str objects
+            The words, in the order of the columns.
 
         Raises
         ------
