@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.blocks import code_blocks, loose_commands
+from tests.helpers.blocks import code_blocks, inline_commands, loose_commands
 from tests.helpers.pages import Pages
 from tests.helpers.paths import ROOT
 
@@ -25,7 +25,7 @@ def pages() -> Iterator[Pages]:
         yield process
 
 
-@pytest.mark.parametrize("page", ["README.md", *DOCS])
+@pytest.mark.parametrize("page", PAGES)
 def test_page_runs_from_top_to_bottom(page: str, pages: Pages, tmp_path: Path) -> None:
     """All blocks of Python and Bash run, in page order, in one folder, and print what the page shows."""
     text = (ROOT / page).read_text(encoding="utf8")
@@ -33,6 +33,15 @@ def test_page_runs_from_top_to_bottom(page: str, pages: Pages, tmp_path: Path) -
     if code_blocks(text):
         done = pages.run(page, text, tmp_path)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def test_commands_in_sentences_exist(pages: Pages, tmp_path: Path) -> None:
+    """Those of examples, benchmarks, extras and targets."""
+    texts = [(ROOT / page).read_text(encoding="utf8") for page in PAGES]
+    commands = sorted({command for text in texts for command in inline_commands(text)})
+    assert len(commands) > 50
+    done = pages.run("sentences", "".join(f"```bash\n{command}\n```\n" for command in commands), tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 WRONG_PAGES = {

@@ -98,6 +98,17 @@ def loose_commands(text: str) -> list[str]:
     ]
 
 
+def inline_commands(text: str) -> list[str]:
+    """Return the commands in sentences that name an example, a benchmark, an extra or a target."""
+    outside = re.sub(r"^( *)(```+).*?^\1\2`* *$", "", text, flags=re.DOTALL | re.MULTILINE)
+    spans = (" ".join(span.split()) for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", outside))
+    return [
+        span
+        for span in spans
+        if re.match(r"(python (-m benchmarks\.\w|examples/)|pip install|make) ?\w", span)
+    ]
+
+
 def prints(expected: str, printed: str) -> bool:
     """Whether an output is the expected one: "..." is any text, and fractions may differ by a twentieth.
 

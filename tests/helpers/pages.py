@@ -200,7 +200,9 @@ def run_python_block(block: Block, place: str, namespace: dict[str, Any]) -> str
 
 def run_bash(block: Block, place: str, namespace: dict[str, Any]) -> str:
     """Return what the commands print; the first one that fails is an error."""
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", block.source], stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [page_commands.BASH, "-euo", "pipefail", "-c", block.source], stdout=subprocess.PIPE, text=True
+    )
     if done.returncode:
         raise SystemExit(f"{place}: exit code {done.returncode} after {done.stdout}")
     return done.stdout
