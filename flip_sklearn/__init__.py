@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from flip_sklearn.metrics import keyword_accuracy, keyword_accuracy_scorer
     from flip_sklearn.path import kkt_residual, regularization_path
     from flip_sklearn.splice import SpLiCEExtractor
+    from flip_sklearn.text import TextKeywordExtractor
     from flip_sklearn.views import ViewCenterer, stack_views
     from flip_sklearn.vocabulary import ConceptVectorizer
 
@@ -28,6 +29,7 @@ __all__ = [
     "FLiPExtractor",
     "KeywordMapper",
     "SpLiCEExtractor",
+    "TextKeywordExtractor",
     "ViewCenterer",
     "WordEraser",
     "keyword_accuracy",
@@ -42,6 +44,7 @@ _MODULE_OF = {
     "FLiPExtractor": "extractor",
     "KeywordMapper": "bulk",
     "SpLiCEExtractor": "splice",
+    "TextKeywordExtractor": "text",
     "ViewCenterer": "views",
     "WordEraser": "eraser",
     "keyword_accuracy": "metrics",
@@ -53,7 +56,7 @@ _MODULE_OF = {
 # Imported on attribute access, too: `import flip_sklearn; flip_sklearn.metrics.perplexity`.
 _SUBMODULES = {
     "bulk", "datasets", "diagnostics", "encoders", "eraser", "extractor", "metrics", "path", "plots",
-    "report", "splice", "views", "vocabulary",
+    "report", "splice", "text", "views", "vocabulary",
 }  # fmt: skip
 
 renamed.register()

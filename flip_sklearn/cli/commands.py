@@ -18,7 +18,6 @@ from tqdm import tqdm
 from flip_sklearn import metrics
 from flip_sklearn.bulk import KeywordMapper
 from flip_sklearn.cli import files, vectors
-from flip_sklearn.cli.encoding import EncodingConfig, read_model
 from flip_sklearn.cli.options import STANDARD_INPUT
 from flip_sklearn.cli.output import PERPLEXITY, ComparedWord, Figures, write_message
 from flip_sklearn.diagnostics import SetComparison, compare_sets
@@ -27,13 +26,20 @@ from flip_sklearn.encoders import SentenceEncoder
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.metrics import ranking
 from flip_sklearn.parameters import number_groups
+from flip_sklearn.persistence.encoding import EncodingConfig, Remedies, read_with_encoding
 from flip_sklearn.persistence.hub import locate
 from flip_sklearn.persistence.ownership import check_replaceable
+from flip_sklearn.text import DEFAULT_ENCODER, TextKeywordExtractor
 from flip_sklearn.vocabulary import ConceptVectorizer
 from flip_sklearn.vocabulary.defaults import default_vectorizer, normalized_texts
 from flip_sklearn.vocabulary.normalization import word_reader
 
-DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+_REMEDIES = Remedies(
+    encoder="name it with --encoder",
+    embeddings="pass --embeddings",
+    trust="pass --trust-encoder, or name it with --encoder",
+    other_encoder="add --force",
+)
 # A fifth of the different sentences of a report are for the test.
 _MIN_SENTENCES = 5
 
@@ -65,6 +71,11 @@ class Sentences:
             return self.X
         assert encoder is not None
         return encoder.transform(self.texts)
+
+    def take(self, rows: np.ndarray) -> Sentences:
+        """Return some of the sentences."""
+        X = None if self.X is None else self.X[rows]
+        return Sentences([self.texts[i] for i in rows], self.line_indices[rows], self.n_lines, X)
 
 
 def read_sentences(inputs: InputFiles) -> Sentences:
@@ -113,19 +124,22 @@ def open_model(
 
     An encoder that the model names, not the user, is named on standard error.
     """
-    flip, config = read_model(locate(folder_or_id, subfolder, revision))
+    flip, config = read_with_encoding(FLiPExtractor, locate(folder_or_id, subfolder, revision))
     flip.set_params(**flip_params)
     if "checkpoint" in flip.pretrained_info_:
         write_message(f"the model is {flip.pretrained_info_['checkpoint']} of its folder")
     if encoder_params is not None:
         is_named = "model" in encoder_params
         encoder_params = config.encoder_settings(
-            encoder_params, flip.pretrained_info_["encoder"], trusted=trust_encoder, forced=force
+            encoder_params,
+            flip.pretrained_info_["encoder"],
+            trusted=trust_encoder,
+            forced=force,
+            remedies=_REMEDIES,
         )
         if not is_named:
             write_message(f"the text is encoded by {encoder_params['model']!r}, which the model names")
-    vectorizer = ConceptVectorizer(vocabulary=flip.vocabulary_.tolist(), **config.words)
-    return flip, vectorizer, make_encoder(encoder_params)
+    return flip, config.vectorizer(flip.vocabulary_), make_encoder(encoder_params)
 
 
 def add_words(
@@ -183,22 +197,16 @@ def fit(
     labels = number_groups(normalized_texts(texts), len(texts))[1]
     test = draw_test_rows(labels, test_share, flip_params["random_state"])
     train = np.setdiff1d(np.arange(len(texts)), test, assume_unique=True)
-    # The vocabulary is learned first: a corpus without words fails before minutes of encoding.
-    vectorizer = default_vectorizer(texts, len(train), **vectorizer_params)
-    vectorizer.fit([texts[i] for i in train])
-    Y = vectorizer.transform(texts)
-    X = sentences.embed(encoder)
     # Held-out rows have weight 0 instead of being left out, so that a memory-mapped X is not copied.
     weight = np.zeros(len(texts))
     weight[train] = 1
-    words = vectorizer.get_feature_names_out().tolist()
-    # An array, since a transformer is cloned, and the clone would load the encoder again.
-    features = encoder.transform(words) if word_features and encoder is not None else None
-    flip = FLiPExtractor(vocabulary=words, word_features=features, **flip_params)
-    flip.fit(X, Y, sample_weight=weight, groups=labels)
-    config = EncodingConfig.from_fit(encoder, vectorizer)
-    info = {"trained_on": f"{len(train):,} sentences.", "encoder": config.encoder_name, "license": None}
-    flip._write(out, info, config.content())
+    model = TextKeywordExtractor(
+        encoder,
+        default_vectorizer(texts, len(train), **vectorizer_params),
+        FLiPExtractor(word_features=encoder if word_features else None, **flip_params),
+    ).fit(texts, embeddings=sentences.X, sample_weight=weight)
+    model.save_pretrained(out, trained_on=f"{len(train):,} sentences.")
+    flip = model.extractor_
     summary = {
         "out": str(out),
         "words": len(flip.vocabulary_),
@@ -208,7 +216,7 @@ def fit(
         "sentences_held_out": len(test),
         "blank_lines": sentences.n_lines - len(texts),
         "passes": flip.n_iter_,
-        "keyword_accuracy": _accuracies(flip, X[test], Y[test], Y[train]) if len(test) else None,
+        "keyword_accuracy": _accuracies(model, sentences.take(test)) if len(test) else None,
     }
     return summary, flip.interrupted_
 
@@ -227,11 +235,10 @@ def draw_test_rows(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
         ) from None
 
 
-def _accuracies(
-    flip: FLiPExtractor, X: np.ndarray, Y: sp.csr_array, Y_train: sp.csr_array
-) -> dict[str, Figures]:
+def _accuracies(model: TextKeywordExtractor, test: Sentences) -> dict[str, Figures]:
     """Return keyword accuracy with bias, without bias, and of the most frequent words."""
-    most_frequent = np.argsort(-Y_train.sum(axis=0), kind="stable")
+    flip, X, Y = model.extractor_, test.embed(model.encoder_), model.vectorizer_.transform(test.texts)
+    most_frequent = np.argsort(-flip.word_counts_, kind="stable")
     rankings: dict[str, Callable[[slice, int], np.ndarray]] = {
         "with_bias": lambda rows, k: _top_words(flip, X[rows], k, use_bias=True),
         "without_bias": lambda rows, k: _top_words(flip, X[rows], k, use_bias=False),

@@ -46,7 +46,7 @@ VECTORIZER_PARAMETERS = ("token_pattern", "lowercase", "strip_punctuation", "str
 
 
 class Remedies(NamedTuple):
-    """What an error about the encoder of a model advises; a function and a command have other names for it."""
+    """What errors about the encoder of a model advise, in the words of a function or of a command."""
 
     encoder: str
     embeddings: str
@@ -138,6 +138,10 @@ class EncodingConfig:
             "words": self.words,
         }
 
+    def vectorizer(self, vocabulary: Any) -> ConceptVectorizer:
+        """Return a vectorizer that counts these words as in training."""
+        return ConceptVectorizer(vocabulary=list(vocabulary), **self.words).fit([])
+
     @property
     def encoder_name(self) -> str | None:
         """The encoder as the model card names it, without paths of this machine."""
@@ -168,8 +172,8 @@ class EncodingConfig:
             is_other = known is not None and not is_same_encoder(options["model"], known)
             if is_other and not forced:
                 raise ValueError(
-                    f"the model was trained with the encoder {short_repr(known)}, and {options['model']!r} is "
-                    "another one, from whose embeddings it cannot read words; name the encoder of the model. "
+                    f"the model was trained with the encoder {short_repr(known)}, and cannot read words off "
+                    f"the embeddings of {options['model']!r}; name the encoder of the model. "
                     f"If they are the same under two names, {remedies.other_encoder}."
                 )
             if is_other and not self.encoder_is_local:

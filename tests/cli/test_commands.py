@@ -14,9 +14,9 @@ import pytest
 
 from flip_sklearn import FLiPExtractor, keyword_accuracy
 from flip_sklearn.cli import commands, files, main
-from flip_sklearn.cli.encoding import EncodingConfig
 from flip_sklearn.cli.output import format_keywords
 from flip_sklearn.encoders import SentenceEncoder
+from flip_sklearn.persistence.encoding import EncodingConfig
 from flip_sklearn.vocabulary import ConceptVectorizer
 from tests.helpers.command_line import WORDS, Corpus, Forked, N, error_line, run
 from tests.helpers.paths import ROOT

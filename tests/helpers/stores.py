@@ -21,8 +21,8 @@ import torch
 from safetensors.torch import save_file
 
 from flip_sklearn import FLiPExtractor
-from flip_sklearn.cli.encoding import read_model
 from flip_sklearn.persistence import folder as model_folder
+from flip_sklearn.persistence.encoding import read_with_encoding
 from tests.helpers.planted import planted
 
 TRUTH = planted(n=200, d=8, n_words=15, rank=3, length=5, seed=3)
@@ -203,7 +203,7 @@ def texts_after_kill_at_every_step(
             pickle.loads(model)._write(folder, info, text)
             os._exit(0)
         _, status = os.waitpid(child, 0)
-        flip, config = read_model(folder)
+        flip, config = read_with_encoding(FLiPExtractor, folder)
         found.append((fitted_state(flip), config.encoder))
         if not os.WIFSIGNALED(status):
             break

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flip_sklearn import FLiPExtractor
-from flip_sklearn.cli.encoding import EncodingConfig, read_model
+from flip_sklearn.persistence.encoding import EncodingConfig, read_with_encoding
 from tests.helpers.processes import in_process
 from tests.helpers.stores import (
     FILES,
@@ -164,7 +164,7 @@ def test_readers_find_the_text_json_of_the_model_while_both_are_replaced(tmp_pat
     writer = threading.Thread(target=save_in_turn)
     writer.start()
     while writer.is_alive():
-        model, config = read_model(folder)
+        model, config = read_with_encoding(FLiPExtractor, folder)
         assert config.encoder == {"model": expected[pickle.dumps(fitted_state(model))]}
     writer.join()
 

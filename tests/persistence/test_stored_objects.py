@@ -16,7 +16,7 @@ import pytest
 import skops.io
 
 from flip_sklearn import FLiPExtractor
-from flip_sklearn.cli.encoding import EncodingConfig
+from flip_sklearn.persistence.encoding import EncodingConfig
 from tests.helpers.paths import DATA, ROOT
 
 FOLDER = DATA / "objects-v0.1.0"
