@@ -13,7 +13,7 @@ import joblib
 import numpy as np
 import pytest
 
-from flip_sklearn import FLiPExtractor, WordEraser
+from flip_sklearn import FLiPExtractor
 from tests.helpers.paths import ROOT
 from tests.helpers.processes import run_python
 from tests.helpers.tiny_models import bag_of_words_model
@@ -171,91 +171,3 @@ def test_search(encoder: Path, sentences: list[tuple[str, str]], tmp_path: Path)
     assert (str(best.rank), f"{best.l1_strength:g}", str(best.use_bias)) == rows[0][:3]
     assert best.pretrained_info_["trained_on"] == "texts.txt"
     assert (tmp_path / "search.png").stat().st_size > 10_000
-
-
-def test_directions(encoder: Path, sentences: list[tuple[str, str]], tmp_path: Path) -> None:
-    texts = tmp_path / "texts.txt"
-    texts.write_text("".join(text + "\n" for _, text in sentences), encoding="utf-8")
-    data = ("--texts", texts, "--encoder", encoder, "--clusters", 3, "--word", "lion")
-    output = run("directions.py", *data, "--out", tmp_path)
-    clusters = re.findall(r"^ +(\d+) sentences: (.+)$", output, re.MULTILINE)
-    assert sum(int(size) for size, _ in clusters) == len(sentences)
-    for _, words in clusters:
-        assert set(words.split()) <= set(WORDS)
-    assert output.count("of the variance") == 3
-    assert re.search("raised by the decision: lion ", output)
-    assert (tmp_path / "directions.png").stat().st_size > 5_000
-
-
-def test_find_rows(encoder: Path, sentences: list[tuple[str, str]], tmp_path: Path) -> None:
-    texts = tmp_path / "texts.txt"
-    texts.write_text("".join(text + "\n" for _, text in sentences), encoding="utf-8")
-    data = ("--texts", texts, "--encoder", encoder, "--query", "lion -pan")
-    output = run("find_rows.py", *data, "--out", tmp_path)
-    found = re.findall(r"^ +[\d.]+  (.+)$", output, re.MULTILINE)
-    assert len(found) == 5
-    assert "lion" in found[0].lower()
-    precision, cosine, mean = (float(value) for value in re.findall(r" (\d\.\d{3})$", output, re.MULTILINE))
-    assert precision > max(cosine, mean)
-    assert (tmp_path / "find_rows.png").stat().st_size > 5_000
-
-
-def test_edit_words(encoder: Path, sentences: list[tuple[str, str]], tmp_path: Path) -> None:
-    texts = tmp_path / "texts.txt"
-    texts.write_text("".join(text + "\n" for _, text in sentences), encoding="utf-8")
-    data = ("--texts", texts, "--encoder", encoder, "--replace", "lion", "zebra")
-    output = run("edit_words.py", *data, "--out", tmp_path)
-    assert output.count("nearest after") == 5
-    before, after = (float(share) for share in re.findall(r"zebra: ([\d.]+)", output))
-    assert after > max(0.6, before + 0.2)
-
-
-def test_compare_sets(encoder: Path, sentences: list[tuple[str, str]], tmp_path: Path) -> None:
-    """Sentences of the zoo against sentences of the kitchen, each with half of those of the harbour."""
-    for i, name in enumerate(("zoo", "kitchen")):
-        harbour = [text for label, text in sentences if label == "harbour"][i::2]
-        lines = [text for label, text in sentences if label == name] + harbour
-        (tmp_path / f"{name}.txt").write_text("\n".join(lines), encoding="utf-8")
-    files = (tmp_path / "zoo.txt", tmp_path / "kitchen.txt")
-    output = run("compare_sets.py", "--texts", *files, "--encoder", encoder, "--out", tmp_path)
-    more_in_zoo, more_in_kitchen = re.split("more in .*:\n", output)[1:]
-    for words, label in ((more_in_zoo, "zoo"), (more_in_kitchen, "kitchen")):
-        found = re.findall(r"^ +(\w+) +[+-][\d.]+% \(", words, re.MULTILINE)
-        assert len(found) == 8
-        assert set(found) == set(THINGS[label])
-    assert "100% of them go the same way" in output
-    assert re.search(r"Two random halves: 0 of \d+ tested words differ", output)
-    assert (tmp_path / "compare_sets.png").stat().st_size > 5_000
-
-
-def test_leakage(encoder: Path, sentences: list[tuple[str, str]], tmp_path: Path) -> None:
-    texts = tmp_path / "texts.txt"
-    texts.write_text("".join(text + "\n" for _, text in sentences), encoding="utf-8")
-    data = ("--texts", texts, "--encoder", encoder, "--words", "lion", "pan")
-    output = run("leakage.py", *data, "--out", tmp_path)
-    assert "equal embeddings after loading: True" in output
-    row = r"^ +(\w+) +(lion|pan) +([\d.]+) -> ([\d.]+) \(([\d.]+) to ([\d.]+)\)$"
-    rows = re.findall(row, output, re.MULTILINE)
-    readers = ("model", "linear", "network")
-    assert [found[:2] for found in rows] == [*itertools.product(readers, ("lion", "pan"))]
-    for _, _, before, after, low, high in rows[2:4]:
-        assert float(before) > 0.9
-        assert float(low) < 0.5 == float(after) < float(high)
-    assert "A new linear reader finds none of the 2 words" in " ".join(output.split())
-    assert WordEraser.from_pretrained(tmp_path / "eraser").words == ["lion", "pan"]
-    assert (tmp_path / "leakage.png").stat().st_size > 5_000
-
-
-def test_rare_words(sentences: list[tuple[str, str]], tmp_path: Path) -> None:
-    """An encoder with fewer dimensions than words, so that vectors of words predict those of others."""
-    encoder = bag_of_words_model(tmp_path / "encoder", WORDS, 8)[0]
-    texts = tmp_path / "texts.txt"
-    texts.write_text("".join(text + "\n" for _, text in sentences), encoding="utf-8")
-    output = run(
-        *("rare_words.py", "--texts", texts, "--encoder", encoder, "--left-out", "3", "--out", tmp_path)
-    )
-    recall = re.search(r"recall: ([\d.]+) of (\d+) occurrences", output)
-    assert recall is not None
-    assert float(recall[1]) > 10 / len(WORDS)
-    assert int(recall[2]) > 5
-    assert output.count("sentences in training") == 1
