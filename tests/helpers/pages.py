@@ -56,10 +56,10 @@ class Pages:
         self.commands, hub = self.folder / "bin", self.folder / "hub"
         environment = {
             **os.environ,
+            "BROWSER": "true",  # the program that does nothing
             "FLIP_SKLEARN_CACHE": str(self.folder / "sentences"),
             "HF_HUB_CACHE": str(hub),
             "HF_HUB_OFFLINE": "1",
-            "HOME": str(self.folder),
             "MPLBACKEND": "agg",
             "PATH": f"{self.commands}{os.pathsep}{os.environ['PATH']}",
         }
@@ -104,10 +104,11 @@ def _serve(path: str, environment: Mapping[str, str]) -> None:
     assert "huggingface_hub" not in sys.modules  # it reads its variables when it is imported
     for name in IMPORTED:
         importlib.import_module(name)
+    store = Path(environment["HF_HUB_CACHE"])
     if (pid := os.fork()) == 0:  # libraries may start threads, which would be lost in forked processes
-        _end_with(page_files.write_hub, Path(environment["HF_HUB_CACHE"]))
+        _end_with(page_files.write_hub, store)
     assert os.waitpid(pid, 0)[1] == 0
-    page_files.shorten_data()
+    page_files.shorten_data(store)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
