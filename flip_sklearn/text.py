@@ -157,11 +157,28 @@ class TextKeywordExtractor(DocumentationLink, TransformerMixin, BaseEstimator):
         else:
             vectors = embeddings  # a memory map is not copied: rows that are not used have weight zero
             weight = weight * is_used
-        extractor.set_params(vocabulary=words, **self._word_features(extractor, encoder, words))
+        extractor.set_params(vocabulary=words, **self._word_features(encoder, words))
         groups = number_groups(normalized_texts(texts), len(texts))[1]
         extractor.fit(vectors, vectorizer.transform(texts), sample_weight=weight, groups=groups)
         self.encoder_, self.vectorizer_, self.extractor_ = encoder, vectorizer, extractor
         return self
+
+    def fit_transform(
+        self, X: Any, y: Any = None, *, embeddings: Any = None, sample_weight: Any = None
+    ) -> Any:
+        """Fit to the texts, and compute the probabilities of their best words.
+
+        Parameters
+        ----------
+        X, y, embeddings, sample_weight
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        theta : csr_array of shape (n, V)
+            As :meth:`transform` gives them.
+        """
+        return self.fit(X, embeddings=embeddings, sample_weight=sample_weight).transform(X, embeddings)
 
     def extract_keywords(
         self,
@@ -389,12 +406,12 @@ class TextKeywordExtractor(DocumentationLink, TransformerMixin, BaseEstimator):
             raise refusal("vectorizer", self.vectorizer, "a ConceptVectorizer, a CountVectorizer or None")
         return clone(self.vectorizer)
 
-    def _word_features(self, extractor: FLiPExtractor, encoder: Any, words: list[str]) -> dict[str, Any]:
+    def _word_features(self, encoder: Any, words: list[str]) -> dict[str, Any]:
         """Return the embeddings of the words if the encoder of the texts is to make them.
 
         ``fit`` of the extractor would clone the encoder, and the clone would load its weights again.
         """
-        features = extractor.word_features
+        features = None if self.extractor is None else self.extractor.word_features
         if not isinstance(features, SentenceEncoder) or not isinstance(encoder, SentenceEncoder):
             return {}
         is_same = features.get_params() == encoder.get_params()
