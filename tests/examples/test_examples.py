@@ -143,31 +143,3 @@ def test_near_duplicates_are_removed(classify: ModuleType) -> None:
     near, far = 0.95 * X[3] + 0.1 * X[7], 0.8 * X[3] + 0.6 * X[7]
     X_test = np.stack([X[0], X[6], near / np.linalg.norm(near), far])
     assert classify.without_near_duplicates(X_test, X[:6]).tolist() == [1, 3]
-
-
-def test_search(encoder: Path, sentences: list[tuple[str, str]], tmp_path: Path) -> None:
-    texts = tmp_path / "texts.txt"
-    texts.write_text("".join(text + "\n" for _, text in sentences), encoding="utf-8")
-    data = ("--texts", texts, "--sentences", 200, "--encoder", encoder)
-    grid = ("--ranks", 2, 16, "--l1-strengths", 0.01, 0.1)
-    output = run("search.py", *data, *grid, "--out", tmp_path)
-    # The progress of the search is not in the output.
-    assert re.match(r"19\d sentences, 3\d words, 8 settings x 3 folds\n", output)
-    row = r"^\| (\d+) \| ([\d.]+) \| (\w+) \| ([\d.]+)% \+- [\d.]+% \| (\d+)% \| ([\d.]+) \|$"
-    rows = re.findall(row, output, re.MULTILINE)
-    assert len(rows) == 8
-    assert {row[:3] for row in rows} == {*itertools.product(("2", "16"), ("0.01", "0.1"), ("True", "False"))}
-    shares = [float(row[3]) for row in rows]
-    assert shares == sorted(shares, reverse=True)
-    zeros = {row[:3]: int(row[4]) for row in rows}
-    assert zeros["16", "0.1", "True"] > zeros["16", "0.01", "True"]
-    # The bias changes the ranking, not the fit.
-    assert all(zeros[rank, l1, "False"] == zeros[rank, l1, "True"] for rank, l1, _ in zeros)
-    assert min(float(row[5]) for row in rows) == 1
-    assert (tmp_path / "search.md").read_text(encoding="utf-8").strip() in output
-    assert "Equal to the keywords of the saved model: True" in output
-    assert output.count("without bias  ") == 3
-    best = FLiPExtractor.from_pretrained(tmp_path / "search-best")
-    assert (str(best.rank), f"{best.l1_strength:g}", str(best.use_bias)) == rows[0][:3]
-    assert best.pretrained_info_["trained_on"] == "texts.txt"
-    assert (tmp_path / "search.png").stat().st_size > 10_000
