@@ -149,7 +149,7 @@ class TextKeywordExtractor(DocumentationLink, TransformerMixin, BaseEstimator):
         vectorizer = self._new_vectorizer(used)
         vectorizer.fit(used)
         words = vectorizer.get_feature_names_out().tolist()
-        if encoder is not None and get_tags(encoder).requires_fit:
+        if hasattr(encoder, "__sklearn_tags__") and get_tags(encoder).requires_fit:
             encoder = clone(encoder).fit(used)
         if embeddings is None:
             texts, weight = used, weight[is_used]
@@ -402,7 +402,8 @@ class TextKeywordExtractor(DocumentationLink, TransformerMixin, BaseEstimator):
     def _new_vectorizer(self, texts: list[str]) -> Any:
         if self.vectorizer is None:
             return default_vectorizer(texts, len(texts))
-        if not all(hasattr(self.vectorizer, name) for name in ("fit", "transform", "get_feature_names_out")):
+        methods = ("fit", "transform", "get_feature_names_out")
+        if isinstance(self.vectorizer, type) or not all(hasattr(self.vectorizer, name) for name in methods):
             raise refusal("vectorizer", self.vectorizer, "a ConceptVectorizer, a CountVectorizer or None")
         return clone(self.vectorizer)
 
@@ -421,7 +422,7 @@ class TextKeywordExtractor(DocumentationLink, TransformerMixin, BaseEstimator):
         """Return the embeddings, or those of the texts."""
         if embeddings is not None:
             if X is not None:
-                _check_rows(embeddings, len(X))
+                _check_rows(embeddings, len(check_texts(X)))
             return embeddings
         if X is None:
             raise ValueError("neither texts nor embeddings are given; pass texts, or embeddings=X.")
@@ -446,8 +447,11 @@ def _new_encoder(encoder: Any) -> Any:
 
 
 def _check_rows(embeddings: Any, n_texts: int) -> None:
-    if embeddings is not None and len(embeddings) != n_texts:
+    """Raise ValueError for another number of rows; anything without rows is refused by the extractor."""
+    shape = getattr(embeddings, "shape", None) or (
+        len(embeddings) if hasattr(embeddings, "__len__") else n_texts,
+    )
+    if shape[0] != n_texts:
         raise ValueError(
-            f"there are {n_texts} texts and {len(embeddings)} embeddings; row i of embeddings must belong to "
-            "text i."
+            f"there are {n_texts} texts and {shape[0]} embeddings; row i of embeddings must belong to text i."
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import sklearn
+from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.decomposition import TruncatedSVD
 from sklearn.exceptions import NotFittedError
@@ -133,6 +135,10 @@ def test_an_encoder_with_a_state_is_fitted() -> None:
     assert fitted.score(TEXTS) > 0.8
     with pytest.raises(NotFittedError):
         lsa.transform(TEXTS)
+
+
+def test_an_encoder_needs_no_more_than_transform(model: TextKeywordExtractor) -> None:
+    assert new(encoder=SimpleNamespace(transform=encode)).fit(TEXTS).score(TEXTS) == model.score(TEXTS)
 
 
 def test_words_are_encoded_by_the_encoder_of_the_texts() -> None:
@@ -274,6 +280,10 @@ def test_a_failed_fit_changes_nothing() -> None:
         ({"extractor": SpLiCEExtractor(np.eye(8))}, TEXTS, {}, r"(?s)extractor.*FLiPExtractor or None"),
         ({"extractor": FLiPExtractor}, TEXTS, {}, r"(?s)extractor.*FLiPExtractor or None"),
         ({"vectorizer": "count"}, TEXTS, {}, r"vectorizer.*ConceptVectorizer"),
+        ({"vectorizer": CountVectorizer}, TEXTS, {}, r"vectorizer.*ConceptVectorizer"),
+        ({"vectorizer": TfidfVectorizer()}, TEXTS, {}, r"not an integer; word counts"),
+        ({}, TEXTS, {"embeddings": csr_array(encode(TEXTS))}, r"sparse"),
+        ({}, TEXTS, {"embeddings": 3}, r"2D array"),
     ],
 )
 def test_bad_arguments_of_fit(
@@ -288,6 +298,8 @@ def test_bad_arguments_of_a_fitted_model(model: TextKeywordExtractor) -> None:
         ({}, "neither texts nor embeddings"),
         ({"X": "red"}, "single str"),
         ({"X": TEXTS[:2], "embeddings": np.ones((3, 8))}, "2 texts and 3 embeddings"),
+        ({"X": iter(TEXTS[:2]), "embeddings": [[0.0] * 8] * 3}, "2 texts and 3 embeddings"),
+        ({"X": "red dog", "embeddings": np.ones((7, 8))}, "single str"),
         ({"embeddings": np.ones((2, 5))}, "5 features"),
         ({"X": TEXTS[:2], "use_bias": "no"}, "use_bias"),
         ({"X": TEXTS[:2], "top_k": 0}, "top_k"),
