@@ -448,10 +448,9 @@ def _new_encoder(encoder: Any) -> Any:
 
 def _check_rows(embeddings: Any, n_texts: int) -> None:
     """Raise ValueError for another number of rows; anything without rows is refused by the extractor."""
-    shape = getattr(embeddings, "shape", None) or (
-        len(embeddings) if hasattr(embeddings, "__len__") else n_texts,
-    )
-    if shape[0] != n_texts:
+    shape = getattr(embeddings, "shape", None)  # a sparse matrix has no length
+    n_rows = shape[0] if shape else len(embeddings) if hasattr(embeddings, "__len__") else n_texts
+    if n_rows != n_texts:
         raise ValueError(
-            f"there are {n_texts} texts and {shape[0]} embeddings; row i of embeddings must belong to text i."
+            f"there are {n_texts} texts and {n_rows} embeddings; row i of embeddings must belong to text i."
         )

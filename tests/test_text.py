@@ -294,7 +294,7 @@ def test_bad_arguments_of_fit(
 
 
 def test_bad_arguments_of_a_fitted_model(model: TextKeywordExtractor) -> None:
-    for arguments, message in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({}, "neither texts nor embeddings"),
         ({"X": "red"}, "single str"),
         ({"X": TEXTS[:2], "embeddings": np.ones((3, 8))}, "2 texts and 3 embeddings"),
@@ -304,7 +304,8 @@ def test_bad_arguments_of_a_fitted_model(model: TextKeywordExtractor) -> None:
         ({"X": TEXTS[:2], "use_bias": "no"}, "use_bias"),
         ({"X": TEXTS[:2], "top_k": 0}, "top_k"),
         ({"X": TEXTS[:2], "min_probability": 2.0}, "min_probability"),
-    ]:
+    ]
+    for arguments, message in cases:
         with pytest.raises(ValueError, match=message):
             model.extract_keywords(**arguments)
     with pytest.raises(NotFittedError):
