@@ -111,16 +111,16 @@ def test_header_names_scripts() -> None:
 
 
 def test_spoken_sentences() -> None:
-    """The file of encoded sounds is small, has no pickles, and is scaled as its README says."""
+    """The file of encoded sounds is small, has no pickles, and is scaled as its description says."""
     path: Path = EXAMPLES / "data" / "speech.npz"
     assert path.stat().st_size < MAX_BYTES
     with np.load(path, allow_pickle=False) as data:
         assert sorted(data.files) == ["codes", "is_test", "mean", "step", "texts"]
         texts, is_test, codes = data["texts"], data["is_test"], data["codes"]
         assert data["mean"].shape == data["step"].shape == (768,)
-    readme = read("data/README.md")
-    assert f"`texts` ({len(texts)},)" in readme
-    assert f"`codes` {codes.shape} {codes.dtype}" in readme
+    description = read("data/speech.md")
+    assert f"`texts` ({len(texts)},)" in description
+    assert f"`codes` {codes.shape} {codes.dtype}" in description
     assert len(set(texts.tolist())) == len(texts) == len(codes)
     assert is_test.sum() == 200
     np.testing.assert_allclose(codes.std(axis=0), 30, rtol=0.1)  # some are cut off
