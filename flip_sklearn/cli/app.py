@@ -1,11 +1,12 @@
-"""The command ``flip-sklearn``: fit, keywords, find, compare, evaluate and report.
+"""The command ``flip-sklearn``: fit, keywords, find, compare, evaluate, report and explore.
 
 Results are written to standard output; progress, warnings and errors to standard error.
 
     exit code  0    success
                1    failure; a line on standard error names the reason
                2    invalid command line
-             130    interrupted with Ctrl-C (``fit`` has saved its best pass, if there was one)
+             130    interrupted with Ctrl-C (``fit`` has saved its best pass, if there was one; ``explore``
+                    ends in this way)
              141    the reader of standard output has closed it (``| head``)
 
 Only typer and the standard library are imported until a valid command runs, so that help, completion and
@@ -494,6 +495,70 @@ def _report(
     for finding in commands.report(files, out, encoder_params, min_count, flip_params, diagnose_params):
         write(f"{finding}\n")
     write_message(f"saved {out}")
+
+
+@app.command("explore", short_help="Show in a browser what a model reads.", no_args_is_help=True)
+def _explore(
+    model: Model,
+    text: Annotated[
+        str | None,
+        typer.Option("--text", "-t", metavar="FILE|-", help="Sentences, of which the nearest are shown."),
+    ] = None,
+    column: Column = None,
+    embeddings: Annotated[
+        str | None,
+        typer.Option("--embeddings", metavar="FILE", help="The embeddings of --text, one row per sentence."),
+    ] = None,
+    encoder: Encoder = None,
+    encoder_option: EncoderOptionPairs = None,
+    trust_encoder: TrustEncoder = False,
+    force: ForceEncoder = False,
+    cache: Cache = None,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="N", help="Port of the page; 0 for a free one.")
+    ] = 7860,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    subfolder: Subfolder = None,
+    revision: Revision = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Show in a browser what a model reads from texts that you type.
+
+    The page has the keywords of one text or two, what both share, the nearest of the sentences in --text,
+    and a box to add words to a vector and to remove some. A model whose encoder is not at hand reads vectors,
+    which are pasted or uploaded. The page is for this machine alone: it listens on 127.0.0.1, and sends
+    nothing to anyone. Its address is printed; Ctrl-C ends it.
+
+    \b
+    flip-sklearn explore --model model --open
+    flip-sklearn explore --model model --text corpus.txt --cache ~/.cache/vectors
+    flip-sklearn explore -m model --text corpus.txt --embeddings corpus.npy --port 0
+    """
+    if text is None and (embeddings is not None or column is not None):
+        raise typer.BadParameter("--embeddings and --column are for --text; name the sentences, too.")
+    check_standard_input(text, embeddings)
+    encoder_params = parse_encoder_options(encoder, encoder_option, cache, device, quiet, None) or {}
+    from flip_sklearn.cli import commands
+    from flip_sklearn.cli.explorer.start import make_server
+
+    server = make_server(
+        (model, subfolder, revision, encoder_params),
+        commands.InputFiles(text, embeddings, column),
+        port,
+        trust_encoder=trust_encoder,
+        force=force,
+        device=device,
+        verbose=int(not quiet),
+    )
+    write(f"{server.url}\n")
+    write_message("the page is at this address; Ctrl-C ends it")
+    if open_browser:
+        import webbrowser
+
+        webbrowser.open(server.url)
+    server.run()
+    raise typer.Exit(130)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -93,6 +93,12 @@ def count_embeddings(location: str) -> int | None:
         return vectors.shape[0]
 
 
+def embeddings_shape(location: str) -> tuple[int, int]:
+    """Return the number of rows of a file and their length, which it says without being read."""
+    with _open(location) as vectors:
+        return vectors.shape
+
+
 def _read_blocks(vectors: _Vectors) -> Iterator[np.ndarray]:
     n, d = vectors.shape
     if n:

@@ -355,7 +355,7 @@ def test_commands_load_torch() -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("flip-sklearn ", {*COMMANDS, "find", "compare"}),
+        ("flip-sklearn ", {*COMMANDS, "find", "compare", "explore"}),
         ("flip-sklearn k", {"keywords"}),
         ("flip-sklearn --v", {"--version"}),
         ("flip-sklearn fit --enc", {"--encoder", "--encoder-option"}),
