@@ -66,6 +66,7 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "write_computation_times": False,
     "show_signature": False,
+    "capture_repr": ("_repr_html_",),  # not the name of the object that drew a picture
     "plot_gallery": "True",
     "abort_on_example_error": True,
 }

@@ -1,10 +1,10 @@
 """
-Words read off speech
-=====================
+Speech without a transcript
+===========================
 
-A speech encoder turns a sound into one vector. Can its words be read without a transcript? This example
-trains on 1,100 spoken sentences, reads 200 new ones in a voice that it has never heard, and compares with the
-embedding of the written sentence.
+A speech encoder turns a sound into one vector. Which words can be read off it? This example trains on 1,100
+spoken sentences, reads 200 new ones in a voice that it has never heard, and compares with the embedding of
+the written sentence.
 """
 
 # %%
