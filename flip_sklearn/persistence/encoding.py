@@ -140,7 +140,7 @@ class EncodingConfig:
 
     def vectorizer(self, vocabulary: Any) -> ConceptVectorizer:
         """Return a vectorizer that counts these words as in training."""
-        return ConceptVectorizer(vocabulary=list(vocabulary), **self.words).fit([])
+        return ConceptVectorizer(vocabulary=list(vocabulary), **self.words)
 
     @property
     def encoder_name(self) -> str | None:
