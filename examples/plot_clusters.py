@@ -48,9 +48,9 @@ for c in np.argsort(-sizes):
 # An axis has two ends, so it has two names.
 
 pca = PCA(4, random_state=0).fit(X)
-axes = flip.read_directions(pca.components_, top_k=6)
+axes = flip.read_directions(pca.components_, top_k=4)
 for share, (raised, lowered) in zip(pca.explained_variance_ratio_, axes, strict=True):
-    print(f"{share:.1%}  {' '.join(lowered):45} <->  {' '.join(raised)}")
+    print(f"{share:.1%}  {' '.join(lowered):30} <->  {' '.join(raised)}")
 
 # %%
 # A map with names

@@ -53,9 +53,9 @@ def nearest(queries: np.ndarray) -> np.ndarray:
 
 before, after = nearest(X[rows]), nearest(edited.X)
 for i in range(3):
-    print(f"sentence:       {textwrap.shorten(texts[rows[i]], 85)}")
-    print(f"nearest before: {textwrap.shorten(texts[before[i]], 85)}")
-    print(f"nearest after:  {textwrap.shorten(texts[after[i]], 85)}\n")
+    print(f"sentence:       {textwrap.shorten(texts[rows[i]], 62)}")
+    print(f"nearest before: {textwrap.shorten(texts[before[i]], 62)}")
+    print(f"nearest after:  {textwrap.shorten(texts[after[i]], 62)}\n")
 for name, found in (("before", before), ("after", after)):
     print(
         f"the nearest {name:6} has 'tensor': {has_tensor[found].mean():.0%}, "
@@ -91,7 +91,7 @@ LeakageDisplay.from_result(result, name="Who finds erased words?")
 # The linear reader finds nothing. The network finds most: the words are hidden, not removed. **Erasure is no
 # protection of private data.**
 
-print(textwrap.fill(result.summary(), 100))
+print(textwrap.fill(result.summary(), 80))
 
 # %%
 # What next?

@@ -44,7 +44,7 @@ cosines = X @ x  # the embeddings have unit length
 order = np.argsort(-cosines)
 print(query)
 for i in order[:3]:
-    print(f"  {cosines[i]:.2f}  {textwrap.shorten(texts[i], 90)}")
+    print(f"  {cosines[i]:.2f}  {textwrap.shorten(texts[i], 70)}")
 
 # %%
 # The cosine in words

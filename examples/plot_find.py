@@ -41,7 +41,7 @@ stored, stored_texts, has_word = X[n_train:], texts[n_train:], Y[n_train:] > 0
 
 rows, probability = flip.find_rows(stored, "array", exclude=["shape"], top_k=5, return_scores=True)
 for row, p in zip(rows, probability, strict=True):
-    print(f"{p:.2f}  {textwrap.shorten(stored_texts[row], 90)}")
+    print(f"{p:.2f}  {textwrap.shorten(stored_texts[row], 72)}")
 
 # %%
 # ``mode="any"`` asks for one of several words.
@@ -50,7 +50,7 @@ rows, probability = flip.find_rows(
     stored, ["classifier", "regression"], mode="any", top_k=5, return_scores=True
 )
 for row, p in zip(rows, probability, strict=True):
-    print(f"{p:.2f}  {textwrap.shorten(stored_texts[row], 90)}")
+    print(f"{p:.2f}  {textwrap.shorten(stored_texts[row], 72)}")
 
 # %%
 # Compared with cosines

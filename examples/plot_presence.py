@@ -12,8 +12,6 @@ hold.
 # The model is trained on most of the sentences. ``fit`` sets some of them aside, and learns from those how
 # often the model is right.
 
-import textwrap
-
 from sklearn.feature_extraction.text import CountVectorizer
 
 from flip_sklearn import FLiPExtractor
@@ -36,11 +34,11 @@ X_test, Y_test, test = X[4500:], Y[4500:], texts[4500:]
 #
 # Of each sentence, the words with a probability of at least 0.5.
 
-rows = [i for i, text in enumerate(test) if 40 < len(text) < 90][:6]
+rows = [i for i, text in enumerate(test) if 40 < len(text) < 76][:6]
 for i, found in zip(
     rows, flip.extract_keywords(X_test[rows], min_probability=0.5, return_scores=True), strict=True
 ):
-    print(textwrap.shorten(test[i], 100))
+    print(test[i])
     print("   ", ", ".join(f"{word} {p:.2f}" for word, p in found) or "no word is that certain")
 
 # %%

@@ -62,7 +62,7 @@ sentences = [
     "The pilot landed the plane.",
 ]
 queries = encoder.transform(sentences)
-for sentence, found in zip(sentences, extended.extract_keywords(queries, top_k=8), strict=True):
+for sentence, found in zip(sentences, extended.extract_keywords(queries, top_k=6), strict=True):
     print(f"{sentence:35} {' '.join(f'[{word}]' if word in new else word for word in found)}")
 
 # %%
