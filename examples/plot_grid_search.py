@@ -11,7 +11,7 @@ scores each fit with and without the bias.
 # The search
 # ----------
 #
-# 3,000 sentences in three folds. ``use_bias`` changes the ranking alone, not the fit: instead of fitting
+# 2,000 sentences in three folds. ``use_bias`` changes the ranking alone, not the fit: instead of fitting
 # twice, the scoring function returns several figures for each fit, among them the share of zeros in the word
 # embeddings A.
 
@@ -24,7 +24,7 @@ from flip_sklearn.datasets import load_docstrings
 from flip_sklearn.encoders import SentenceEncoder
 from flip_sklearn.plots import RankCurveDisplay
 
-texts = load_docstrings(max_sentences=6000, random_state=0)[:3000]
+texts = load_docstrings(max_sentences=6000, random_state=0)[:2000]
 encoder = SentenceEncoder("all-MiniLM-L6-v2", cache_dir="~/.cache/flip-sklearn/encodings")
 X = encoder.transform(texts)
 counter = CountVectorizer(strip_accents="ascii", min_df=2)
