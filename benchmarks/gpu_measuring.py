@@ -59,12 +59,15 @@ class Figures:
 def tf32_products(enabled: bool) -> Iterator[None]:
     """Let float32 products run in TF32 on a GPU."""
     settings = torch.backends.cuda.matmul
-    previous = settings.fp32_precision
-    settings.fp32_precision = "tf32" if enabled else "ieee"
+    name, values = "fp32_precision", ("ieee", "tf32")
+    if not hasattr(settings, name):  # torch < 2.9
+        name, values = "allow_tf32", (False, True)
+    previous = getattr(settings, name)
+    setattr(settings, name, values[enabled])
     try:
         yield
     finally:
-        settings.fp32_precision = previous
+        setattr(settings, name, previous)
 
 
 def seconds_of(call: Callable[[], object], device: torch.device, repeats: int = 10) -> float:

@@ -266,9 +266,11 @@ def _stack_rows(rows: list[Any], source: str) -> tuple[np.ndarray, np.ndarray | 
 
 
 def _is_missing(row: Any) -> bool:
-    """Return whether a row is None, pandas.NA, NaN, or a placeholder of Dask (a bare object)."""
+    """Return whether a row is None, pandas.NA, NaN, or a placeholder of Dask: a bare object, or "foo"."""
     if isinstance(row, float):
         return math.isnan(row)
+    if isinstance(row, str):
+        return row == "foo"
     pandas = sys.modules.get("pandas")
     return row is None or type(row) is object or (pandas is not None and row is pandas.NA)
 

@@ -41,8 +41,12 @@ def as_numpy(array: Any) -> Any:
     is bfloat16, which NumPy does not have: it becomes float32.
     """
     if not (hasattr(array, "detach") and hasattr(array, "cpu")):
-        is_foreign = hasattr(array, "__dlpack__") and not isinstance(array, np.ndarray)
-        return np.from_dlpack(array, device="cpu") if is_foreign else array
+        if not hasattr(array, "__dlpack__") or isinstance(array, np.ndarray):
+            return array
+        try:
+            return np.from_dlpack(array, device="cpu")
+        except TypeError:  # NumPy < 2.1, which reads arrays on the host only
+            return np.from_dlpack(array)
     tensor = array.detach().cpu()
     return tensor.float().numpy() if str(tensor.dtype) == "torch.bfloat16" else tensor.numpy()
 

@@ -201,8 +201,8 @@ def regularization_path(
     >>> Y = rng.poisson(0.3, size=(400, 5))
     >>> X = Y @ rng.normal(size=(5, 12))
     >>> path = regularization_path(X, Y, 4, estimator=FLiPExtractor(rank=5, random_state=0))
-    >>> path.n_words_left[0], path.sparsity[0]  # at l1_max_ every row of A is zero
-    (np.int64(0), np.float64(1.0))
+    >>> int(path.n_words_left[0]), float(path.sparsity[0])  # at l1_max_ every row of A is zero
+    (0, 1.0)
     >>> bool(path.accuracy[-1] > path.accuracy[0])
     True
     """

@@ -289,7 +289,8 @@ def test_notebook_without_widgets_gets_no_warning(tmp_path: Path) -> None:
     code = """
 import sys, types, warnings
 sys.modules["ipykernel.zmqshell"] = types.ModuleType("zmqshell")
-sys.modules["IPython"] = types.SimpleNamespace(get_ipython=object)
+kernel = types.SimpleNamespace(config=["IPKernelApp"])
+sys.modules["IPython"] = types.SimpleNamespace(get_ipython=lambda: kernel)
 sys.modules["ipywidgets"] = None
 from tqdm import TqdmWarning
 with warnings.catch_warnings(record=True) as ours:

@@ -13,6 +13,7 @@ import pytest
 import scipy.sparse as sp
 import sklearn
 import torch
+from packaging.version import Version
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
@@ -282,6 +283,9 @@ def test_pipeline_with_metadata_routing(shifted: Any, routing: None) -> None:
         pipeline.predict(shifted.X[:3], view="video")
 
 
+@pytest.mark.skipif(
+    Version(sklearn.__version__) < Version("1.8"), reason="Pipeline.score passes no metadata to transformers"
+)
 def test_cross_validation_passes_the_views_of_each_part(shifted: Any, routing: None) -> None:
     pipeline = make_pipeline(ViewCenterer(), Ridge())
     params = {"view": shifted.view, "groups": shifted.groups}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from flip_sklearn.encoders.base import (
@@ -29,6 +31,18 @@ def packaged_folder(model: str, revision: str | None) -> str | None:
     return str(importlib.import_module(_PACKAGE).get_model_path())
 
 
+def _names_foreign_code(modules: Path) -> bool:
+    """Return whether a folder's list of modules names code that is not of the library.
+
+    Versions before 6 execute such code of a local folder, whatever ``trust_remote_code`` says.
+    """
+    try:
+        types = [part["type"] for part in json.loads(modules.read_text("utf8"))]
+        return not all(name.startswith("sentence_transformers.") for name in types)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False  # the library says what is wrong
+
+
 class SentenceTransformers(LocalModel):
     """``SentenceTransformer(model).encode(texts)``: untruncated vectors, as the model returns them."""
 
@@ -46,6 +60,13 @@ class SentenceTransformers(LocalModel):
         """Read the model from its folder, the hub's local cache or the hub."""
         library = self.library()
         device = resolve_device(self.device)
+        refusal = (
+            f"model={self.model!r} contains Python code, which is not executed. If you trust it, load "
+            "the model yourself and pass its method: "
+            "SentenceEncoder(SentenceTransformer(name, trust_remote_code=True).encode)."
+        )
+        if _names_foreign_code(Path(self.model, "modules.json")):
+            raise ValueError(refusal)
         try:
             return library.SentenceTransformer(
                 self.model,
@@ -57,11 +78,7 @@ class SentenceTransformers(LocalModel):
         except ValueError as error:
             if "trust_remote_code" not in str(error):
                 raise
-            raise ValueError(
-                f"model={self.model!r} contains Python code, which is not executed. If you trust it, load "
-                "the model yourself and pass its method: "
-                "SentenceEncoder(SentenceTransformer(name, trust_remote_code=True).encode)."
-            ) from error
+            raise ValueError(refusal) from error
 
     def library(self) -> Any:
         """Import sentence-transformers."""

@@ -119,7 +119,7 @@ class DirectionsMixin:
         >>> words = flip.read_directions(X[has_dog].mean(axis=0) - X[~has_dog].mean(axis=0))[0]
         >>> words.raised[0]
         'dog'
-        >>> coefficients = np.linalg.lstsq(X - X.mean(axis=0), has_dog - has_dog.mean())[0]
+        >>> coefficients = np.linalg.lstsq(X - X.mean(axis=0), has_dog - has_dog.mean(), rcond=None)[0]
         >>> flip.read_directions(coefficients, kind="coefficients", top_k=1)[0].raised
         ['dog']
         """

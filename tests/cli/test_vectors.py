@@ -191,7 +191,7 @@ ROWS = [[0.0] * 24] * 3
 
 def npz(path: Path, **arrays: Any) -> None:
     with path.open("wb") as file:
-        np.savez(file, allow_pickle=True, **arrays)
+        np.savez(file, **arrays)
 
 
 def npz_of(path: Path, data: bytes) -> None:

@@ -13,9 +13,11 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packaging.version import Version
 from sklearn.base import clone
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.model_selection import GridSearchCV
@@ -438,7 +440,8 @@ def test_set_output_keeps_names_and_index() -> None:
     encoder.set_output(transform="pandas")
     frame = encoder.transform(pd.Series(TEXTS, index=range(10, 16)))
     assert list(frame.columns) == ["sentenceencoder0", "sentenceencoder1", "sentenceencoder2"]
-    assert list(frame.index) == list(range(10, 16))
+    if Version(sklearn.__version__) >= Version("1.8"):  # before, it took no index of a Series
+        assert list(frame.index) == list(range(10, 16))
 
 
 def test_grid_search_of_a_pipeline_in_two_processes(tmp_path: Path) -> None:

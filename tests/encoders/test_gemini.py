@@ -180,7 +180,10 @@ def test_permanent_errors_are_not_retried(server: Server) -> None:
         ("empty", "returned 0 vectors for 7 texts"),
         ("dims", "a vector of 767 dimensions instead of 768"),
         ("hole", "a vector of 0 dimensions instead of 768"),
-        ("nonsense", r"cannot be read \(ValidationError\)"),
+        (
+            "nonsense",
+            r"cannot be read \(ValidationError\)|a vector of 0 dimensions",
+        ),  # by the client's version
         ("no json", "cannot be read"),
     ],
 )
@@ -268,7 +271,7 @@ def test_key_is_stored_and_shown_nowhere(
             variables = "".join(report.format())
             assert "encode_batch = " in variables
             seen += [variables]
-            expected = "cannot be read" if isinstance(plan[0], str) else r"you, \*\*\*, sent"
+            expected = "cannot be read|0 dimensions" if isinstance(plan[0], str) else r"you, \*\*\*, sent"
             assert re.search(expected, seen[0])
     seen += [caplog.text, repr(encoder), str(vars(encoder)), repr(encoder.get_params())]
     seen += [pickle.dumps(encoder).decode("latin1")]

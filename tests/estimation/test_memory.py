@@ -88,8 +88,8 @@ def messages_under_a_limit(limits_address_space: bool) -> list[str]:
     many = np.lib.stride_tricks.as_strided(X, (500_000, 8), (0, 4))
     flip.score(X, sp.eye_array(1000, 2000, format="csr"))
     name = resource.RLIMIT_AS if limits_address_space else resource.RLIMIT_DATA
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(name, (used + 2 * GIB, resource.RLIM_INFINITY))
+    size = Path("/proc/self/statm").read_text().split()[0 if limits_address_space else 5]
+    resource.setrlimit(name, (int(size) * resource.getpagesize() + 2 * GIB, resource.RLIM_INFINITY))
     flip.sparse_output = False
     messages = []
     for verb in (flip.decision_function, flip.predict_proba, flip.predict_log_proba, flip.transform):
