@@ -24,7 +24,7 @@ from flip_sklearn.datasets import load_translations
 from flip_sklearn.encoders import SentenceEncoder
 from flip_sklearn.plots import AlignmentDisplay
 
-n_train, n_test = 1200, 300
+n_train, n_test = 1000, 250
 data = load_translations(
     ["de", "fr", "es"], packages=["gramps"], max_sentences=n_train + n_test, random_state=0
 )
@@ -45,10 +45,11 @@ counter = CountVectorizer(strip_accents="ascii").fit(english)
 flip = FLiPExtractor(vocabulary=counter.vocabulary_, random_state=0)
 flip.fit(X_train, counter.transform(english))
 flip.set_params(use_bias=False)
-for i in [i for i, text in enumerate(test["en"]) if 5 <= len(text.split()) <= 8][:4]:
+short = [i for i in range(n_test) if 20 < max(len(texts[i]) for texts in test.values()) < 50]
+for i in short[:4]:
     for name, texts in test.items():
         words = flip.extract_keywords(X[name][[i]], top_k=6)[0]
-        print(f"{name}  {texts[i]:55} {' '.join(words)}")
+        print(f"{name}  {texts[i]:50} {' '.join(words)}")
     print()
 
 # %%
