@@ -93,6 +93,7 @@ html_sidebars = {"index": [], "installation": [], "tutorial": []}
 def link_outside_files(app: Sphinx, page: str, source: list[str]) -> None:
     """Let links to files beside this folder lead to the gallery, the changelog or the repository."""
     text = re.sub(r"\]\(\.\./examples/(plot_\w+)\.py\)", r"](gallery/\1.rst)", source[0])
+    text = text.replace("](../examples/GALLERY_HEADER.rst)", "](gallery/index.rst)")
     text = text.replace("](../CHANGELOG.md)", "](changelog.md)").replace(
         "](../CONTRIBUTING.md)", "](contributing.md)"
     )
