@@ -104,6 +104,7 @@ class TextKeywordExtractor(DocumentationLink, TransformerMixin, BaseEstimator):
         Returns
         -------
         self : TextKeywordExtractor
+            This estimator.
         """
         is_nested = any(name.startswith("extractor__") for name in params)
         if is_nested and params.get("extractor", self.extractor) is None:
@@ -120,6 +121,7 @@ class TextKeywordExtractor(DocumentationLink, TransformerMixin, BaseEstimator):
         X : list, array or Series of n str
             The texts.
         y : ignored
+            Exists for pipelines.
         embeddings : array-like of shape (n, d), default=None
             The embeddings of the texts, which are then not encoded.
         sample_weight : array-like of shape (n,), default=None
@@ -128,6 +130,7 @@ class TextKeywordExtractor(DocumentationLink, TransformerMixin, BaseEstimator):
         Returns
         -------
         self : TextKeywordExtractor
+            The fitted estimator.
 
         Raises
         ------
@@ -170,8 +173,14 @@ class TextKeywordExtractor(DocumentationLink, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X, y, embeddings, sample_weight
-            As in :meth:`fit`.
+        X : list, array or Series of n str
+            The texts.
+        y : ignored
+            Exists for pipelines.
+        embeddings : array-like of shape (n, d), default=None
+            The embeddings of the texts, which are then not encoded.
+        sample_weight : array-like of shape (n,), default=None
+            Weights of the texts, >= 0.
 
         Returns
         -------
@@ -256,9 +265,11 @@ class TextKeywordExtractor(DocumentationLink, TransformerMixin, BaseEstimator):
         X : list, array or Series of n str
             The texts: their embeddings are read, and their words are what should be found.
         y : ignored
+            Exists for pipelines.
         embeddings : array-like of shape (n, d), default=None
             The embeddings of the texts, which are then not encoded.
         sample_weight : array-like of shape (n,), default=None
+            Weights of the texts, >= 0.
 
         Returns
         -------
@@ -275,11 +286,13 @@ class TextKeywordExtractor(DocumentationLink, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        input_features : ignored
+        input_features : None
+            Ignored.
 
         Returns
         -------
         ndarray of shape (V,) of str objects
+            The words.
         """
         check_is_fitted(self)
         return np.asarray(self.extractor_.get_feature_names_out())
@@ -305,6 +318,7 @@ class TextKeywordExtractor(DocumentationLink, TransformerMixin, BaseEstimator):
         Returns
         -------
         folder : Path
+            The folder.
 
         Raises
         ------
@@ -352,8 +366,14 @@ class TextKeywordExtractor(DocumentationLink, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        folder_or_id, subfolder, revision, token
-            As in :meth:`FLiPExtractor.from_pretrained`.
+        folder_or_id : path-like
+            An existing folder, or ``"owner/name"`` on the hub (needs the extra ``hub``).
+        subfolder : str, default=None
+            Folder of the model inside it.
+        revision : str, default=None
+            Branch, tag or commit of a repository; its main branch when None.
+        token : str or bool, default=None
+            Access token for private repositories, passed to the hub's client.
         encoder : str, path, transformer, False or None, default=None
             None is the encoder that the model names. A name must be that of the model's encoder, whose other
             settings are stored; a transformer is taken as it is. False reads embeddings only.

@@ -1,4 +1,4 @@
-"""Who may import whom, what an import loads, and that what is public is documented.
+"""Who may import whom, what an import loads, and the public names.
 
 The rules are about folders. Each check is a function from source text to complaints, so that it can be
 shown to complain.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.metadata
-import inspect
 import json
 import os
 import re
@@ -364,114 +363,6 @@ def test_installed_version_is_that_of_the_package() -> None:
     except importlib.metadata.PackageNotFoundError:
         return  # run from the source tree
     assert installed == flip_sklearn.__version__
-
-
-def public_definitions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef | ast.ClassDef]]:
-    """Public functions, classes and methods of a module."""
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-            yield node.name, node
-            for child in node.body if isinstance(node, ast.ClassDef) else []:
-                if isinstance(child, ast.FunctionDef) and not child.name.startswith("_"):
-                    yield f"{node.name}.{child.name}", child
-
-
-def section(doc: str, title: str) -> str | None:
-    """The text of a numpydoc section, or None if there is no such section."""
-    pattern = rf"^{title}\n-{{{len(title)}}}\n(.*?)(?=\n\n\w[\w ]*\n---|\Z)"
-    found = re.search(pattern, doc, re.MULTILINE | re.DOTALL)
-    return found and found[1]
-
-
-def undocumented(source: str) -> list[str]:
-    """What is missing in the docstrings of public functions and methods."""
-    tree = ast.parse(source)
-    found = [] if ast.get_docstring(tree) else ["the module has no docstring"]
-    for name, node in public_definitions(tree):
-        doc = ast.get_docstring(node) or ""
-        if not doc:
-            found.append(f"{name} has no docstring")
-            continue
-        if isinstance(node, ast.ClassDef):
-            continue
-        spec = node.args
-        arguments = [a.arg for a in [*spec.posonlyargs, *spec.args, *spec.kwonlyargs]]
-        described = section(doc, "Parameters") or ""
-        lines = re.findall(r"^(\w[\w, ]*?)(?: :|$)", described, re.MULTILINE)
-        names = {n for line in lines for n in line.split(", ")}
-        found += [f"{name} does not describe {a}" for a in arguments if a not in {"self", "cls", *names}]
-        found += [f"{name} describes {n}, which it does not have" for n in sorted(names - {*arguments})]
-        gives = ast.unparse(node.returns) if node.returns else "None"
-        if gives != "None" and section(doc, "Returns") is None:
-            found.append(f"{name} does not say what it returns")
-    return found
-
-
-PUBLIC_FOLDERS = (
-    "", "datasets", "diagnostics", "encoders", "metrics", "persistence", "plots", "report", "splice",
-    "vocabulary",
-)  # fmt: skip
-
-
-def public_names(folder: str) -> list[tuple[str, str]]:
-    """The functions and classes that a folder's ``__init__`` names, and the files that define them."""
-    module = importlib.import_module(f"{NAME}.{folder}".removesuffix("."))
-    named = [getattr(module, name) for name in module.__all__]
-    return [(thing.__name__, inspect.getfile(thing)) for thing in named if hasattr(thing, "__name__")]
-
-
-@pytest.mark.parametrize("folder", PUBLIC_FOLDERS)
-def test_public_functions_are_documented(folder: str) -> None:
-    names = public_names(folder)
-    assert names
-    for name, path in names:
-        found = undocumented(Path(path).read_text(encoding="utf8"))
-        missing = [line for line in found if re.match(rf"{name}\b|the module", line)]
-        assert missing == []
-
-
-def test_estimator_documents_every_parameter() -> None:
-    estimator = flip_sklearn.FLiPExtractor
-    described = section(estimator.__doc__.replace("\n    ", "\n"), "Parameters")
-    names = re.findall(r"^(\w+) :", described or "", re.MULTILINE)
-    assert names == list(estimator().get_params(deep=False)) or sorted(names) == sorted(
-        estimator().get_params()
-    )
-
-
-def test_missing_documentation_is_found() -> None:
-    """Negative control."""
-    source = '''
-"""Module."""
-def good(a, *, b=1) -> int:
-    """Do.
-
-    Parameters
-    ----------
-    a, b : int
-        Two numbers.
-
-    Returns
-    -------
-    int
-    """
-class C:
-    """A class."""
-    def method(self) -> None:
-        """No arguments, nothing comes back."""
-    def _private(self, a):
-        pass
-'''
-    assert undocumented(source) == []
-    for old, new, complaint in [
-        ("a, b : int", "a : int", "good does not describe b"),
-        ("a, b : int", "a, b, c : int", "good describes c, which it does not have"),
-        ("Returns\n    -------", "Gives\n    -----", "good does not say what it returns"),
-        ('"""A class."""', "x = 1", "C has no docstring"),
-        ('"""No arguments, nothing comes back."""', "pass", "C.method has no docstring"),
-        ('"""Module."""', "", "the module has no docstring"),
-    ]:
-        assert complaint in undocumented(source.replace(old, new)), complaint
 
 
 def test_package_is_typed() -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import re
 import sys
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -33,7 +31,6 @@ from tests.helpers.pictures import (
     ranks,
     texts,
 )
-from tests.test_imports import undocumented
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -162,9 +159,8 @@ def test_docs_show_every_display() -> None:
         assert 2_000 < (page.parent / picture).stat().st_size < 60_000
 
 
-def test_inherited_methods_are_documented() -> None:
+def test_methods_of_matplotlib_are_named() -> None:
     """The class descriptions name the matplotlib method that takes the arguments of `plot`."""
-    assert undocumented(Path(inspect.getfile(Display)).read_text(encoding="utf8")) == []
     for name in plots.__all__:
         display = getattr(plots, name)
         assert issubclass(display, Display)
