@@ -37,6 +37,7 @@ from flip_sklearn.cli.options import (
     EncoderOptionPairs,
     Entities,
     ForceEncoder,
+    InputFiles,
     Json,
     MaxIter,
     MinCount,
@@ -195,7 +196,7 @@ def _fit(
 
     commands.check_output_folder(out, force)
     summary, interrupted = commands.fit(
-        commands.InputFiles(text, embeddings, column),
+        InputFiles(text, embeddings, column),
         out,
         encoder_params,
         flip_params,
@@ -286,7 +287,7 @@ def _keywords(
     )
     if add_words is not None:
         flip = commands.add_words(flip, vectorizer, text_encoder, add_words)
-    inputs = commands.InputFiles(text, embeddings, column)
+    inputs = InputFiles(text, embeddings, column)
     top_k = 10 if top_k is None and min_probability is None else top_k
     mapper = commands.make_mapper(flip, top_k, bias, min_probability)
     blocks = commands.keywords(mapper, text_encoder, inputs, not quiet)
@@ -339,7 +340,7 @@ def _find(
     flip, vectorizer, _ = commands.open_model(
         *(model, subfolder, revision, None), device=device, verbose=int(not quiet)
     )
-    inputs = commands.InputFiles(text, embeddings, column)
+    inputs = InputFiles(text, embeddings, column)
     rows = commands.find(flip, vectorizer, inputs, words, "any" if any_word else "all", top_k)
     write(format_rows(rows, scores, as_json))
 
@@ -425,7 +426,7 @@ def _evaluate(
     """
     check_standard_input(text, embeddings, entities)
     encoder_params = parse_encoder_options(encoder, encoder_option, cache, device, quiet, embeddings)
-    from flip_sklearn.cli import commands
+    from flip_sklearn.cli import commands, evaluation
 
     flip, vectorizer, text_encoder = commands.open_model(
         *(model, subfolder, revision, encoder_params),
@@ -435,8 +436,8 @@ def _evaluate(
         use_bias=True,
         verbose=int(not quiet),
     )
-    inputs = commands.InputFiles(text, embeddings, column)
-    metrics = commands.evaluate(flip, vectorizer, text_encoder, inputs, entities, top_k)
+    inputs = InputFiles(text, embeddings, column)
+    metrics = evaluation.evaluate(flip, vectorizer, text_encoder, inputs, entities, top_k)
     write(format_metrics(metrics, as_json))
 
 
@@ -539,12 +540,11 @@ def _explore(
         raise typer.BadParameter("--embeddings and --column are for --text; name the sentences, too.")
     check_standard_input(text, embeddings)
     encoder_params = parse_encoder_options(encoder, encoder_option, cache, device, quiet, None) or {}
-    from flip_sklearn.cli import commands
     from flip_sklearn.cli.explorer.start import make_server
 
     server = make_server(
         (model, subfolder, revision, encoder_params),
-        commands.InputFiles(text, embeddings, column),
+        InputFiles(text, embeddings, column),
         port,
         trust_encoder=trust_encoder,
         force=force,

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from sklearn.model_selection import GroupShuffleSplit
 from sklearn.pipeline import make_pipeline
 from tqdm import tqdm
 
-from flip_sklearn import metrics
 from flip_sklearn.bulk import KeywordMapper
 from flip_sklearn.cli import files, vectors
-from flip_sklearn.cli.options import STANDARD_INPUT
-from flip_sklearn.cli.output import PERPLEXITY, ComparedWord, Figures, write_message
+from flip_sklearn.cli.evaluation import held_out_accuracies
+from flip_sklearn.cli.inputs import (
+    Blocks,
+    check_dimensions,
+    check_finite,
+    check_row_count,
+    open_embeddings,
+    read_sentences,
+)
+from flip_sklearn.cli.options import STANDARD_INPUT, InputFiles
+from flip_sklearn.cli.output import ComparedWord, write_message
 from flip_sklearn.diagnostics import SetComparison, compare_sets
-from flip_sklearn.diagnostics.entities import reachable_names
 from flip_sklearn.encoders import SentenceEncoder
 from flip_sklearn.extractor import FLiPExtractor
-from flip_sklearn.metrics import ranking
 from flip_sklearn.parameters import number_groups
 from flip_sklearn.persistence.encoding import EncodingConfig, Remedies, read_with_encoding
 from flip_sklearn.persistence.hub import locate
@@ -32,7 +36,6 @@ from flip_sklearn.persistence.ownership import check_replaceable
 from flip_sklearn.text import DEFAULT_ENCODER, TextKeywordExtractor
 from flip_sklearn.vocabulary import ConceptVectorizer
 from flip_sklearn.vocabulary.defaults import default_vectorizer, normalized_texts
-from flip_sklearn.vocabulary.normalization import word_reader
 
 _REMEDIES = Remedies(
     encoder="name it with --encoder",
@@ -42,67 +45,6 @@ _REMEDIES = Remedies(
 )
 # A fifth of the different sentences of a report are for the test.
 _MIN_SENTENCES = 5
-
-
-@dataclass(frozen=True)
-class InputFiles:
-    """Texts, or a column of a table, and embeddings to use instead of an encoder."""
-
-    text: str | None
-    embeddings: str | None = None
-    column: str | None = None
-
-
-@dataclass(frozen=True)
-class Sentences:
-    """The sentences of a text file, and their embeddings if they are in a file.
-
-    Blank lines are left out if the sentences are to be encoded.
-    """
-
-    texts: list[str]
-    line_indices: np.ndarray
-    n_lines: int
-    X: np.ndarray | None
-
-    def embed(self, encoder: SentenceEncoder | None) -> np.ndarray:
-        """Return the embeddings, from their file or computed by the encoder."""
-        if self.X is not None:
-            return self.X
-        assert encoder is not None
-        return encoder.transform(self.texts)
-
-    def take(self, rows: np.ndarray) -> Sentences:
-        """Return some of the sentences."""
-        X = None if self.X is None else self.X[rows]
-        return Sentences([self.texts[i] for i in rows], self.line_indices[rows], self.n_lines, X)
-
-
-def read_sentences(inputs: InputFiles) -> Sentences:
-    """Read texts, and open their embeddings."""
-    assert inputs.text is not None
-    lines = files.read_texts(inputs.text, inputs.column)
-    if inputs.embeddings is not None:
-        X = _open_embeddings(inputs.embeddings, len(lines))
-        return Sentences(lines, np.arange(len(lines)), len(lines), X)
-    indices = np.array([i for i, line in enumerate(lines) if line.strip()], dtype=np.intp)
-    if not len(indices):
-        raise ValueError(f"{inputs.text!r} has only blank lines; it needs one sentence per line.")
-    return Sentences([lines[i] for i in indices], indices, len(lines), None)
-
-
-def _open_embeddings(path: str, n_lines: int) -> np.ndarray:
-    X = vectors.open_embeddings(path)
-    _check_row_count(path, len(X), n_lines)
-    return X
-
-
-def _check_row_count(path: str, n_rows: int, n_lines: int) -> None:
-    if n_rows != n_lines:
-        raise ValueError(
-            f"{path!r} has {n_rows} embeddings, and there are {n_lines} lines of text; row i must "
-            "belong to line i."
-        )
 
 
 def make_encoder(params: dict[str, Any] | None) -> SentenceEncoder | None:
@@ -216,7 +158,7 @@ def fit(
         "sentences_held_out": len(test),
         "blank_lines": sentences.n_lines - len(texts),
         "passes": flip.n_iter_,
-        "keyword_accuracy": _accuracies(model, sentences.take(test)) if len(test) else None,
+        "keyword_accuracy": held_out_accuracies(model, sentences.take(test)) if len(test) else None,
     }
     return summary, flip.interrupted_
 
@@ -233,37 +175,6 @@ def draw_test_rows(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
             f"{labels.max() + 1} different sentences cannot be split with --test-share {share} ({error}); "
             "pass more sentences, another share, or --test-share 0."
         ) from None
-
-
-def _accuracies(model: TextKeywordExtractor, test: Sentences) -> dict[str, Figures]:
-    """Return keyword accuracy with bias, without bias, and of the most frequent words."""
-    flip, X, Y = model.extractor_, test.embed(model.encoder_), model.vectorizer_.transform(test.texts)
-    most_frequent = np.argsort(-flip.word_counts_, kind="stable")
-    rankings: dict[str, Callable[[slice, int], np.ndarray]] = {
-        "with_bias": lambda rows, k: _top_words(flip, X[rows], k, use_bias=True),
-        "without_bias": lambda rows, k: _top_words(flip, X[rows], k, use_bias=False),
-        "most_frequent_words": lambda rows, k: np.tile(most_frequent[:k], (rows.stop - rows.start, 1)),
-    }
-    return {name: _figures(_accuracy(Y, top_of)) for name, top_of in rankings.items()}
-
-
-def _accuracy(Y: sp.csr_array, top_of: Callable[[slice, int], np.ndarray]) -> metrics.RowMean:
-    """Return the keyword accuracy of rankings that exist for one block of rows at a time."""
-    words = ranking.binary_csr(Y)
-    return metrics.RowMean.of(ranking.accuracy_per_row(words, ranking.stream_hits(words, top_of)))
-
-
-def _top_words(flip: FLiPExtractor, X: np.ndarray, k: int, use_bias: bool) -> np.ndarray:
-    """Return the k best words of each row as indices, padded with -1 if training saw fewer words."""
-    top = flip._top_words(X, k, use_bias)
-    return np.pad(top, ((0, 0), (0, k - top.shape[1])), constant_values=-1)
-
-
-def _figures(mean: metrics.RowMean) -> Figures:
-    """Convert a mean; JSON has no NaN."""
-    value = None if np.isnan(mean.value) else mean.value
-    error = None if np.isnan(mean.standard_error) else mean.standard_error
-    return Figures(value, error, mean.n_rows, mean.n_skipped)
 
 
 def make_mapper(
@@ -291,7 +202,7 @@ def _keyword_blocks(
     mapper: KeywordMapper, encoder: SentenceEncoder | None, inputs: InputFiles
 ) -> Iterator[list[list[tuple[str, float]]]]:
     if inputs.embeddings is not None:
-        for X in _Blocks(inputs.embeddings, mapper._model.n_features_in_):
+        for X in Blocks(inputs.embeddings, mapper._model.n_features_in_):
             yield list(mapper(X))
         return
     assert inputs.text is not None
@@ -302,30 +213,11 @@ def _keyword_blocks(
         rows = [i for i, line in enumerate(lines) if line.strip()]
         if rows:
             X = encoder.transform([lines[i] for i in rows])
-            _check_finite(X, n_rows)
+            check_finite(X, n_rows)
             for i, row in zip(rows, mapper(X), strict=True):
                 pairs[i] = row
         yield pairs
         n_rows += len(lines)
-
-
-def _check_finite(X: np.ndarray, start: int) -> None:
-    """Raise ValueError for NaN and infinity in a block whose first row has the number ``start``."""
-    bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
-    if len(bad):
-        raise ValueError(
-            f"row {start + bad[0]} of the embeddings (counted from 0) has NaN or infinity; leave such rows "
-            "out or encode them again."
-        )
-
-
-def _check_dimensions(path: str, X: np.ndarray, n_dimensions: int) -> None:
-    """Raise ValueError unless a model can read vectors of this length."""
-    if X.shape[1] != n_dimensions:
-        raise ValueError(
-            f"{files.describe(path)} holds vectors of {X.shape[1]} numbers, and the model reads vectors of "
-            f"{n_dimensions}; pass embeddings of the encoder that the model was trained with."
-        )
 
 
 def find(
@@ -343,31 +235,15 @@ def find(
     texts = None if inputs.text is None else files.read_texts(inputs.text, inputs.column)
     n_rows = vectors.count_embeddings(inputs.embeddings)  # None for a pipe
     if texts is not None and n_rows is not None:
-        _check_row_count(inputs.embeddings, n_rows, len(texts))
-    blocks = _Blocks(inputs.embeddings, flip.n_features_in_)
+        check_row_count(inputs.embeddings, n_rows, len(texts))
+    blocks = Blocks(inputs.embeddings, flip.n_features_in_)
     rows, scores = flip.find_rows(blocks, include, exclude, mode=mode, top_k=top_k, return_scores=True)
     if texts is not None:
-        _check_row_count(inputs.embeddings, blocks.n_rows, len(texts))
+        check_row_count(inputs.embeddings, blocks.n_rows, len(texts))
     return [
         (row, score, None if texts is None else texts[row])
         for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
     ]
-
-
-class _Blocks:
-    """The blocks of an embeddings file, checked, and the number of rows that have been read."""
-
-    def __init__(self, path: str, n_dimensions: int) -> None:
-        self._path = path
-        self._n_dimensions = n_dimensions
-        self.n_rows = 0
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for X in vectors.read_embedding_blocks(self._path):
-            _check_dimensions(self._path, X, self._n_dimensions)
-            _check_finite(X, self.n_rows)
-            self.n_rows += len(X)
-            yield X
 
 
 def compare(
@@ -376,7 +252,7 @@ def compare(
     """Compare the embeddings of two files, with the labels of their rows in two others."""
     X_a, X_b = map(vectors.open_embeddings, embeddings)
     for path, X in zip(embeddings, (X_a, X_b), strict=True):
-        _check_dimensions(path, X, flip.n_features_in_)
+        check_dimensions(path, X, flip.n_features_in_)
     groups_a, groups_b = (None, None) if groups is None else map(files.read_texts, groups)
     return compare_sets(flip, X_a, X_b, groups_a=groups_a, groups_b=groups_b, fdr=fdr)
 
@@ -399,113 +275,6 @@ def compared_words(result: SetComparison, top_k: int) -> list[ComparedWord]:
         )
         for name, j in columns
     ]
-
-
-def evaluate(
-    flip: FLiPExtractor,
-    vectorizer: ConceptVectorizer,
-    encoder: SentenceEncoder | None,
-    inputs: InputFiles,
-    entities: str | None,
-    top_k: int,
-) -> dict[tuple[str, bool], Figures]:
-    """Return metrics over the sentences of a file by name and use of the bias."""
-    sentences = read_sentences(inputs)
-    names = None
-    if entities is not None:
-        all_names = files.read_names(entities, sentences.n_lines)
-        names = [all_names[i] for i in sentences.line_indices]
-        _warn_of_unknown_names(flip, vectorizer, names)
-    if sentences.X is not None and inputs.embeddings is not None:
-        _check_dimensions(inputs.embeddings, sentences.X, flip.n_features_in_)
-    X = sentences.embed(encoder)
-    Y = vectorizer.transform(sentences.texts)
-    if Y.nnz == 0:
-        raise ValueError(
-            f"none of the {sentences.n_lines} lines contains a word of the model; the text must be in the "
-            "model's language, with one sentence per line."
-        )
-    truth = _Truth(Y, _count_distinct_words(sentences.texts, Y, vectorizer), names)
-    results = {}
-    for use_bias in (True, False):
-        for name, mean in _ranking_metrics(flip, vectorizer, X, truth, top_k, use_bias).items():
-            results[name, use_bias] = _figures(mean)
-    nll = -metrics.log_likelihood_scorer(flip, X, Y)
-    n_rows = int(np.count_nonzero(np.diff(Y.indptr)))
-    perplexity = float(np.exp(nll)) if nll < 700 else None
-    results[PERPLEXITY, True] = Figures(perplexity, None, n_rows, Y.shape[0] - n_rows)
-    return results
-
-
-def _warn_of_unknown_names(
-    flip: FLiPExtractor, vectorizer: ConceptVectorizer, names: list[list[str]]
-) -> None:
-    trained_words = flip.vocabulary_[flip.word_counts_ > 0]
-    with_names = [row for row in names if row]
-    _, n_unknown = reachable_names(trained_words, with_names, word_reader(vectorizer))
-    if n_unknown:
-        warnings.warn(
-            f"{n_unknown} of {sum(map(len, names))} names have a word that the model was not trained on; "
-            "they cannot be found whole.",
-            stacklevel=2,
-        )
-
-
-@dataclass(frozen=True)
-class _Truth:
-    """What is in the sentences of an evaluation."""
-
-    Y: sp.csr_array
-    n_words: np.ndarray  # distinct words of each sentence, whether in the vocabulary or not
-    names: list[list[str]] | None
-
-
-def _count_distinct_words(texts: list[str], Y: sp.csr_array, vectorizer: ConceptVectorizer) -> np.ndarray:
-    """Return the number of distinct words of each text, whether in the vocabulary or not.
-
-    As published, texts are split at white space; a phrase of the vocabulary is one word.
-    """
-    clean = vectorizer._make_tokenizer().clean
-    parts = [clean(concept).split() for concept in vectorizer.get_feature_names_out()]
-    n_words: np.ndarray = np.diff(Y.indptr)
-    for i, text in enumerate(texts):
-        concepts = Y.indices[Y.indptr[i] : Y.indptr[i + 1]]
-        n_words[i] += len(set(clean(text).split()).difference(*(parts[j] for j in concepts)))
-    return n_words
-
-
-def _ranking_metrics(
-    flip: FLiPExtractor, vectorizer: ConceptVectorizer, X: np.ndarray, truth: _Truth, k: int, use_bias: bool
-) -> dict[str, metrics.RowMean]:
-    """Return the metrics of the k best words of each row, and the keyword accuracy.
-
-    Precision, recall and F1 are the published ones: words outside the vocabulary count as missed.
-    """
-    top = np.empty((X.shape[0], k), dtype=np.int64)
-
-    def top_of(rows: slice, n_top: int) -> np.ndarray:
-        block = _top_words(flip, X[rows], max(k, n_top), use_bias)
-        top[rows] = block[:, :k]
-        return block
-
-    accuracy = _accuracy(truth.Y, top_of)
-    at_k = metrics.precision_recall(truth.Y, top, k, n_reference=truth.n_words)
-
-    def without_blank(mean: metrics.RowMean) -> metrics.RowMean:
-        return metrics.RowMean.of(np.where(truth.n_words > 0, mean.per_row, np.nan))
-
-    means = {
-        "keyword accuracy": accuracy,
-        f"precision at {k}": without_blank(at_k.precision),
-        f"recall at {k}": without_blank(at_k.recall),
-        f"F1 at {k}": without_blank(at_k.f1),
-    }
-    if truth.names is not None:
-        extracted = [[flip.vocabulary_[j] for j in row if j >= 0] for row in top]
-        recall = metrics.entity_recall(truth.names, extracted, vectorizer=vectorizer)
-        means[f"names found whole at {k}"] = recall.recall_strict
-        means[f"words of names found at {k}"] = recall.recall_partial
-    return means
 
 
 @dataclass(frozen=True)
@@ -553,7 +322,7 @@ def report(
     if encoder is not None:
         views = {name: encoder.transform(lines) for name, lines in texts.items()}
     else:
-        views = {name: _open_embeddings(path, len(first)) for name, path in inputs.embeddings.items()}
+        views = {name: open_embeddings(path, len(first)) for name, path in inputs.embeddings.items()}
     sources = (
         "standard input" if path == STANDARD_INPUT else Path(path).name for path in inputs.texts.values()
     )

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -163,6 +164,15 @@ def split_location(location: str) -> tuple[str, str | None]:
             f"FILE{NAME_SEPARATOR}NAME, or FILE alone."
         )
     return path, name
+
+
+@dataclass(frozen=True)
+class InputFiles:
+    """Texts, or a column of a table, and embeddings to use instead of an encoder."""
+
+    text: str | None
+    embeddings: str | None = None
+    column: str | None = None
 
 
 def check_standard_input(*paths: str | None) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from flip_sklearn import FLiPExtractor, keyword_accuracy
-from flip_sklearn.cli import commands, files, main
+from flip_sklearn.cli import commands, evaluation, files, main
 from flip_sklearn.cli.output import format_keywords
 from flip_sklearn.encoders import SentenceEncoder
 from flip_sklearn.persistence.encoding import EncodingConfig
@@ -377,7 +377,7 @@ def test_evaluate_prints_the_published_precision_and_recall(corpus: Corpus, tmp_
 def test_a_phrase_counts_as_one_word_in_evaluate() -> None:
     vectorizer = ConceptVectorizer(vocabulary=["new york", "york", "fly"])
     texts = ["Fly to New York, a new city", "York is York", "New York or York", ""]
-    counts = commands._count_distinct_words(texts, vectorizer.transform(texts), vectorizer)
+    counts = evaluation._count_distinct_words(texts, vectorizer.transform(texts), vectorizer)
     assert counts.tolist() == [5, 2, 3, 0]  # fly, new york, to, a, city; york, is; new york, york, or
 
 

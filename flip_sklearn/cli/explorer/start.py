@@ -10,12 +10,14 @@ from flip_sklearn.cli.explorer.page import import_gradio
 from flip_sklearn.cli.explorer.readings import Corpus, Explorer
 from flip_sklearn.cli.explorer.server import Server
 from flip_sklearn.cli.files import describe
+from flip_sklearn.cli.inputs import read_sentences
+from flip_sklearn.cli.options import InputFiles
 from flip_sklearn.cli.output import write_message
 
 
 def make_server(
     source: tuple[str, str | None, str | None, dict[str, Any]],
-    inputs: commands.InputFiles,
+    inputs: InputFiles,
     port: int,
     *,
     trust_encoder: bool,
@@ -46,7 +48,7 @@ def make_server(
                 f"the sentences of {describe(inputs.text)} need an encoder; pass their --embeddings, or name "
                 "the encoder with --encoder."
             )
-        sentences = commands.read_sentences(inputs)
+        sentences = read_sentences(inputs)
         X = sentences.embed(explorer.encoder)
         explorer.check_length(X.shape[1], f"{describe(inputs.embeddings or inputs.text)} holds vectors")
         explorer.corpus = Corpus(sentences.texts, X)
