@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpydoc.xref
 from docutils import nodes
 from docutils.utils.math import latex2mathml
 from sphinx.application import Sphinx
+from sphinx_gallery.directives import imgsgnode
 
 import flip_sklearn
 
@@ -101,11 +103,13 @@ def link_outside_files(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def describe_thumbnails(app: Sphinx, doctree: nodes.document) -> None:
-    """Give the small pictures of the gallery, whose titles stand below them, a text of their own."""
+    """Give the small pictures of the gallery a text, and escape that of the others."""
     for image in doctree.findall(nodes.image):
         example = re.search(r"sphx_glr_(plot_\w+)_thumb", image["uri"])
         if example and not image.get("alt"):
             image["alt"] = f"Picture of the example {example[1]}"
+    for picture in doctree.findall(imgsgnode):
+        picture["alt"] = html.escape(picture["alt"])  # sphinx-gallery writes it as it is
 
 
 def link_pages(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
