@@ -38,6 +38,8 @@ templates_path = ["_templates"]
 exclude_patterns = ["gallery/**/*.md5", "gallery/**/*.ipynb", "gallery/**/*.py"]
 
 autosummary_generate = True
+toc_object_entries_show_parents = "hide"
+highlight_language = "none"  # of the formulas in docstrings; all other code names its language
 autodoc_typehints = "none"  # types are in the docstrings, with shapes and ranges
 numpydoc_show_class_members = False  # the templates list them
 numpydoc_class_members_toctree = False
@@ -89,7 +91,7 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": ["theme-version"],
 }
-html_sidebars = {"index": [], "installation": [], "tutorial": []}
+html_sidebars = {"index": [], "installation": [], "tutorial": [], "gallery/*": []}
 
 
 def link_outside_files(app: Sphinx, page: str, source: list[str]) -> None:
