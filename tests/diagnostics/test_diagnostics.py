@@ -415,10 +415,7 @@ def test_shared_fits_are_kept_and_others_are_not(planted: Any) -> None:
     assert models.fit(again, names, Y) is not models.fit(again, names, Y)
 
 
-@pytest.mark.filterwarnings("error")
-@pytest.mark.filterwarnings(
-    "ignore:scipy.optimize:DeprecationWarning"
-)  # an option that scikit-learn 1.7 sets
+@pytest.mark.filterwarnings("error", "ignore:scipy.optimize:DeprecationWarning")  # of scikit-learn 1.7
 def test_missing_names_of_words_are_no_reason_to_warn(planted: Any) -> None:
     views, Y = planted
     dictionary = np.random.default_rng(0).normal(size=(Y.shape[1], D))
