@@ -360,6 +360,19 @@ def test_settings_of_the_encoder_and_of_the_vectorizer_are_stored(corpus: Corpus
     assert again.score(corpus.lines) == model.score(corpus.lines)
 
 
+def test_the_card_shows_how_texts_are_read(tmp_path: Path) -> None:
+    """The name of an encoder is stored in full; a folder without an encoder reads no texts."""
+    fitted = new(encoder="all-MiniLM-L6-v2").fit(TEXTS, embeddings=encode(TEXTS))
+    folder = fitted.save_pretrained(tmp_path / "m")
+    card = (folder / "README.md").read_text("utf8")
+    assert 'TextKeywordExtractor.from_pretrained("the/path/of/this/folder")' in card
+    assert "base_model: sentence-transformers/all-MiniLM-L6-v2\n" in card
+    assert '"sentence-transformers/all-MiniLM-L6-v2"' in (folder / "text.json").read_text("utf8")
+    given = new(encoder=None).fit(TEXTS, embeddings=encode(TEXTS))
+    folder = given.save_pretrained(tmp_path / "given")
+    assert "TextKeywordExtractor" not in (folder / "README.md").read_text("utf8")
+
+
 def test_an_encoder_that_only_the_model_names_is_not_used(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,11 @@ def packaged_folder(model: str, revision: str | None) -> str | None:
     return str(importlib.import_module(_PACKAGE).get_model_path())
 
 
+def full_name(model: str) -> str:
+    """Return the id of a model on the hub if its owner is left out, as in the name of the packaged one."""
+    return f"sentence-transformers/{model}" if model == _PACKAGED_MODEL else model
+
+
 def _names_foreign_code(modules: Path) -> bool:
     """Return whether a folder's list of modules names code that is not of the library.
 

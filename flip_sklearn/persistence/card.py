@@ -46,7 +46,7 @@ flip = FLiPExtractor.from_pretrained({source})
 flip.extract_keywords(embeddings, top_k=10)  # embeddings (n, {d}) of the same encoder
 ```
 
-On the command line:
+{of_texts}On the command line:
 
 ```bash
 flip-sklearn keywords {options}
@@ -76,12 +76,22 @@ other code reads: the scores of an embedding `s` are `{formula}`; `b` contains t
 }}
 ```
 """
+_OF_TEXTS = """Of texts, with the encoder that the folder names:
+
+```python
+from flip_sklearn import TextKeywordExtractor
+
+TextKeywordExtractor.from_pretrained({source}).extract_keywords(["a text", "another one"])
+```
+
+"""
 
 
-def model_card(model: Any, info: dict[str, str | None], place: tuple[str, Any]) -> str:
+def model_card(model: Any, info: dict[str, str | None], place: tuple[str, Any], reads_texts: bool) -> str:
     """Return the card with the front matter of the hub; unknown facts are "unknown" or left out.
 
-    ``place`` is the folder or repository, and the subfolder or None, that the examples load.
+    ``place`` is the folder or repository, and the subfolder or None, that the examples load;
+    ``reads_texts`` says that the folder names the encoder.
     """
     for name, text in info.items():
         if text is not None and not isinstance(text, str):
@@ -102,6 +112,7 @@ def model_card(model: Any, info: dict[str, str | None], place: tuple[str, Any]) 
         base_model=f"base_model: {_yaml(str(encoder))}\n" if is_on_hub else "",
         facts=f"| | |\n|---|---|\n{facts}",
         source=source,
+        of_texts=_OF_TEXTS.format(source=source) if reads_texts else "",
         options=f"--model {options} {embeddings}",
         d=model.n_features_in_,
         tensors="`E1` (V, r), `E2` (r, d), `b` (V, 1)" if factorized else "`E` (V, d), `b` (V, 1)",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flip_sklearn.encoders import SentenceEncoder
+from flip_sklearn.encoders.sentence_transformers import full_name
 from flip_sklearn.io import read_json
 from flip_sklearn.parameters import is_same_encoder, local_folder_name, short_repr
 from flip_sklearn.persistence.format import (
@@ -80,11 +81,10 @@ class EncodingConfig:
         if encoder is None:
             return cls(None, words)
         settings = {name: getattr(encoder, name) for name in ENCODER_PARAMETERS}
-        settings["model"] = encoder._model_name()
-        folder = os.path.expanduser(settings["model"])
+        name = encoder._model_name()
+        folder = os.path.expanduser(name)
         is_local = os.path.isdir(folder) and not encoder._is_packaged()
-        if is_local:
-            settings["model"] = Path(folder).resolve().name
+        settings["model"] = Path(folder).resolve().name if is_local else full_name(name)
         return cls(settings, words, is_local)
 
     @classmethod

@@ -211,4 +211,5 @@ class PretrainedMixin:
         info = {name: loaded.get(name) if info[name] is None else info[name] for name in INFO}
         if isinstance(info["encoder"], str):
             info["encoder"] = public_name(info["encoder"])
-        write_model(self, folder, model_card(self, info, place), info, text)
+        reads_texts = text is not None and text["encoder"] is not None
+        write_model(self, folder, model_card(self, info, place, reads_texts), info, text)
