@@ -82,6 +82,7 @@ class EncodingConfig:
             return cls(None, words)
         settings = {name: getattr(encoder, name) for name in ENCODER_PARAMETERS}
         name = encoder._model_name()
+        assert name is not None  # callers refuse callables
         folder = os.path.expanduser(name)
         is_local = os.path.isdir(folder) and not encoder._is_packaged()
         settings["model"] = Path(folder).resolve().name if is_local else full_name(name)

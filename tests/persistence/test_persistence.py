@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import json
 import pickle
 import shlex
@@ -442,11 +441,6 @@ def test_existing_card_and_other_files_are_kept(tmp_path: Path, fitted: FLiPExtr
     fitted.save_pretrained(tmp_path)
     assert (tmp_path / "README.md").read_text() == (tmp_path / "notes").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == [*FILES[:4], "notes", FILES[4]]
-
-
-def test_examples_of_the_models_page() -> None:
-    page = ROOT / "docs" / "models.md"
-    assert doctest.testfile(str(page), module_relative=False) == (0, 11)
 
 
 # --- joblib and skops ------------------------------------------------------------------------
