@@ -110,7 +110,7 @@ def _introduction(explorer: Explorer, model_name: str) -> str:
     flip = explorer.flip
     what = "a text or a vector" if explorer.encoder is not None else "a vector"
     return (
-        f"<h1>What {markup.word(model_name)} reads</h1>"
+        f"<h1>What the model {markup.word(model_name)} reads</h1>"
         f"<p>Give {what}, or two, and see the words that the model reads from "
         f"{'the vector' if explorer.encoder is None else 'the vector of the text'}. It knows "
         f"{len(flip.vocabulary_):,} words and reads vectors of {explorer.n_dimensions:,} numbers.</p>"

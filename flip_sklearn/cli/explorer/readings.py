@@ -247,7 +247,10 @@ class Explorer:
             )
         # Models of other code have no covariance; words can be removed without.
         metric = "whitened" if hasattr(self.flip, "embedding_covariance_") else "auto"
-        return edit_words(self.flip, x[None], add=added, remove=removed, metric=metric)
+        try:
+            return edit_words(self.flip, x[None], add=added, remove=removed, metric=metric)
+        except ValueError as error:  # its remedy is for Python
+            raise ValueError(str(error).removesuffix(" Pass words of model.vocabulary_.")) from None
 
     def _words(self, text: str) -> list[str]:
         """Return the words between commas, written as the model writes them."""

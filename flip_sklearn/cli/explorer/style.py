@@ -38,7 +38,11 @@ STYLE = """
 .flip-table bdi { display: inline-block; max-width: 11rem; overflow-wrap: break-word; }
 .flip-table tbody th em { color: var(--flip-quiet); font-style: normal; font-weight: 400; }
 .flip-bar { width: 50%; min-width: 6.5rem; }
-.flip-bar + .flip-bar { width: 40%; }
+.flip-table:has(.flip-bar + .flip-bar) .flip-bar { width: 40%; }
+@media (max-width: 480px) {
+  .flip-table:has(.flip-bar + .flip-bar) .flip-bar { min-width: 0; width: auto; }
+  .flip-bar + .flip-bar .flip-track, .flip-bar:has(+ .flip-bar) .flip-track { display: none; }
+}
 .flip-value { display: inline-block; width: 3.8rem; }
 .flip-track {
   display: inline-block; width: calc(100% - 4.2rem); height: .7rem; background: var(--flip-track);
@@ -49,7 +53,7 @@ STYLE = """
 .flip-words { display: flex; flex-wrap: wrap; gap: .3rem; padding: 0; margin: .3rem 0; list-style: none; }
 .flip-words li {
   border: 1px solid var(--flip-track); border-radius: 1rem; padding: .05rem .6rem;
-  overflow-wrap: anywhere;
+  overflow-wrap: anywhere; margin: 0 !important;
 }
 .flip-words span, .flip-sentences .flip-number {
   color: var(--flip-quiet); font-variant-numeric: tabular-nums;
