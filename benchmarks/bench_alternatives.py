@@ -3,7 +3,7 @@
     python -m benchmarks.bench_alternatives docstrings     # as in make demo; needs no files
     python -m benchmarks.bench_alternatives captions       # those of the folder --data
 
-Every method ranks all words of the training sentences. The settings of the others are the best of several on
+Every method ranks all words of the training sentences. The settings of the others, but for the autoencoder, are the best of several on
 the last training sentences; FLiP has its defaults. Times are CPU seconds of one thread; that of a fit is of
 the chosen settings. If the package keybert is installed, it is timed, and its keywords are compared with
 those that this module expects of it.
@@ -58,7 +58,7 @@ METHODS: dict[str, tuple[Callable[..., Reader], dict[str, list[Any]]]] = {
     "LiP": (FLiP, {"rank": [None]}),
     "ridge regression": (RidgeReader, {"alpha": ALPHAS}),
     "nearest training texts": (NearestTexts, {"n_neighbors": [10, 20, 50], "temperature": [0.05, 0.1, 0.2]}),
-    # Its settings are fixed, to train once: on 20,000 captions, k = 16 suits the shares, 64 the names.
+    # Fixed, to train once: on 20,000 training and 1,000 dev captions, k = 16 suits the shares, 64 the names.
     "sparse autoencoder, shares of words": (SparseAutoencoder, {"n_features": [2048], "k": [16]}),
     "most frequent words": (MostFrequent, {}),
     "FLiP, no bias": (FLiP, {"use_bias": [False]}),
