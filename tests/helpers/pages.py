@@ -31,8 +31,8 @@ from tests.helpers.blocks import Block, code_blocks, prints
 from tests.helpers.processes import PATIENCE, Child, note, set_standard_streams
 
 IMPORTED = (
-    *("flip_sklearn.cli.commands", "flip_sklearn.datasets", "flip_sklearn.diagnostics", "flip_sklearn.encoders"),
-    *("flip_sklearn.plots", "flip_sklearn.report", "flip_sklearn.vocabulary"),
+    *("flip_sklearn.cli.commands", "flip_sklearn.datasets", "flip_sklearn.diagnostics"),
+    *("flip_sklearn.encoders", "flip_sklearn.plots", "flip_sklearn.report", "flip_sklearn.vocabulary"),
     *("matplotlib.pyplot", "pandas", "pyarrow.parquet", "sentence_transformers"),
 )
 SCRIPT = re.compile(r"# ([\w-]+\.py)\n")  # a block that begins so is the file, which later commands run
