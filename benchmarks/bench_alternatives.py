@@ -3,10 +3,10 @@
     python -m benchmarks.bench_alternatives docstrings     # as in make demo; needs no files
     python -m benchmarks.bench_alternatives captions       # those of the folder --data
 
-Every method ranks all words of the training sentences. The settings of the others, but for the autoencoder, are the best of several on
-the last training sentences; FLiP has its defaults. Times are CPU seconds of one thread; that of a fit is of
-the chosen settings. If the package keybert is installed, it is timed, and its keywords are compared with
-those that this module expects of it.
+Every method ranks all words of the training sentences. The settings of the others, but for the autoencoder,
+are the best of several on the last training sentences; FLiP has its defaults. Times are CPU seconds of one
+thread; that of a fit is of the chosen settings. If the package keybert is installed, it is timed, and its
+keywords are compared with those that this module expects of it.
 """
 
 from __future__ import annotations
