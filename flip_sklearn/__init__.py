@@ -14,21 +14,25 @@ from flip_sklearn.persistence import renamed
 if TYPE_CHECKING:
     from flip_sklearn.bulk import KeywordMapper
     from flip_sklearn.eraser import WordEraser
+    from flip_sklearn.estimation.directions import DirectionWords
     from flip_sklearn.extractor import FLiPExtractor
     from flip_sklearn.metrics import keyword_accuracy, keyword_accuracy_scorer
-    from flip_sklearn.path import kkt_residual, regularization_path
+    from flip_sklearn.path import RegularizationPath, kkt_residual, regularization_path
     from flip_sklearn.splice import SpLiCEExtractor
     from flip_sklearn.text import TextKeywordExtractor
-    from flip_sklearn.views import ViewCenterer, stack_views
+    from flip_sklearn.views import StackedViews, ViewCenterer, stack_views
     from flip_sklearn.vocabulary import ConceptVectorizer
 
 __version__ = "0.2.0.dev0"
 
 __all__ = [
     "ConceptVectorizer",
+    "DirectionWords",
     "FLiPExtractor",
     "KeywordMapper",
+    "RegularizationPath",
     "SpLiCEExtractor",
+    "StackedViews",
     "TextKeywordExtractor",
     "ViewCenterer",
     "WordEraser",
@@ -41,9 +45,12 @@ __all__ = [
 
 _MODULE_OF = {
     "ConceptVectorizer": "vocabulary",
+    "DirectionWords": "estimation.directions",
     "FLiPExtractor": "extractor",
     "KeywordMapper": "bulk",
+    "RegularizationPath": "path",
     "SpLiCEExtractor": "splice",
+    "StackedViews": "views",
     "TextKeywordExtractor": "text",
     "ViewCenterer": "views",
     "WordEraser": "eraser",

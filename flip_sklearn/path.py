@@ -53,11 +53,13 @@ class RegularizationPath:
     Attributes
     ----------
     l1_strengths : ndarray of shape (n_strengths,)
+        The strengths, in the units of ``FLiPExtractor.l1_strength``.
     accuracy : ndarray of shape (n_strengths,)
         Keyword accuracy on the held-out rows, with bias.
     standard_error : ndarray of shape (n_strengths,)
         Standard error of ``accuracy`` over the held-out rows.
     accuracy_without_bias : ndarray of shape (n_strengths,)
+        Keyword accuracy on the held-out rows, without bias.
     nll : ndarray of shape (n_strengths,)
         Held-out negative log-likelihood, in nats per word.
     sparsity : ndarray of shape (n_strengths,)

@@ -117,15 +117,13 @@ def complaints(thing: Any) -> list[str]:
         return found
     described = get_doc_object(thing, config={"show_class_members": False})["Attributes"]
     found += [f"attribute {item.name} has no text" for item in described if not (item.type and item.desc)]
-    if dataclasses.is_dataclass(thing):
+    if dataclasses.is_dataclass(thing) or issubclass(thing, tuple):
         found = [text for text in found if not text.startswith("PR01")]
         names = {name for item in described for name in item.name.split(", ")}
         names |= {item.name for item in get_doc_object(thing)["Parameters"]}
         properties = {k for k, v in vars(thing).items() if isinstance(v, property) and not k.startswith("_")}
-        public = {
-            field.name for field in dataclasses.fields(thing) if not field.name.startswith("_")
-        } | properties
-        found += [f"{name} is not described" for name in sorted(public - names)]
+        fields = {name for name in inspect.signature(thing).parameters if not name.startswith("_")}
+        found += [f"{name} is not described" for name in sorted((fields | properties) - names)]
     return found
 
 

@@ -2,6 +2,7 @@
 
 from flip_sklearn.diagnostics.alignment import ViewAlignment, view_alignment
 from flip_sklearn.diagnostics.audit import Leakage, leakage
+from flip_sklearn.diagnostics.bootstrap import Difference, Interval
 from flip_sklearn.diagnostics.comparison import (
     ExtractorComparison,
     RankAnalysis,
@@ -29,12 +30,14 @@ from flip_sklearn.diagnostics.view_gap import ViewGap, view_gap
 from flip_sklearn.diagnostics.words import WordRecoverability, word_recoverability
 
 __all__ = [
+    "Difference",
     "EditedWords",
     "EncoderComparison",
     "EntityRecallCurve",
     "ErasedWords",
     "EstimatorExplanation",
     "ExtractorComparison",
+    "Interval",
     "Leakage",
     "RankAnalysis",
     "RareWordRecall",
