@@ -87,6 +87,7 @@ class Browser:
     def open(self, url: str) -> None:
         self.driver.get(url)
         self.wait("#flip-edit-button")
+        time.sleep(0.5)  # Gradio sets the values of the boxes once more when all of them are there
 
     def fill(self, box: str, text: str) -> None:
         """Put text into a box, as pasting it does."""
@@ -252,7 +253,7 @@ def test_vectors_instead_of_texts(pages: Pages, browser: Browser, tmp_path: Path
     np.save(tmp_path / "rows.npy", pages.model.X)
     browser.driver.find_element("css selector", "input[type=file]").send_keys(str(tmp_path / "rows.npy"))
     browser.wait("#flip-file .flip-note")
-    assert browser.text("#flip-file") == "rows.npy: 60 vectors."
+    assert browser.text("#flip-file .flip-note") == "rows.npy: 60 vectors."
     browser.wait("#flip-vector1")
     deadline = time.monotonic() + PATIENCE
     value = "return document.querySelector('#flip-vector1 textarea').value"
