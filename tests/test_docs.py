@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sklearn
+from packaging.version import Version
 
 from tests.helpers.blocks import code_blocks, inline_commands, loose_commands
 from tests.helpers.pages import Pages
@@ -30,6 +32,8 @@ def test_page_runs_from_top_to_bottom(page: str, pages: Pages, tmp_path: Path) -
     """All blocks of Python and Bash run, in page order, in one folder, and print what the page shows."""
     text = (ROOT / page).read_text(encoding="utf8")
     assert loose_commands(text) == []
+    if page == "docs/estimator.md" and Version(sklearn.__version__) < Version("1.8"):
+        pytest.skip("StandardScaler of this scikit-learn does not take tensors of this torch")
     if code_blocks(text):
         done = pages.run(page, text, tmp_path)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
