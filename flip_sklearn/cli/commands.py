@@ -149,6 +149,11 @@ def fit(
     ).fit(texts, embeddings=sentences.X, sample_weight=weight)
     model.save_pretrained(out, trained_on=f"{len(train):,} sentences.")
     flip = model.extractor_
+    accuracy = None
+    if len(test):
+        held_out = sentences.take(test)
+        Y_test = model.vectorizer_.transform(held_out.texts)
+        accuracy = held_out_accuracies(flip, held_out.embed(encoder), Y_test)
     summary = {
         "out": str(out),
         "words": len(flip.vocabulary_),
@@ -158,7 +163,7 @@ def fit(
         "sentences_held_out": len(test),
         "blank_lines": sentences.n_lines - len(texts),
         "passes": flip.n_iter_,
-        "keyword_accuracy": held_out_accuracies(model, sentences.take(test)) if len(test) else None,
+        "keyword_accuracy": accuracy,
     }
     return summary, flip.interrupted_
 

@@ -11,14 +11,13 @@ import scipy.sparse as sp
 
 from flip_sklearn import metrics
 from flip_sklearn.cli import files
-from flip_sklearn.cli.inputs import Sentences, check_dimensions, read_sentences
+from flip_sklearn.cli.inputs import check_dimensions, read_sentences
 from flip_sklearn.cli.options import InputFiles
 from flip_sklearn.cli.output import PERPLEXITY, Figures
 from flip_sklearn.diagnostics.entities import reachable_names
 from flip_sklearn.encoders import SentenceEncoder
 from flip_sklearn.extractor import FLiPExtractor
 from flip_sklearn.metrics import ranking
-from flip_sklearn.text import TextKeywordExtractor
 from flip_sklearn.vocabulary import ConceptVectorizer
 from flip_sklearn.vocabulary.normalization import word_reader
 
@@ -130,9 +129,8 @@ def _ranking_metrics(
     return means
 
 
-def held_out_accuracies(model: TextKeywordExtractor, test: Sentences) -> dict[str, Figures]:
+def held_out_accuracies(flip: FLiPExtractor, X: np.ndarray, Y: sp.csr_array) -> dict[str, Figures]:
     """Return keyword accuracy with bias, without bias, and of the most frequent words."""
-    flip, X, Y = model.extractor_, test.embed(model.encoder_), model.vectorizer_.transform(test.texts)
     most_frequent = np.argsort(-flip.word_counts_, kind="stable")
     rankings: dict[str, Callable[[slice, int], np.ndarray]] = {
         "with_bias": lambda rows, k: _top_words(flip, X[rows], k, use_bias=True),
