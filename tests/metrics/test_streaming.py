@@ -68,7 +68,7 @@ def test_blocks_of_rows_find_the_words_that_all_rows_together_find(
     if kind != "splice":
         assert keyword_accuracy_scorer(model, X, Y) == pytest.approx(per_row.mean())
     if kind == "flip":
-        figures = held_out_accuracies(model, X, Y, Y)
+        figures = held_out_accuracies(model, X, Y)
         assert figures["with_bias"].value == pytest.approx(per_row.mean())
     counts = find_most_frequent(Y, words).toarray()
     top = np.tile(np.argsort(-Y.sum(axis=0), kind="stable"), (40, 1))
@@ -91,7 +91,7 @@ def verbs(X: np.ndarray, Y: sp.csr_array) -> dict[str, Callable[[], object]]:
         "sparse scores": lambda: keyword_accuracy(Y, sparse_scores),
         "diagnoses": lambda: find_words(model["flip"], X, words),
         "baseline": lambda: find_most_frequent(Y, words),
-        "command line": lambda: held_out_accuracies(model["flip"], X, Y, Y),
+        "command line": lambda: held_out_accuracies(model["flip"], X, Y),
     }
 
 
