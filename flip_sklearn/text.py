@@ -137,7 +137,7 @@ class TextKeywordExtractor(DocumentationLink, TransformerMixin, BaseEstimator):
         ValueError
             If a parameter, a text or a weight is not allowed, or the texts have no words.
         """
-        texts = check_texts(X)
+        texts = _check_texts(X)
         extractor = self._new_extractor()
         weight = check_weights(sample_weight, texts)
         if embeddings is None and self.encoder is None:
@@ -257,7 +257,15 @@ class TextKeywordExtractor(DocumentationLink, TransformerMixin, BaseEstimator):
         with config_context(transform_output="default"):
             return self.extractor_.transform(self._vectors(X, embeddings))
 
-    def score(self, X: Any, y: Any = None, *, embeddings: Any = None, sample_weight: Any = None) -> float:
+    def score(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        embeddings: Any = None,
+        sample_weight: Any = None,
+        use_bias: bool | None = None,
+    ) -> float:
         """Compute the keyword accuracy: the share of a text's words among as many extracted words.
 
         Parameters
@@ -270,16 +278,20 @@ class TextKeywordExtractor(DocumentationLink, TransformerMixin, BaseEstimator):
             The embeddings of the texts, which are then not encoded.
         sample_weight : array-like of shape (n,), default=None
             Weights of the texts, >= 0.
+        use_bias : bool, default=None
+            Whether the words are ranked with the bias; ``use_bias`` of the extractor, True by default, if
+            None.
 
         Returns
         -------
         float
-            See :meth:`FLiPExtractor.score`. Words are ranked as the extractor does, with bias by default.
+            See :meth:`FLiPExtractor.score`.
         """
         check_is_fitted(self)
-        texts = check_texts(X)
+        texts = _check_texts(X)
         counts = self.vectorizer_.transform(texts)
-        return float(self.extractor_.score(self._vectors(texts, embeddings), counts, sample_weight))
+        vectors = self._vectors(texts, embeddings)
+        return float(self.extractor_.score(vectors, counts, sample_weight, use_bias=use_bias))
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return the words, one per column of ``transform``.
@@ -442,13 +454,13 @@ class TextKeywordExtractor(DocumentationLink, TransformerMixin, BaseEstimator):
         """Return the embeddings, or those of the texts."""
         if embeddings is not None:
             if X is not None:
-                _check_rows(embeddings, len(check_texts(X)))
+                _check_rows(embeddings, len(_check_texts(X)))
             return embeddings
         if X is None:
             raise ValueError("neither texts nor embeddings are given; pass texts, or embeddings=X.")
         if self.encoder_ is None:
             raise ValueError("the model has no encoder; pass the embeddings of the texts: embeddings=X.")
-        return self.encoder_.transform(check_texts(X))
+        return self.encoder_.transform(_check_texts(X))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -464,6 +476,13 @@ def _new_encoder(encoder: Any) -> Any:
     if encoder is None or (hasattr(encoder, "transform") and not isinstance(encoder, type)):
         return encoder
     return SentenceEncoder(encoder).fit()
+
+
+def _check_texts(X: Any) -> list[str]:
+    """Return texts as a list of str; numbers are most likely embeddings in the place of texts."""
+    if getattr(X, "ndim", 1) == 2 and getattr(getattr(X, "dtype", None), "kind", "") in tuple("fiu"):
+        raise ValueError(f"X holds numbers, {X.shape}, not texts; pass embeddings by name: embeddings=X.")
+    return check_texts(X)
 
 
 def _check_rows(embeddings: Any, n_texts: int) -> None:

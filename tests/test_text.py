@@ -91,6 +91,7 @@ def test_it_is_what_its_parts_give_by_hand(model: TextKeywordExtractor) -> None:
     assert model.extract_keywords(TEXTS, use_bias=True) == flip.extract_keywords(X)
     lift = flip.set_params(use_bias=False).extract_keywords(X, 3, return_scores=True)
     assert model.extract_keywords(TEXTS, top_k=3, return_scores=True) == lift
+    assert model.score(TEXTS, use_bias=False) == flip.score(X, Y)
     assert model.extractor_.use_bias  # as it was
 
 
@@ -303,6 +304,7 @@ def test_bad_arguments_of_a_fitted_model(model: TextKeywordExtractor) -> None:
         ({"X": iter(TEXTS[:2]), "embeddings": [[0.0] * 8] * 3}, "2 texts and 3 embeddings"),
         ({"X": "red dog", "embeddings": np.ones((7, 8))}, "single str"),
         ({"embeddings": np.ones((2, 5))}, "5 features"),
+        ({"X": np.ones((2, 8))}, r"X holds numbers, \(2, 8\), not texts; pass embeddings by name"),
         ({"X": TEXTS[:2], "use_bias": "no"}, "use_bias"),
         ({"X": TEXTS[:2], "top_k": 0}, "top_k"),
         ({"X": TEXTS[:2], "min_probability": 2.0}, "min_probability"),

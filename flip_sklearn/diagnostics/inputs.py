@@ -149,7 +149,8 @@ def check_model(model: Any) -> FLiPExtractor:
     if not isinstance(model, FLiPExtractor):
         raise ValueError(
             f"model is a {type(model).__name__}; pass a fitted FLiPExtractor (of a Pipeline its last "
-            "step, with embeddings as the steps before it return them)."
+            "step, with embeddings as the steps before it return them; of a TextKeywordExtractor its "
+            "extractor_)."
         )
     check_is_fitted(model)
     return model
