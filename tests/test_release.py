@@ -87,7 +87,20 @@ def test_page_on_a_package_index(distributions: tuple[Path, Path]) -> None:
         assert (ROOT / target.split(tag)[1].split("#")[0]).exists(), target
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
     assert pictures
-    assert all("raw.githubusercontent.com" in picture for picture in pictures)
+    assert all("raw.githubusercontent.com" in picture or picture in BADGES for picture in pictures)
+
+
+# What the badges say, from what decides it.
+BADGES = [
+    f"https://img.shields.io/badge/python-{PROJECT['requires-python'].removeprefix('>=')}%2B-blue",
+    f"https://img.shields.io/badge/licence-{PROJECT['license']}-blue",
+]
+
+
+def test_badges_are_true() -> None:
+    readme = (ROOT / "README.md").read_text("utf8")
+    assert re.findall(r"https://img\.shields\.io/[^)]+", readme) == BADGES
+    assert (ROOT / "LICENSE").read_text("utf8").startswith(f"{PROJECT['license']} License")
 
 
 def relative_links(text: str) -> list[str]:
