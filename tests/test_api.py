@@ -166,6 +166,9 @@ class Result:
 
 def test_faults_of_docstrings_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control."""
+    monkeypatch.setattr(
+        good, "__doc__", inspect.cleandoc(good.__doc__ or "") + "\n"
+    )  # as Python 3.13 stores it
     assert complaints(good) == []
     assert complaints(Result) == []
     for old, new, code in [
@@ -173,9 +176,9 @@ def test_faults_of_docstrings_are_found(monkeypatch: pytest.MonkeyPatch) -> None
         ("a, b : int", "a, b, c : int", "PR02"),
         ("a, b : int", "b, a : int", "PR03"),
         ("a, b : int", "a, b", "PR04"),
-        ("        Two numbers.\n", "", "PR07"),
-        ("int\n        Their sum.", "int", "RT03"),
-        ("numbers.\n\n    Par", "numbers\n\n    Par", "SS03"),
+        ("    Two numbers.\n", "", "PR07"),
+        ("int\n    Their sum.", "int", "RT03"),
+        ("numbers.\n\nPar", "numbers\n\nPar", "SS03"),
         ("Add two numbers.\n", "\n", "SS01"),
     ]:
         with monkeypatch.context() as patch:

@@ -429,7 +429,7 @@ def test_no_fit_is_needed() -> None:
 def test_parameters_are_documented() -> None:
     import re
 
-    names = re.findall(r"^    (\w+) : ", SentenceEncoder.__doc__ or "", re.MULTILINE)
+    names = re.findall(r"^ *(\w+) : ", SentenceEncoder.__doc__ or "", re.MULTILINE)
     assert set(SentenceEncoder().get_params()) <= set(names)
 
 
